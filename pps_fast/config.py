@@ -1,0 +1,395 @@
+"""Every knob of the project as frozen dataclasses; defaults are the paper's (Charades-STA).
+
+The command line is generated from these classes, and a resolved config is written as JSON beside
+every checkpoint and result. Choices are `Literal`s; the registries that implement them carry the
+same strings as keys, which a test asserts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+MaskShape = Literal["gaussian", "gaussian_peak", "laplace"]
+CenterSource = Literal["per_component", "per_proposal"]
+WidthSource = Literal["per_proposal", "per_component", "first", "across_batch"]
+LayoutKind = Literal["ramp", "uniform"]
+NegativeKind = Literal["learned", "learned_inverse", "inverse", "sides", "sides_saturated"]
+ImportanceSource = Literal["reconstructor", "generator", "none"]
+WordCls = Literal["vector", "scalar_per_batch_position"]
+TargetLength = Literal["exact", "plus_one", "end_of_sentence"]
+PullStrategy = Literal["distant", "middle", "all"]
+Selector = Literal["vote", "vote_loss_weighted", "vote_iou_weighted", "lowest_loss"]
+Backend = Literal["auto", "triton", "torch"]
+Precision = Literal["fp32", "bf16"]
+KeepPolicy = Literal["last", "validation"]
+
+
+def _require(condition: bool, name: str, value: Any, expected: str) -> None:
+    if not condition:
+        raise ValueError(f"{name} = {value!r}: expected {expected}")
+
+
+def _check_choices(config: Any, prefix: str) -> None:
+    """Raises ValueError for a field whose value is not one of its Literal's strings."""
+    hints = typing.get_type_hints(type(config))
+    for item in dataclasses.fields(config):
+        hint = hints[item.name]
+        if typing.get_origin(hint) is Literal:
+            choices = typing.get_args(hint)
+            value = getattr(config, item.name)
+            _require(value in choices, f"{prefix}.{item.name}", value, "one of " + ", ".join(choices))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlantedConfig:
+    """The embedded planted-moment data set (`pps_fast.data.synthetic`)."""
+
+    num_videos: int = 500
+    """videos; a fifth of them are the test split"""
+    num_segments: int = 64
+    """segments per video, S"""
+    frame_dim: int = 32
+    """width of a segment feature"""
+    noise: float = 0.5
+    """standard deviation of the noise added to every segment feature"""
+    seed: int = 0
+    """seed of the whole data set"""
+
+    def __post_init__(self) -> None:
+        _require(self.num_videos >= 10, "data.planted.num_videos", self.num_videos, "at least 10")
+        _require(self.num_segments >= 16, "data.planted.num_segments", self.num_segments, "at least 16")
+        _require(self.frame_dim >= 2, "data.planted.frame_dim", self.frame_dim, "at least 2")
+        _require(self.noise >= 0, "data.planted.noise", self.noise, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Which samples are trained and tested on."""
+
+    path: str | None = None
+    """file written by `python -m pps_fast.prepare`; without one, the embedded planted-moment data"""
+    fold: int | None = None
+    """test on this fold and train on the others (prepared with --folds); without one, the file's own splits"""
+    validation_fraction: float = 0.0
+    """share of the training videos held out for choosing a checkpoint, when the file has no validation split"""
+    planted: PlantedConfig = field(default_factory=PlantedConfig)
+    """the embedded data set; ignored with data.path"""
+
+    def __post_init__(self) -> None:
+        _require(self.fold is None or self.fold >= 0, "data.fold", self.fold, "0 or more")
+        _require(
+            0 <= self.validation_fraction < 1, "data.validation_fraction", self.validation_fraction, "0 to below 1"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """Widths shared by all transformers."""
+
+    hidden_dim: int = 256
+    """D"""
+    num_heads: int = 4
+    """attention heads"""
+    dropout: float = 0.1
+    """on inputs and residual branches"""
+
+    def __post_init__(self) -> None:
+        _require(self.hidden_dim > 0 and self.hidden_dim % 2 == 0, "encoder.hidden_dim", self.hidden_dim, "even, > 0")
+        _require(
+            self.num_heads > 0 and self.hidden_dim % self.num_heads == 0,
+            "encoder.num_heads",
+            self.num_heads,
+            f"a divisor of encoder.hidden_dim = {self.hidden_dim}",
+        )
+        _require(0 <= self.dropout < 1, "encoder.dropout", self.dropout, "0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratorConfig:
+    """Gaussian mixture proposal generator: transformer and heads (Eqs. 1, 2)."""
+
+    num_layers: int = 3
+    """layers of the word stack and of the video stack"""
+    center_source: CenterSource = "per_component"
+    """a center for every component, or one for the whole proposal (Table 2)"""
+    width_source: WidthSource = "per_proposal"
+    """whose width a component has; 'across_batch' is the published code's mix-up of samples, 'first' its repair"""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, "generator")
+        _require(self.num_layers >= 1, "generator.num_layers", self.num_layers, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NegativesConfig:
+    """Easy negatives."""
+
+    kind: NegativeKind = "learned"
+    """how the easy negatives are made"""
+    num_components: int = 3
+    """E_en, components of each learned easy negative"""
+    mask_shape: MaskShape = "gaussian"
+    """shape of their components"""
+    sigma: float = 9.0
+    """width / standard deviation of their components"""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, "proposals.negatives")
+        _require(self.num_components >= 1, "proposals.negatives.num_components", self.num_components, "at least 1")
+        _require(self.sigma > 0, "proposals.negatives.sigma", self.sigma, "> 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProposalsConfig:
+    """Gaussian masks, mixtures, negatives and boundaries (Eqs. 3, 4)."""
+
+    num_proposals: int = 7
+    """K"""
+    layout: LayoutKind = "ramp"
+    """'ramp': proposal k has k components; 'uniform': every proposal has `components_per_proposal`"""
+    components_per_proposal: int = 1
+    """components of every proposal under layout 'uniform'"""
+    mask_shape: MaskShape = "gaussian"
+    """'gaussian' is Eq. 3; 'gaussian_peak' the published exp(-d^2/2s^2) divided by its peak"""
+    sigma: float = 9.0
+    """width / standard deviation of a component"""
+    width_floor: float = 0.01
+    """smallest width a mask is drawn with"""
+    boundary_shrink: float = 0.0
+    """gamma: share of a proposal's length taken off its boundaries"""
+    negatives: NegativesConfig = field(default_factory=NegativesConfig)
+    """easy negatives"""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, "proposals")
+        _require(self.num_proposals >= 1, "proposals.num_proposals", self.num_proposals, "at least 1")
+        _require(
+            self.components_per_proposal >= 1,
+            "proposals.components_per_proposal",
+            self.components_per_proposal,
+            "at least 1",
+        )
+        _require(self.sigma > 0, "proposals.sigma", self.sigma, "> 0")
+        _require(self.width_floor > 0, "proposals.width_floor", self.width_floor, "> 0 (a mask of width 0 is 0/0)")
+        _require(0 <= self.boundary_shrink < 1, "proposals.boundary_shrink", self.boundary_shrink, "0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructorConfig:
+    """Importance-based reconstructor (Eqs. 8-10)."""
+
+    num_layers: int = 3
+    """layers of the video stack and of the word stack"""
+    stride: int = 4
+    """every stride-th segment is a mask position; 1 keeps all"""
+    importance: ImportanceSource = "reconstructor"
+    """where importance weights come from (Table 2); 'none' sums the masks and divides by the peak"""
+    word_cls: WordCls = "vector"
+    """a learned vector, or the published code's scalar that depends on the position in the batch"""
+    target_length: TargetLength = "exact"
+    """targets per sentence: its words; 'plus_one' adds the published off-by-one, 'end_of_sentence' always one more"""
+    label_smoothing: float = 0.1
+    """share of the target spread over the vocabulary"""
+    hidden_words_divisor: int = 3
+    """one in this many words is hidden, at least one"""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, "reconstructor")
+        _require(self.num_layers >= 1, "reconstructor.num_layers", self.num_layers, "at least 1")
+        _require(self.stride >= 1, "reconstructor.stride", self.stride, "at least 1")
+        _require(
+            0 <= self.label_smoothing < 1, "reconstructor.label_smoothing", self.label_smoothing, "0 to below 1"
+        )
+        _require(
+            self.hidden_words_divisor >= 1,
+            "reconstructor.hidden_words_divisor",
+            self.hidden_words_divisor,
+            "at least 1",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossesConfig:
+    """Weights and constants of the five losses; a term of weight 0 is not computed."""
+
+    reconstruction: float = 1.0
+    """weight of C(best positive) + C(whole video)"""
+    contrastive: float = 3.0
+    """alpha_1, intra-video contrastive"""
+    pull: float = 5.0
+    """alpha_2 (Eq. 5)"""
+    push_intra: float = 0.001
+    """alpha_3 (Eq. 6)"""
+    push_inter: float = 1.0
+    """alpha_4 (Eq. 7)"""
+    whole_video_margin: float = 0.1
+    """beta_1"""
+    negative_margin: float = 0.15
+    """beta_2"""
+    push_intra_target: float = 0.15
+    """lambda_1"""
+    push_inter_target: float = 0.15
+    """lambda_2"""
+    push_normalize: bool = True
+    """divide the rows of M and P by their sums before the Gram matrix; off is the letter of Eqs. 6 and 7"""
+    push_single: bool = True
+    """let a proposal of one component take part in Eq. 6, as the paper's sum does; the published code leaves it out"""
+    pull_strategy: PullStrategy = "distant"
+    """which centers are pulled together (Table 4b)"""
+    num_best: int = 1
+    """how many of the best reconstructing proposals are trained"""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, "losses")
+        for name in ("reconstruction", "contrastive", "pull", "push_intra", "push_inter"):
+            _require(getattr(self, name) >= 0, f"losses.{name}", getattr(self, name), "0 or more")
+        _require(self.num_best >= 1, "losses.num_best", self.num_best, "at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InferenceConfig:
+    """Selection of the answer, and how it is scored."""
+
+    selector: Selector = "vote_loss_weighted"
+    """how the top-1 moment is chosen among the ranked proposals"""
+    batch_size: int = 32
+    """samples per evaluation batch"""
+    seed: int = 0
+    """decides, with the sample's index, which words are hidden at evaluation"""
+    iou_thresholds: tuple[float, ...] = (0.3, 0.5, 0.7)
+    """m of R@n, IoU >= m"""
+    num_bootstrap: int = 1000
+    """resamplings of the videos behind the 95 % intervals"""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, "inference")
+        _require(self.batch_size >= 1, "inference.batch_size", self.batch_size, "at least 1")
+        _require(self.num_bootstrap >= 1, "inference.num_bootstrap", self.num_bootstrap, "at least 1")
+        _require(
+            len(self.iou_thresholds) > 0 and all(0 < m <= 1 for m in self.iou_thresholds),
+            "inference.iou_thresholds",
+            self.iou_thresholds,
+            "one or more values above 0, at most 1",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Optimisation and the loop around it."""
+
+    epochs: int = 30
+    """passes over the training samples"""
+    max_steps: int | None = None
+    """stop after this many updates, if the epochs have not ended before"""
+    batch_size: int = 32
+    """samples per update"""
+    learning_rate: float = 4e-4
+    """reached after the warm-up"""
+    warmup_updates: int = 400
+    """updates of linear warm-up; inverse square root after it"""
+    warmup_learning_rate: float = 1e-7
+    """learning rate of the first update"""
+    clip_norm: float = 10.0
+    """largest global norm of the gradient"""
+    weight_decay: float = 0.0
+    """decoupled"""
+    precision: Precision = "fp32"
+    """'bf16' autocasts matrix products; masks, softmax, losses and statistics stay fp32"""
+    seed: int = 8
+    """of initial weights, order of samples, hidden words and dropout"""
+    keep: KeepPolicy = "last"
+    """which checkpoint is 'best': the last, or the one with the best validation mIoU; never the test split's"""
+    evaluate_every: int = 0
+    """evaluate on the validation split every so many epochs (0: only when keep = 'validation', each epoch)"""
+    checkpoint_every: int = 200
+    """updates between checkpoints inside an epoch; every epoch ends with one"""
+    log_every: int = 10
+    """updates between lines of metrics.jsonl"""
+    tensorboard: bool = False
+    """also write TensorBoard events (needs the `track` extra)"""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, "train")
+        for name in ("epochs", "batch_size", "checkpoint_every", "log_every"):
+            _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
+        _require(self.max_steps is None or self.max_steps >= 1, "train.max_steps", self.max_steps, "at least 1")
+        _require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "> 0")
+        _require(self.warmup_updates >= 1, "train.warmup_updates", self.warmup_updates, "at least 1")
+        _require(self.clip_norm > 0, "train.clip_norm", self.clip_norm, "> 0")
+        _require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
+        _require(self.evaluate_every >= 0, "train.evaluate_every", self.evaluate_every, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PPSConfig:
+    """A whole run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    generator: GeneratorConfig = field(default_factory=GeneratorConfig)
+    proposals: ProposalsConfig = field(default_factory=ProposalsConfig)
+    reconstructor: ReconstructorConfig = field(default_factory=ReconstructorConfig)
+    losses: LossesConfig = field(default_factory=LossesConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    backend: Backend = "auto"
+    """'auto' takes a fused kernel where one supports the input, 'triton' insists on it, 'torch' runs the equations"""
+
+    def __post_init__(self) -> None:
+        _check_choices(self, "config")
+        _require(
+            self.losses.num_best <= self.proposals.num_proposals,
+            "losses.num_best",
+            self.losses.num_best,
+            f"at most proposals.num_proposals = {self.proposals.num_proposals}",
+        )
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Returns a config (or part of one) as nested plain dicts, tuples as lists."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(cls: type, values: dict[str, Any], prefix: str = "config") -> Any:
+    """Builds a config class from nested dicts, as written by `to_dict`.
+
+    Raises:
+        ValueError: for a field the class does not have; the message names it.
+    """
+    hints = typing.get_type_hints(cls)
+    known = {item.name for item in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(f"{prefix} has no field {', '.join(unknown)}; it was written by another version of pps_fast")
+    built = {}
+    for name, value in values.items():
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            value = from_dict(hint, value, f"{prefix}.{name}")
+        elif typing.get_origin(hint) is tuple:
+            value = tuple(value)
+        built[name] = value
+    return cls(**built)
+
+
+def override(config: Any, changes: dict[str, Any]) -> Any:
+    """Returns `config` with dotted fields replaced: override(c, {"losses.pull": 0.0}).
+
+    Raises:
+        ValueError: for a field that does not exist; the message lists those that do.
+    """
+    for path, value in changes.items():
+        config = _override_one(config, path.split("."), value, path)
+    return config
+
+
+def _override_one(config: Any, keys: list[str], value: Any, path: str) -> Any:
+    names = [item.name for item in dataclasses.fields(config)]
+    _require(keys[0] in names, "override", path, "a field among " + ", ".join(names))
+    if len(keys) > 1:
+        value = _override_one(getattr(config, keys[0]), keys[1:], value, path)
+    return dataclasses.replace(config, **{keys[0]: value})

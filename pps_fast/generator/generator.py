@@ -1,0 +1,35 @@
+"""Gaussian mixture proposal generator: from video and query to the summary g_cls the heads read.
+
+Paper: Section 3, "Gaussian Mixture Proposal Generator".
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pps_fast.config import PPSConfig
+from pps_fast.encoder.transformer import Keys, Stack
+
+
+class Generator(nn.Module):
+    """G = f_td(V-hat, f_te(Q)); g_cls is its last row."""
+
+    def __init__(self, config: PPSConfig) -> None:
+        super().__init__()
+        self.word_stack = Stack(config, config.generator.num_layers, has_memory=False)
+        self.video_stack = Stack(config, config.generator.num_layers, has_memory=True)
+
+    def forward(self, frames: Tensor, frame_valid: Tensor, query: Tensor, word_valid: Tensor) -> Tensor:
+        """Summarises video and query.
+
+        Args:
+            frames: [B, S + 1, D], v_cls last.
+            frame_valid: [B, S + 1] bool; False for v_cls, which reads and is not read.
+            query: [B, L + 1, D].
+            word_valid: [B, L + 1] bool.
+        Returns:
+            [B, D] g_cls.
+        """
+        words = self.word_stack(query, Keys(valid=word_valid))
+        fused = self.video_stack(frames, Keys(valid=frame_valid), memory=words, memory_keys=Keys(valid=word_valid))
+        return fused[:, -1]

@@ -1,0 +1,93 @@
+"""L_total = L_rec + a_1 L_ivc + a_2 L_pull + a_3 L_push^intra + a_4 L_push^inter. Paper: Section 3, "Training"."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pps_fast.config import PPSConfig
+from pps_fast.layout import layout_of
+from pps_fast.losses.contrastive import contrastive
+from pps_fast.losses.pull_push import PULL_STRATEGIES
+from pps_fast.losses.reconstruction import reconstruction_per_sample
+from pps_fast.ops.pull_push import push
+from pps_fast.types import LossReport, ModelOutput
+
+
+def _reconstruction(objective: Objective, output: ModelOutput) -> Tensor:
+    """L_rec, the mean over the batch."""
+    return reconstruction_per_sample(output, objective.options.num_best).mean()
+
+
+def _contrastive(objective: Objective, output: ModelOutput) -> Tensor:
+    """L_ivc."""
+    return contrastive(output, objective.options)
+
+
+def _pull(objective: Objective, output: ModelOutput) -> Tensor:
+    """Eq. (5)."""
+    strategy = PULL_STRATEGIES[objective.options.pull_strategy]
+    center = output.proposals.components.center
+    return strategy(center, objective.group, objective.num_proposals, backend=objective.backend)
+
+
+def _push_intra(objective: Objective, output: ModelOutput) -> Tensor:
+    """Eq. (6): components of one proposal keep apart."""
+    options = objective.options
+    masks = output.proposals.components.masks[:, objective.pushed]
+    group = objective.group[objective.pushed]
+    return push(masks, group, options.push_intra_target, options.push_normalize, backend=objective.backend)
+
+
+def _push_inter(objective: Objective, output: ModelOutput) -> Tensor:
+    """Eq. (7): proposals keep apart."""
+    options = objective.options
+    masks = output.proposals.masks
+    return push(masks, objective.one_group, options.push_inter_target, options.push_normalize, backend=objective.backend)
+
+
+LOSS_TERMS = {
+    "reconstruction": _reconstruction,
+    "contrastive": _contrastive,
+    "pull": _pull,
+    "push_intra": _push_intra,
+    "push_inter": _push_inter,
+}
+
+
+class Objective(nn.Module):
+    """The weighted sum of the terms whose weight is not 0; the others are not computed.
+
+    Args:
+        config: the run; its losses, layout and backend are read.
+    """
+
+    def __init__(self, config: PPSConfig) -> None:
+        super().__init__()
+        self.options = config.losses
+        self.backend = config.backend
+        layout = layout_of(config.proposals)
+        self.num_proposals = layout.num_proposals
+        self.weights = {name: getattr(config.losses, name) for name in LOSS_TERMS if getattr(config.losses, name) != 0}
+        pushed = range(layout.num_components) if config.losses.push_single else layout.mixed
+        self.register_buffer("group", torch.tensor(layout.group), persistent=False)
+        self.register_buffer("pushed", torch.tensor(tuple(pushed), dtype=torch.int64), persistent=False)
+        self.register_buffer("one_group", torch.zeros(layout.num_proposals, dtype=torch.int64), persistent=False)
+
+    def forward(self, output: ModelOutput) -> LossReport:
+        """Computes the loss of a batch.
+
+        Returns:
+            total (scalar), the unweighted terms by name, and the reconstruction term per sample [B].
+        Raises:
+            ValueError: for an output without negatives.
+        """
+        if output.negative_nll is None:
+            raise ValueError("the objective needs the negatives: run the model with with_negatives=True")
+        terms = {name: LOSS_TERMS[name](self, output) for name in self.weights}
+        total = output.positive_nll.new_zeros(())
+        for name, value in terms.items():
+            total = total + self.weights[name] * value
+        with torch.no_grad():
+            sample_total = reconstruction_per_sample(output, self.options.num_best)
+        return LossReport(total=total, terms=terms, sample_total=sample_total)

@@ -1,0 +1,144 @@
+"""PPS: the paper's Fig. 2, one line per box."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pps_fast.config import PPSConfig
+from pps_fast.encoder.embedding import Embedding
+from pps_fast.generator.generator import Generator
+from pps_fast.generator.heads import ComponentHead
+from pps_fast.layout import layout_of
+from pps_fast.ops.attentive_pooling import boundaries
+from pps_fast.proposals.negatives import NEGATIVES, NegativeInput
+from pps_fast.proposals.shapes import MASK_SHAPES
+from pps_fast.reconstructor.importance import AttentivePooling
+from pps_fast.reconstructor.reconstructor import Reconstructor, ReconstructorInput, kept_segments
+from pps_fast.reconstructor.word_masking import hidden_words
+from pps_fast.types import Batch, Components, FeatureSizes, ModelOutput, Proposals
+
+
+class PPS(nn.Module):
+    """Gaussian mixture proposals, scored by how well they rebuild the sentence.
+
+    Args:
+        config: what is computed.
+        sizes: the data set's sizes.
+    """
+
+    def __init__(self, config: PPSConfig, sizes: FeatureSizes) -> None:
+        super().__init__()
+        self.config, self.sizes = config, sizes
+        self.layout = layout_of(config.proposals)
+        generator = config.generator
+        self.embed = Embedding(config, sizes)
+        self.generator = Generator(config)
+        self.head = ComponentHead(
+            config.encoder.hidden_dim, self.layout, generator.center_source, generator.width_source
+        )
+        self.reconstruct = Reconstructor(config, sizes.vocab_size)
+        self.pool = AttentivePooling(config, self.layout)
+        self.negatives = NEGATIVES[config.proposals.negatives.kind](config)
+        kept = kept_segments(sizes.num_segments, config.reconstructor.stride, torch.device("cpu"))
+        self.register_buffer("kept", kept, persistent=False)
+
+    def forward(self, batch: Batch, with_negatives: bool = True) -> ModelOutput:
+        """Proposes, mixes and reconstructs.
+
+        Args:
+            batch: B samples.
+            with_negatives: False leaves out what only training needs; scores of the positives do not change.
+        Returns:
+            Proposals and C of positives, easy negatives and the whole video.
+        Raises:
+            ValueError: if the batch's sizes are not the model's.
+        """
+        self._check(batch)
+        frames, query = self.embed.frames(batch), self.embed.query(batch)
+        frame_valid, word_valid = self._valid(batch)
+        g_cls = self.generator(frames, frame_valid, query, word_valid[:, :-1])
+        shared = self._reconstructor_input(batch, frames, frame_valid, word_valid)
+        components = self._components(g_cls)
+        proposals = self._proposals(g_cls, components, shared)
+        if not with_negatives:
+            nll = self.reconstruct(shared, proposals.masks, batch).nll
+            return ModelOutput(
+                proposals=proposals,
+                positive_nll=nll,
+                negative_masks=None,
+                negative_nll=None,
+                whole_video_nll=None,
+            )
+        negatives = self._negatives(g_cls, components)
+        whole_video = torch.ones_like(negatives[:, :1])
+        masks = torch.cat((proposals.masks, negatives, whole_video), 1)  # [B, 2K + 1, T]
+        nll = self.reconstruct(shared, masks, batch).nll
+        num = self.layout.num_proposals
+        return ModelOutput(
+            proposals=proposals,
+            positive_nll=nll[:, :num],
+            negative_masks=negatives,
+            negative_nll=nll[:, num : 2 * num],
+            whole_video_nll=nll[:, 2 * num],
+        )
+
+    def _check(self, batch: Batch) -> None:
+        expected = (self.sizes.num_segments, self.sizes.frame_dim, self.sizes.word_dim)
+        given = (*batch.frames.shape[1:], batch.words.shape[-1])
+        if given != expected:
+            raise ValueError(
+                f"batch of {given[0]} segments of width {given[1]} and words of width {given[2]}: this model was "
+                f"built for {expected[0]}, {expected[1]} and {expected[2]}; prepare the data with the same settings"
+            )
+
+    def _valid(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Keys that may be attended to: [B, S + 1] frames without v_cls, [B, L + 2] start token and words."""
+        segment = torch.arange(batch.frames.shape[1] + 1, device=batch.frames.device)
+        slot = torch.arange(batch.words.shape[1] + 2, device=batch.frames.device)
+        return segment < batch.num_frames.unsqueeze(1), slot < (batch.num_words + 1).unsqueeze(1)
+
+    def _reconstructor_input(
+        self, batch: Batch, frames: Tensor, frame_valid: Tensor, word_valid: Tensor
+    ) -> ReconstructorInput:
+        divisor = self.config.reconstructor.hidden_words_divisor
+        is_hidden = hidden_words(batch.hide_prob, batch.word_noise, batch.num_words, divisor)
+        return ReconstructorInput(
+            frames=frames[:, self.kept],
+            frame_valid=frame_valid[:, self.kept],
+            query=self.embed.hidden_query(batch, is_hidden),
+            word_valid=word_valid,
+            num_words=batch.num_words,
+        )
+
+    def _components(self, g_cls: Tensor) -> Components:
+        """Eqs. (1)-(3)."""
+        options = self.config.proposals
+        center, width = self.head(g_cls)
+        mask_shape = MASK_SHAPES[options.mask_shape]
+        num_positions = self.kept.shape[0]
+        masks = mask_shape(
+            center, width, options.sigma, num_positions, options.width_floor, backend=self.config.backend
+        )
+        return Components(center=center, width=width, masks=masks)
+
+    def _proposals(self, g_cls: Tensor, components: Components, shared: ReconstructorInput) -> Proposals:
+        """Eqs. (4), (9), (10) and the boundaries."""
+        weights, masks = self.pool(g_cls, components.masks, self.reconstruct, shared)
+        start, end = boundaries(
+            components.center,
+            components.width,
+            weights,
+            self.pool.group,
+            self.layout.num_proposals,
+            self.config.proposals.boundary_shrink,
+            backend=self.config.backend,
+        )
+        return Proposals(components=components, importance=weights, masks=masks, start=start, end=end)
+
+    def _negatives(self, g_cls: Tensor, components: Components) -> Tensor:
+        """Easy negatives: [B, K, T]."""
+        center, width = components.center, components.width
+        return self.negatives(
+            NegativeInput(g_cls=g_cls, center=center, width=width, num_positions=self.kept.shape[0])
+        )
