@@ -19,8 +19,6 @@ MASK_FLOOR = 1e-10
 HIDDEN_SCORE = -1e30
 # rows with a smaller sum are not normalised further in the push losses: 0 / 0 and its gradient
 ROW_SUM_FLOOR = 1e-6
-# smooths an overlap of two empty intervals to 1 instead of 0 / 0
-IOU_EPS = 1e-10
 
 
 def _full_precision(x: Tensor) -> Tensor:

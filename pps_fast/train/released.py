@@ -1,0 +1,239 @@
+"""Weights and settings of the published code (sunoh-kim/pps), into our modules and back.
+
+The published names are those of its checkpoints' `model_parameters`. Blocks that cannot influence its output
+(a whole second generator transformer, the cross-attention of stacks without memory, `attn_func.fc`) have no
+counterpart here: they are ignored on import and exported as zeros, so that the published code can load the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pps_fast.config import PPSConfig, override
+from pps_fast.model import PPS
+from pps_fast.presets import RELEASED
+
+# published name -> ours, for parameters of one shape
+_PLAIN = {
+    "mask_vec": "embed.hidden_word",
+    "start_vec": "embed.start_word",
+    "pred_vec_v": "embed.frame_cls",
+    "pred_vec_q": "embed.word_cls",
+    "frame_fc": "embed.frame_projection",
+    "word_fc": "embed.word_projection",
+    "fc_comp": "reconstruct.vocabulary",
+    "attn_func.feat2att": "pool.scorer.inner",
+    "attn_func.to_alpha": "pool.scorer.outer",
+}
+_IN_BLOCK = {
+    "self_attn": "self_attention",
+    "self_attn_layer_norm": "self_norm",
+    "encoder_attn": "cross_attention",
+    "encoder_attn_layer_norm": "cross_norm",
+    "fc1": "expand",
+    "fc2": "contract",
+    "final_layer_norm": "ffn_norm",
+}
+_MASK_TYPES = {"gaussian": "gaussian_peak", "laplace": "laplace"}
+_MASK_KEYS = {"gaussian_peak": "gauss", "gaussian": "gauss", "laplace": "laplace"}
+_NEGATIVE_TYPES = {
+    "learnable_gaussian": "learned",
+    "learnable_inverse_gaussian": "learned_inverse",
+    "inverse_gaussian": "inverse",
+    "gaussian": "sides",
+    "saturated_gaussian": "sides_saturated",
+}
+_NEGATIVE_KEYS = {"learned": "l_gauss", "learned_inverse": "l_inv_gauss"}
+_INVERSE_NEGATIVES = ("learned_inverse", "inverse")
+
+
+def released_config(model: Mapping[str, Any], loss: Mapping[str, Any], repaired: bool = False) -> PPSConfig:
+    """Translates the published `model` and `loss` settings.
+
+    Args:
+        model: the published config's `model` section.
+        loss: its `loss` section.
+        repaired: take the repaired width and word CLS instead of those that mix the samples of a batch.
+    Returns:
+        A config that computes what the published code computes with these settings.
+    Raises:
+        ValueError: for a setting that is unknown here.
+        KeyError: for a section that lacks a setting.
+    """
+    transformer = model["DualTransformer"]
+    if transformer["num_decoder_layers2"] != transformer["num_decoder_layers1"]:
+        raise ValueError("num_decoder_layers1 and num_decoder_layers2 differ: expected stacks of one depth")
+    mask_shape = _lookup(_MASK_TYPES, "mask_type", model["mask_type"])
+    negative = _lookup(_NEGATIVE_TYPES, "neg_type", model["neg_type"])
+    changes = {
+        **RELEASED,
+        "encoder.hidden_dim": model["hidden_dim"],
+        "encoder.num_heads": transformer["num_heads"],
+        "encoder.dropout": model["dropout"],
+        "generator.num_layers": transformer["num_decoder_layers1"],
+        "reconstructor.num_layers": transformer["num_decoder_layers1"],
+        "reconstructor.hidden_words_divisor": model["masked_words_ratio"],
+        "reconstructor.importance": "reconstructor" if model["use_attn"] else "none",
+        "proposals.num_proposals": model["num_props"],
+        "proposals.mask_shape": mask_shape,
+        "proposals.sigma": float(model["sigma_gauss" if mask_shape == "gaussian_peak" else "sigma_laplace"]),
+        "proposals.boundary_shrink": float(model["pred_gamma"]),
+        "proposals.negatives.kind": negative,
+        "proposals.negatives.num_components": model["num_neg_mask"],
+        "proposals.negatives.sigma": float(
+            model["sigma_neg_inv_gauss" if negative in _INVERSE_NEGATIVES else "sigma_neg_gauss"]
+        ),
+        **_loss_changes(loss),
+    }
+    if repaired:
+        changes.update({"generator.width_source": "first", "reconstructor.word_cls": "vector"})
+    return override(PPSConfig(), changes)
+
+
+def _loss_changes(loss: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "losses.contrastive": float(loss["alpha_ivc"]),
+        "losses.pull": float(loss["alpha_pull"]),
+        "losses.push_intra": float(loss["alpha_intra_push"]),
+        "losses.push_inter": float(loss["alpha_inter_push"]),
+        "losses.whole_video_margin": float(loss["margin_hneg"]),
+        "losses.negative_margin": float(loss["margin_eneg"]),
+        "losses.push_intra_target": float(loss["lambda_intra_push"]),
+        "losses.push_inter_target": float(loss["lambda_inter_push"]),
+        "losses.num_best": int(loss["num_train_prop"]),
+    }
+
+
+def _lookup(table: Mapping[str, str], name: str, value: str) -> str:
+    if value not in table:
+        raise ValueError(f"{name} = {value!r}: expected one of {', '.join(table)}")
+    return table[value]
+
+
+def import_released(model: PPS, state: Mapping[str, Tensor]) -> None:
+    """Loads a published state dict into `model`.
+
+    Raises:
+        ValueError: if a parameter is missing or has another shape; the message names it.
+    """
+    ours = {}
+    for name, (sources, kind) in _correspondence(model).items():
+        missing = [source for source in sources if source not in state]
+        if missing:
+            raise ValueError(
+                f"the published state dict has no {missing[0]}, which {name} needs; do config and file agree?"
+            )
+        parts = [_half(state[source], kind) for source in sources]
+        ours[name] = torch.cat(parts) if kind else parts[0]
+    for name, parameter in model.named_parameters():
+        if ours[name].shape != parameter.shape:
+            raise ValueError(
+                f"{name} has shape {tuple(parameter.shape)}, the published state dict gives {tuple(ours[name].shape)}"
+            )
+    model.load_state_dict({name: value.to(torch.float64) for name, value in ours.items()})
+
+
+def export_released(model: PPS) -> dict[str, Tensor]:
+    """Returns the model's weights under the published names, dead blocks as zeros."""
+    ours = dict(model.named_parameters())
+    heads: dict[str, dict[str, Tensor]] = {}
+    published = {}
+    for name, (sources, kind) in _correspondence(model).items():
+        value = ours[name].detach()
+        if not kind:
+            published[sources[0]] = value.clone()
+            continue
+        sizes = [len(value)] if len(sources) == 1 else list(model.layout.components_per_proposal)
+        for source, part in zip(sources, value.split(sizes), strict=True):
+            heads.setdefault(source, {})[kind] = part
+    for source, halves in heads.items():
+        published[source] = torch.stack((halves["center"], halves["width"]), 1).flatten(0, 1)
+    published.update(dict(_dead_blocks(model, published)))
+    return published
+
+
+def released_gradients(model: PPS) -> dict[str, Tensor]:
+    """Returns the gradients of `model` under the published names of the parameters, for comparison."""
+    twin = PPS(model.config, model.sizes).to(next(model.parameters()))
+    with torch.no_grad():
+        for target, source in zip(twin.parameters(), model.parameters(), strict=True):
+            target.copy_(torch.zeros_like(target) if source.grad is None else source.grad)
+    return export_released(twin)
+
+
+def _half(value: Tensor, kind: str) -> Tensor:
+    """Takes the centers or the widths out of a published head, whose rows alternate between them."""
+    return {"": value, "center": value[0::2], "width": value[1::2]}[kind] if kind else value
+
+
+def _correspondence(model: PPS) -> dict[str, tuple[list[str], str]]:
+    """Our parameter -> (published parameters, "" | "center" | "width")."""
+    table = {}
+    for name, _ in model.named_parameters():
+        owner, _, leaf = name.rpartition(".")
+        if owner == "head.center" or owner == "head.width":
+            mask_key = _MASK_KEYS[model.config.proposals.mask_shape]
+            sources = [f"fc_mask.{mask_key}.{k}.{leaf}" for k in range(model.layout.num_proposals)]
+            table[name] = (sources, owner.removeprefix("head."))
+        elif owner.startswith("negatives.head."):
+            table[name] = ([f"{_negative_head(model)}.{leaf}"], owner.removeprefix("negatives.head."))
+        else:
+            table[name] = ([_published_name(model, name)], "")
+    return table
+
+
+def _negative_head(model: PPS) -> str:
+    proposals = model.config.proposals
+    return f"fc_mask.{_NEGATIVE_KEYS[proposals.negatives.kind]}.{_MASK_KEYS[proposals.mask_shape]}"
+
+
+def _stacks(model: PPS) -> dict[str, str]:
+    """Our stack -> published stack. decoder1 reads frames, decoder2 words."""
+    mask_key = _MASK_KEYS[model.config.proposals.mask_shape]
+    return {
+        "generator.word_stack": f"trans_mask_generator.{mask_key}.decoder2",
+        "generator.video_stack": f"trans_mask_generator.{mask_key}.decoder1",
+        "reconstruct.video_stack": "trans_reconstructor.decoder1",
+        "reconstruct.word_stack": "trans_reconstructor.decoder2",
+    }
+
+
+def _published_name(model: PPS, name: str) -> str:
+    for theirs, ours in _PLAIN.items():
+        if name == ours or name.startswith(ours + "."):
+            return theirs + name[len(ours) :]
+    for ours, theirs in _stacks(model).items():
+        if name.startswith(ours + "."):
+            _, layer, part, *rest = name[len(ours) + 1 :].split(".")
+            part = {ours_: theirs_ for theirs_, ours_ in _IN_BLOCK.items()}[part]
+            return ".".join((theirs, "decoder_layers", layer, part, *rest))
+    raise ValueError(f"{name} has no counterpart in the published code; export needs a *_released config")
+
+
+def _dead_blocks(model: PPS, published: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Yields the published parameters that cannot influence its output, as zeros."""
+    stacks = _stacks(model)
+    for ours, lacking in (
+        ("generator.video_stack", "generator.word_stack"),
+        ("reconstruct.word_stack", "reconstruct.video_stack"),
+    ):
+        for name, value in published.items():
+            if name.startswith(stacks[ours] + ".") and ".encoder_attn" in name:
+                yield name.replace(stacks[ours], stacks[lacking]), torch.zeros_like(value)
+    kind = model.config.proposals.negatives.kind
+    if kind in _NEGATIVE_KEYS:
+        generator = stacks["generator.video_stack"].removesuffix(".decoder1")
+        twin = f"trans_mask_generator.{_NEGATIVE_KEYS[kind]}"
+        for name, value in published.items():
+            if name.startswith(generator + "."):
+                yield name.replace(generator, twin), torch.zeros_like(value)
+            if name.startswith(stacks["generator.video_stack"] + ".") and ".encoder_attn" in name:
+                yield name.replace(stacks["generator.video_stack"], twin + ".decoder2"), torch.zeros_like(value)
+    if model.config.reconstructor.importance == "reconstructor":
+        inner = published["attn_func.feat2att.weight"]
+        yield "attn_func.fc.weight", torch.zeros_like(inner)
+        yield "attn_func.fc.bias", torch.zeros_like(inner[0])

@@ -1,0 +1,67 @@
+"""Compares this package with golden files of the published code: python tests/golden_check.py FILE.npz ...
+
+Takes files of any shape in the golden format: PPS as published, with the two repairs (`_fixed`), and `kernels_f64*`.
+Prints the largest error of every group and exits with status 1 if one is beyond its tolerance.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+# run as a script, the tests' folder is on the path and the checkout is not
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from tests.golden_kernels import check_kernels  # noqa: E402
+from tests.golden_model import Golden  # noqa: E402
+from tests.golden_outputs import check_model  # noqa: E402
+from tests.golden_report import TOLERANCE, Check  # noqa: E402
+
+
+def check_file(path: str | Path) -> list[Check]:
+    """Returns every comparison with one file.
+
+    Raises:
+        ValueError: for a file of another model than PPS.
+    """
+    golden = Golden(path)
+    if not golden.meta:
+        return list(check_kernels(golden))
+    name = golden.meta["model"]["name"]
+    if name != "PPS":
+        raise ValueError(f"{path}: golden file of {name}; expected PPS or kernels_f64")
+    return list(check_model(golden))
+
+
+def summarise(checks: list[Check]) -> list[str]:
+    """Returns one line per group: the largest error, where it is, the tolerance, and how many arrays were compared."""
+    lines = []
+    for group, tolerance in TOLERANCE.items():
+        members = [check for check in checks if check.group == group]
+        if members:
+            worst = max(members, key=lambda check: check.error)
+            verdict = "ok" if all(check.is_ok for check in members) else "FAILED"
+            lines.append(
+                f"  {group:17s} {len(members):4d} arrays  largest error {worst.error:8.1e}"
+                f" (tolerance {tolerance:.0e})  {verdict:6s}  {worst.name}"
+            )
+    return lines
+
+
+def main(paths: list[str]) -> int:
+    """Checks the files and prints a table for each."""
+    if not paths or paths[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if paths else 2
+    failed = []
+    for path in paths:
+        checks = check_file(path)
+        print(Path(path).name, *summarise(checks), sep="\n")
+        failed += [f"{Path(path).name}: {check.name}" for check in checks if not check.is_ok]
+    if failed:
+        print(f"{len(failed)} comparisons failed:", *failed[:20], sep="\n  ")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

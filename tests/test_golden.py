@@ -1,0 +1,99 @@
+"""This package against files of the published code that nobody here wrote."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.golden_check import check_file, main, summarise
+from tests.shared import shared_path
+
+GOLDEN = Path(__file__).parent / "golden"
+SHARED_FILES = [
+    f"{name}{suffix}.npz"
+    for name in (
+        "tiny",
+        "tiny_varframes",
+        "charades_small",
+        "anet_small",
+        "tiny_laplace_linvneg",
+        "tiny_neg_gaussian",
+        "tiny_neg_inverse",
+        "tiny_neg_saturated",
+        "tiny_noattn",
+        "tiny_topk2",
+    )
+    for suffix in ("", "_fixed")
+]
+
+
+def _assert_all_ok(path: Path) -> None:
+    checks = check_file(path)
+    assert checks
+    failed = [f"{check.name}: {check.error:.1e}" for check in checks if not check.is_ok]
+    assert not failed, "\n".join(failed + summarise(checks))
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.npz")), ids=lambda path: path.stem)
+def test_equal_to_the_published_code(path: Path) -> None:
+    _assert_all_ok(path)
+
+
+@pytest.mark.parametrize("name", SHARED_FILES)
+def test_equal_to_the_published_code_on_every_shared_file(name: str) -> None:
+    _assert_all_ok(shared_path(f"golden/{name}"))
+
+
+def _perturbed(tmp_path: Path, source: str, array: str) -> Path:
+    """Copies a file with one array 1 % larger."""
+    with np.load(GOLDEN / source) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    arrays[array] = arrays[array] * 1.01
+    path = tmp_path / source
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("source", "array", "group"),
+    [
+        ("kernels_f64.npz", "mask/06_paper/mask", "kernels"),
+        ("kernels_f64.npz", "attention/cross/grad_g", "kernel gradients"),
+        ("tiny_topk2.npz", "f64/out/gen_h", "outputs"),
+        ("tiny_topk2.npz", "f64/loss/pull", "losses"),
+        ("tiny_topk2.npz", "f64/grad/word_fc.weight", "gradients"),
+    ],
+)
+def test_a_change_of_one_percent_is_found(tmp_path: Path, source: str, array: str, group: str) -> None:
+    checks = check_file(_perturbed(tmp_path, source, array))
+    assert [(check.group, check.name) for check in checks if not check.is_ok] == [(group, array)]
+
+
+def test_a_changed_weight_is_found_everywhere_behind_it(tmp_path: Path) -> None:
+    checks = check_file(_perturbed(tmp_path, "tiny_topk2.npz", "state/word_fc.weight"))
+    failed = {check.group for check in checks if not check.is_ok}
+    assert {"outputs", "losses", "gradients"} <= failed
+
+
+def test_the_script_prints_a_line_per_group_and_fails_on_a_difference(tmp_path: Path) -> None:
+    script = str(Path(__file__).parent / "golden_check.py")
+    good = subprocess.run(
+        [sys.executable, script, str(GOLDEN / "kernels_f64.npz")], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert good.returncode == 0, good.stderr
+    assert "kernel gradients" in good.stdout and "FAILED" not in good.stdout
+    assert main([str(_perturbed(tmp_path, "kernels_f64.npz", "c_loss/C"))]) == 1
+
+
+def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cpl.npz"
+    with np.load(GOLDEN / "tiny_topk2.npz") as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    arrays["meta/config_json"] = np.array(str(arrays["meta/config_json"]).replace('"PPS"', '"CPL"'))
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match="golden file of CPL"):
+        check_file(path)
