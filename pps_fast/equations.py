@@ -60,7 +60,9 @@ def widths(g_cls: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def _distance_over_std(center: Tensor, width: Tensor, sigma: float, num_positions: int, width_floor: float) -> Tensor:
     """(t / (T - 1) - c) / s with s = max(width, width_floor) / sigma, as [..., T]."""
     if num_positions < 2:
-        raise ValueError(f"num_positions = {num_positions}: a mask needs at least 2 positions, which lie at t / (T - 1)")
+        raise ValueError(
+            f"num_positions = {num_positions}: a mask needs at least 2 positions, which lie at t / (T - 1)"
+        )
     center, width = _full_precision(center), _full_precision(width)
     steps = torch.arange(num_positions, device=center.device, dtype=center.dtype)
     position = steps / (num_positions - 1)
@@ -77,9 +79,7 @@ def _exp_peak_one(exponent: Tensor) -> Tensor:
     return torch.exp(exponent - peak)
 
 
-def gaussian_mask(
-    center: Tensor, width: Tensor, sigma: float, num_positions: int, width_floor: float = 0.01
-) -> Tensor:
+def gaussian_mask(center: Tensor, width: Tensor, sigma: float, num_positions: int, width_floor: float = 0.01) -> Tensor:
     """Gaussian masks, Eq. (3): f(t) = exp(-((t / (T - 1) - c) / s)^2), s = max(width, width_floor) / sigma.
 
     Args:
@@ -343,7 +343,7 @@ def reconstruction_loss(best_nll: Tensor, whole_video_nll: Tensor) -> Tensor:
 def contrastive_loss(
     best_nll: Tensor, whole_video_nll: Tensor, negative_nll: Tensor, whole_video_margin: float, negative_margin: float
 ) -> Tensor:
-    """L_ivc = max(C(P^(k*)) - C(P_hn) + beta_1, 0) + max(C(P^(k*)) - C(P_en^(k*)) + beta_2, 0), the mean over the batch.
+    """L_ivc = max(C(P^(k*)) - C(P_hn) + beta_1, 0) + max(C(P^(k*)) - C(P_en^(k*)) + beta_2, 0), mean of the batch.
 
     Neither negative is detached: they are pushed to reconstruct worse.
 

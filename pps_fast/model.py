@@ -139,6 +139,4 @@ class PPS(nn.Module):
     def _negatives(self, g_cls: Tensor, components: Components) -> Tensor:
         """Easy negatives: [B, K, T]."""
         center, width = components.center, components.width
-        return self.negatives(
-            NegativeInput(g_cls=g_cls, center=center, width=width, num_positions=self.kept.shape[0])
-        )
+        return self.negatives(NegativeInput(g_cls=g_cls, center=center, width=width, num_positions=self.kept.shape[0]))

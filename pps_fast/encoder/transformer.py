@@ -80,7 +80,10 @@ class MultiHeadAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """x <- LN(x + SelfAtt(x)); if it has memory, x <- LN(x + CrossAtt(x)); x <- LN(x + FFN(x)). Dropout on each branch."""
+    """x <- LN(x + SelfAtt(x)); with memory, x <- LN(x + CrossAtt(x, memory)); x <- LN(x + FFN(x)).
+
+    Dropout lies on each branch, before the sum.
+    """
 
     def __init__(self, config: PPSConfig, has_memory: bool) -> None:
         super().__init__()

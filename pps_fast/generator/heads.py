@@ -33,7 +33,7 @@ def _own_sample(value: Tensor, index: Tensor, count: Tensor) -> Tensor:
 
 
 def _across_batch(value: Tensor, index: Tensor, count: Tensor) -> Tensor:
-    """The published code's mix-up: component e of sample b, in a proposal of n components, reads component b mod n of sample b // n.
+    """The published code's mix-up: in a proposal of n components, sample b reads component b mod n of sample b // n.
 
     A result depends on the other samples of the batch.
     """

@@ -43,7 +43,9 @@ def _push_inter(objective: Objective, output: ModelOutput) -> Tensor:
     """Eq. (7): proposals keep apart."""
     options = objective.options
     masks = output.proposals.masks
-    return push(masks, objective.one_group, options.push_inter_target, options.push_normalize, backend=objective.backend)
+    return push(
+        masks, objective.one_group, options.push_inter_target, options.push_normalize, backend=objective.backend
+    )
 
 
 LOSS_TERMS = {

@@ -1,6 +1,7 @@
 """Easy negatives: confusing places inside the same video. The hard negative is the whole video and needs no code.
 
-Paper: Section 3, "Negative proposal mining". Only 'learned' is the paper's; the others are options of the published code.
+Paper: Section 3, "Negative proposal mining". Only 'learned' is the paper's;
+the others are options of the published code.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from pps_fast.config import PPSConfig
-from pps_fast.generator.heads import ComponentHead
 from pps_fast.equations import membership
+from pps_fast.generator.heads import ComponentHead
 from pps_fast.layout import layout_of, uniform
 from pps_fast.ops.attentive_pooling import peak_mixture
 from pps_fast.ops.gaussian_mask import gaussian_peak_mask
@@ -56,9 +57,7 @@ class LearnedNegatives(nn.Module):
 
     def forward(self, given: NegativeInput) -> Tensor:
         """Returns [B, K, T] in [0, 1]."""
-        return peak_mixture(
-            self.component_masks(given), self.group, self.options.num_proposals, backend=self.backend
-        )
+        return peak_mixture(self.component_masks(given), self.group, self.options.num_proposals, backend=self.backend)
 
 
 class LearnedInverseNegatives(LearnedNegatives):
@@ -133,4 +132,3 @@ NEGATIVES = {
     "sides": SideNegatives,
     "sides_saturated": SaturatedSideNegatives,
 }
-

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from pps_fast import equations
 from pps_fast.config import PPSConfig
-from pps_fast.ops.attentive_pooling import importance, mixture, peak_mixture
 from pps_fast.layout import MixtureLayout
+from pps_fast.ops.attentive_pooling import importance, mixture, peak_mixture
 from pps_fast.reconstructor.reconstructor import Reconstructor, ReconstructorInput
 
 
@@ -26,9 +26,7 @@ class ImportanceFromReconstructor(nn.Module):
         self.inner = nn.Linear(width, width, bias=False)
         self.outer = nn.Linear(width, 1, bias=False)
 
-    def forward(
-        self, g_cls: Tensor, masks: Tensor, reconstructor: Reconstructor, shared: ReconstructorInput
-    ) -> Tensor:
+    def forward(self, g_cls: Tensor, masks: Tensor, reconstructor: Reconstructor, shared: ReconstructorInput) -> Tensor:
         """Scores of all components; one that is alone in its proposal needs no pass and gets 0.
 
         Args:
@@ -52,9 +50,7 @@ class ImportanceFromGenerator(nn.Module):
         super().__init__()
         self.score = nn.Linear(config.encoder.hidden_dim, layout.num_components)
 
-    def forward(
-        self, g_cls: Tensor, masks: Tensor, reconstructor: Reconstructor, shared: ReconstructorInput
-    ) -> Tensor:
+    def forward(self, g_cls: Tensor, masks: Tensor, reconstructor: Reconstructor, shared: ReconstructorInput) -> Tensor:
         """[B, D] -> [B, E]."""
         return self.score(g_cls)
 
@@ -65,9 +61,7 @@ class NoImportance(nn.Module):
     def __init__(self, config: PPSConfig, layout: MixtureLayout) -> None:
         super().__init__()
 
-    def forward(
-        self, g_cls: Tensor, masks: Tensor, reconstructor: Reconstructor, shared: ReconstructorInput
-    ) -> Tensor:
+    def forward(self, g_cls: Tensor, masks: Tensor, reconstructor: Reconstructor, shared: ReconstructorInput) -> Tensor:
         """[B, E, T] -> [B, E] zeros."""
         return masks.new_zeros(masks.shape[:2])
 

@@ -1,0 +1,18 @@
+"""What every launcher shares: allocation, block sizes, the device to launch on."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import Tensor
+
+
+def empty(like: Tensor, *shape: int) -> Tensor:
+    """Allocates an uninitialised fp32 result on the device of `like`; no launcher allocates otherwise."""
+    return torch.empty(shape, dtype=torch.float32, device=like.device)
+
+
+def device_of(x: Tensor) -> AbstractContextManager:
+    """Makes the device of `x` current: Triton launches on the current one, whatever its arguments' device."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
