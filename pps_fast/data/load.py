@@ -1,0 +1,16 @@
+"""From a config to a data set."""
+
+from __future__ import annotations
+
+from pps_fast.config import DataConfig
+from pps_fast.data.prepared import PreparedData, read_prepared
+from pps_fast.data.synthetic import planted_data
+
+
+def load_data(config: DataConfig) -> PreparedData:
+    """Returns the prepared file `config.path`, or the embedded planted-moment data when no path is given.
+
+    Raises:
+        ValueError: for a file that is missing or not one of prepared data.
+    """
+    return planted_data(config.planted) if config.path is None else read_prepared(config.path)

@@ -1,0 +1,87 @@
+"""A data set on the device: batches are gathers there, without a data loader."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pps_fast.data.noise import gumbel_noise
+from pps_fast.data.prepared import PreparedData
+from pps_fast.types import Batch, FeatureSizes
+
+
+class Store:
+    """Holds a prepared data set on a device and hands out batches of it.
+
+    Features stay float16, as in the file, and become float32 in the batch.
+
+    Args:
+        data: the data set; its arrays are not copied where the device is the CPU, so they must not change.
+        device: where the tensors live and the batches are made.
+    """
+
+    def __init__(self, data: PreparedData, device: torch.device | str = "cpu") -> None:
+        self.data = data
+        self.device = torch.device(device)
+        self._features = self._move(data.features)  # [N, S, F] float16
+        self._word_vectors = self._move(data.word_vectors)  # [V, W]
+        self._word_ids = self._move(data.word_ids)  # [M, L]
+        self._num_words = self._move(data.num_words)  # [M]
+        self._hide_prob = self._move(data.hide_prob)  # [M, L]
+        self._sample_video = self._move(data.sample_video)  # [M]
+
+    @property
+    def sizes(self) -> FeatureSizes:
+        """The sizes a model needs to be built for this data set."""
+        return self.data.sizes
+
+    def batch(self, samples: np.ndarray, *, seed: int, epoch: int = 0, videos: np.ndarray | None = None) -> Batch:
+        """Returns the batch of some samples; L is the data set's, so all batches of one size have one shape.
+
+        Args:
+            samples: [B] integer indices of samples.
+            seed, epoch: decide, with a sample's index, its `word_noise`; batch-mates do not.
+            videos: [B] integer indices of videos to pair the sentences with; each sentence's own when not given.
+        Returns:
+            Batch on the store's device, floating fields float32.
+        Raises:
+            ValueError: for an empty list or an index outside the data set.
+        """
+        index = self._index(samples, "samples", self.data.num_samples)
+        if videos is None:
+            video = self._sample_video.index_select(0, index)
+        else:
+            video = self._index(videos, "videos", len(self.data.video_ids))
+            if len(video) != len(index):
+                raise ValueError(f"Store.batch: {len(video)} videos for {len(index)} samples; expected one for each")
+        word_ids = self._word_ids.index_select(0, index)  # [B, L]
+        noise = gumbel_noise(seed, epoch, np.asarray(samples), word_ids.shape[1])
+        return Batch(
+            frames=self._features.index_select(0, video).float(),  # [B, S, F]
+            num_frames=torch.full_like(index, self._features.shape[1]),
+            # class 0 has the vector 0, which makes the columns after the last word zero
+            words=self._word_vectors.index_select(0, word_ids.flatten()).unflatten(0, word_ids.shape),  # [B, L, W]
+            word_ids=word_ids,
+            num_words=self._num_words.index_select(0, index),
+            hide_prob=self._hide_prob.index_select(0, index),
+            word_noise=self._move(noise),
+            sample_index=index,
+        )
+
+    def _index(self, values: np.ndarray, name: str, limit: int) -> Tensor:
+        """Returns int64 indices on the device, checked on the host: a wrong one would stop the device for good."""
+        values = np.asarray(values)
+        if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iu":
+            raise ValueError(
+                f"Store.batch: {name} has shape {values.shape} and dtype {values.dtype}; "
+                "expected one or more integers in one dimension"
+            )
+        if values.min() < 0 or values.max() >= limit:
+            raise ValueError(
+                f"Store.batch: {name} holds {values.min()} to {values.max()}; the data set has 0 to {limit - 1}"
+            )
+        return self._move(values.astype(np.int64))
+
+    def _move(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)

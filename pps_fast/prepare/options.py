@@ -1,0 +1,125 @@
+"""The options of `python -m pps_fast.prepare`; the command line is generated from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+AnnotationFormat = Literal["auto", "published_json", "charades_txt", "activitynet_json", "qvhighlights_jsonl"]
+FeaturesFormat = Literal["auto", "hdf5", "hdf5_group", "npy", "npz", "pt"]
+VocabularyFormat = Literal["auto", "published_pickle", "glove_text", "npz"]
+Protocol = Literal["full", "filtered", "as_is"]
+
+PLANTED = Path("planted")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+    """What to prepare, from what, and how."""
+
+    out: Path
+    """the prepared file to write; an older prepared file there is replaced"""
+    features: Path
+    """HDF5 file or folder of one file per video; the word `planted` makes features that show the annotated moments"""
+    vocabulary: Path
+    """published pickle, GloVe text, or npz of words and vectors"""
+    protocol: Protocol
+    """which rows count (Charades-STA has two ways).
+    full: the end is clipped to the video's length, then start < end.
+    filtered: only 0 <= start < end <= length, as in the results of PPS, CPL and CNM.
+    as_is: every row, as for ActivityNet Captions."""
+
+    train: Path | None = None
+    """annotations of the training split"""
+    validation: Path | None = None
+    """annotations of the validation split"""
+    test: Path | None = None
+    """annotations of the test split"""
+    pool: Path | None = None
+    """annotations to be divided into --folds, instead of the three splits"""
+    durations: tuple[Path, ...] = ()
+    """csv files with columns id and length in seconds; needed by the Charades-STA txt format"""
+    annotation_format: AnnotationFormat = "auto"
+    """form of the annotation files; auto goes by extension and content"""
+
+    features_format: FeaturesFormat = "auto"
+    """form of the features; auto goes by extension and content"""
+    feature_key: str | None = None
+    """data set in a video's HDF5 group (c3d_features), or entry of its npz or pt file (npz default: features)"""
+    feature_suffix: str = ""
+    """what follows the video's name: __fps_1 for files like 3MSZA__fps_1.npz"""
+    frame_dim: int | None = None
+    """width every video's features must have; without it, that of the first video"""
+    num_segments: int = 200
+    """segments that every video is resampled to"""
+
+    vocabulary_format: VocabularyFormat = "auto"
+    """form of the vocabulary; auto goes by extension"""
+    vocab_size: int | None = None
+    """keep the most frequent words (paper: 1111 for Charades-STA, 8000 for ActivityNet Captions); without it, all"""
+    max_num_words: int = 20
+    """words of a sentence beyond this many are cut off"""
+
+    folds: int = 0
+    """divide the videos of --pool into this many folds of about equal numbers of samples"""
+    fold_seed: int = 0
+    """decides which video is in which fold"""
+
+    planted_dim: int = 64
+    """width of planted features"""
+    planted_noise: float = 0.5
+    """standard deviation of the noise on every number of planted features"""
+    seed: int = 0
+    """seed of planted features"""
+
+    name: str | None = None
+    """what reports call the data set; without it, the name of the output file"""
+    skip_bad: bool = False
+    """leave out bad rows and videos, and report them, instead of refusing the input"""
+
+    @property
+    def is_planted(self) -> bool:
+        """Whether features are made instead of read."""
+        return self.features == PLANTED
+
+    @property
+    def annotation_files(self) -> dict[str, Path]:
+        """The annotation files by the split their samples get; the samples of a pool are "train"."""
+        if self.pool is not None:
+            return {"train": self.pool}
+        named = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {split: path for split, path in named.items() if path is not None}
+
+
+def check_options(options: PrepareOptions) -> None:
+    """Refuses options that do not fit together.
+
+    Not a `__post_init__`, because the command line's parser would catch its error and print it in its own form.
+
+    Raises:
+        ValueError: naming the option, its value and what was expected.
+    """
+    splits = [name for name in ("train", "validation", "test") if getattr(options, name) is not None]
+    if options.pool is None:
+        _require("train" in splits or "test" in splits, "--train, --test, --pool", "none given", "annotations to read")
+        _require(options.folds == 0, "--folds", options.folds, "0 without --pool; give the annotations as --pool")
+    else:
+        _require(not splits, "--pool", f"given with --{', --'.join(splits)}", "either a pool or splits")
+        _require(options.folds >= 2, "--folds", options.folds, "2 or more folds for the videos of --pool")
+    for name in ("num_segments", "max_num_words", "planted_dim"):
+        _require(getattr(options, name) >= 1, _flag(name), getattr(options, name), "at least 1")
+    for name in ("frame_dim", "vocab_size"):
+        value = getattr(options, name)
+        _require(value is None or value >= 1, _flag(name), value, "at least 1")
+    for name in ("planted_noise", "seed", "fold_seed"):
+        _require(getattr(options, name) >= 0, _flag(name), getattr(options, name), "0 or more")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _require(condition: bool, name: str, value: object, expected: str) -> None:
+    if not condition:
+        raise ValueError(f"{name}: {value}; expected {expected}")

@@ -1,0 +1,81 @@
+"""The table that ends `python -m pps_fast.prepare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pps_fast.data.prepared import PreparedData
+
+
+def format_summary(data: PreparedData, path: Path) -> str:
+    """Returns what was prepared as lines of "name  value", with the rows that were left out, if any."""
+    rows = [*_content(data), *_words(data), *_folds(data), *_left_out(data)]
+    rows.append(("file", f"{path} ({path.stat().st_size / 2**20:.1f} MiB)"))
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
+
+
+def _content(data: PreparedData) -> list[tuple[str, str]]:
+    record, counts = data.provenance, data.provenance["counts"]
+    names = {"train": "pool"} if record["is_pool"] else {}
+    videos = counts["videos_by_split"]
+    per_split = ", ".join(
+        f"{names.get(split, split)} {number:,} in {videos[split]:,} videos"
+        for split, number in counts["samples"].items()
+    )
+    sizes = data.sizes
+    source = record["sources"]["features"]
+    share = data.moment[:, 1] - data.moment[:, 0]
+    rows = [
+        ("data set", f"{record['name']}, protocol {record['protocol']}"),
+        ("videos", f"{len(data.video_ids):,}, mean length {data.duration_s.mean():.1f} s"),
+        ("samples", f"{data.num_samples:,} ({per_split})"),
+        ("moments", f"mean {share.mean():.2f} of the video"),
+        ("features", f"{sizes.num_segments} segments x {sizes.frame_dim}, float16, from {source['format']}"),
+    ]
+    if counts["videos_in_several_splits"]:
+        rows.append(("shared videos", f"{counts['videos_in_several_splits']:,} are in more than one split"))
+    return rows
+
+
+def _shown_name(record: dict[str, Any], split: str) -> str:
+    return "pool" if record["is_pool"] and split == "train" else split
+
+
+def _words(data: PreparedData) -> list[tuple[str, str]]:
+    counts = data.provenance["counts"]
+    kept, unknown, cut = counts["words_kept"], counts["words_unknown"], counts["words_cut"]
+    lengths = data.num_words
+    hidden = np.maximum(lengths // 3, 1)
+    return [
+        ("classes", f"{counts['classes']:,} with the padding, vectors of width {data.sizes.word_dim}"),
+        ("words kept", f"{kept:,}, mean {lengths.mean():.2f} a sentence, {lengths.min()} to {lengths.max()}"),
+        ("words dropped", f"{unknown:,} not in the vocabulary, {cut:,} beyond the first {data.word_ids.shape[1]}"),
+        ("content words", f"{100 * counts['content_words'] / kept:.1f} % of the kept words"),
+        ("hidden words", f"{100 * hidden.sum() / kept:.1f} % of the kept words when one in three is hidden"),
+    ]
+
+
+def _folds(data: PreparedData) -> list[tuple[str, str]]:
+    if data.fold.max() < 0:
+        return [("folds", "none")]
+    members = [f"{number:,}" for number in np.bincount(data.fold[data.fold >= 0])]
+    return [("folds", f"{len(members)} by video, samples {' '.join(members)}")]
+
+
+def _left_out(data: PreparedData) -> list[tuple[str, str]]:
+    record = data.provenance
+    rows = []
+    for name, source in record["sources"].items():
+        reasons = source.get("left_out_by_protocol") if isinstance(source, dict) else None
+        if reasons:
+            listed = ", ".join(f"{number:,} {reason}" for reason, number in reasons.items())
+            rows.append(("by protocol", f"{_shown_name(record, name)}: {listed} left out of {source['rows']:,}"))
+    skipped = record["skipped"]
+    for kind, number in skipped["counts"].items():
+        rows.append(("skipped", f"{number:,} {kind}"))
+    rows.extend(("", sentence) for sentence in skipped["examples"])
+    return rows

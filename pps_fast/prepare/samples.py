@@ -1,0 +1,92 @@
+"""From annotation files to the samples of a data set, and the video each belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pps_fast.data.annotations import Annotation, detect_annotation_format, read_annotations, read_durations
+from pps_fast.data.problems import Problems
+from pps_fast.data.protocols import apply_protocol, check_one_duration
+from pps_fast.prepare.options import PrepareOptions
+from pps_fast.prepare.sources import describe_source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """M annotations with the split of each; videos are numbered in order of first appearance.
+
+    Attributes:
+        rows: M annotations.
+        split: M times "train", "validation" or "test".
+    """
+
+    rows: list[Annotation]
+    split: list[str]
+
+    def keep(self, is_kept: np.ndarray) -> Samples:
+        """Returns the samples where the [M] bool array is true."""
+        kept = np.flatnonzero(is_kept)
+        return Samples(rows=[self.rows[i] for i in kept], split=[self.split[i] for i in kept])
+
+    @property
+    def video_ids(self) -> list[str]:
+        """N videos, each once."""
+        return list(dict.fromkeys(row.video_id for row in self.rows))
+
+    @property
+    def sample_video(self) -> np.ndarray:
+        """[M] int64 index into `video_ids`."""
+        number = {video_id: index for index, video_id in enumerate(self.video_ids)}
+        return np.array([number[row.video_id] for row in self.rows], dtype=np.int64)
+
+    @property
+    def duration_s(self) -> np.ndarray:
+        """[N] float64 lengths of the videos in seconds."""
+        length = {row.video_id: row.duration_s for row in self.rows}
+        return np.array([length[video_id] for video_id in self.video_ids], dtype=np.float64)
+
+    @property
+    def moment_s(self) -> np.ndarray:
+        """[M, 2] float64 start and end in seconds."""
+        return np.array([(row.start_s, row.end_s) for row in self.rows], dtype=np.float64).reshape(-1, 2)
+
+    @property
+    def sentences(self) -> list[str]:
+        """M sentences."""
+        return [row.sentence for row in self.rows]
+
+
+def read_samples(options: PrepareOptions, problems: Problems) -> tuple[Samples, dict[str, Any]]:
+    """Reads every annotation file under the protocol; bad rows go to `problems`.
+
+    Returns:
+        The samples, and the provenance of each file by split, with what the protocol left out.
+
+    Raises:
+        ValueError: for a file that cannot be read.
+    """
+    durations = read_durations(options.durations, problems)
+    rows: list[Annotation] = []
+    split: list[str] = []
+    sources: dict[str, Any] = {}
+    for name, path in options.annotation_files.items():
+        chosen = options.annotation_format
+        file_format = detect_annotation_format(path) if chosen == "auto" else chosen
+        read = read_annotations(path, file_format, durations, problems)
+        kept, dropped = apply_protocol(read, options.protocol, problems)
+        rows += kept
+        split += [name] * len(kept)
+        sources[name] = {
+            **describe_source(path),
+            "format": file_format,
+            "rows": len(read),
+            "left_out_by_protocol": dict(sorted(dropped.items())),
+        }
+        if file_format == "qvhighlights_jsonl":
+            sources[name]["windows"] = "the first of each query"
+    sources["durations"] = [describe_source(path) for path in options.durations]
+    agree = check_one_duration(rows, problems)
+    return Samples(rows=rows, split=split).keep(agree), sources

@@ -1,0 +1,110 @@
+"""Batches out of a data set's memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from pps_fast.config import PlantedConfig
+from pps_fast.data.noise import gumbel_noise
+from pps_fast.data.store import Store
+from pps_fast.data.synthetic import planted_data
+
+DATA = planted_data(PlantedConfig(num_videos=12, num_segments=16, frame_dim=6))
+SAMPLES = np.array([5, 71, 0, 30])
+
+
+@pytest.fixture(scope="module")
+def store() -> Store:
+    return Store(DATA)
+
+
+def test_batch_holds_the_samples_own_rows(store):
+    batch = store.batch(SAMPLES, seed=4, epoch=2)
+    for row, sample in enumerate(SAMPLES):
+        frames = torch.from_numpy(DATA.features[DATA.sample_video[sample]].astype(np.float32))
+        torch.testing.assert_close(batch.frames[row], frames, rtol=0, atol=0)
+        words = torch.from_numpy(DATA.word_vectors[DATA.word_ids[sample]])
+        torch.testing.assert_close(batch.words[row], words, rtol=0, atol=0)
+    np.testing.assert_array_equal(batch.word_ids.numpy(), DATA.word_ids[SAMPLES])
+    np.testing.assert_array_equal(batch.num_words.numpy(), DATA.num_words[SAMPLES])
+    np.testing.assert_array_equal(batch.hide_prob.numpy(), DATA.hide_prob[SAMPLES])
+    np.testing.assert_array_equal(batch.word_noise.numpy(), gumbel_noise(4, 2, SAMPLES, DATA.word_ids.shape[1]))
+    np.testing.assert_array_equal(batch.sample_index.numpy(), SAMPLES)
+    assert batch.num_frames.tolist() == [16] * 4
+
+
+def test_dtypes_are_those_of_the_record(store):
+    batch = store.batch(SAMPLES, seed=0)
+    assert {getattr(batch, name).dtype for name in ("frames", "words", "hide_prob", "word_noise")} == {torch.float32}
+    indices = ("num_frames", "word_ids", "num_words", "sample_index")
+    assert {getattr(batch, name).dtype for name in indices} == {torch.int64}
+
+
+def test_a_sample_is_the_same_alone_and_in_company(store):
+    together = store.batch(SAMPLES, seed=4)
+    alone = store.batch(SAMPLES[2:3], seed=4)
+    for name, value in vars(alone).items():
+        torch.testing.assert_close(value[0], getattr(together, name)[2], rtol=0, atol=0)
+
+
+def test_words_after_the_last_one_are_zero(store):
+    batch = store.batch(np.arange(DATA.num_samples), seed=0)
+    after = torch.arange(batch.words.shape[1]) >= batch.num_words[:, None]
+    assert after.any() and (~after).any()
+    assert not batch.words[after].any()
+    assert batch.words[~after].abs().sum(dim=-1).min() > 0
+
+
+def test_other_videos_change_the_frames_and_nothing_else(store):
+    own = store.batch(SAMPLES, seed=4)
+    other = store.batch(SAMPLES, seed=4, videos=np.array([3, 3, 11, 0]))
+    expected = torch.from_numpy(DATA.features[[3, 3, 11, 0]].astype(np.float32))
+    torch.testing.assert_close(other.frames, expected, rtol=0, atol=0)
+    for name in ("words", "word_ids", "num_words", "hide_prob", "word_noise", "sample_index"):
+        torch.testing.assert_close(getattr(own, name), getattr(other, name), rtol=0, atol=0)
+
+
+def test_seed_and_epoch_change_the_noise_only(store):
+    first, second, third = (store.batch(SAMPLES, seed=s, epoch=e) for s, e in ((0, 0), (0, 1), (1, 0)))
+    assert not (first.word_noise == second.word_noise).any()
+    assert not (first.word_noise == third.word_noise).any()
+    torch.testing.assert_close(first.frames, second.frames, rtol=0, atol=0)
+
+
+def test_features_are_not_copied_on_the_cpu(store):
+    assert store._features.dtype == torch.float16
+    assert store._features.data_ptr() == DATA.features.ctypes.data
+
+
+def test_sizes_are_the_data_sets(store):
+    assert store.sizes == DATA.sizes
+    assert store.data is DATA
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"samples": np.array([0, 72])}, "samples holds 0 to 72; the data set has 0 to 71"),
+        ({"samples": np.array([-1])}, "samples holds -1"),
+        ({"samples": np.array([], dtype=np.int64)}, "expected one or more integers"),
+        ({"samples": np.array([0.5])}, "dtype float64; expected one or more integers"),
+        ({"samples": np.array([[0, 1]])}, r"shape \(1, 2\)"),
+        ({"samples": SAMPLES, "videos": np.array([0, 1, 2, 12])}, "videos holds 0 to 12; the data set has 0 to 11"),
+        ({"samples": SAMPLES, "videos": np.array([0])}, "1 videos for 4 samples"),
+    ],
+    ids=["beyond", "negative", "empty", "float", "matrix", "video beyond", "too few videos"],
+)
+def test_wrong_indices_are_refused(store, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        store.batch(**arguments, seed=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_batches_are_equal_on_both_devices(store):
+    batch = Store(DATA, "cuda").batch(SAMPLES, seed=4, videos=SAMPLES % 12)
+    for name, value in vars(store.batch(SAMPLES, seed=4, videos=SAMPLES % 12)).items():
+        assert getattr(batch, name).is_cuda
+        torch.testing.assert_close(getattr(batch, name).cpu(), value, rtol=0, atol=0)

@@ -1,0 +1,120 @@
+"""The whole preparation on small inputs: every field, by hand or by a loop."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+
+from pps_fast.data.features import resample
+from pps_fast.data.prepared import PreparedData
+from pps_fast.prepare.build import build
+from pps_fast.prepare.options import PrepareOptions
+from tests.prepare.inputs import DURATIONS, TEST, TRAIN, WORDS, frames_of, make_inputs, write_json
+from tests.shared import shared_path
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    return make_inputs(tmp_path)
+
+
+def test_samples_words_and_features_stand_where_they_belong(inputs):
+    data = build(PrepareOptions(**inputs))
+    rows = [*TRAIN, *TEST]
+    assert [data.video_ids[v] for v in data.sample_video] == [row[0] for row in rows]
+    np.testing.assert_array_equal(data.moment_s, [row[2] for row in rows])
+    np.testing.assert_array_equal(data.duration_s, [DURATIONS[v] for v in data.video_ids])
+    assert data.split.tolist() == ["train"] * 5 + ["test"] * 2 and set(data.fold.tolist()) == {-1}
+    for video, frames in zip(data.video_ids, data.features, strict=True):
+        np.testing.assert_array_equal(frames, resample(frames_of(video), 8).astype(np.float16))
+    kept = [[data.words[c] for c in ids[:n]] for ids, n in zip(data.word_ids, data.num_words, strict=True)]
+    assert kept[1] == ["a", "man", "'s", "dog", "sits", ","]
+    assert kept[2] == ["person", "closes", "the", "door", "."]
+    # ranked by the annotations' own counts, of equal counts the first to appear
+    assert data.words[:5] == ["<pad>", ".", "the", "person", "door"] and sorted(data.words[1:]) == sorted(WORDS)
+    np.testing.assert_allclose(data.hide_prob.sum(axis=1), 1, atol=1e-6)
+
+
+def test_provenance_names_sources_counts_and_protocol_but_no_folder(inputs, tmp_path):
+    provenance = build(PrepareOptions(**inputs, name="small")).provenance
+    assert provenance["name"] == "small" and provenance["protocol"] == "as_is"
+    assert provenance["counts"]["samples"] == {"train": 5, "test": 2}
+    assert provenance["counts"]["videos_in_several_splits"] == 0
+    assert provenance["counts"]["words_unknown"] == 1 and provenance["counts"]["words_cut"] == 5
+    assert provenance["sources"]["features"]["file"] == "features.hdf5"
+    assert len(provenance["sources"]["vocabulary"]["sha256"]) == 64
+    assert str(tmp_path) not in repr(provenance)
+
+
+def test_preparing_twice_gives_the_same_content(inputs):
+    first, second = (build(PrepareOptions(**inputs)) for _ in range(2))
+    for item in fields(PreparedData):
+        np.testing.assert_equal(getattr(first, item.name), getattr(second, item.name))
+
+
+def test_a_pool_is_divided_into_folds_by_video(inputs):
+    options = PrepareOptions(**{**inputs, "pool": inputs["train"], "train": None, "test": None, "folds": 2})
+    data = build(options)
+    assert set(data.split.tolist()) == {"train"} and set(data.fold.tolist()) == {0, 1}
+    assert data.fold[0] == data.fold[1]
+    assert abs(int((data.fold == 0).sum()) - int((data.fold == 1).sum())) == 1
+
+
+def test_skipped_videos_disappear_with_their_samples(inputs, tmp_path):
+    write_json(tmp_path / "train.json", [["Z", 5.0, [0, 1], "door"], *TRAIN, ["D", 12.0, [0, 1], "xyzzy"]])
+    data = build(PrepareOptions(**inputs, skip_bad=True))
+    assert data.video_ids == list("ABCDEF") and data.num_samples == 7
+    assert data.provenance["skipped"]["counts"] == {"unknown video": 1, "no known word": 1}
+
+
+def test_when_nothing_is_left_it_says_so(inputs, tmp_path):
+    for name in ("train", "test"):
+        write_json(tmp_path / f"{name}.json", [["Z", 5.0, [0, 1], "door"]])
+    with pytest.raises(ValueError, match="no usable annotation is left"):
+        build(PrepareOptions(**inputs, skip_bad=True))
+    with pytest.raises(ValueError, match="video Z has no features"):
+        build(PrepareOptions(**inputs))
+
+
+def test_frame_dim_names_the_right_width(inputs):
+    with pytest.raises(ValueError, match="video A: has features of width 4, expected 5, named with --frame-dim"):
+        build(PrepareOptions(**inputs, frame_dim=5))
+
+
+def test_planted_features_show_the_moments_of_the_annotations(inputs):
+    options = {**inputs, "features": "planted"}
+    with pytest.raises(ValueError, match="planted: no such file"):
+        build(PrepareOptions(**{**options, "features": inputs["out"].parent / "planted"}))
+    planted = PrepareOptions(
+        **{**options, "features": type(inputs["out"])("planted")}, planted_dim=16, planted_noise=0.0
+    )
+    data = build(planted)
+    assert data.features.shape == (6, 8, 16) and data.provenance["sources"]["features"]["format"] == "planted"
+    # video E: one sentence at 0.06 to 0.33 of its length, background elsewhere
+    frames = data.features[data.video_ids.index("E")].astype(np.float64)
+    inside, outside = frames[1], frames[4:]
+    assert np.abs(outside - outside[0]).max() < 1e-3 < np.abs(inside - outside[0]).max()
+
+
+def test_charades_counts_of_both_protocols_come_from_the_raw_files():
+    folder = shared_path("data/charades_sta")
+    counts = {}
+    for protocol in ("full", "filtered"):
+        options = PrepareOptions(
+            out=folder / "never_written.h5",
+            protocol=protocol,
+            train=folder / "charades_sta_train.txt",
+            test=folder / "charades_sta_test.txt",
+            durations=(folder / "Charades_v1_train.csv", folder / "Charades_v1_test.csv"),
+            features=type(folder)("planted"),
+            vocabulary=shared_path("data/glove/charades_glove.pkl"),
+            vocab_size=1111,
+            num_segments=4,
+            planted_dim=2,
+        )
+        data = build(options)
+        counts[protocol] = data.provenance["counts"]["samples"]
+        assert len(data.words) == 1112
+    assert counts == {"full": {"train": 12404, "test": 3720}, "filtered": {"train": 10602, "test": 3158}}

@@ -1,0 +1,74 @@
+"""Options of the command: choices equal the registries, impossible combinations are refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from pps_fast.data.annotations import ANNOTATION_READERS
+from pps_fast.data.features import FEATURE_READERS
+from pps_fast.data.protocols import PROTOCOLS
+from pps_fast.data.vocabulary import VOCABULARY_READERS
+from pps_fast.prepare.options import (
+    AnnotationFormat,
+    FeaturesFormat,
+    PrepareOptions,
+    Protocol,
+    VocabularyFormat,
+    check_options,
+)
+
+GOOD = PrepareOptions(
+    out=Path("o.h5"), features=Path("f.h5"), vocabulary=Path("v.pkl"), protocol="full", train=Path("t.json")
+)
+
+
+@pytest.mark.parametrize(
+    ("choices", "registry"),
+    [
+        (AnnotationFormat, ANNOTATION_READERS),
+        (FeaturesFormat, FEATURE_READERS),
+        (VocabularyFormat, VOCABULARY_READERS),
+        (Protocol, PROTOCOLS),
+    ],
+)
+def test_choices_are_the_registries(choices, registry):
+    assert set(get_args(choices)) - {"auto"} == set(registry)
+
+
+def test_pool_samples_are_called_train():
+    pool = replace(GOOD, train=None, pool=Path("p.json"), folds=5)
+    check_options(pool)
+    assert pool.annotation_files == {"train": Path("p.json")}
+    assert replace(GOOD, test=Path("e.json")).annotation_files == {"train": Path("t.json"), "test": Path("e.json")}
+
+
+def test_the_word_planted_asks_for_planted_features():
+    assert replace(GOOD, features=Path("planted")).is_planted
+    assert not replace(GOOD, features=Path("planted.h5")).is_planted
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": None}, "none given; expected annotations"),
+        ({"train": None, "validation": Path("v.json")}, "none given"),
+        ({"folds": 5}, "--folds: 5; expected 0 without --pool"),
+        ({"pool": Path("p.json"), "folds": 5}, "--pool: given with --train"),
+        ({"train": None, "pool": Path("p.json")}, "--folds: 0; expected 2 or more"),
+        ({"num_segments": 0}, "--num-segments: 0; expected at least 1"),
+        ({"max_num_words": 0}, "--max-num-words"),
+        ({"vocab_size": 0}, "--vocab-size"),
+        ({"frame_dim": 0}, "--frame-dim"),
+        ({"planted_noise": -1.0}, "--planted-noise: -1.0; expected 0 or more"),
+        ({"seed": -1}, "--seed"),
+        ({"fold_seed": -1}, "--fold-seed"),
+    ],
+)
+def test_impossible_options_are_refused_by_name(changes, message):
+    check_options(GOOD)
+    with pytest.raises(ValueError, match=message):
+        check_options(replace(GOOD, **changes))
