@@ -1,0 +1,247 @@
+"""The training loop: epochs of deterministic batches, metrics, checkpoints, and an end that loses nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from pps_fast.config import PPSConfig
+from pps_fast.data.sampler import epoch_batches
+from pps_fast.data.splits import Splits
+from pps_fast.data.store import Store
+from pps_fast.losses.objective import Objective
+from pps_fast.model import PPS
+from pps_fast.train.checkpoint import (
+    Header,
+    describe_data,
+    point,
+    prune,
+    read_header,
+    read_pointer,
+    restore,
+    save_checkpoint,
+)
+from pps_fast.train.interrupt import StopRequest
+from pps_fast.train.metrics_log import MetricsLog, require_tensorboard
+from pps_fast.train.optimizer import Adam
+from pps_fast.train.run_directory import open_run
+from pps_fast.train.schedule import learning_rate
+from pps_fast.train.step import StepReport, TrainStep
+from pps_fast.train.watch import FiniteWatch
+
+Evaluate = Callable[[PPS], dict[str, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """How a training ended.
+
+    Attributes:
+        model: after the last update, in train mode.
+        step: updates done in all.
+        stopped_by: number of the signal that stopped it early, or None.
+    """
+
+    model: PPS
+    step: int
+    stopped_by: int | None
+
+
+def train(
+    config: PPSConfig,
+    store: Store,
+    splits: Splits,
+    directory: str | Path,
+    *,
+    resume: bool = False,
+    evaluate: Evaluate | None = None,
+    progress: bool = True,
+) -> TrainResult:
+    """Trains a model on `splits.train` and leaves config, metrics and checkpoints in `directory`.
+
+    Everything random follows from `config.train.seed`; torch's global generators are seeded. A resumed run continues
+    bit-identically on the same device, torch and number of threads.
+
+    Args:
+        store: data on the device that trains.
+        splits: which samples train; the test split is not touched.
+        directory: run directory; empty or new without `resume`.
+        evaluate: from the model to metrics of the validation split, among them "mIoU".
+        progress: show a progress bar on stderr.
+
+    Raises:
+        ValueError: for a run directory that cannot be used, a missing validation split, or tensorboard not installed.
+        NonFiniteLossError: when loss or gradient is not finite; the last checkpoint stays.
+    """
+    _check_options(config, splits, evaluate)
+    run = Path(directory)
+    trainer = _Trainer(config, store, splits, run, evaluate)
+    # the first to write: all that can be refused was refused before
+    checkpoint = open_run(run, config, trainer.data, store.device.type, resume)
+    if checkpoint is not None:
+        trainer.restore(checkpoint)
+    with (
+        MetricsLog(run, step=trainer.step, tensorboard=config.train.tensorboard) as log,
+        StopRequest() as stop,
+        tqdm(total=trainer.last_step, initial=trainer.step, unit="step", disable=not progress) as bar,
+    ):
+        trainer.run_steps(log, stop, bar)
+    return TrainResult(model=trainer.model, step=trainer.step, stopped_by=stop.signal)
+
+
+def _check_options(config: PPSConfig, splits: Splits, evaluate: Evaluate | None) -> None:
+    if config.train.tensorboard:
+        require_tensorboard()
+    wanted = [f"train.keep = {config.train.keep!r}"] if config.train.keep == "validation" else []
+    if config.train.evaluate_every > 0:
+        wanted.append(f"train.evaluate_every = {config.train.evaluate_every}")
+    if wanted and len(splits.validation) == 0:
+        raise ValueError(
+            f"{wanted[0]}: needs a validation split, and the data have none; "
+            "hold out a part of the training videos with --data.validation-fraction 0.1"
+        )
+    if wanted and evaluate is None:
+        raise ValueError(f"{wanted[0]}: train was given no `evaluate`; hand in the function that scores the model")
+
+
+class _Trainer:
+    """The state of a run; its place in the data follows from the number of updates."""
+
+    def __init__(self, config: PPSConfig, store: Store, splits: Splits, run: Path, evaluate: Evaluate | None) -> None:
+        self.config, self.store, self.samples, self.run, self.evaluate = config, store, splits.train, run, evaluate
+        options = config.train
+        torch.manual_seed(options.seed)
+        self.model = PPS(config, store.sizes).to(store.device).train()
+        self.optimizer = Adam(self.model.parameters(), lr=0.0, weight_decay=options.weight_decay)
+        objective = Objective(config).to(store.device)
+        self.train_step = TrainStep(self.model, objective, self.optimizer, options.clip_norm, options.precision)
+        self.steps_per_epoch = -(-len(self.samples) // options.batch_size)
+        self.watch = FiniteWatch(self.train_step, store.data, self.steps_per_epoch)
+        self.last_step = min(options.epochs * self.steps_per_epoch, options.max_steps or 2**62)
+        self.data = describe_data(store.data)
+        self.step = 0
+        self._begin = self._mark = time.perf_counter()
+        self._samples_since_mark = 0
+        self._latest: Path | None = None
+
+    def restore(self, checkpoint: Path) -> None:
+        """Continues where `checkpoint` was written."""
+        restore(checkpoint, self.model, self.optimizer)
+        header = read_header(checkpoint)
+        self.step = header.step
+        self._latest = checkpoint
+        self._begin -= header.elapsed_s
+
+    def run_steps(self, log: MetricsLog, stop: StopRequest, bar: tqdm) -> None:
+        """Trains to the last step or to a signal; what is due after a step happens in the order log, score, save."""
+        options = self.config.train
+        epoch_of_batches, batches, stopping = -1, [], False
+        while self.step < self.last_step and not stopping:
+            epoch, position = divmod(self.step, self.steps_per_epoch)
+            if epoch != epoch_of_batches:
+                epoch_of_batches = epoch
+                batches = epoch_batches(self.samples, options.batch_size, options.seed, epoch)
+                bar.set_description(f"epoch {epoch + 1}/{options.epochs}")
+            report = self._train_on(batches[position], epoch)
+            bar.update()
+            is_last = self.step == self.last_step
+            is_epoch_end = position + 1 == self.steps_per_epoch
+            if is_last or self.step % options.log_every == 0:
+                bar.set_postfix(loss=f"{self._log(log, report):.3f}")
+            score = self._validate(log, is_last) if is_last or is_epoch_end else None
+            # read once: a signal after this line stops the loop after the next step, which is then saved
+            stopping = stop.signal is not None
+            if is_last or is_epoch_end or stopping or self.step % options.checkpoint_every == 0:
+                self._save(score)
+
+    def _train_on(self, samples: np.ndarray, epoch: int) -> StepReport:
+        self.optimizer.set_learning_rate(learning_rate(self.step, self.config.train))
+        report = self.train_step(self.store.batch(samples, seed=self.config.train.seed, epoch=epoch))
+        self.step += 1
+        self._samples_since_mark += len(samples)
+        self.watch.add(self.step, samples, report)
+        # reading the flag costs nothing on the CPU; on a GPU it would wait for the step
+        if self.store.device.type == "cpu":
+            self._check()
+        return report
+
+    def _check(self) -> None:
+        """Raises NonFiniteLossError if a step since the last check was not finite."""
+        self.watch.check(self._latest)
+
+    def _log(self, log: MetricsLog, report: StepReport) -> float:
+        """Writes a line of metrics and returns the loss."""
+        self._check()
+        loss = report.loss
+        total, norm, *terms = torch.stack([loss.total, report.grad_norm, *loss.terms.values()]).tolist()
+        now = time.perf_counter()
+        samples_per_s = self._samples_since_mark / (now - self._mark)
+        self._mark, self._samples_since_mark = now, 0
+        log.write(
+            {
+                "step": self.step,
+                "epoch": (self.step - 1) // self.steps_per_epoch + 1,
+                "lr": learning_rate(self.step - 1, self.config.train),
+                "loss": total,
+                "terms": dict(zip(loss.terms, terms, strict=True)),
+                "grad_norm": norm,
+                "seconds": now - self._begin,
+                "samples_per_s": samples_per_s,
+            }
+        )
+        return total
+
+    def _validate(self, log: MetricsLog, is_last: bool) -> float | None:
+        """Scores the model on the validation split if that is due now, and returns its mIoU."""
+        options = self.config.train
+        if options.keep != "validation" and options.evaluate_every == 0:
+            return None
+        epochs, rest = divmod(self.step, self.steps_per_epoch)
+        if not is_last and (rest or epochs % max(options.evaluate_every, 1)):
+            return None
+        self._check()
+        began = time.perf_counter()
+        with _untouched_generators(self.store.device), torch.no_grad():
+            metrics = self.evaluate(self.model.eval())
+        self.model.train()
+        # time spent here is no training speed
+        self._mark += time.perf_counter() - began
+        log.write({"step": self.step, "epoch": -(-self.step // self.steps_per_epoch), "validation": metrics})
+        return metrics["mIoU"]
+
+    def _save(self, score: float | None) -> None:
+        """Writes a checkpoint, then the pointers to it, then removes what is no longer pointed to."""
+        self._check()
+        epoch, batch = divmod(self.step, self.steps_per_epoch)
+        header = Header(
+            step=self.step,
+            epoch=epoch,
+            batch=batch,
+            elapsed_s=time.perf_counter() - self._begin,
+            device=self.store.device.type,
+            config=self.config,
+            sizes=self.store.sizes,
+            data=self.data,
+        )
+        checkpoint = save_checkpoint(self.run, self.model, self.optimizer, header)
+        best = read_pointer(self.run, "best")
+        # before latest.json: a kill in between must not lose the score, and a repeated score is not better
+        if self.config.train.keep == "validation" and score is not None and (best is None or score > best["mIoU"]):
+            point(self.run, "best", checkpoint, step=self.step, mIoU=score)
+        point(self.run, "latest", checkpoint, step=self.step)
+        self._latest = checkpoint
+        prune(self.run)
+
+
+@contextmanager
+def _untouched_generators(device: torch.device) -> Iterator[None]:
+    """Puts torch's random state back at the end of the block."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        yield

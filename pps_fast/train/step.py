@@ -1,0 +1,79 @@
+"""One training step as a device program: nothing in it depends on a value that the host would have to read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pps_fast.config import Precision
+from pps_fast.train.optimizer import Adam
+from pps_fast.types import Batch, LossReport, ModelOutput
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """What a step leaves to be read, all on the model's device and cut from the graph.
+
+    Attributes:
+        loss: the losses before the update.
+        grad_norm: [] global L2 norm of the gradient before clipping.
+        is_finite: [] bool, loss and gradient of this step are finite.
+    """
+
+    loss: LossReport
+    grad_norm: Tensor
+    is_finite: Tensor
+
+
+class TrainStep:
+    """Forward, losses, backward, clipping and update of one batch.
+
+    A step whose loss or gradient is not finite changes no parameter and no moment, and neither does any step after it:
+    `is_sound` turns False on the device and stays so. The model thus keeps the state before the first bad
+    batch, however late the host looks.
+
+    Args:
+        model: called with a batch; in train mode, on the device of its batches.
+        objective: from the model's output to a LossReport.
+        optimizer: over the model's parameters.
+        clip_norm: largest global L2 norm of the gradient, > 0.
+        precision: 'bf16' autocasts the model's forward; losses and update stay as they are.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objective: Callable[[ModelOutput], LossReport],
+        optimizer: Adam,
+        clip_norm: float,
+        precision: Precision = "fp32",
+    ) -> None:
+        self.model = model
+        self.objective = objective
+        self.optimizer = optimizer
+        self.clip_norm = clip_norm
+        self.precision = precision
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.is_sound = torch.ones((), dtype=torch.bool, device=self.parameters[0].device)
+        """[] bool, all steps so far were finite"""
+
+    def __call__(self, batch: Batch) -> StepReport:
+        """Trains on one batch and returns what happened, without waiting for it.
+
+        Args:
+            batch: B samples on the model's device.
+        """
+        with torch.autocast(batch.frames.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            output = self.model(batch)
+        loss = self.objective(output)
+        loss.total.backward()
+        # the norm is that of the unclipped gradient; scaling never turns a bad gradient into a good one
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm, foreach=True)
+        is_finite = torch.isfinite(loss.total.detach()) & torch.isfinite(norm)
+        self.is_sound.logical_and_(is_finite)
+        self.optimizer.step(apply=self.is_sound)
+        self.optimizer.zero_grad(set_to_none=False)
+        return StepReport(loss=loss.detach(), grad_norm=norm, is_finite=is_finite)

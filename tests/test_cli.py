@@ -1,0 +1,131 @@
+"""Options from dataclasses, presets first; mistakes as one line with the right exit status."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import pytest
+import torch
+import tyro
+
+from pps_fast.backend import BackendError
+from pps_fast.cli import PresetName, choose_device, exit_status, parse_with_preset, set_threads
+from pps_fast.config import PPSConfig, override
+from pps_fast.presets import PRESETS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arguments:
+    """Something to parse."""
+
+    preset: PresetName = "demo"
+    """named config"""
+    count: int = 3
+    """a number of its own"""
+    config: Annotated[PPSConfig, tyro.conf.arg(name="")] = field(default_factory=PPSConfig)
+    """everything else"""
+
+
+def _parse(*argv: str) -> Arguments:
+    return parse_with_preset(Arguments, argv, program="program", description="What it does.", default="tiny")
+
+
+@pytest.mark.parametrize("argv", [["--preset", "activitynet"], ["--preset=activitynet"]])
+def test_preset_is_where_the_options_start(argv):
+    assert _parse() == Arguments(preset="tiny", config=PRESETS["tiny"])
+    assert _parse(*argv) == Arguments(preset="activitynet", config=PRESETS["activitynet"])
+
+
+def test_options_of_the_config_have_no_prefix_and_override_the_preset():
+    given = _parse("--losses.pull", "0", "--preset", "charades", "--count", "5", "--proposals.negatives.sigma", "2")
+    expected = override(PRESETS["charades"], {"losses.pull": 0.0, "proposals.negatives.sigma": 2.0})
+    assert given == Arguments(preset="charades", count=5, config=expected)
+
+
+def test_last_preset_counts():
+    assert _parse("--preset", "demo", "--preset", "charades").config == PRESETS["charades"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--preset", "nonsense"], "nonsense"),
+        (["--preset"], "--preset"),
+        (["--losses.pull", "-1"], "losses.pull = -1.0: expected 0 or more"),
+        (["--losses.pul", "1"], "--losses.pul"),
+        (["--train.precision", "fp8"], "fp8"),
+    ],
+)
+def test_wrong_option_or_value_is_explained_with_status_2(argv, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        _parse(*argv)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_parts_that_do_not_fit_together_are_one_line_and_status_2(capsys):
+    assert exit_status(lambda: _parse("--losses.num-best", "9").count) == 2
+    assert capsys.readouterr().err == "error: losses.num_best = 9: expected at most proposals.num_proposals = 3\n"
+
+
+def test_help_shows_the_description_and_every_preset(capsys):
+    with pytest.raises(SystemExit) as caught:
+        _parse("--help")
+    text = capsys.readouterr().out
+    assert caught.value.code == 0 and "What it does." in text
+    # the frame may break a line between two names, never inside one
+    assert all(name in text for name in PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "printed"),
+    [
+        (ValueError("wrong"), 2, "error: wrong\n"),
+        (BackendError("no kernel"), 2, "error: no kernel\n"),
+        (FloatingPointError("nan"), 1, "error: nan\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted\n"),
+    ],
+)
+def test_exit_status_tells_mistakes_apart(error, status, printed, capsys):
+    def program() -> int:
+        raise error
+
+    assert exit_status(program) == status
+    assert capsys.readouterr().err == printed
+
+
+def test_exit_status_lets_results_and_bugs_through():
+    def bug() -> int:
+        raise KeyError("bug")
+
+    assert exit_status(lambda: 7) == 7
+    with pytest.raises(KeyError):
+        exit_status(bug)
+
+
+@pytest.mark.parametrize(
+    ("name", "has_cuda", "expected"), [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu")]
+)
+def test_device_is_chosen(name, has_cuda, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    assert choose_device(name) == torch.device(expected)
+
+
+def test_cuda_without_a_device_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device = 'cuda'.*--device cpu"):
+        choose_device("cuda")
+
+
+def test_threads_are_set_and_checked():
+    before = torch.get_num_threads()
+    try:
+        set_threads(1)
+        assert torch.get_num_threads() == 1
+        set_threads(None)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    with pytest.raises(ValueError, match="threads = 0"):
+        set_threads(0)

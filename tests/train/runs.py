@@ -1,0 +1,86 @@
+"""Small runs for the tests of training: in this process, or in another one that may be killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import time
+from functools import lru_cache
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pps_fast.config import PPSConfig, override
+from pps_fast.data.load import load_data
+from pps_fast.data.splits import Splits, select_samples
+from pps_fast.data.store import Store
+from pps_fast.presets import PRESETS
+from pps_fast.train.loop import TrainResult, train
+
+# 48 training samples: 6 updates an epoch
+SMALL = {"data.planted.num_videos": 10, "train.log_every": 1, "train.checkpoint_every": 2}
+STEPS_PER_EPOCH = 6
+
+
+def small_config(**changes: Any) -> PPSConfig:
+    """Returns the smallest config, with dotted fields written as `train__epochs`."""
+    return override(PRESETS["tiny"], {**SMALL, **{name.replace("__", "."): value for name, value in changes.items()}})
+
+
+@lru_cache
+def _data(planted: Any) -> Any:
+    return load_data(override(small_config().data, {"planted": planted}))
+
+
+def small_input(config: PPSConfig) -> tuple[Store, Splits]:
+    """Returns the data of a small config."""
+    data = _data(config.data.planted)
+    return Store(data), select_samples(data, config.data)
+
+
+def run_small(config: PPSConfig, directory: Path, **options: Any) -> TrainResult:
+    """Trains a small config in this process, without a progress bar."""
+    store, splits = small_input(config)
+    return train(config, store, splits, directory, progress=False, **options)
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    """Returns the bytes of the safetensors files of a run's latest checkpoint."""
+    from pps_fast.train.checkpoint import find_checkpoint
+
+    checkpoint = find_checkpoint(run, "latest")
+    return {path.name: path.read_bytes() for path in sorted(checkpoint.glob("*.safetensors"))}
+
+
+# a server forks children that have already imported torch; itself it has run nothing, so that forking it is safe
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["pps_fast.train.__main__", "torch._dynamo"])
+
+
+def start_command(argv: list[str], output: Path) -> BaseProcess:
+    """Starts `python -m pps_fast.train` with these arguments on one thread; what it prints goes to `output`."""
+    process = _CONTEXT.Process(target=_command, args=(["--threads", "1", *argv], str(output)), daemon=True)
+    process.start()
+    return process
+
+
+def _command(argv: list[str], output: str) -> None:
+    from pps_fast.train.__main__ import main
+
+    torch.set_num_interop_threads(1)
+    with open(output, "a", encoding="utf-8") as file:
+        sys.stdout = sys.stderr = file
+        status = main(argv)
+    sys.exit(status)
+
+
+def wait_for_step(process: BaseProcess, run: Path, step: int, timeout_s: float = 60.0) -> None:
+    """Returns once the run has logged `step`; raises when the process ends before that."""
+    path, end = run / "metrics.jsonl", time.monotonic() + timeout_s
+    mark = f'{{"step": {step},'
+    while not (path.exists() and mark in path.read_text(encoding="utf-8")):
+        if not process.is_alive() or time.monotonic() > end:
+            raise RuntimeError(f"step {step} was never logged (exit code {process.exitcode})")
+        time.sleep(0.001)

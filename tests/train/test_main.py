@@ -1,0 +1,93 @@
+"""python -m pps_fast.train: one line about the data, a report at the end, mistakes as one line."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+
+from pps_fast.presets import PRESETS
+from pps_fast.train import __main__ as command
+from pps_fast.train.checkpoint import load_model
+from tests.train.runs import small_config, small_input
+
+OPTIONS = ["--preset", "tiny", "--data.planted.num-videos", "10", "--train.max-steps", "3", "--device", "cpu"]
+
+
+def test_help_teaches_presets_and_examples(capsys):
+    with pytest.raises(SystemExit) as caught:
+        command.main(["--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"\n  {name}\n" in text for name in PRESETS)
+    for part in ("python -m pps_fast.train --preset", "--resume", "--losses.pull", "--out", "--device", "--threads"):
+        assert part in text
+
+
+def test_run_trains_evaluates_and_reports(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert command.main([*OPTIONS, "--out", str(run), "--losses.pull", "0"]) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("data planted: 10 videos of 16 segments x 8, samples: train 48, validation 0, test 12")
+    assert "whole video" in output and "step_000003" in output
+    assert json.loads((run / "evaluation_test.json").read_text())["num_samples"] == 12
+    assert load_model(run)[1] == small_config(
+        train__max_steps=3, losses__pull=0.0, train__log_every=10, train__checkpoint_every=200
+    )
+
+
+def test_without_arguments_the_demo_trains_into_runs_demo(monkeypatch):
+    seen = []
+    monkeypatch.setattr(command, "run", lambda arguments: seen.append(arguments) or 0)
+    assert command.main([]) == 0
+    assert seen == [command.TrainArguments(preset="demo", config=PRESETS["demo"])]
+
+
+def test_run_directory_follows_the_preset(monkeypatch, tmp_path):
+    seen = []
+
+    def train(config, store, splits, directory, **options):
+        seen.append(directory.as_posix())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "train", train)
+    assert command.main(OPTIONS) == 130
+    assert seen == ["runs/tiny"]
+
+
+def test_second_run_in_the_same_place_is_one_line_and_status_2(tmp_path, capsys):
+    (tmp_path / "something").write_text("")
+    assert command.main([*OPTIONS, "--out", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and "--resume" in error
+
+
+def test_stopped_run_says_how_to_go_on_and_is_not_evaluated(tmp_path, capsys, monkeypatch):
+    learn = command.train
+
+    def train(config, store, splits, directory, **options):
+        result = learn(config, store, splits, directory, progress=False)
+        return type(result)(model=result.model, step=result.step, stopped_by=signal.SIGTERM)
+
+    monkeypatch.setattr(command, "train", train)
+    assert command.main([*OPTIONS, "--out", str(tmp_path / "run")]) == 143
+    output = capsys.readouterr().out
+    assert "stopped by SIGTERM after step 3" in output and "--resume" in output
+    assert not (tmp_path / "run" / "evaluation_test.json").exists()
+
+
+def test_validation_split_is_what_chooses_the_checkpoint(tmp_path, monkeypatch):
+    scored, score = [], command.score
+
+    def spy(model, store, samples, config):
+        scored.append(samples.tolist())
+        return score(model, store, samples, config)
+
+    monkeypatch.setattr(command, "score", spy)
+    options = ["--train.keep", "validation", "--data.validation-fraction", "0.2", "--out", str(tmp_path / "run")]
+    assert command.main([*OPTIONS, *options]) == 0
+    config = small_config(data__validation_fraction=0.2)
+    _, splits = small_input(config)
+    assert scored == [splits.validation.tolist()]
+    assert json.loads((tmp_path / "run" / "best.json").read_text())["step"] == 3
