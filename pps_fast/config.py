@@ -201,9 +201,7 @@ class ReconstructorConfig:
         _check_choices(self, "reconstructor")
         _require(self.num_layers >= 1, "reconstructor.num_layers", self.num_layers, "at least 1")
         _require(self.stride >= 1, "reconstructor.stride", self.stride, "at least 1")
-        _require(
-            0 <= self.label_smoothing < 1, "reconstructor.label_smoothing", self.label_smoothing, "0 to below 1"
-        )
+        _require(0 <= self.label_smoothing < 1, "reconstructor.label_smoothing", self.label_smoothing, "0 to below 1")
         _require(
             self.hidden_words_divisor >= 1,
             "reconstructor.hidden_words_divisor",
