@@ -88,7 +88,7 @@ def exit_status(program: Callable[[], int]) -> int:
         return program()
     except FloatingPointError as error:
         return _complain(error, 1)
-    except (ValueError, BackendError) as error:
+    except (ValueError, OSError, BackendError) as error:
         return _complain(error, 2)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)

@@ -49,6 +49,13 @@ DEMO: dict[str, Any] = {
     "train.epochs": 4,
 }
 
+CLIP_SMALL: dict[str, Any] = {
+    **SMALL,
+    "train.learning_rate": 1e-3,
+    "train.warmup_updates": 100,
+    "train.epochs": 6,
+}
+
 TINY: dict[str, Any] = {
     **SMALL,
     "encoder.hidden_dim": 16,
@@ -81,7 +88,7 @@ def _build() -> dict[str, PPSConfig]:
         "charades_rescaled": override(charades_released, CHARADES_RESCALED),
         "activitynet_rescaled": override(activitynet_released, ACTIVITYNET_RESCALED),
         "charades_clip": charades,
-        "charades_clip_small": override(charades, SMALL),
+        "charades_clip_small": override(charades, CLIP_SMALL),
     }
 
 

@@ -1,0 +1,152 @@
+"""Baselines that see neither video nor query: fixed intervals of the video's length.
+
+They are fitted on the training moments and scored like a model. A result that does not beat them shows
+no grounding, however high it is: moments are not spread evenly over videos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from pps_fast.eval.metrics import SampleTable
+from pps_fast.inference.selection import temporal_iou
+
+# of the grid of starts and ends, as a fraction of the video's length
+_STEP = 0.02
+# moments compared with the whole grid at a time: 1275 intervals x 2048 moments x 8 bytes = 21 MB a temporary
+_CHUNK = 2048
+
+WHOLE_VIDEO = "whole video"
+
+
+def interval_grid(step: float = _STEP) -> Tensor:
+    """Returns [G, 2] float64: all intervals of [0, 1] whose start < end are multiples of `step`."""
+    count = round(1 / step)
+    ticks = torch.arange(count + 1, dtype=torch.float64) / count
+    first, second = torch.triu_indices(count + 1, count + 1, offset=1)
+    return torch.stack([ticks[first], ticks[second]], dim=1)
+
+
+def _fit_statistics(grid: Tensor, moments: Tensor, thresholds: Sequence[float]) -> Tensor:
+    """Sums over the moments of IoU >= m for each m, and of the IoU: grid [G, 2], moments [B, 2] -> [Q + 1, G]."""
+    totals = torch.zeros(len(thresholds) + 1, len(grid), dtype=torch.float64)
+    for chunk in moments.split(_CHUNK):
+        overlap = temporal_iou(grid[:, None], chunk[None])  # [G, chunk]
+        for row, threshold in enumerate(thresholds):
+            totals[row] += (overlap >= threshold).sum(dim=1)
+        totals[-1] += overlap.sum(dim=1)
+    return totals
+
+
+def fit_single_intervals(moments: Tensor, thresholds: Sequence[float]) -> dict[str, Tensor]:
+    """Fits the best fixed interval for each threshold and for mIoU, by exhaustive search over the grid.
+
+    Args:
+        moments: [B, 2] training moments as fractions of the video's length.
+        thresholds: the m of IoU >= m.
+
+    Returns:
+        row name -> [2] interval; on ties the one that starts, then ends, first.
+
+    Raises:
+        ValueError: without training moments.
+    """
+    _require_moments(moments)
+    grid = interval_grid()
+    best = _fit_statistics(grid, moments.double(), thresholds).argmax(dim=1)
+    names = [f"fixed interval, IoU>={m:g}" for m in thresholds] + ["fixed interval, mIoU"]
+    return {name: grid[index] for name, index in zip(names, best, strict=True)}
+
+
+def fit_interval_set(moments: Tensor, threshold: float, count: int) -> Tensor:
+    """Fits `count` fixed intervals that together hit (IoU >= threshold) as many moments as possible.
+
+    Greedy choice on the grid, then each interval in turn is replaced by the best one given the others,
+    until no replacement hits more: an optimum with respect to single exchanges, not a proven global one.
+
+    Args:
+        moments: [B, 2] training moments as fractions of the video's length.
+        threshold: m of IoU >= m.
+        count: number of intervals, 1 or more.
+
+    Returns:
+        [count, 2] intervals, in the order of the greedy choice.
+
+    Raises:
+        ValueError: without training moments.
+    """
+    _require_moments(moments)
+    grid = interval_grid()
+    chunks = [temporal_iou(grid[:, None], chunk[None]) >= threshold for chunk in moments.double().split(_CHUNK)]
+    hits = torch.cat(chunks, dim=1)  # [G, B]
+    chosen: list[int] = []
+    for _ in range(count):
+        chosen.append(int(_gains(hits, chosen).argmax()))
+    while _exchange_round(hits, chosen):
+        pass
+    return grid[chosen]
+
+
+def _gains(hits: Tensor, others: list[int]) -> Tensor:
+    """Returns [G], how many moments each interval hits that none of `others` does; hits [G, B] bool."""
+    missed = (~hits[others].any(dim=0)).float()
+    gains = torch.zeros(len(hits))
+    # a product in fp32 counts exactly up to 2^24 and is much faster than summing booleans
+    for block, weights in zip(hits.split(_CHUNK, dim=1), missed.split(_CHUNK), strict=True):
+        gains += block.float() @ weights
+    return gains
+
+
+def _exchange_round(hits: Tensor, chosen: list[int]) -> bool:
+    """Replaces, in place, each chosen interval where another hits more; returns whether one was replaced."""
+    improved = False
+    for position in range(len(chosen)):
+        gains = _gains(hits, chosen[:position] + chosen[position + 1 :])
+        best = int(gains.argmax())
+        if gains[best] > gains[chosen[position]]:
+            chosen[position] = best
+            improved = True
+    return improved
+
+
+def fit_blind_rows(moments: Tensor, thresholds: Sequence[float], num_ranked: int) -> dict[str, Tensor]:
+    """Returns every blind row: name -> [1, 2] single guess, or [n, 2] intervals for R@n.
+
+    Rows: the whole video, the best fixed interval for each threshold and for mIoU, and, when
+    num_ranked = n is above 1, the best n fixed intervals for each threshold.
+
+    Args:
+        moments: [B, 2] training moments as fractions of the video's length.
+        thresholds: the m of IoU >= m.
+        num_ranked: n of the model's R@n, min(K, 5).
+
+    Raises:
+        ValueError: without training moments.
+    """
+    rows = {WHOLE_VIDEO: torch.tensor([[0.0, 1.0]], dtype=torch.float64)}
+    rows.update({name: interval[None] for name, interval in fit_single_intervals(moments, thresholds).items()})
+    if num_ranked > 1:
+        for m in thresholds:
+            rows[f"{num_ranked} fixed intervals, IoU>={m:g}"] = fit_interval_set(moments, m, num_ranked)
+    return rows
+
+
+def blind_table(intervals: Tensor, moments: Tensor) -> SampleTable:
+    """Scores one blind row: a single guess fills only R@1, a set of n guesses only R@n.
+
+    Args:
+        intervals: [n, 2] a row of `fit_blind_rows`.
+        moments: [B, 2] true moments of the scored samples.
+    """
+    overlap = temporal_iou(intervals[None], moments.double()[:, None])  # [B, n]
+    if len(intervals) == 1:
+        return SampleTable(iou_top1=overlap[:, 0], iou_topn=None, num_ranked=1)
+    return SampleTable(iou_top1=None, iou_topn=overlap.amax(dim=1), num_ranked=len(intervals))
+
+
+def _require_moments(moments: Tensor) -> None:
+    if len(moments) == 0:
+        raise ValueError("blind rows: no training moments to fit fixed intervals on; the train split is empty")

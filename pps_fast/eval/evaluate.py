@@ -1,0 +1,203 @@
+"""Runs a model over samples and scores it beside what can be reached without looking.
+
+Paper: Section 4.1 "Evaluation metrics"; the blind rows and the control are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pps_fast.config import PPSConfig
+from pps_fast.data.prepared import PreparedData
+from pps_fast.data.splits import Splits
+from pps_fast.data.store import Store
+from pps_fast.eval.blind import blind_table, fit_blind_rows
+from pps_fast.eval.bootstrap import VideoBootstrap
+from pps_fast.eval.control import shuffle_queries
+from pps_fast.eval.metrics import MAX_RANK, SampleTable, clip_prediction, metric_means, sample_table, sample_values
+from pps_fast.eval.results import MODEL, SHUFFLED, Comparison, EvalReport
+from pps_fast.inference.predict import predict
+from pps_fast.types import Prediction
+
+
+def predict_samples(
+    model: nn.Module,
+    store: Store,
+    samples: np.ndarray,
+    config: PPSConfig,
+    *,
+    videos: np.ndarray | None = None,
+    progress: bool = False,
+) -> Prediction:
+    """Runs the model on M samples, negatives and dropout off, and selects their moments.
+
+    Hidden words depend on `config.inference.seed` and the sample alone. Every batch is filled up to
+    `config.inference.batch_size` by repeating its last sample, so that all calls of the model have one shape;
+    what the repeats answer is dropped. The model's training mode is restored afterwards.
+
+    Args:
+        videos: [M] videos to pair the sentences with; their own when not given.
+    Returns:
+        Prediction of the M samples in their order, on the CPU, moments clipped to [0, 1].
+    Raises:
+        ValueError: without samples.
+    """
+    if len(samples) == 0:
+        raise ValueError("predict_samples: no samples; choose a split that has samples")
+    size = config.inference.batch_size
+    starts = tqdm(range(0, len(samples), size), desc="evaluate", unit="batch", disable=not progress, leave=False)
+    parts = []
+    with _evaluation_mode(model), torch.inference_mode():
+        for start in starts:
+            here = np.minimum(np.arange(start, start + size), len(samples) - 1)
+            paired = None if videos is None else videos[here]
+            batch = store.batch(samples[here], seed=config.inference.seed, epoch=0, videos=paired)
+            part = predict(model(batch, with_negatives=False), config.inference.selector)
+            parts.append(_take(part, min(size, len(samples) - start)))
+    return clip_prediction(_join(parts))
+
+
+def score(model: nn.Module, store: Store, samples: np.ndarray, config: PPSConfig) -> dict[str, float]:
+    """Returns metric name -> percentage on some samples, without blind rows, control or intervals.
+
+    The names are those of `metrics.sample_values`; `results.HEADLINE` is the one to choose checkpoints by.
+
+    Raises:
+        ValueError: without samples.
+    """
+    moments = torch.from_numpy(store.data.moment[samples])
+    table = sample_table(predict_samples(model, store, samples, config), moments)
+    return metric_means(table, config.inference.iou_thresholds)
+
+
+def evaluate(
+    model: nn.Module,
+    store: Store,
+    splits: Splits,
+    config: PPSConfig,
+    *,
+    split: str = "test",
+    progress: bool = True,
+) -> EvalReport:
+    """Scores a model on one split beside its shuffled-query control and the blind rows.
+
+    The model runs twice: with the true queries, and with every query asked of another video while the video keeps its
+    own truth. Blind rows are fitted on the moments of `splits.train`.
+
+    Independence of batch composition: a sample's hidden words depend on nothing but itself, and every batch has one
+    shape (see `predict_samples`), so with the paper's presets neither batch-mates nor their number change a sample's
+    ranking, answer or metrics. The `released` presets mix samples on purpose.
+
+    Raises:
+        ValueError: for a `split` that is not train, validation or test, or has no samples.
+    """
+    samples = _samples_of(splits, split)
+    data, inference = store.data, config.inference
+    video = data.sample_video[samples]
+    prediction = predict_samples(model, store, samples, config, progress=progress)
+    predictions = {MODEL: prediction}
+    if len(np.unique(video)) > 1:
+        asked = samples[shuffle_queries(video, inference.seed)]
+        predictions[SHUFFLED] = predict_samples(model, store, asked, config, videos=video, progress=progress)
+    num_ranked = min(prediction.spans.shape[1], MAX_RANK)
+    blind = fit_blind_rows(torch.from_numpy(data.moment[splits.train]), inference.iou_thresholds, num_ranked)
+    truth = torch.from_numpy(data.moment[samples])
+    tables = {name: sample_table(found, truth) for name, found in predictions.items()}
+    tables.update({name: blind_table(intervals, truth) for name, intervals in blind.items()})
+    return _assemble(data, samples, prediction, split, len(splits.train), tables, blind, config)
+
+
+def _samples_of(splits: Splits, split: str) -> np.ndarray:
+    """Returns the samples of a split by its name."""
+    if split not in ("train", "validation", "test"):
+        raise ValueError(f"evaluate: split = {split!r}: expected one of train, validation, test")
+    samples: np.ndarray = getattr(splits, split)
+    if len(samples) == 0:
+        raise ValueError(
+            f"evaluate: the {split} split is empty; choose another, or hold samples out with data.validation_fraction"
+        )
+    return samples
+
+
+def _assemble(
+    data: PreparedData,
+    samples: np.ndarray,
+    prediction: Prediction,
+    split: str,
+    num_fit_samples: int,
+    tables: dict[str, SampleTable],
+    blind: dict[str, Tensor],
+    config: PPSConfig,
+) -> EvalReport:
+    """Adds means, intervals and comparisons to the tables of overlaps."""
+    inference = config.inference
+    video = torch.from_numpy(data.sample_video[samples])
+    bootstrap = VideoBootstrap(video, num_resamples=inference.num_bootstrap, seed=inference.seed)
+    return EvalReport(
+        name=str(data.provenance.get("name", "not recorded")),
+        protocol=str(data.provenance.get("protocol", "not recorded")),
+        split=split,
+        num_samples=len(samples),
+        num_videos=bootstrap.num_videos,
+        num_fit_samples=num_fit_samples,
+        selector=inference.selector,
+        num_proposals=prediction.spans.shape[1],
+        seed=inference.seed,
+        num_bootstrap=inference.num_bootstrap,
+        intervals={name: found.tolist() for name, found in blind.items()},
+        samples=samples,
+        prediction=prediction,
+        **_statistics(tables, blind, bootstrap, inference.iou_thresholds),
+    )
+
+
+def _statistics(
+    tables: dict[str, SampleTable], blind: dict[str, Tensor], bootstrap: VideoBootstrap, thresholds: tuple[float, ...]
+) -> dict[str, dict]:
+    """Returns the fields rows, best_blind and control of the report."""
+    values = {name: sample_values(table, thresholds) for name, table in tables.items()}
+    rows = {
+        name: {metric: bootstrap.estimate(column) for metric, column in columns.items()}
+        for name, columns in values.items()
+    }
+
+    def against(row: str, metric: str) -> Comparison:
+        return Comparison(row=row, difference=bootstrap.estimate(values[MODEL][metric] - values[row][metric]))
+
+    best_blind = {}
+    for metric in values[MODEL]:
+        rivals = [name for name in blind if metric in rows[name]]
+        best_blind[metric] = against(max(rivals, key=lambda name, m=metric: rows[name][m].value), metric)
+    control = {metric: against(SHUFFLED, metric) for metric in values[MODEL]} if SHUFFLED in rows else {}
+    return {"rows": rows, "best_blind": best_blind, "control": control}
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Switches dropout off, and every module back to its own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _take(prediction: Prediction, count: int) -> Prediction:
+    """Returns the first `count` samples."""
+    return Prediction(**{item.name: getattr(prediction, item.name)[:count] for item in fields(Prediction)})
+
+
+def _join(parts: list[Prediction]) -> Prediction:
+    """Returns the predictions of all batches as one, on the CPU."""
+    return Prediction(
+        **{item.name: torch.cat([getattr(part, item.name) for part in parts]).cpu() for item in fields(Prediction)}
+    )

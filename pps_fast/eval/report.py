@@ -1,0 +1,150 @@
+"""An evaluation as a table for the terminal, as Markdown, as JSON, and its predictions as JSON lines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pps_fast import __version__
+from pps_fast.config import PPSConfig, to_dict
+from pps_fast.data.prepared import PreparedData, replacing
+from pps_fast.eval.bootstrap import Estimate
+from pps_fast.eval.results import MODEL, EvalReport
+
+_ABSENT = "-"
+
+
+def _cell(estimate: Estimate | None, sign: str = "") -> str:
+    if estimate is None:
+        return _ABSENT
+    return f"{estimate.value:{sign}.2f} [{estimate.low:{sign}.1f}, {estimate.high:{sign}.1f}]"
+
+
+def _blocks(report: EvalReport) -> list[list[list[str]]]:
+    """Returns one table per n of R@n: a header and the rows that have its metrics, as text cells."""
+    families: dict[str, list[str]] = {}
+    for metric in report.rows[MODEL]:
+        families.setdefault(metric.split()[0], []).append(metric)
+    blocks = []
+    for family, metrics in families.items():
+        rows = [[f"{family}, % [95 %]", *(metric.split(maxsplit=1)[1] for metric in metrics)]]
+        for name, found in report.rows.items():
+            if any(metric in found for metric in metrics):
+                rows.append([name, *(_cell(found.get(metric)) for metric in metrics)])
+        for name, compared in (("best blind row", report.best_blind), ("shuffled queries", report.control)):
+            if compared:
+                rows.append([f"model - {name}", *(_cell(compared[metric].difference, "+") for metric in metrics)])
+        blocks.append(rows)
+    return blocks
+
+
+def _summary(report: EvalReport) -> list[str]:
+    """Returns the sentences that stand around the table."""
+    lines = [
+        f"{report.name}, protocol {report.protocol}, {report.split} split: "
+        f"{report.num_samples} pairs, {report.num_videos} videos.",
+        f"Selector {report.selector}, K = {report.num_proposals}, seed {report.seed}; "
+        f"95 % intervals of {report.num_bootstrap} resamplings of the videos.",
+        f"Blind rows see neither video nor query; fitted on {report.num_fit_samples} training pairs.",
+    ]
+    if not report.control:
+        lines.append("No shuffled-query control: the split has a single video.")
+    return lines
+
+
+def _conclusions(report: EvalReport) -> list[str]:
+    lines = [report.headline]
+    if report.control:
+        metric, found = next((m, c) for m, c in report.control.items() if m.endswith("mIoU"))
+        lines.append(f"{metric}: against its own answers to shuffled queries the model is {found.verdict}.")
+    return lines
+
+
+def format_table(report: EvalReport) -> str:
+    """Returns the report as plain text; three thresholds fit a terminal of 120 columns."""
+    lines = [*_summary(report), ""]
+    for block in _blocks(report):
+        widths = [max(len(row[column]) for row in block) for column in range(len(block[0]))]
+        for number, row in enumerate(block):
+            cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+            lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]))
+            if number == 0:
+                lines.append("  ".join("-" * width for width in widths))
+        lines.append("")
+    return "\n".join([*lines, *_conclusions(report)])
+
+
+def format_markdown(report: EvalReport) -> str:
+    """Returns the report as Markdown, tables included."""
+    lines = [f"# Evaluation: {report.name}, {report.protocol}, {report.split}", "", *_summary(report), ""]
+    for block in _blocks(report):
+        for number, row in enumerate(block):
+            lines.append("| " + " | ".join(row) + " |")
+            if number == 0:
+                lines.append("| --- |" + " ---: |" * (len(row) - 1))
+        lines.append("")
+    lines.extend(f"* {line}" for line in _conclusions(report))
+    lines.append("* Fixed intervals, as fractions of the video's length:")
+    lines.extend(f"  * {name}: {_show_intervals(found)}" for name, found in report.intervals.items())
+    return "\n".join(lines) + "\n"
+
+
+def _show_intervals(intervals: list[list[float]]) -> str:
+    return ", ".join(f"[{start:.2f}, {end:.2f}]" for start, end in intervals)
+
+
+def write_report(directory: str | Path, report: EvalReport, config: PPSConfig, data: PreparedData) -> list[Path]:
+    """Writes evaluation_SPLIT.json and evaluation_SPLIT.md, each whole or not at all.
+
+    The JSON also carries what is needed to repeat the evaluation: the config, the data set's provenance and
+    the versions of pps_fast and torch.
+
+    Returns:
+        the two paths; the directory is made if need be.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    record: dict[str, Any] = {
+        **report.to_dict(),
+        "config": to_dict(config),
+        "provenance": data.provenance,
+        "versions": {"pps_fast": __version__, "torch": str(torch.__version__)},
+    }
+    paths = [directory / f"evaluation_{report.split}.json", directory / f"evaluation_{report.split}.md"]
+    _write_text(paths[0], json.dumps(record, indent=2) + "\n")
+    _write_text(paths[1], format_markdown(report))
+    return paths
+
+
+def write_predictions(path: str | Path, report: EvalReport, data: PreparedData) -> Path:
+    """Writes one JSON line per scored sample, times in seconds, moments by increasing C.
+
+    {"video_id", "sentence", "duration_s", "moment_s": [start, end], "predictions": [[start, end, C], ...],
+    "top1": [start, end]}
+    """
+    lines = []
+    for position, sample in enumerate(report.samples.tolist()):
+        video = int(data.sample_video[sample])
+        duration = float(data.duration_s[video])
+        spans = (report.prediction.spans[position].double() * duration).tolist()
+        losses = report.prediction.nll[position].tolist()
+        line = {
+            "video_id": data.video_ids[video],
+            "sentence": data.sentences[sample],
+            "duration_s": duration,
+            "moment_s": data.moment_s[sample].tolist(),
+            "predictions": [[*span, nll] for span, nll in zip(spans, losses, strict=True)],
+            "top1": (report.prediction.top1[position].double() * duration).tolist(),
+        }
+        lines.append(json.dumps(line) + "\n")
+    path = Path(path)
+    _write_text(path, "".join(lines))
+    return path
+
+
+def _write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

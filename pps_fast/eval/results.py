@@ -1,0 +1,106 @@
+"""The record of one evaluation: what `evaluate` returns and `report` prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pps_fast.eval.bootstrap import Estimate
+from pps_fast.types import Prediction
+
+MODEL = "model"
+SHUFFLED = "model, shuffled queries"
+# the metric of the one-line verdict: it has no threshold to choose
+HEADLINE = "R@1 mIoU"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The model against another row on the same pairs.
+
+    Attributes:
+        row: name of the other row.
+        difference: model minus row, points of percent, with its paired bootstrap interval.
+    """
+
+    row: str
+    difference: Estimate
+
+    @property
+    def verdict(self) -> str:
+        """ "better by 3.10 [2.00, 4.20]", "worse by ..." or "not distinguishable, ..."."""
+        value, low, high = self.difference.value, self.difference.low, self.difference.high
+        if low > 0:
+            return f"better by {value:.2f} [{low:.2f}, {high:.2f}]"
+        if high < 0:
+            return f"worse by {-value:.2f} [{-high:.2f}, {-low:.2f}]"
+        return f"not distinguishable, difference {value:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalReport:
+    """Everything an evaluation found. All figures are percentages; intervals are 95 % bootstrap by video.
+
+    Attributes:
+        name, protocol: of the data set, from its provenance.
+        split: which samples were scored.
+        num_samples, num_videos: how many pairs, of how many videos.
+        num_fit_samples: training pairs the blind rows were fitted on.
+        selector, num_proposals, seed, num_bootstrap: settings that decide the figures.
+        rows: row name -> metric name -> estimate; a row has only the metrics that mean something for it.
+        intervals: blind row name -> its [start, end] guesses, fractions of the video's length.
+        best_blind: metric name -> the model against the blind row that scores best on these very pairs.
+        control: metric name -> the model against itself with shuffled queries; empty with a single video.
+        samples: [M] int64 scored sample indices.
+        prediction: of these samples, moments clipped to the video.
+    """
+
+    name: str
+    protocol: str
+    split: str
+    num_samples: int
+    num_videos: int
+    num_fit_samples: int
+    selector: str
+    num_proposals: int
+    seed: int
+    num_bootstrap: int
+    rows: dict[str, dict[str, Estimate]]
+    intervals: dict[str, list[list[float]]]
+    best_blind: dict[str, Comparison]
+    control: dict[str, Comparison]
+    samples: np.ndarray
+    prediction: Prediction
+
+    @property
+    def headline(self) -> str:
+        """One sentence: the best blind row on `HEADLINE` and whether the model beats it."""
+        comparison = self.best_blind[HEADLINE]
+        ours, other = self.rows[MODEL][HEADLINE].value, self.rows[comparison.row][HEADLINE].value
+        return (
+            f"{HEADLINE}: the best blind row is '{comparison.row}' ({other:.2f}); "
+            f"the model ({ours:.2f}) is {comparison.verdict}."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the report as JSON-able dicts, without the predictions."""
+        plain = {
+            name: getattr(self, name)
+            for name in ("name", "protocol", "split", "num_samples", "num_videos", "num_fit_samples", "selector")
+        }
+        plain.update({name: getattr(self, name) for name in ("num_proposals", "seed", "num_bootstrap", "headline")})
+        plain["unit"] = "percent; low and high bound the 95 % bootstrap interval by video"
+        plain["rows"] = {row: {key: _plain(e) for key, e in found.items()} for row, found in self.rows.items()}
+        plain["intervals"] = self.intervals
+        for name in ("best_blind", "control"):
+            plain[name] = {
+                metric: {"row": found.row, "verdict": found.verdict, "difference": _plain(found.difference)}
+                for metric, found in getattr(self, name).items()
+            }
+        return plain
+
+
+def _plain(estimate: Estimate) -> dict[str, float]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}

@@ -1,0 +1,199 @@
+"""Running a model over samples: deterministic, independent of batch-mates, beside blind rows and control."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pps_fast.config import override
+from pps_fast.data.splits import Splits
+from pps_fast.eval.blind import WHOLE_VIDEO
+from pps_fast.eval.evaluate import evaluate, predict_samples, score
+from pps_fast.eval.metrics import sample_table
+from pps_fast.eval.results import HEADLINE, MODEL, SHUFFLED
+from pps_fast.model import PPS
+from pps_fast.types import Prediction
+from tests.compare import assert_agree
+from tests.eval.fakes import CONFIG, DATA, SPLITS, KnowsTheQuery, SeesOnlyTheVideo, store
+
+FIELDS = ("spans", "nll", "order", "votes", "top1")
+LOWEST = override(CONFIG, {"inference.selector": "lowest_loss"})
+
+
+def _in_parts(model, samples: np.ndarray, size: int, config=CONFIG) -> Prediction:
+    """Predicts `size` samples at a time, each time as if there were no others."""
+    starts = range(0, len(samples), size)
+    parts = [predict_samples(model, store(), samples[at : at + size], config) for at in starts]
+    return Prediction(**{name: torch.cat([getattr(part, name) for part in parts]) for name in FIELDS})
+
+
+@pytest.fixture(scope="module")
+def pps() -> PPS:
+    torch.manual_seed(3)
+    model = PPS(CONFIG, DATA.sizes)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            # larger than at the start of training, so that samples differ
+            parameter *= 2.0 if parameter.dim() > 1 else 1.0
+    return model
+
+
+@pytest.mark.parametrize("size", [1, 7, 32])
+def test_sample_alone_in_seven_and_in_thirty_two_is_bitwise_the_same(pps: PPS, size: int) -> None:
+    config = override(CONFIG, {"inference.batch_size": 32})
+    samples = SPLITS.test[:32]
+    together = predict_samples(pps, store(), samples, config)
+    assert together.spans.std(dim=0).min() > 1e-4, "all samples get the same answer; the test would see nothing"
+    parts = _in_parts(pps, samples, size, config)
+    for name in FIELDS:
+        assert_agree(name, getattr(parts, name), getattr(together, name))
+
+
+def test_batch_mates_and_their_order_change_nothing(pps: PPS) -> None:
+    samples = SPLITS.test[:20]
+    shuffled = np.random.default_rng(0).permutation(20)
+    expected = predict_samples(pps, store(), samples, CONFIG)
+    found = predict_samples(pps, store(), samples[shuffled], CONFIG)
+    for name in FIELDS:
+        assert_agree(name, getattr(found, name), getattr(expected, name)[shuffled])
+
+
+def test_configured_batch_size_changes_rounding_and_no_decision(pps: PPS) -> None:
+    truth = torch.from_numpy(DATA.moment[SPLITS.test])
+    expected = predict_samples(pps, store(), SPLITS.test, CONFIG)
+    for size in (1, 7):
+        found = predict_samples(pps, store(), SPLITS.test, override(CONFIG, {"inference.batch_size": size}))
+        assert_agree("spans", found.spans, expected.spans, atol=1e-5)
+        assert_agree("order", found.order, expected.order)
+        assert_agree("answer", found.votes.argmax(1), expected.votes.argmax(1))
+        overlaps = [sample_table(one, truth).iou_top1 for one in (found, expected)]
+        assert_agree("recall", overlaps[0] >= 0.5, overlaps[1] >= 0.5)
+
+
+def test_every_call_has_one_shape_no_negatives_and_no_dropout() -> None:
+    model = KnowsTheQuery()
+    model.train()
+    model.dropout.eval()
+    predict_samples(model, store(), SPLITS.test[:18], CONFIG)
+    assert model.calls == [(16, False, False)] * 2
+    assert model.training and not model.dropout.training
+
+
+def test_training_mode_comes_back_after_an_error() -> None:
+    model = KnowsTheQuery()
+    with pytest.raises(ValueError, match="Store.batch: samples holds"):
+        predict_samples(model, store(), np.array([DATA.num_samples]), CONFIG)
+    assert model.training and model.dropout.training
+
+
+def test_predictions_are_clipped_to_the_video() -> None:
+    prediction = predict_samples(SeesOnlyTheVideo(), store(), SPLITS.test, CONFIG)
+    for spans in (prediction.spans, prediction.top1):
+        assert spans.min() >= 0 and spans.max() == 1
+
+
+def test_hidden_words_come_from_the_evaluation_seed() -> None:
+    runs = []
+    for seed in (0, 0, 1):
+        model = KnowsTheQuery()
+        predict_samples(model, store(), SPLITS.test[:4], override(CONFIG, {"inference.seed": seed}))
+        runs.append(torch.stack([model.noise[sample] for sample in SPLITS.test[:4].tolist()]))
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+
+
+def test_evaluation_leaves_the_global_random_state_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    evaluate(KnowsTheQuery(), store(), SPLITS, CONFIG, progress=False)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_perfect_model_beats_every_blind_row_and_its_control() -> None:
+    report = evaluate(KnowsTheQuery(), store(), SPLITS, LOWEST, progress=False)
+    assert report.rows[MODEL][HEADLINE].value == pytest.approx(100, abs=1e-4)
+    assert report.rows[SHUFFLED][HEADLINE].value < 60
+    for compared in (report.best_blind, report.control):
+        verdicts = {metric: found.verdict for metric, found in compared.items() if metric.startswith("R@1")}
+        assert len(verdicts) == 4
+        assert all(verdict.startswith("better by") for verdict in verdicts.values()), verdicts
+
+
+def test_model_that_ignores_the_query_equals_its_control() -> None:
+    report = evaluate(SeesOnlyTheVideo(), store(), SPLITS, CONFIG, progress=False)
+    assert report.rows[MODEL] == report.rows[SHUFFLED]
+    assert all(found.verdict.startswith("not distinguishable") for found in report.control.values())
+
+
+def test_control_keeps_video_and_truth_and_asks_other_videos_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = []
+    data = store()
+    original = type(data).batch
+
+    def spy(self, samples, *, videos=None, **options):
+        pairs.append((samples, videos))
+        return original(self, samples, videos=videos, **options)
+
+    monkeypatch.setattr(type(data), "batch", spy)
+    evaluate(KnowsTheQuery(), data, SPLITS, CONFIG, progress=False)
+    asked, shown = (np.concatenate([pair[part] for pair in pairs if pair[1] is not None]) for part in (0, 1))
+    num = len(SPLITS.test)
+    assert (shown[:num] == DATA.sample_video[SPLITS.test]).all()
+    assert (DATA.sample_video[asked[:num]] != shown[:num]).all()
+    assert sorted(asked[:num].tolist()) == SPLITS.test.tolist()
+
+
+def test_best_blind_row_of_each_metric_is_the_highest_one() -> None:
+    report = evaluate(SeesOnlyTheVideo(), store(), SPLITS, CONFIG, progress=False)
+    blind = {name: found for name, found in report.rows.items() if name not in (MODEL, SHUFFLED)}
+    assert list(blind) == list(report.intervals) and WHOLE_VIDEO in blind
+    for metric, compared in report.best_blind.items():
+        best = max(found[metric].value for found in blind.values() if metric in found)
+        assert blind[compared.row][metric].value == best
+        assert compared.difference.value == pytest.approx(report.rows[MODEL][metric].value - best)
+
+
+def test_blind_rows_are_fitted_on_training_pairs_only() -> None:
+    reports = [
+        evaluate(KnowsTheQuery(), store(), replace(SPLITS, test=test), CONFIG, progress=False)
+        for test in (SPLITS.test[:12], SPLITS.test[12:])
+    ]
+    assert reports[0].intervals == reports[1].intervals
+    other = evaluate(KnowsTheQuery(), store(), replace(SPLITS, train=SPLITS.train[:30]), CONFIG, progress=False)
+    assert other.intervals != reports[0].intervals
+
+
+def test_report_carries_counts_and_settings() -> None:
+    report = evaluate(KnowsTheQuery(), store(), SPLITS, CONFIG, split="train", progress=False)
+    assert report.split == "train"
+    assert report.num_samples == report.num_fit_samples == len(SPLITS.train)
+    assert report.num_videos == len(np.unique(DATA.sample_video[SPLITS.train]))
+    assert (report.name, report.protocol) == (DATA.provenance["name"], DATA.provenance["protocol"])
+    assert (report.num_proposals, report.selector) == (3, "vote_loss_weighted")
+
+
+def test_score_gives_the_means_of_the_report() -> None:
+    report = evaluate(SeesOnlyTheVideo(), store(), SPLITS, CONFIG, progress=False)
+    found = score(SeesOnlyTheVideo(), store(), SPLITS.test, CONFIG)
+    assert found == pytest.approx({metric: estimate.value for metric, estimate in report.rows[MODEL].items()})
+
+
+def test_single_video_is_scored_without_a_control() -> None:
+    video = DATA.sample_video[SPLITS.test[0]]
+    test = SPLITS.test[DATA.sample_video[SPLITS.test] == video]
+    report = evaluate(KnowsTheQuery(), store(), replace(SPLITS, test=test), CONFIG, progress=False)
+    assert SHUFFLED not in report.rows and report.control == {}
+    assert report.num_videos == 1
+
+
+def test_unknown_or_empty_split_is_refused() -> None:
+    with pytest.raises(ValueError, match="split = 'tests': expected one of train, validation, test"):
+        evaluate(KnowsTheQuery(), store(), SPLITS, CONFIG, split="tests")
+    nothing = Splits(train=SPLITS.train, validation=np.zeros(0, dtype=np.int64), test=SPLITS.test)
+    with pytest.raises(ValueError, match="the validation split is empty"):
+        evaluate(KnowsTheQuery(), store(), nothing, CONFIG, split="validation")
+    with pytest.raises(ValueError, match="no samples"):
+        score(KnowsTheQuery(), store(), nothing.validation, CONFIG)

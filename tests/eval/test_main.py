@@ -1,0 +1,146 @@
+"""`python -m pps_fast.eval` from the outside."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from pps_fast.config import override
+from pps_fast.data.load import load_data
+from pps_fast.data.prepared import write_prepared
+from pps_fast.eval.__main__ import main
+from pps_fast.model import PPS
+from pps_fast.presets import PRESETS
+from pps_fast.train.checkpoint import Header, describe_data, point, save_checkpoint
+from pps_fast.train.optimizer import Adam
+
+CONFIG = override(PRESETS["tiny"], {"data.validation_fraction": 0.3, "data.planted.num_videos": 12})
+"""planted data, small; a third of the training videos validates"""
+
+
+def _save(run: Path, config) -> Path:
+    """Writes the checkpoint of an untrained model as `python -m pps_fast.train` does."""
+    data = load_data(config.data)
+    torch.manual_seed(0)
+    model = PPS(config, data.sizes)
+    header = Header(
+        step=3,
+        epoch=1,
+        batch=0,
+        elapsed_s=1.0,
+        device="cpu",
+        config=config,
+        sizes=data.sizes,
+        data=describe_data(data),
+    )
+    point(run, "latest", save_checkpoint(run, model, Adam(model.parameters(), lr=1e-3), header))
+    return run
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _save(tmp_path_factory.mktemp("run"), CONFIG)
+
+
+def test_scores_the_checkpoints_own_data_and_writes_beside_it(checkpoint: Path, capsys) -> None:
+    assert main(["--checkpoint", str(checkpoint)]) == 0
+    printed = capsys.readouterr().out
+    assert "R@1 mIoU: the best blind row is" in printed
+    assert f"written: {checkpoint / 'evaluation_test.json'}, {checkpoint / 'evaluation_test.md'}" in printed
+    assert json.loads((checkpoint / "evaluation_test.json").read_text())["split"] == "test"
+
+
+def test_options_replace_what_the_checkpoint_says(checkpoint: Path, tmp_path: Path, capsys) -> None:
+    moments = tmp_path / "moments.jsonl"
+    options = ["--split", "validation", "--seed", "7", "--selector", "lowest_loss"]
+    options += ["--out", str(tmp_path / "x"), "--predictions", str(moments)]
+    assert main(["--checkpoint", str(checkpoint), *options]) == 0
+    record = json.loads((tmp_path / "x" / "evaluation_validation.json").read_text())
+    assert (record["split"], record["seed"], record["selector"]) == ("validation", 7, "lowest_loss")
+    assert record["config"]["inference"]["seed"] == 7
+    lines = [json.loads(line) for line in moments.read_text().splitlines()]
+    assert len(lines) == record["num_samples"] > 0
+    # without a vote the answer is the first of the ranking
+    assert all(line["top1"] == line["predictions"][0][:2] for line in lines)
+    assert str(moments) in capsys.readouterr().out
+
+
+def test_same_data_from_a_file_gives_the_same_figures(checkpoint: Path, tmp_path: Path, capsys) -> None:
+    file = tmp_path / "planted.h5"
+    write_prepared(file, load_data(CONFIG.data))
+    for name, options in (("embedded", []), ("file", ["--data", str(file)])):
+        assert main(["--checkpoint", str(checkpoint), "--out", str(tmp_path / name), *options]) == 0
+    assert "note:" not in capsys.readouterr().err
+    rows = [json.loads((tmp_path / name / "evaluation_test.json").read_text())["rows"] for name in ("embedded", "file")]
+    assert rows[0] == rows[1]
+
+
+def test_other_data_is_scored_with_a_note(checkpoint: Path, tmp_path: Path, capsys) -> None:
+    file = tmp_path / "other.h5"
+    write_prepared(file, load_data(override(CONFIG.data, {"planted.seed": 1})))
+    assert main(["--checkpoint", str(checkpoint), "--out", str(tmp_path), "--data", str(file)]) == 0
+    assert "note: the checkpoint was trained on another data set ('planted')" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--checkpoint", "nowhere"], "nowhere: no checkpoint here"),
+        (["--data", "nowhere.h5"], "nowhere.h5: no such file"),
+        (["--fold", "9"], "data.fold = 9"),
+        (["--seed", "-1"], "--seed -1: expected 0 or more"),
+        (["--predictions", "no/such/folder/x.jsonl"], "expected a file in a folder that exists"),
+        (["--threads", "0"], "threads = 0"),
+    ],
+)
+def test_errors_are_one_line_and_status_two(checkpoint: Path, capsys, options: list[str], message: str) -> None:
+    assert main(["--checkpoint", str(checkpoint), *options]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+def test_file_in_place_of_the_folder_is_refused(checkpoint: Path, tmp_path: Path, capsys) -> None:
+    place = tmp_path / "file"
+    place.write_text("mine")
+    assert main(["--checkpoint", str(checkpoint), "--out", str(place)]) == 2
+    assert f"--out {place}: is a file" in capsys.readouterr().err
+    assert place.read_text() == "mine"
+
+
+def test_data_of_other_sizes_is_refused(checkpoint: Path, tmp_path: Path, capsys) -> None:
+    file = tmp_path / "wide.h5"
+    write_prepared(file, load_data(override(CONFIG.data, {"planted.frame_dim": 9})))
+    assert main(["--checkpoint", str(checkpoint), "--data", str(file)]) == 2
+    assert "frame_dim=9" in capsys.readouterr().err
+
+
+def test_fold_the_checkpoint_was_trained_on_is_not_a_test(tmp_path: Path, capsys) -> None:
+    planted = load_data(CONFIG.data)
+    file = tmp_path / "folds.h5"
+    write_prepared(file, replace(planted, fold=planted.sample_video % 3))
+    run = _save(tmp_path / "run", override(CONFIG, {"data.path": str(file), "data.fold": 0}))
+    capsys.readouterr()
+    assert main(["--checkpoint", str(run)]) == 0
+    assert main(["--checkpoint", str(run), "--fold", "1"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "the checkpoint was trained on" in error and "it was trained for fold 0" in error
+
+
+def test_help_teaches_by_example(capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    assert stopped.value.code == 0
+    assert "python -m pps_fast.eval --checkpoint runs/demo" in capsys.readouterr().out
+
+
+def test_unknown_choice_is_status_two(checkpoint: Path, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--checkpoint", str(checkpoint), "--split", "tests"])
+    assert stopped.value.code == 2
+    assert "test" in capsys.readouterr().err

@@ -1,0 +1,113 @@
+"""Tables, files and exported predictions."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pps_fast import __version__
+from pps_fast.config import PPSConfig, from_dict
+from pps_fast.eval.blind import WHOLE_VIDEO
+from pps_fast.eval.evaluate import evaluate
+from pps_fast.eval.report import format_markdown, format_table, write_predictions, write_report
+from pps_fast.eval.results import MODEL, SHUFFLED, EvalReport
+from tests.eval.fakes import CONFIG, DATA, SPLITS, KnowsTheQuery, SeesOnlyTheVideo, store
+
+
+@pytest.fixture(scope="module")
+def report() -> EvalReport:
+    return evaluate(SeesOnlyTheVideo(), store(), SPLITS, CONFIG, progress=False)
+
+
+@pytest.mark.parametrize("show", [format_table, format_markdown])
+def test_both_forms_name_protocol_counts_rows_and_verdict(report: EvalReport, show) -> None:
+    text = show(report)
+    assert f"{DATA.provenance['name']}, protocol {DATA.provenance['protocol']}, test split" in text
+    assert f"{len(SPLITS.test)} pairs, {report.num_videos} videos" in text
+    assert report.headline in text
+    for row in (MODEL, SHUFFLED, WHOLE_VIDEO, "fixed interval, mIoU", "3 fixed intervals, IoU>=0.5"):
+        assert row in text
+    for name in ("model - best blind row", "model - shuffled queries"):
+        assert text.count(name) == 2
+
+
+def test_every_figure_stands_beside_its_interval(report: EvalReport) -> None:
+    text = format_table(report)
+    for found in report.rows.values():
+        for estimate in found.values():
+            assert f"{estimate.value:.2f} [{estimate.low:.1f}, {estimate.high:.1f}]" in text
+
+
+def test_table_fits_a_terminal_and_columns_align(report: EvalReport) -> None:
+    lines = format_table(report).splitlines()
+    ruled = [number for number, line in enumerate(lines) if line.startswith("---")]
+    assert len(ruled) == 2
+    for number in ruled:
+        assert {len(lines[number + offset]) for offset in (-1, 0, 1, 2)} == {len(lines[number])}
+        assert len(lines[number]) <= 120
+
+
+def test_markdown_rows_have_as_many_cells_as_the_header(report: EvalReport) -> None:
+    rows = [line for line in format_markdown(report).splitlines() if line.startswith("|")]
+    assert len(rows) > 10
+    assert {row.count("|") for row in rows} == {6}
+
+
+def test_single_proposal_has_no_table_of_recall_at_n(report: EvalReport) -> None:
+    only_first = {row: {m: e for m, e in found.items() if m.startswith("R@1")} for row, found in report.rows.items()}
+    text = format_table(replace(report, rows=only_first))
+    assert "R@1, %" in text and "R@3" not in text
+
+
+def test_missing_control_is_said(report: EvalReport) -> None:
+    rows = {name: found for name, found in report.rows.items() if name != SHUFFLED}
+    text = format_table(replace(report, rows=rows, control={}))
+    assert "No shuffled-query control" in text and "model - shuffled" not in text
+
+
+def test_files_carry_what_repeats_the_evaluation(report: EvalReport, tmp_path: Path) -> None:
+    paths = write_report(tmp_path / "new" / "folder", report, CONFIG, DATA)
+    assert [path.name for path in paths] == ["evaluation_test.json", "evaluation_test.md"]
+    record = json.loads(paths[0].read_text())
+    assert from_dict(PPSConfig, record["config"]) == CONFIG
+    assert record["provenance"] == json.loads(json.dumps(DATA.provenance))
+    assert record["versions"] == {"pps_fast": __version__, "torch": str(torch.__version__)}
+    assert record["seed"] == CONFIG.inference.seed
+    assert paths[1].read_text() == format_markdown(report)
+    assert sorted(path.name for path in paths[0].parent.iterdir()) == [path.name for path in paths]
+
+
+def test_interrupted_write_keeps_the_old_file(report: EvalReport, tmp_path: Path, monkeypatch) -> None:
+    written = write_report(tmp_path, report, CONFIG, DATA)[0]
+    before = written.read_bytes()
+
+    def fail(path: Path, text: str, **options: object) -> int:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_report(tmp_path, replace(report, seed=9), CONFIG, DATA)
+    assert written.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_exported_predictions_are_in_seconds_and_ranked(tmp_path: Path) -> None:
+    report = evaluate(KnowsTheQuery(), store(), SPLITS, CONFIG, progress=False)
+    path = write_predictions(tmp_path / "moments.jsonl", report, DATA)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(lines) == len(SPLITS.test)
+    for sample, line in zip(SPLITS.test, lines, strict=True):
+        video = DATA.sample_video[sample]
+        assert (line["video_id"], line["sentence"]) == (DATA.video_ids[video], DATA.sentences[sample])
+        assert line["duration_s"] == DATA.duration_s[video]
+        assert line["moment_s"] == DATA.moment_s[sample].tolist()
+        losses = [nll for _, _, nll in line["predictions"]]
+        assert losses == [1.0, 2.0, 3.0]
+        # the fake gives the truth the lowest loss
+        np.testing.assert_allclose(line["predictions"][0][:2], line["moment_s"], rtol=1e-5)
+        assert line["top1"] in [moment[:2] for moment in line["predictions"]]
