@@ -1,6 +1,6 @@
 """The one dispatch mechanism: every op is an `Op` with an equation and, where one exists, a fused kernel.
 
-`backend="auto"` takes the kernel if it supports the input, `"triton"` insists on it and says why it
+`backend="auto"` takes the kernel if it is compiled and supports the input, `"triton"` insists on it and says why it
 cannot, `"torch"` runs the equation. An explicit argument wins over the ambient choice of `use_backend`.
 """
 
@@ -50,6 +50,8 @@ class Op:
         triton: the fused implementation, or None while the op has none.
         unsupported: takes the op's arguments and returns the sentences that say why the fused
             implementation cannot serve them; looks at shapes, dtypes and devices only.
+        is_interpreted: whether the fused implementation runs in an interpreter, which checks kernels on a CPU and is
+            slow; "auto" then takes the equation.
     """
 
     def __init__(
@@ -59,11 +61,13 @@ class Op:
         torch: Callable[..., Any],
         triton: Callable[..., Any] | None = None,
         unsupported: Callable[..., list[str]] | None = None,
+        is_interpreted: bool = False,
     ) -> None:
         self.name = name
         self._torch = torch
         self._triton = triton
         self._unsupported = unsupported
+        self._is_interpreted = is_interpreted
         self.__doc__ = torch.__doc__
 
     def reasons(self, *args: Any, **kwargs: Any) -> list[str]:
@@ -75,7 +79,7 @@ class Op:
     def __call__(self, *args: Any, backend: str = "auto", **kwargs: Any) -> Any:
         _check_name(backend)
         chosen = _ambient if backend == "auto" else backend
-        if chosen == "torch":
+        if chosen == "torch" or (chosen == "auto" and self._is_interpreted):
             return self._torch(*args, **kwargs)
         reasons = self.reasons(*args, **kwargs)
         if not reasons:

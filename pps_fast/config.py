@@ -8,7 +8,6 @@ same strings as keys, which a test asserts.
 from __future__ import annotations
 
 import dataclasses
-import json
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -28,7 +27,8 @@ Precision = Literal["fp32", "bf16"]
 KeepPolicy = Literal["last", "validation"]
 
 
-def _require(condition: bool, name: str, value: Any, expected: str) -> None:
+def require(condition: bool, name: str, value: Any, expected: str) -> None:
+    """Raises ValueError "name = value: expected ..." unless `condition` holds."""
     if not condition:
         raise ValueError(f"{name} = {value!r}: expected {expected}")
 
@@ -41,7 +41,7 @@ def _check_choices(config: Any, prefix: str) -> None:
         if typing.get_origin(hint) is Literal:
             choices = typing.get_args(hint)
             value = getattr(config, item.name)
-            _require(value in choices, f"{prefix}.{item.name}", value, "one of " + ", ".join(choices))
+            require(value in choices, f"{prefix}.{item.name}", value, "one of " + ", ".join(choices))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +60,10 @@ class PlantedConfig:
     """seed of the whole data set"""
 
     def __post_init__(self) -> None:
-        _require(self.num_videos >= 10, "data.planted.num_videos", self.num_videos, "at least 10")
-        _require(self.num_segments >= 16, "data.planted.num_segments", self.num_segments, "at least 16")
-        _require(self.frame_dim >= 2, "data.planted.frame_dim", self.frame_dim, "at least 2")
-        _require(self.noise >= 0, "data.planted.noise", self.noise, "0 or more")
+        require(self.num_videos >= 10, "data.planted.num_videos", self.num_videos, "at least 10")
+        require(self.num_segments >= 16, "data.planted.num_segments", self.num_segments, "at least 16")
+        require(self.frame_dim >= 2, "data.planted.frame_dim", self.frame_dim, "at least 2")
+        require(self.noise >= 0, "data.planted.noise", self.noise, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +80,8 @@ class DataConfig:
     """the embedded data set; ignored with data.path"""
 
     def __post_init__(self) -> None:
-        _require(self.fold is None or self.fold >= 0, "data.fold", self.fold, "0 or more")
-        _require(
-            0 <= self.validation_fraction < 1, "data.validation_fraction", self.validation_fraction, "0 to below 1"
-        )
+        require(self.fold is None or self.fold >= 0, "data.fold", self.fold, "0 or more")
+        require(0 <= self.validation_fraction < 1, "data.validation_fraction", self.validation_fraction, "0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,14 +96,14 @@ class EncoderConfig:
     """on inputs and residual branches"""
 
     def __post_init__(self) -> None:
-        _require(self.hidden_dim > 0 and self.hidden_dim % 2 == 0, "encoder.hidden_dim", self.hidden_dim, "even, > 0")
-        _require(
+        require(self.hidden_dim > 0 and self.hidden_dim % 2 == 0, "encoder.hidden_dim", self.hidden_dim, "even, > 0")
+        require(
             self.num_heads > 0 and self.hidden_dim % self.num_heads == 0,
             "encoder.num_heads",
             self.num_heads,
             f"a divisor of encoder.hidden_dim = {self.hidden_dim}",
         )
-        _require(0 <= self.dropout < 1, "encoder.dropout", self.dropout, "0 to below 1")
+        require(0 <= self.dropout < 1, "encoder.dropout", self.dropout, "0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +119,7 @@ class GeneratorConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self, "generator")
-        _require(self.num_layers >= 1, "generator.num_layers", self.num_layers, "at least 1")
+        require(self.num_layers >= 1, "generator.num_layers", self.num_layers, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +137,8 @@ class NegativesConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self, "proposals.negatives")
-        _require(self.num_components >= 1, "proposals.negatives.num_components", self.num_components, "at least 1")
-        _require(self.sigma > 0, "proposals.negatives.sigma", self.sigma, "> 0")
+        require(self.num_components >= 1, "proposals.negatives.num_components", self.num_components, "at least 1")
+        require(self.sigma > 0, "proposals.negatives.sigma", self.sigma, "> 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,16 +164,16 @@ class ProposalsConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self, "proposals")
-        _require(self.num_proposals >= 1, "proposals.num_proposals", self.num_proposals, "at least 1")
-        _require(
+        require(self.num_proposals >= 1, "proposals.num_proposals", self.num_proposals, "at least 1")
+        require(
             self.components_per_proposal >= 1,
             "proposals.components_per_proposal",
             self.components_per_proposal,
             "at least 1",
         )
-        _require(self.sigma > 0, "proposals.sigma", self.sigma, "> 0")
-        _require(self.width_floor > 0, "proposals.width_floor", self.width_floor, "> 0 (a mask of width 0 is 0/0)")
-        _require(0 <= self.boundary_shrink < 1, "proposals.boundary_shrink", self.boundary_shrink, "0 to below 1")
+        require(self.sigma > 0, "proposals.sigma", self.sigma, "> 0")
+        require(self.width_floor > 0, "proposals.width_floor", self.width_floor, "> 0 (a mask of width 0 is 0/0)")
+        require(0 <= self.boundary_shrink < 1, "proposals.boundary_shrink", self.boundary_shrink, "0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,10 +197,10 @@ class ReconstructorConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self, "reconstructor")
-        _require(self.num_layers >= 1, "reconstructor.num_layers", self.num_layers, "at least 1")
-        _require(self.stride >= 1, "reconstructor.stride", self.stride, "at least 1")
-        _require(0 <= self.label_smoothing < 1, "reconstructor.label_smoothing", self.label_smoothing, "0 to below 1")
-        _require(
+        require(self.num_layers >= 1, "reconstructor.num_layers", self.num_layers, "at least 1")
+        require(self.stride >= 1, "reconstructor.stride", self.stride, "at least 1")
+        require(0 <= self.label_smoothing < 1, "reconstructor.label_smoothing", self.label_smoothing, "0 to below 1")
+        require(
             self.hidden_words_divisor >= 1,
             "reconstructor.hidden_words_divisor",
             self.hidden_words_divisor,
@@ -244,8 +242,8 @@ class LossesConfig:
     def __post_init__(self) -> None:
         _check_choices(self, "losses")
         for name in ("reconstruction", "contrastive", "pull", "push_intra", "push_inter"):
-            _require(getattr(self, name) >= 0, f"losses.{name}", getattr(self, name), "0 or more")
-        _require(self.num_best >= 1, "losses.num_best", self.num_best, "at least 1")
+            require(getattr(self, name) >= 0, f"losses.{name}", getattr(self, name), "0 or more")
+        require(self.num_best >= 1, "losses.num_best", self.num_best, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,9 +263,9 @@ class InferenceConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self, "inference")
-        _require(self.batch_size >= 1, "inference.batch_size", self.batch_size, "at least 1")
-        _require(self.num_bootstrap >= 1, "inference.num_bootstrap", self.num_bootstrap, "at least 1")
-        _require(
+        require(self.batch_size >= 1, "inference.batch_size", self.batch_size, "at least 1")
+        require(self.num_bootstrap >= 1, "inference.num_bootstrap", self.num_bootstrap, "at least 1")
+        require(
             len(self.iou_thresholds) > 0 and all(0 < m <= 1 for m in self.iou_thresholds),
             "inference.iou_thresholds",
             self.iou_thresholds,
@@ -313,13 +311,14 @@ class TrainConfig:
     def __post_init__(self) -> None:
         _check_choices(self, "train")
         for name in ("epochs", "batch_size", "checkpoint_every", "log_every"):
-            _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
-        _require(self.max_steps is None or self.max_steps >= 1, "train.max_steps", self.max_steps, "at least 1")
-        _require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "> 0")
-        _require(self.warmup_updates >= 1, "train.warmup_updates", self.warmup_updates, "at least 1")
-        _require(self.clip_norm > 0, "train.clip_norm", self.clip_norm, "> 0")
-        _require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
-        _require(self.evaluate_every >= 0, "train.evaluate_every", self.evaluate_every, "0 or more")
+            require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
+        require(self.max_steps is None or self.max_steps >= 1, "train.max_steps", self.max_steps, "at least 1")
+        require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "> 0")
+        require(self.warmup_learning_rate >= 0, "train.warmup_learning_rate", self.warmup_learning_rate, "0 or more")
+        require(self.warmup_updates >= 1, "train.warmup_updates", self.warmup_updates, "at least 1")
+        require(self.clip_norm > 0, "train.clip_norm", self.clip_norm, "> 0")
+        require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
+        require(self.evaluate_every >= 0, "train.evaluate_every", self.evaluate_every, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -339,55 +338,9 @@ class PPSConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self, "config")
-        _require(
+        require(
             self.losses.num_best <= self.proposals.num_proposals,
             "losses.num_best",
             self.losses.num_best,
             f"at most proposals.num_proposals = {self.proposals.num_proposals}",
         )
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    """Returns a config (or part of one) as nested plain dicts, tuples as lists."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def from_dict(cls: type, values: dict[str, Any], prefix: str = "config") -> Any:
-    """Builds a config class from nested dicts, as written by `to_dict`.
-
-    Raises:
-        ValueError: for a field the class does not have; the message names it.
-    """
-    hints = typing.get_type_hints(cls)
-    known = {item.name for item in dataclasses.fields(cls)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ValueError(f"{prefix} has no field {', '.join(unknown)}; it was written by another version of pps_fast")
-    built = {}
-    for name, value in values.items():
-        hint = hints[name]
-        if dataclasses.is_dataclass(hint):
-            value = from_dict(hint, value, f"{prefix}.{name}")
-        elif typing.get_origin(hint) is tuple:
-            value = tuple(value)
-        built[name] = value
-    return cls(**built)
-
-
-def override(config: Any, changes: dict[str, Any]) -> Any:
-    """Returns `config` with dotted fields replaced: override(c, {"losses.pull": 0.0}).
-
-    Raises:
-        ValueError: for a field that does not exist; the message lists those that do.
-    """
-    for path, value in changes.items():
-        config = _override_one(config, path.split("."), value, path)
-    return config
-
-
-def _override_one(config: Any, keys: list[str], value: Any, path: str) -> Any:
-    names = [item.name for item in dataclasses.fields(config)]
-    _require(keys[0] in names, "override", path, "a field among " + ", ".join(names))
-    if len(keys) > 1:
-        value = _override_one(getattr(config, keys[0]), keys[1:], value, path)
-    return dataclasses.replace(config, **{keys[0]: value})

@@ -17,6 +17,8 @@ from torch import Tensor
 MASK_FLOOR = 1e-10
 # the score of a key nobody may attend to; finite, so that a row without any visible key stays finite
 HIDDEN_SCORE = -1e30
+# sums of masks with a smaller peak are not brought to a peak of 1: 1 / peak would overflow in the gradient
+PEAK_FLOOR = 1e-20
 # rows with a smaller sum are not normalised further in the push losses: 0 / 0 and its gradient
 ROW_SUM_FLOOR = 1e-6
 
@@ -144,12 +146,12 @@ def peak_mixture(masks: Tensor, group: Tensor, num_groups: int) -> Tensor:
         group: [E] int64.
         num_groups: K.
     Returns:
-        [B, K, T] in [0, 1], the largest value of each exactly 1. A proposal whose masks all vanish stays 0.
+        [B, K, T] in [0, 1], the largest value of each exactly 1. A proposal whose masks all but vanish stays near 0.
     """
     member = membership(group, num_groups).to(masks.dtype)
     summed = (member.unsqueeze(-1) * masks.unsqueeze(1)).sum(2)
     peak = summed.gather(-1, summed.argmax(-1, keepdim=True))
-    return summed / peak.clamp(min=torch.finfo(masks.dtype).tiny)
+    return summed / peak.clamp(min=PEAK_FLOOR)
 
 
 # --- losses of the pull-push learning scheme ------------------------------------------------------
@@ -223,7 +225,8 @@ def push(masks: Tensor, group: Tensor, target: float, normalize: bool = True) ->
         masks = masks / masks.sum(-1, keepdim=True).clamp(min=ROW_SUM_FLOOR)
     same = group.unsqueeze(0) == group.unsqueeze(1)
     identity = torch.eye(masks.shape[1], dtype=masks.dtype, device=masks.device)
-    distance = masks @ masks.transpose(-1, -2) - target * identity
+    # a sum, not a matmul, which autocast would take to bf16
+    distance = (masks.unsqueeze(2) * masks.unsqueeze(1)).sum(-1) - target * identity
     return (distance.square() * same).sum((-1, -2)).mean()
 
 

@@ -84,12 +84,13 @@ class PPS(nn.Module):
         )
 
     def _check(self, batch: Batch) -> None:
-        expected = (self.sizes.num_segments, self.sizes.frame_dim, self.sizes.word_dim)
-        given = (*batch.frames.shape[1:], batch.words.shape[-1])
-        if given != expected:
+        sizes = self.sizes
+        frames, words = tuple(batch.frames.shape[1:]), tuple(batch.words.shape[2:])
+        if frames != (sizes.num_segments, sizes.frame_dim) or words != (sizes.word_dim,):
             raise ValueError(
-                f"batch of {given[0]} segments of width {given[1]} and words of width {given[2]}: this model was "
-                f"built for {expected[0]}, {expected[1]} and {expected[2]}; prepare the data with the same settings"
+                f"frames {tuple(batch.frames.shape)}, words {tuple(batch.words.shape)}: this model was built for "
+                f"frames [B, {sizes.num_segments}, {sizes.frame_dim}] and words [B, L, {sizes.word_dim}]; "
+                "prepare the data with the same settings"
             )
 
     def _valid(self, batch: Batch) -> tuple[Tensor, Tensor]:

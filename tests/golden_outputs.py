@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pps_fast import equations
-from pps_fast.config import override
+from pps_fast.config_tree import override
 from pps_fast.generator.heads import ComponentHead
 from pps_fast.inference.predict import predict
 from pps_fast.train.released import released_gradients

@@ -11,7 +11,8 @@ import tyro
 
 from pps_fast.backend import BackendError
 from pps_fast.cli import PresetName, choose_device, exit_status, parse_with_preset, set_threads
-from pps_fast.config import PPSConfig, override
+from pps_fast.config import PPSConfig
+from pps_fast.config_tree import override
 from pps_fast.presets import PRESETS
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from pps_fast import __version__
-from pps_fast.config import PPSConfig, to_dict
+from pps_fast.config import PPSConfig
+from pps_fast.config_tree import to_dict
 from pps_fast.data.prepared import PreparedData, replacing
 from pps_fast.eval.bootstrap import Estimate
 from pps_fast.eval.results import MODEL, EvalReport

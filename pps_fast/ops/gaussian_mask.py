@@ -98,7 +98,8 @@ def _fused(shape: str) -> Any:
 
 
 def _op(name: str, shape: str, equation: Any) -> Op:
-    return Op(name, torch=equation, triton=_fused(shape), unsupported=_unsupported)
+    is_interpreted = kernel is not None and kernel.is_interpreted()
+    return Op(name, torch=equation, triton=_fused(shape), unsupported=_unsupported, is_interpreted=is_interpreted)
 
 
 gaussian_mask = _op("gaussian_mask", "gaussian", equations.gaussian_mask)

@@ -28,7 +28,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from pps_fast.config import PPSConfig, from_dict, to_dict
+from pps_fast.config import PPSConfig
+from pps_fast.config_tree import from_dict, to_dict
 from pps_fast.data.prepared import PreparedData
 from pps_fast.model import PPS
 from pps_fast.train.files import TEMPORARY, flush, read_json, replace_bytes, write_json

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pps_fast.config import PPSConfig, override
+from pps_fast.config import PPSConfig
+from pps_fast.config_tree import override
 from pps_fast.model import PPS
 from pps_fast.presets import RELEASED
 
@@ -48,6 +49,8 @@ _NEGATIVE_TYPES = {
     "saturated_gaussian": "sides_saturated",
 }
 _NEGATIVE_KEYS = {"learned": "l_gauss", "learned_inverse": "l_inv_gauss"}
+# sources whose head has the published head's size
+_PUBLISHED_WIDTHS = ("across_batch", "first", "per_component")
 _INVERSE_NEGATIVES = ("learned_inverse", "inverse")
 
 
@@ -64,13 +67,17 @@ def released_config(model: Mapping[str, Any], loss: Mapping[str, Any], repaired:
         ValueError: for a setting that is unknown here.
         KeyError: for a section that lacks a setting.
     """
+    changes = {**RELEASED, **_network_changes(model), **_proposal_changes(model), **_loss_changes(loss)}
+    if repaired:
+        changes.update({"generator.width_source": "first", "reconstructor.word_cls": "vector"})
+    return override(PPSConfig(), changes)
+
+
+def _network_changes(model: Mapping[str, Any]) -> dict[str, Any]:
     transformer = model["DualTransformer"]
     if transformer["num_decoder_layers2"] != transformer["num_decoder_layers1"]:
         raise ValueError("num_decoder_layers1 and num_decoder_layers2 differ: expected stacks of one depth")
-    mask_shape = _lookup(_MASK_TYPES, "mask_type", model["mask_type"])
-    negative = _lookup(_NEGATIVE_TYPES, "neg_type", model["neg_type"])
-    changes = {
-        **RELEASED,
+    return {
         "encoder.hidden_dim": model["hidden_dim"],
         "encoder.num_heads": transformer["num_heads"],
         "encoder.dropout": model["dropout"],
@@ -78,6 +85,13 @@ def released_config(model: Mapping[str, Any], loss: Mapping[str, Any], repaired:
         "reconstructor.num_layers": transformer["num_decoder_layers1"],
         "reconstructor.hidden_words_divisor": model["masked_words_ratio"],
         "reconstructor.importance": "reconstructor" if model["use_attn"] else "none",
+    }
+
+
+def _proposal_changes(model: Mapping[str, Any]) -> dict[str, Any]:
+    mask_shape = _lookup(_MASK_TYPES, "mask_type", model["mask_type"])
+    negative = _lookup(_NEGATIVE_TYPES, "neg_type", model["neg_type"])
+    return {
         "proposals.num_proposals": model["num_props"],
         "proposals.mask_shape": mask_shape,
         "proposals.sigma": float(model["sigma_gauss" if mask_shape == "gaussian_peak" else "sigma_laplace"]),
@@ -87,11 +101,7 @@ def released_config(model: Mapping[str, Any], loss: Mapping[str, Any], repaired:
         "proposals.negatives.sigma": float(
             model["sigma_neg_inv_gauss" if negative in _INVERSE_NEGATIVES else "sigma_neg_gauss"]
         ),
-        **_loss_changes(loss),
     }
-    if repaired:
-        changes.update({"generator.width_source": "first", "reconstructor.word_cls": "vector"})
-    return override(PPSConfig(), changes)
 
 
 def _loss_changes(loss: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +128,8 @@ def import_released(model: PPS, state: Mapping[str, Tensor]) -> None:
     """Loads a published state dict into `model`.
 
     Raises:
-        ValueError: if a parameter is missing or has another shape; the message names it.
+        ValueError: if a parameter is missing or has another shape, which the message names, or if the model's heads
+            are not the published ones.
     """
     ours = {}
     for name, (sources, kind) in _correspondence(model).items():
@@ -138,7 +149,11 @@ def import_released(model: PPS, state: Mapping[str, Tensor]) -> None:
 
 
 def export_released(model: PPS) -> dict[str, Tensor]:
-    """Returns the model's weights under the published names, dead blocks as zeros."""
+    """Returns the model's weights under the published names, dead blocks as zeros.
+
+    Raises:
+        ValueError: for a model whose heads are not the published ones.
+    """
     ours = dict(model.named_parameters())
     heads: dict[str, dict[str, Tensor]] = {}
     published = {}
@@ -172,6 +187,12 @@ def _half(value: Tensor, kind: str) -> Tensor:
 
 def _correspondence(model: PPS) -> dict[str, tuple[list[str], str]]:
     """Our parameter -> (published parameters, "" | "center" | "width")."""
+    generator = model.config.generator
+    if generator.center_source != "per_component" or generator.width_source not in _PUBLISHED_WIDTHS:
+        raise ValueError(
+            f"generator.width_source = {generator.width_source!r}, center_source = {generator.center_source!r}: the "
+            "published heads have a center and a width per component; use a *_released preset"
+        )
     table = {}
     for name, _ in model.named_parameters():
         owner, _, leaf = name.rpartition(".")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pps_fast.config import PPSConfig, to_dict
+from pps_fast.config import PPSConfig
+from pps_fast.config_tree import to_dict
 from pps_fast.train.checkpoint import Header, find_checkpoint, prune, read_header, read_pointer
 from pps_fast.train.files import read_json, write_json
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pps_fast.config import PlantedConfig, PPSConfig, override
+from pps_fast.config import PlantedConfig, PPSConfig
+from pps_fast.config_tree import override
 from pps_fast.data.prepared import PreparedData
 from pps_fast.data.splits import Splits, select_samples
 from pps_fast.data.store import Store

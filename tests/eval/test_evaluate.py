@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pps_fast.config import override
+from pps_fast.config_tree import override
 from pps_fast.data.splits import Splits
 from pps_fast.eval.blind import WHOLE_VIDEO
 from pps_fast.eval.evaluate import evaluate, predict_samples, score

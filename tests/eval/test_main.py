@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pps_fast.config import override
+from pps_fast.config_tree import override
 from pps_fast.data.load import load_data
 from pps_fast.data.prepared import write_prepared
 from pps_fast.eval.__main__ import main

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from pps_fast import __version__
-from pps_fast.config import PPSConfig, from_dict
+from pps_fast.config import PPSConfig
+from pps_fast.config_tree import from_dict
 from pps_fast.eval.blind import WHOLE_VIDEO
 from pps_fast.eval.evaluate import evaluate
 from pps_fast.eval.report import format_markdown, format_table, write_predictions, write_report

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from pps_fast.config import PPSConfig, override
+from pps_fast.config import PPSConfig
+from pps_fast.config_tree import override
 from pps_fast.data.load import load_data
 from pps_fast.data.splits import Splits, select_samples
 from pps_fast.data.store import Store

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pps_fast.config import override
+from pps_fast.config_tree import override
 from pps_fast.data.sampler import epoch_batches
 from pps_fast.data.store import Store
 from pps_fast.train.checkpoint import find_checkpoint, load_model, read_header, read_pointer

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pps_fast.config import PPSConfig, from_dict, override
+from pps_fast.config import PPSConfig
+from pps_fast.config_tree import from_dict, override
 from pps_fast.train.checkpoint import describe_data, find_checkpoint
 from pps_fast.train.run_directory import open_run
 from tests.train.runs import run_small, small_config, small_input

@@ -1,0 +1,74 @@
+"""Configs as trees of named values: to JSON and back, and with some fields replaced."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from typing import Any
+
+from pps_fast.config import require
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Returns a config (or part of one) as nested plain dicts, tuples as lists."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(cls: type, values: dict[str, Any], prefix: str = "config") -> Any:
+    """Builds a config class from nested dicts, as written by `to_dict`.
+
+    Raises:
+        ValueError: for a field the class does not have, or a value of another type; the message names it.
+    """
+    require(isinstance(values, dict), prefix, values, "fields and their values")
+    hints = typing.get_type_hints(cls)
+    known = {item.name for item in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(f"{prefix} has no field {', '.join(unknown)}; it was written by another version of pps_fast")
+    built = {name: _value_from(hints[name], value, f"{prefix}.{name}") for name, value in values.items()}
+    return cls(**built)
+
+
+def _value_from(hint: Any, value: Any, name: str) -> Any:
+    """Checks the type of one JSON value against its field's, and rebuilds sections and tuples."""
+    if dataclasses.is_dataclass(hint):
+        return from_dict(hint, value, name)
+    if typing.get_origin(hint) is tuple:
+        require(isinstance(value, list), name, value, "a list")
+        return tuple(value)
+    kinds = tuple(kind for kind in typing.get_args(hint) or (hint,) if isinstance(kind, type))
+    if kinds:
+        # a bool is an int to Python and not to a reader; an int may stand for a float
+        is_kind = type(value) in kinds or (type(value) is int and float in kinds)
+        require(is_kind, name, value, " or ".join(kind.__name__ for kind in kinds))
+    return value
+
+
+def override(config: Any, changes: dict[str, Any], prefix: str = "") -> Any:
+    """Returns `config` with dotted fields or whole sections replaced: override(c, {"losses.pull": 0.0}).
+
+    The changes of one section take effect together, so that their order does not matter.
+
+    Raises:
+        ValueError: for a field that does not exist, or a value that is refused.
+    """
+    sections: dict[str, dict[str, Any]] = {}
+    replaced: dict[str, Any] = {}
+    names = [item.name for item in dataclasses.fields(config)]
+    for path, value in changes.items():
+        name, _, rest = path.partition(".")
+        require(name in names, "override", prefix + path, "a field among " + ", ".join(names))
+        section = type(getattr(config, name)) if dataclasses.is_dataclass(getattr(config, name)) else None
+        if section is None:
+            require(not rest, "override", prefix + path, f"no field of {prefix}{name}, which is a value")
+        elif not rest:
+            require(isinstance(value, section), "override", prefix + path, f"a field of {prefix}{name}, or all of them")
+        if rest:
+            sections.setdefault(name, {})[rest] = value
+        else:
+            replaced[name] = value
+    for name, inner in sections.items():
+        replaced[name] = override(getattr(config, name), inner, f"{prefix}{name}.")
+    return dataclasses.replace(config, **replaced)

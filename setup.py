@@ -1,0 +1,71 @@
+"""Packaging: `kernels/` lies at the top of the checkout and is imported, and installed, as `pps_fast.kernels`.
+
+It must never be installed as top-level `kernels`, which is the import name of a Hugging Face package.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """Returns `__version__` of pps_fast/__init__.py without importing it (torch may not be there yet)."""
+    source = (ROOT / "pps_fast" / "__init__.py").read_text(encoding="utf-8")
+    found = re.search(r'^__version__ = "([^"]+)"$', source, re.MULTILINE)
+    if found is None:
+        raise RuntimeError('pps_fast/__init__.py has no line __version__ = "..."')
+    return found.group(1)
+
+
+def read_description() -> str:
+    """Returns the README, or nothing in a tree that has none."""
+    readme = ROOT / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.exists() else ""
+
+
+TEST = ["pytest>=8", "pytest-benchmark>=4", "hypothesis>=6", "setuptools>=77"]
+
+setup(
+    name="pps-fast",
+    version=read_version(),
+    description="Weakly supervised temporal video grounding with Gaussian mixture proposals (PPS, AAAI 2024)",
+    long_description=read_description(),
+    long_description_content_type="text/markdown",
+    author="pps_fast contributors",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    package_dir={"pps_fast": "pps_fast", "pps_fast.kernels": "kernels"},
+    packages=[*find_packages(include=["pps_fast", "pps_fast.*"]), "pps_fast.kernels"],
+    include_package_data=False,
+    zip_safe=False,
+    install_requires=[
+        "torch>=2.11",
+        'triton>=3.6; platform_system == "Linux"',
+        "numpy>=1.26",
+        "h5py>=3.10",
+        "safetensors>=0.4.3",
+        "tyro>=0.9",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "test": TEST,
+        "plot": ["matplotlib>=3.8"],
+        "track": ["tensorboard>=2.16"],
+        "dev": [*TEST, "ruff>=0.6"],
+    },
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Operating System :: POSIX :: Linux",
+        "Operating System :: MacOS",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

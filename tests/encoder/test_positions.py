@@ -1,0 +1,43 @@
+"""Sinusoidal positions of words."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pps_fast.encoder.positions import add_positions
+from tests.compare import assert_agree
+from tests.oracles_model import positional_table
+
+
+@pytest.mark.parametrize(("num_positions", "dim"), [(1, 4), (22, 16), (12, 256)])
+def test_positions_agree_with_the_loops(num_positions: int, dim: int) -> None:
+    x = torch.zeros(2, num_positions, dim, dtype=torch.float64)
+    expected = torch.from_numpy(positional_table(num_positions, dim)).expand(2, -1, -1)
+    assert_agree("positions", add_positions(x), expected, atol=1e-12)
+
+
+def test_the_first_position_is_left_alone() -> None:
+    x = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(0))
+    got = add_positions(x)
+    assert_agree("first", got[:, 0], x[:, 0])
+    assert (got[:, 1:] != x[:, 1:]).any()
+
+
+def test_a_longer_sentence_has_the_same_first_positions() -> None:
+    assert_agree("prefix", add_positions(torch.zeros(1, 9, 8))[:, :4], add_positions(torch.zeros(1, 4, 8)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_dtype_is_kept_and_the_table_is_fp32_at_least(dtype: torch.dtype) -> None:
+    got = add_positions(torch.zeros(1, 20, 6, dtype=dtype))
+    assert got.dtype == dtype
+    exact = torch.from_numpy(positional_table(20, 6)).unsqueeze(0)
+    # one rounding of values up to 1; sin and cos of bf16 angles would be off by 0.1
+    assert_agree("table", got, exact, atol=2 * torch.finfo(dtype).eps + 1e-12)
+
+
+def test_width_two_has_one_frequency() -> None:
+    got = add_positions(torch.zeros(1, 3, 2, dtype=torch.float64))
+    position = torch.arange(1, 3, dtype=torch.float64)
+    assert_agree("table", got[0, 1:], torch.stack((position.sin(), position.cos()), -1), atol=1e-15)

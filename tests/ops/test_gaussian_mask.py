@@ -1,0 +1,181 @@
+"""Masks of components over time: every backend against the loops, with all gradients."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from pps_fast.backend import BackendError, Op
+from pps_fast.ops.gaussian_mask import gaussian_mask, gaussian_peak_mask, laplace_mask
+from tests.cases import CASES, Case
+from tests.compare import assert_agree
+from tests.ops.check import DTYPES, HALF, check_backends, check_case, check_non_contiguous, leaf
+
+OPS = (
+    gaussian_mask,
+    gaussian_peak_mask,
+    laplace_mask,
+)
+EACH = [pytest.param(op, case, id=f"{op.name}-{case.name}") for op in OPS for case in CASES[op.name]]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("op", "case"), EACH)
+def test_agrees_with_the_loops(op: Op, case: Case, dtype: torch.dtype) -> None:
+    check_case(op, "gaussian_mask", case, dtype)
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_strides_do_not_matter(op: Op) -> None:
+    check_non_contiguous(op, CASES[op.name][1])
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_backends_are_chosen_as_asked(op: Op) -> None:
+    check_backends(op, CASES[op.name][0])
+
+
+def test_ops_are_named_after_their_equations() -> None:
+    assert [op.name for op in OPS] == ["gaussian_mask", "gaussian_peak_mask", "laplace_mask"]
+
+
+@pytest.mark.parametrize("mask", OPS, ids=lambda op: op.name)
+def test_one_position_is_refused(mask: Op) -> None:
+    with pytest.raises(ValueError, match="num_positions = 1: a mask needs at least 2 positions"):
+        mask(torch.tensor([0.5]), torch.tensor([0.5]), 9.0, 1)
+
+
+@pytest.mark.parametrize("mask", OPS, ids=lambda op: op.name)
+def test_a_center_on_the_grid_gives_one_there_and_minus_zero_is_zero(mask: Op) -> None:
+    got = mask(torch.tensor([0.0, -0.0, 1.0]), torch.tensor([0.3, 0.3, 0.3]), 9.0, 5)
+    assert_agree("peak", torch.stack((got[0, 0], got[1, 0], got[2, 4])), torch.ones(3))
+    assert_agree("minus zero", got[1], got[0])
+    assert_agree("mirror", got[2].flip(0), got[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("mask", OPS, ids=lambda op: op.name)
+def test_widths_below_the_floor_are_drawn_at_the_floor_and_get_no_gradient(mask: Op) -> None:
+    center, width = leaf([0.41, 0.41, 0.41]), leaf([0.001, 0.05, 0.2])
+    got = mask(center, width, 4.0, 50, width_floor=0.05)
+    assert_agree("floor", got[0], got[1])
+    (got * torch.linspace(0, 1, 50)).sum().backward()
+    assert width.grad[0] == 0
+    assert width.grad[2] != 0
+    assert (center.grad != 0).all()
+
+
+@pytest.mark.parametrize("mask", [gaussian_peak_mask, laplace_mask], ids=lambda op: op.name)
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+def test_peaks_are_one_however_narrow_the_mask(mask: Op, dtype: torch.dtype) -> None:
+    center = torch.tensor([0.5, 0.499, 0.0101], dtype=dtype)
+    got = mask(center, torch.full_like(center, 1e-4), 9.0, 16)
+    assert_agree("peak", got.amax(-1), torch.ones(3))
+
+
+def test_tied_peaks_are_both_one_and_their_gradient_is_that_of_the_first() -> None:
+    center, width, sigma = leaf([0.25]), leaf([0.6]), 4.0
+    got = gaussian_peak_mask(center, width, sigma, 3)[0]
+    assert_agree("tie", got[:2], torch.ones(2))
+    position, s = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64), 0.6 / sigma
+    expected = got.detach() * (position - position[0]) / s**2
+    grads = torch.stack([torch.autograd.grad(got[t], center, retain_graph=True)[0][0] for t in range(3)])
+    assert_agree("gradient", grads, expected, atol=1e-12)
+
+
+def test_a_mask_that_vanishes_between_positions_has_finite_gradients() -> None:
+    center = torch.full((1, 2), 0.5, requires_grad=True)
+    width = torch.full((1, 2), 0.011, requires_grad=True)
+    got = gaussian_mask(center, width, 9.0, 16)
+    assert_agree("mask", got, torch.zeros(1, 2, 16))
+    got.sum().backward()
+    assert_agree("gradients", torch.stack((center.grad, width.grad)), torch.zeros(2, 1, 2))
+
+
+@pytest.mark.parametrize("mask", OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize("dtype", HALF)
+def test_half_precision_centers_give_fp32_masks_of_the_rounded_values(mask: Op, dtype: torch.dtype) -> None:
+    center, width = torch.tensor([0.13, 0.77]).to(dtype), torch.tensor([0.4, 0.21]).to(dtype)
+    got = mask(center, width, 9.0, 50)
+    assert got.dtype == torch.float32
+    assert_agree("mask", got, mask(center.double(), width.double(), 9.0, 50), atol=1e-5)
+
+
+def _fused(op: Op) -> partial:
+    return partial(op, backend="triton")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+@pytest.mark.parametrize(("op", "case"), EACH)
+def test_the_kernel_agrees_with_the_loops(op: Op, case: Case, dtype: torch.dtype, poisoned_empty: None) -> None:
+    check_case(op, "gaussian_mask", case, dtype, backend="triton")
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize(
+    ("rows", "num_positions"), [((1,), 2), ((3, 28), 7), ((2, 5), 49), ((70,), 63), ((3, 3), 200), ((2,), 201)]
+)
+def test_the_kernel_draws_odd_shapes_over_several_programs(
+    op: Op, rows: tuple[int, ...], num_positions: int, poisoned_empty: None
+) -> None:
+    center, width = torch.rand(rows), torch.rand(rows) * 0.5
+    expected = op(center, width, 9.0, num_positions, backend="torch")
+    assert_agree(op.name, _fused(op)(center, width, 9.0, num_positions), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_the_kernel_reads_any_strides_and_respects_the_incoming_gradient(op: Op) -> None:
+    packed = torch.rand(2, 4, 6)
+    results = []
+    for backend in ("triton", "torch"):
+        leaf_ = packed.clone().requires_grad_()
+        center, width = leaf_[0].t(), leaf_[1].t()
+        mask = op(center, width, 4.0, 11, backend=backend)
+        mask.backward(
+            torch.linspace(-2, 3, mask.numel()).reshape(mask.shape).transpose(0, 1).contiguous().transpose(0, 1)
+        )
+        results.append((mask.detach(), leaf_.grad))
+    for got, expected in zip(*results, strict=True):
+        assert_agree(op.name, got, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"center": torch.rand(3, dtype=torch.float64)}, "the kernel computes in float32"),
+        ({"width": torch.rand(4)}, "needs one shape"),
+        ({"num_positions": 5000}, "num_positions = 5000; the kernel draws 2 to 4096"),
+    ],
+)
+def test_the_kernel_refuses_what_it_cannot_draw(changes: dict, reason: str) -> None:
+    inputs = {"center": torch.rand(3), "width": torch.rand(3), "sigma": 9.0, "num_positions": 8, **changes}
+    assert any(reason in sentence for sentence in gaussian_mask.reasons(**inputs))
+    with pytest.raises(BackendError, match=reason):
+        gaussian_mask(**inputs, backend="triton")
+
+
+def test_the_registered_operators_pass_opcheck() -> None:
+    center, width = torch.rand(2, 3), torch.rand(2, 3)
+    mask = gaussian_mask(center, width, 9.0, 8)
+    forward, backward = torch.ops.pps_fast.gaussian_mask_fwd, torch.ops.pps_fast.gaussian_mask_bwd
+    for shape in range(3):
+        results = torch.library.opcheck(forward, (center, width, 9.0, 8, 0.01, shape))
+        assert set(results.values()) == {"SUCCESS"}
+        results = torch.library.opcheck(backward, (torch.rand(2, 3, 8), center, width, mask, 9.0, 0.01, shape))
+        assert set(results.values()) == {"SUCCESS"}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+def test_the_compiled_kernel_agrees_with_the_equation_on_a_gpu(op: Op) -> None:
+    results = []
+    for backend, dtype in (("triton", torch.float32), ("torch", torch.float64)):
+        torch.manual_seed(0)
+        center = torch.rand(32, 28, device="cuda").to(dtype).requires_grad_()
+        width = (0.02 + 0.5 * torch.rand(32, 28, device="cuda")).to(dtype).requires_grad_()
+        mask = op(center, width, 9.0, 50, backend=backend)
+        mask.square().sum().backward()
+        results.append([value.detach().cpu().double() for value in (mask, center.grad, width.grad)])
+    for got, expected in zip(*results, strict=True):
+        assert_agree(op.name, got, expected, rtol=1e-4)

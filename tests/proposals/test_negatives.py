@@ -1,0 +1,104 @@
+"""Every kind of easy negative against its loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pps_fast.layout import layout_of
+from pps_fast.proposals.negatives import NEGATIVES, NegativeInput
+from tests import oracles
+from tests.cases import randomize, small_config
+from tests.compare import assert_agree
+from tests.oracles_model import inverse_negatives, side_negatives
+
+POSITIONS = 13
+LEARNED = ("learned", "learned_inverse")
+HULL = ("inverse", "sides", "sides_saturated")
+
+
+def _made(kind: str, **changes) -> tuple[nn.Module, NegativeInput, Tensor]:
+    config = small_config(proposals__negatives__kind=kind, proposals__negatives__sigma=5.0, **changes)
+    module = randomize(NEGATIVES[kind](config).double())
+    rng = np.random.default_rng(3)
+    shape = (4, layout_of(config.proposals).num_components)
+    given = NegativeInput(
+        g_cls=torch.from_numpy(rng.normal(size=(4, config.encoder.hidden_dim))),
+        center=torch.from_numpy(rng.uniform(0.1, 0.9, shape)).requires_grad_(),
+        width=torch.from_numpy(rng.uniform(0.1, 0.6, shape)).requires_grad_(),
+        num_positions=POSITIONS,
+    )
+    return module, given, module(given)
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+@pytest.mark.parametrize("mask_shape", ["gaussian", "gaussian_peak", "laplace"])
+def test_learned_negatives_are_sums_of_their_own_masks_over_the_peak(kind: str, mask_shape: str) -> None:
+    module, given, got = _made(kind, proposals__negatives__mask_shape=mask_shape)
+    center, width = (value.detach().numpy() for value in module.head(given.g_cls))
+    draw = getattr(oracles, mask_shape if mask_shape == "laplace_mask" else f"{mask_shape}_mask")
+    masks = draw(center, width, 5.0, POSITIONS)
+    masks = 1 - masks if kind == "learned_inverse" else masks
+    group = np.repeat(np.arange(3), 3)
+    assert masks.shape[1] == 9
+    assert_agree("negative", got, oracles.peak_mixture(oracles.ragged(masks, group)), atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+def test_the_peak_of_learned_negatives_is_exactly_one(kind: str) -> None:
+    _, _, got = _made(kind)
+    assert_agree("peak", got.amax(-1), torch.ones(4, 3))
+    assert (got >= 0).all()
+
+
+def test_components_of_learned_negatives_have_their_own_widths() -> None:
+    module, given, _ = _made("learned", proposals__negatives__num_components=2)
+    width = module.head(given.g_cls)[1]
+    assert width.shape == (4, 6)
+    assert (width[:, ::2] != width[:, 1::2]).all()
+
+
+@pytest.mark.parametrize("layout", ["ramp", "uniform"])
+@pytest.mark.parametrize("kind", HULL)
+def test_negatives_around_the_hull_agree_with_the_loops(kind: str, layout: str) -> None:
+    changes = {"proposals__layout": layout, "proposals__components_per_proposal": 2}
+    _, given, got = _made(kind, **changes)
+    group = np.array(layout_of(small_config(**changes).proposals).group)
+    center, width = (oracles.ragged(value.detach().numpy(), group) for value in (given.center, given.width))
+    if kind == "inverse":
+        expected = inverse_negatives(center, width, 5.0, POSITIONS)
+    else:
+        expected = side_negatives(center, width, 5.0, POSITIONS, saturated=kind == "sides_saturated")
+    assert_agree(kind, got, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", HULL)
+def test_negatives_around_the_hull_have_no_parameters_and_move_with_the_positives(kind: str) -> None:
+    module, given, got = _made(kind)
+    assert list(module.parameters()) == []
+    (got * torch.linspace(0, 1, POSITIONS)).sum().backward()
+    for grad in (given.center.grad, given.width.grad):
+        assert torch.isfinite(grad).all()
+        assert (grad != 0).any()
+
+
+@pytest.mark.parametrize("kind", ["sides", "sides_saturated"])
+def test_a_hull_over_the_whole_video_leaves_finite_negatives_and_gradients(kind: str) -> None:
+    module, given, _ = _made(kind)
+    center = torch.full_like(given.center, 0.5, dtype=torch.float32).requires_grad_()
+    width = torch.full_like(center, 0.999999).requires_grad_()
+    got = module(NegativeInput(g_cls=given.g_cls, center=center, width=width, num_positions=POSITIONS))
+    got.sum().backward()
+    assert ((got >= 0) & (got <= 2)).all()
+    assert torch.isfinite(torch.stack((center.grad, width.grad))).all()
+
+
+@pytest.mark.parametrize("kind", sorted(NEGATIVES))
+def test_no_negative_depends_on_the_other_samples(kind: str) -> None:
+    module, given, got = _made(kind)
+    alone = NegativeInput(
+        g_cls=given.g_cls[2:3], center=given.center[2:3], width=given.width[2:3], num_positions=POSITIONS
+    )
+    assert_agree("alone", module(alone), got[2:3], atol=1e-14)

@@ -1,0 +1,169 @@
+"""Every knob is validated, survives its JSON, and is served by a registry of the same choices."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import math
+import re
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from pps_fast import backend, config
+from pps_fast.config import PPSConfig
+from pps_fast.config_tree import override
+from pps_fast.generator.heads import CENTERS, WIDTHS
+from pps_fast.inference.selection import SELECTORS
+from pps_fast.losses.objective import LOSS_TERMS
+from pps_fast.losses.pull_push import PULL_STRATEGIES
+from pps_fast.proposals.negatives import NEGATIVES
+from pps_fast.proposals.shapes import MASK_SHAPES
+from pps_fast.reconstructor.importance import IMPORTANCE
+
+# field, values it must refuse, the end of the message
+REFUSED: dict[str, tuple[list[Any], str]] = {
+    "data.fold": ([-1], "0 or more"),
+    "data.validation_fraction": ([-0.1, 1.0, math.nan], "0 to below 1"),
+    "data.planted.num_videos": ([9], "at least 10"),
+    "data.planted.num_segments": ([15], "at least 16"),
+    "data.planted.frame_dim": ([1], "at least 2"),
+    "data.planted.noise": ([-0.5, math.nan], "0 or more"),
+    "encoder.hidden_dim": ([0, -2, 255], "even, > 0"),
+    "encoder.num_heads": ([0, 3], "a divisor of encoder.hidden_dim = 256"),
+    "encoder.dropout": ([-0.1, 1.0], "0 to below 1"),
+    "generator.num_layers": ([0], "at least 1"),
+    "proposals.num_proposals": ([0], "at least 1"),
+    "proposals.components_per_proposal": ([0], "at least 1"),
+    "proposals.sigma": ([0.0, -9.0, math.nan], "> 0"),
+    "proposals.width_floor": ([0.0], "> 0 (a mask of width 0 is 0/0)"),
+    "proposals.boundary_shrink": ([-0.1, 1.0], "0 to below 1"),
+    "proposals.negatives.num_components": ([0], "at least 1"),
+    "proposals.negatives.sigma": ([0.0], "> 0"),
+    "reconstructor.num_layers": ([0], "at least 1"),
+    "reconstructor.stride": ([0], "at least 1"),
+    "reconstructor.label_smoothing": ([-0.1, 1.0], "0 to below 1"),
+    "reconstructor.hidden_words_divisor": ([0], "at least 1"),
+    "losses.reconstruction": ([-1.0, math.nan], "0 or more"),
+    "losses.contrastive": ([-1.0], "0 or more"),
+    "losses.pull": ([-1.0], "0 or more"),
+    "losses.push_intra": ([-1.0], "0 or more"),
+    "losses.push_inter": ([-1.0], "0 or more"),
+    "losses.num_best": ([0], "at least 1"),
+    "inference.batch_size": ([0], "at least 1"),
+    "inference.num_bootstrap": ([0], "at least 1"),
+    "inference.iou_thresholds": ([(), (0.0,), (0.5, 1.1)], "one or more values above 0, at most 1"),
+    "train.epochs": ([0], "at least 1"),
+    "train.max_steps": ([0], "at least 1"),
+    "train.batch_size": ([0], "at least 1"),
+    "train.learning_rate": ([0.0, -1e-3, math.nan], "> 0"),
+    "train.warmup_updates": ([0], "at least 1"),
+    "train.warmup_learning_rate": ([-1e-7, math.nan], "0 or more"),
+    "train.clip_norm": ([0.0], "> 0"),
+    "train.weight_decay": ([-0.1], "0 or more"),
+    "train.evaluate_every": ([-1], "0 or more"),
+    "train.checkpoint_every": ([0], "at least 1"),
+    "train.log_every": ([0], "at least 1"),
+}
+# every value of their type means something
+FREE = {
+    "data.path", "data.planted.seed", "inference.seed", "train.seed", "train.tensorboard",
+    "losses.push_normalize", "losses.push_single", "losses.whole_video_margin", "losses.negative_margin",
+    "losses.push_intra_target", "losses.push_inter_target",
+}  # fmt: skip
+REGISTRIES = {
+    "MaskShape": MASK_SHAPES,
+    "CenterSource": CENTERS,
+    "WidthSource": WIDTHS,
+    "NegativeKind": NEGATIVES,
+    "ImportanceSource": IMPORTANCE,
+    "PullStrategy": PULL_STRATEGIES,
+    "Selector": SELECTORS,
+}
+
+
+def _fields(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the dotted path and the type of every knob."""
+    hints = typing.get_type_hints(type(value))
+    for item in dataclasses.fields(value):
+        inner = getattr(value, item.name)
+        if dataclasses.is_dataclass(inner):
+            yield from _fields(inner, f"{prefix}{item.name}.")
+        else:
+            yield prefix + item.name, hints[item.name]
+
+
+FIELDS = dict(_fields(PPSConfig()))
+CHOICES = {path: typing.get_args(hint) for path, hint in FIELDS.items() if typing.get_origin(hint) is Literal}
+
+
+@pytest.mark.parametrize(("path", "bad"), [(path, bad) for path, (values, _) in REFUSED.items() for bad in values])
+def test_a_bad_value_is_refused_with_its_field_and_what_was_expected(path: str, bad: Any) -> None:
+    with pytest.raises(ValueError, match="^" + re.escape(f"{path} = {bad!r}: expected {REFUSED[path][1]}") + "$"):
+        override(PPSConfig(), {path: bad})
+
+
+@pytest.mark.parametrize("path", CHOICES)
+def test_an_unknown_choice_is_refused_with_the_choices(path: str) -> None:
+    name = path if "." in path else f"config.{path}"
+    expected = f"{name} = 'nonsense': expected one of {', '.join(CHOICES[path])}"
+    with pytest.raises(ValueError, match="^" + re.escape(expected) + "$"):
+        override(PPSConfig(), {path: "nonsense"})
+
+
+@pytest.mark.parametrize("path", CHOICES)
+def test_every_choice_is_accepted(path: str) -> None:
+    for choice in CHOICES[path]:
+        assert dict(_values(override(PPSConfig(), {path: choice})))[path] == choice
+
+
+def test_more_best_proposals_than_proposals_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"losses\.num_best = 8: expected at most proposals\.num_proposals = 7"):
+        override(PPSConfig(), {"losses.num_best": 8})
+    assert override(PPSConfig(), {"losses.num_best": 7}).losses.num_best == 7
+
+
+def test_every_knob_has_a_row_of_refused_values_or_is_free_for_a_reason() -> None:
+    assert FIELDS.keys() == REFUSED.keys() | FREE | CHOICES.keys()
+
+
+def test_every_validation_line_has_a_row_of_refused_values() -> None:
+    source = Path(config.__file__).read_text(encoding="utf-8")
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    named = [call.args[1] for call in calls if ast.unparse(call.func) == "require"]
+    plain = {name.value for name in named if isinstance(name, ast.Constant)}
+    assert len(plain) > 30
+    assert plain <= REFUSED.keys()
+
+
+@pytest.mark.parametrize("name", REGISTRIES)
+def test_registries_hold_exactly_the_choices_of_the_config(name: str) -> None:
+    assert set(REGISTRIES[name]) == set(typing.get_args(getattr(config, name)))
+
+
+def test_loss_terms_are_the_weights_of_the_config() -> None:
+    weights = [
+        path for path, (_, expected) in REFUSED.items() if path.startswith("losses.") and expected == "0 or more"
+    ]
+    assert [f"losses.{name}" for name in LOSS_TERMS] == weights
+
+
+def test_backends_are_those_of_the_dispatcher() -> None:
+    assert typing.get_args(config.Backend) == backend.BACKENDS
+
+
+def _values(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for item in dataclasses.fields(value):
+        inner = getattr(value, item.name)
+        if dataclasses.is_dataclass(inner):
+            yield from _values(inner, f"{prefix}{item.name}.")
+        else:
+            yield prefix + item.name, inner
+
+
+def test_configs_cannot_be_changed_in_place() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PPSConfig().train.epochs = 1

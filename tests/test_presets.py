@@ -1,0 +1,143 @@
+"""Presets hold the numbers of the paper and of the published code, written here a second time."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from typing import Any
+
+import pytest
+
+from pps_fast import config
+from pps_fast.config import PPSConfig
+from pps_fast.config_tree import override, to_dict
+from pps_fast.presets import PRESETS
+
+# Section 4, "Datasets" and "Implementation details"
+PAPER_BOTH = {
+    "encoder.hidden_dim": 256,
+    "encoder.num_heads": 4,
+    "generator.num_layers": 3,
+    "reconstructor.num_layers": 3,
+    "reconstructor.hidden_words_divisor": 3,
+    "proposals.layout": "ramp",
+    "proposals.mask_shape": "gaussian",
+    "proposals.negatives.mask_shape": "gaussian",
+    "proposals.negatives.kind": "learned",
+    "generator.width_source": "per_proposal",
+    "reconstructor.importance": "reconstructor",
+    "reconstructor.target_length": "exact",
+    "reconstructor.word_cls": "vector",
+    "losses.reconstruction": 1.0,
+    "losses.pull_strategy": "distant",
+    "losses.push_intra_target": 0.15,
+    "losses.push_inter_target": 0.15,
+    "losses.whole_video_margin": 0.1,
+    "losses.negative_margin": 0.15,
+    "train.learning_rate": 0.0004,
+    "train.batch_size": 32,
+}
+PAPER = {
+    "charades": {
+        "proposals.num_proposals": 7,
+        "proposals.negatives.num_components": 3,
+        "proposals.sigma": 9.0,
+        "proposals.boundary_shrink": 0.0,
+        "losses.contrastive": 3.0,
+        "losses.pull": 5.0,
+        "losses.push_intra": 0.001,
+        "losses.push_inter": 1.0,
+        "inference.selector": "vote_loss_weighted",
+        "inference.iou_thresholds": [0.3, 0.5, 0.7],
+    },
+    "activitynet": {
+        "proposals.num_proposals": 5,
+        "proposals.negatives.num_components": 2,
+        "proposals.sigma": 4.0,
+        "proposals.boundary_shrink": 0.15,
+        "losses.contrastive": 1.0,
+        "losses.pull": 0.2,
+        "losses.push_intra": 0.01,
+        "losses.push_inter": 0.1,
+        "inference.selector": "vote",
+        "inference.iou_thresholds": [0.1, 0.3, 0.5],
+    },
+}
+# what the published code does otherwise, on both data sets
+PUBLISHED = {
+    "generator.width_source",
+    "proposals.mask_shape",
+    "proposals.negatives.mask_shape",
+    "reconstructor.word_cls",
+    "reconstructor.target_length",
+    "losses.reconstruction",
+    "losses.push_single",
+}
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+    return flat
+
+
+def _differences(first: PPSConfig, second: PPSConfig) -> dict[str, Any]:
+    """Returns what `second` holds wherever it differs from `first`."""
+    before = _flat(to_dict(first))
+    return {path: value for path, value in _flat(to_dict(second)).items() if value != before[path]}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_presets_without_a_suffix_are_the_paper(name: str) -> None:
+    found = _flat(to_dict(PRESETS[name]))
+    expected = {**PAPER_BOTH, **PAPER[name]}
+    assert {path: found[path] for path in expected} == expected
+
+
+def test_the_defaults_are_the_paper_on_charades() -> None:
+    assert PRESETS["charades"] == PPSConfig()
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_released_presets_depart_from_the_paper_in_the_listed_fields_only(name: str) -> None:
+    found = _differences(PRESETS[name], PRESETS[f"{name}_released"])
+    own = {"proposals.negatives.sigma"} if name == "activitynet" else set()
+    assert found.keys() == PUBLISHED | own
+    assert found["losses.reconstruction"] == 0.5
+    assert found.get("proposals.negatives.sigma", 3.0) == 3.0
+
+
+@pytest.mark.parametrize(("name", "inter", "intra"), [("charades", 3.0, 0.0012), ("activitynet", 0.2, 0.005)])
+def test_rescaled_presets_have_the_weights_of_the_training_scripts(name: str, inter: float, intra: float) -> None:
+    found = _differences(PRESETS[f"{name}_released"], PRESETS[f"{name}_rescaled"])
+    assert found == {"losses.push_inter": inter, "losses.push_intra": intra}
+
+
+def test_small_presets_keep_every_rule_of_the_paper() -> None:
+    sizes = {"encoder.hidden_dim", "generator.num_layers", "reconstructor.num_layers", "proposals.num_proposals"}
+    # short videos have short moments: another stride and another scale of the widths, but no other equation
+    sizes |= {"reconstructor.stride", "proposals.sigma", "proposals.negatives.sigma", "encoder.dropout"}
+    for name in ("demo", "tiny", "charades_clip_small"):
+        found = _differences(PRESETS["charades"], PRESETS[name])
+        free = {path for path in found if path.startswith(("train.", "data.", "inference."))}
+        assert found.keys() - free <= sizes, name
+        assert found["encoder.hidden_dim"] <= 64, name
+
+
+def test_demo_and_tiny_need_no_data_file() -> None:
+    assert PRESETS["demo"].data.path is None and PRESETS["tiny"].data.path is None
+
+
+def test_every_class_of_the_config_is_reached_from_the_whole() -> None:
+    classes = {item for item in vars(config).values() if dataclasses.is_dataclass(item)}
+    reached, todo = set(), [PPSConfig]
+    while todo:
+        reached.add(found := todo.pop())
+        todo += [hint for hint in typing.get_type_hints(found).values() if dataclasses.is_dataclass(hint)]
+    assert reached == classes
+
+
+def test_presets_are_independent_of_their_overrides() -> None:
+    override(PRESETS["charades"], {"losses.pull": 0.0})
+    assert PRESETS["charades"].losses.pull == 5.0

@@ -1,0 +1,21 @@
+"""The one table of caps: the largest error an op may have whatever its reference's error is.
+
+Errors are relative norms against the float64 oracle, ||x - oracle|| / ||oracle||. A cap changes only with the measured
+error beside it and a `numerics:` line in the commit.
+"""
+
+from __future__ import annotations
+
+import torch
+
+# what rounding inputs and outputs to the dtype allows, with room for reductions over a few hundred terms
+_ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 2e-2}
+
+CAP: dict[str, dict[torch.dtype, float]] = {
+    "gaussian_mask": _ROUNDING,
+    "masked_attention": _ROUNDING,
+    "attentive_pooling": _ROUNDING,
+    # differences of nearly equal Gram entries and a chain of normalisations
+    "pull_push": {**_ROUNDING, torch.float32: 5e-5},
+    "reconstruction_nll": _ROUNDING,
+}
