@@ -54,7 +54,7 @@ DEMO: dict[str, Any] = {
     "proposals.negatives.sigma": 2.0,
     "train.learning_rate": 1e-3,
     "train.warmup_updates": 50,
-    "train.epochs": 5,
+    "train.epochs": 4,
 }
 
 CLIP_SMALL: dict[str, Any] = {
