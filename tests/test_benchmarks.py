@@ -1,0 +1,44 @@
+"""The benchmark scripts run, and write what they say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.step import SIZES, random_batch, sizes_of
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_longest_name_decides_the_sizes() -> None:
+    assert sizes_of("charades_clip_small") is SIZES["charades_clip"]
+    assert sizes_of("charades_released") is SIZES["charades"]
+    with pytest.raises(ValueError, match="preset = 'demo': no data set's sizes are known"):
+        sizes_of("demo")
+
+
+def test_random_batches_have_the_sizes_and_lengths_of_the_data_set() -> None:
+    sizes, lengths = SIZES["charades"]
+    batch = random_batch(sizes, lengths, 200, torch.device("cpu"))
+    assert batch.frames.shape == (200, 200, 1024)
+    assert lengths[0] <= int(batch.num_words.min()) and int(batch.num_words.max()) <= lengths[-1]
+    assert abs(float(batch.num_words.double().mean()) - 7.25) < 0.5
+    assert (batch.word_ids > 0).sum(1).equal(batch.num_words)
+
+
+def test_a_step_is_timed_profiled_and_appended(tmp_path: Path) -> None:
+    out = tmp_path / "results" / "step.jsonl"
+    command = [sys.executable, "benchmarks/step.py", "--preset", "charades_clip_small", "--batch-size", "2"]
+    for _ in range(2):
+        done = subprocess.run([*command, "--steps", "1", "--out", str(out)], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["preset"] for row in rows] == ["charades_clip_small"] * 2
+    assert rows[0]["seconds_median"] > 0 and rows[0]["peak_memory_gib"] > 0
+    shares = [value for name, value in rows[0]["profile"].items() if "called" not in name]
+    assert sum(shares) == pytest.approx(1, abs=0.01)
