@@ -63,24 +63,18 @@ class PPS(nn.Module):
         proposals = self._proposals(g_cls, components, shared)
         if not with_negatives:
             nll = self.reconstruct(shared, proposals.masks, batch).nll
-            return ModelOutput(
-                proposals=proposals,
-                positive_nll=nll,
-                negative_masks=None,
-                negative_nll=None,
-                whole_video_nll=None,
-            )
+            return ModelOutput(proposals=proposals, positive_nll=nll)
         negatives = self._negatives(g_cls, components)
         whole_video = torch.ones_like(negatives[:, :1])
         masks = torch.cat((proposals.masks, negatives, whole_video), 1)  # [B, 2K + 1, T]
-        nll = self.reconstruct(shared, masks, batch).nll
-        num = self.layout.num_proposals
+        num_proposals = self.layout.num_proposals
+        nll = self.reconstruct(shared, masks, batch).nll.split((num_proposals, num_proposals, 1), 1)
         return ModelOutput(
             proposals=proposals,
-            positive_nll=nll[:, :num],
+            positive_nll=nll[0],
             negative_masks=negatives,
-            negative_nll=nll[:, num : 2 * num],
-            whole_video_nll=nll[:, 2 * num],
+            negative_nll=nll[1],
+            whole_video_nll=nll[2].squeeze(1),
         )
 
     def _check(self, batch: Batch) -> None:

@@ -137,9 +137,9 @@ class ModelOutput:
 
     proposals: Proposals
     positive_nll: Tensor
-    negative_masks: Tensor | None
-    negative_nll: Tensor | None
-    whole_video_nll: Tensor | None
+    negative_masks: Tensor | None = None
+    negative_nll: Tensor | None = None
+    whole_video_nll: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -206,9 +206,7 @@ def output_of(nll: Tensor, start: Tensor, end: Tensor) -> ModelOutput:
     empty = start.new_zeros(len(start), 0)
     components = Components(center=empty, width=empty, masks=empty)
     proposals = Proposals(components=components, importance=empty, masks=empty, start=start, end=end)
-    return ModelOutput(
-        proposals=proposals, positive_nll=nll, negative_masks=None, negative_nll=None, whole_video_nll=None
-    )
+    return ModelOutput(proposals=proposals, positive_nll=nll)
 
 
 def check_selection(
