@@ -9,11 +9,6 @@ ARGS ?=
 unexport PYTHONPATH PYTHONHOME PYTHONWARNINGS VIRTUAL_ENV CONDA_PREFIX PYTEST_ADDOPTS PYTEST_PLUGINS
 unexport PIP_TARGET PIP_PREFIX PIP_USER PIP_REQUIRE_VIRTUALENV
 export PYTHONNOUSERSITE := 1
-# torch's threads sleep instead of spinning while they wait; where other programs use the cores too, spinning is several
-# times slower (5 steps of the demo and its evaluation on 2 cores under a load of 4: 139 s against 27 s)
-OMP_WAIT_POLICY ?= PASSIVE
-export OMP_WAIT_POLICY
-
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # a run directory is never written twice; ARGS may name another
@@ -54,7 +49,8 @@ demo: $(VENV)/installed  ## install into VENV, train on the embedded data and pr
 test: check-python  ## install into a fresh TEST_VENV and run the whole test suite there
 	rm -rf "$(TEST_VENV)"
 	$(call install,$(TEST_VENV),[test$(comma)track])
-	"$(TEST_VENV)/bin/python" -m pytest $(ARGS)
+# one thread: the tests' tensors are small, and torch's waiting threads starve on a machine that is busy otherwise
+	OMP_NUM_THREADS=1 "$(TEST_VENV)/bin/python" -m pytest $(ARGS)
 
 lint: $(VENV)/installed  ## check style and format with ruff
 	"$(VENV)/bin/python" $(PIP_INSTALL) ruff
