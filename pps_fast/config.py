@@ -111,7 +111,9 @@ class GeneratorConfig:
     """Gaussian mixture proposal generator: transformer and heads (Eqs. 1, 2)."""
 
     num_layers: int = 3
-    """layers of the word stack and of the video stack"""
+    """layers of the video stack, and of the word stack"""
+    num_word_layers: int | None = None
+    """layers of the word stack, when it has another number"""
     center_source: CenterSource = "per_component"
     """a center for every component, or one for the whole proposal (Table 2)"""
     width_source: WidthSource = "per_proposal"
@@ -120,6 +122,8 @@ class GeneratorConfig:
     def __post_init__(self) -> None:
         _check_choices(self, "generator")
         require(self.num_layers >= 1, "generator.num_layers", self.num_layers, "at least 1")
+        words = self.num_word_layers
+        require(words is None or words >= 1, "generator.num_word_layers", words, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,7 +185,9 @@ class ReconstructorConfig:
     """Importance-based reconstructor (Eqs. 8-10)."""
 
     num_layers: int = 3
-    """layers of the video stack and of the word stack"""
+    """layers of the video stack, and of the word stack"""
+    num_word_layers: int | None = None
+    """layers of the word stack, when it has another number"""
     stride: int = 4
     """every stride-th segment is a mask position; 1 keeps all"""
     importance: ImportanceSource = "reconstructor"
@@ -198,6 +204,8 @@ class ReconstructorConfig:
     def __post_init__(self) -> None:
         _check_choices(self, "reconstructor")
         require(self.num_layers >= 1, "reconstructor.num_layers", self.num_layers, "at least 1")
+        words = self.num_word_layers
+        require(words is None or words >= 1, "reconstructor.num_word_layers", words, "at least 1")
         require(self.stride >= 1, "reconstructor.stride", self.stride, "at least 1")
         require(0 <= self.label_smoothing < 1, "reconstructor.label_smoothing", self.label_smoothing, "0 to below 1")
         require(

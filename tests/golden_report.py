@@ -20,6 +20,8 @@ TOLERANCE = {
     "losses fp32": 1e-5,
     "gradients fp32": 1e-3,
 }
+# a tensor of zeros is compared absolutely
+_SMALLEST_SCALE = 1e-12
 _RELATIVE = ("gradients", "kernel gradients", "losses fp32", "gradients fp32")
 
 
@@ -53,5 +55,5 @@ def compare(group: str, name: str, got: Tensor | np.ndarray | float, expected: n
         return Check(group, name, 0.0)
     error = np.abs(got.astype(np.float64) - expected.astype(np.float64)).max()
     if group in _RELATIVE:
-        error = error / max(np.abs(expected).max(), np.finfo(np.float64).tiny)
+        error = error / max(np.abs(expected).max(), _SMALLEST_SCALE)
     return Check(group, name, float(error) if np.isfinite(error) else float("inf"))

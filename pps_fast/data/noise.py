@@ -1,6 +1,6 @@
 """Randomness as a function of counters: the same sample draws the same numbers in whatever batch it stands.
 
-Paper: Section 3.4 (random masking of words).
+Paper: Section 4, "we randomly hide a third (1/3) of the words".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Runs a model over samples and scores it beside what can be reached without looking.
 
-Paper: Section 4.1 "Evaluation metrics"; the blind rows and the control are ours.
+Paper: Section 4, "Evaluation metrics"; the blind rows and the control are ours.
 """
 
 from __future__ import annotations

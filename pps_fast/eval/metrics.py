@@ -1,6 +1,6 @@
 """R@n at IoU thresholds and mIoU, all derived from one per-sample table of overlaps.
 
-Paper: Section 4.1 "Evaluation metrics". Times are fractions of the video's length; every metric is a
+Paper: Section 4, "Evaluation metrics". Times are fractions of the video's length; every metric is a
 percentage, the mean over samples of what `sample_values` returns.
 """
 

@@ -16,8 +16,9 @@ class Generator(nn.Module):
 
     def __init__(self, config: PPSConfig) -> None:
         super().__init__()
-        self.word_stack = Stack(config, config.generator.num_layers, has_memory=False)
-        self.video_stack = Stack(config, config.generator.num_layers, has_memory=True)
+        options = config.generator
+        self.word_stack = Stack(config, options.num_word_layers or options.num_layers, has_memory=False)
+        self.video_stack = Stack(config, options.num_layers, has_memory=True)
 
     def forward(self, frames: Tensor, frame_valid: Tensor, query: Tensor, word_valid: Tensor) -> Tensor:
         """Summarises video and query.

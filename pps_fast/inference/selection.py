@@ -1,6 +1,6 @@
 """Overlap of moments, and the rules that choose one moment among the ranked proposals.
 
-Paper: Section 4.1 "Implementation details" (votes); CPL for the IoU-weighted rule.
+Paper: Section 4, "Implementation details" (votes); CPL for the IoU-weighted rule.
 """
 
 from __future__ import annotations

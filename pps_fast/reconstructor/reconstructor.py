@@ -56,8 +56,9 @@ class Reconstructor(nn.Module):
     def __init__(self, config: PPSConfig, vocab_size: int) -> None:
         super().__init__()
         self.config = config
-        self.video_stack = Stack(config, config.reconstructor.num_layers, has_memory=False)
-        self.word_stack = Stack(config, config.reconstructor.num_layers, has_memory=True)
+        options = config.reconstructor
+        self.video_stack = Stack(config, options.num_layers, has_memory=False)
+        self.word_stack = Stack(config, options.num_word_layers or options.num_layers, has_memory=True)
         self.vocabulary = nn.Linear(config.encoder.hidden_dim, vocab_size)
 
     def features(self, shared: ReconstructorInput, masks: Tensor) -> Tensor:

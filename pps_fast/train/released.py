@@ -75,14 +75,17 @@ def released_config(model: Mapping[str, Any], loss: Mapping[str, Any], repaired:
 
 def _network_changes(model: Mapping[str, Any]) -> dict[str, Any]:
     transformer = model["DualTransformer"]
-    if transformer["num_decoder_layers2"] != transformer["num_decoder_layers1"]:
-        raise ValueError("num_decoder_layers1 and num_decoder_layers2 differ: expected stacks of one depth")
+    # decoder1 reads frames, decoder2 words
+    layers, word_layers = transformer["num_decoder_layers1"], transformer["num_decoder_layers2"]
+    another = word_layers if word_layers != layers else None
     return {
         "encoder.hidden_dim": model["hidden_dim"],
         "encoder.num_heads": transformer["num_heads"],
         "encoder.dropout": model["dropout"],
-        "generator.num_layers": transformer["num_decoder_layers1"],
-        "reconstructor.num_layers": transformer["num_decoder_layers1"],
+        "generator.num_layers": layers,
+        "generator.num_word_layers": another,
+        "reconstructor.num_layers": layers,
+        "reconstructor.num_word_layers": another,
         "reconstructor.hidden_words_divisor": model["masked_words_ratio"],
         "reconstructor.importance": "reconstructor" if model["use_attn"] else "none",
     }
@@ -168,6 +171,7 @@ def export_released(model: PPS) -> dict[str, Tensor]:
     for source, halves in heads.items():
         published[source] = torch.stack((halves["center"], halves["width"]), 1).flatten(0, 1)
     published.update(dict(_dead_blocks(model, published)))
+    published.update(dict(_dead_generator(model, published)))
     return published
 
 
@@ -238,23 +242,26 @@ def _published_name(model: PPS, name: str) -> str:
 def _dead_blocks(model: PPS, published: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
     """Yields the published parameters that cannot influence its output, as zeros."""
     stacks = _stacks(model)
-    for ours, lacking in (
-        ("generator.video_stack", "generator.word_stack"),
-        ("reconstruct.word_stack", "reconstruct.video_stack"),
-    ):
-        for name, value in published.items():
-            if name.startswith(stacks[ours] + ".") and ".encoder_attn" in name:
-                yield name.replace(stacks[ours], stacks[lacking]), torch.zeros_like(value)
-    kind = model.config.proposals.negatives.kind
-    if kind in _NEGATIVE_KEYS:
-        generator = stacks["generator.video_stack"].removesuffix(".decoder1")
-        twin = f"trans_mask_generator.{_NEGATIVE_KEYS[kind]}"
-        for name, value in published.items():
-            if name.startswith(generator + "."):
-                yield name.replace(generator, twin), torch.zeros_like(value)
-            if name.startswith(stacks["generator.video_stack"] + ".") and ".encoder_attn" in name:
-                yield name.replace(stacks["generator.video_stack"], twin + ".decoder2"), torch.zeros_like(value)
+    cross = {
+        name.partition(".encoder_attn")[2]: torch.zeros_like(value)
+        for name, value in published.items()
+        if ".encoder_attn" in name
+    }
+    for ours in ("generator.word_stack", "reconstruct.video_stack"):
+        for layer in range(len(model.get_submodule(ours).blocks)):
+            for rest, value in cross.items():
+                yield f"{stacks[ours]}.decoder_layers.{layer}.encoder_attn{rest}", value
     if model.config.reconstructor.importance == "reconstructor":
         inner = published["attn_func.feat2att.weight"]
         yield "attn_func.fc.weight", torch.zeros_like(inner)
         yield "attn_func.fc.bias", torch.zeros_like(inner[0])
+
+
+def _dead_generator(model: PPS, published: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """Yields the negatives' generator, a twin of the positives' whose result the published code does not use."""
+    kind = model.config.proposals.negatives.kind
+    if kind in _NEGATIVE_KEYS:
+        generator = _stacks(model)["generator.video_stack"].removesuffix(".decoder1")
+        for name, value in published.items():
+            if name.startswith(generator + "."):
+                yield f"trans_mask_generator.{_NEGATIVE_KEYS[kind]}{name[len(generator) :]}", torch.zeros_like(value)

@@ -112,8 +112,24 @@ def test_settings_of_the_published_code_become_the_released_presets():
     assert released_config(model, loss, repaired=True) == repaired
     with pytest.raises(ValueError, match="neg_type = 'other': expected one of learnable_gaussian"):
         released_config({**model, "neg_type": "other"}, loss)
-    with pytest.raises(ValueError, match="num_decoder_layers1 and num_decoder_layers2 differ"):
-        released_config({**model, "DualTransformer": {**transformer, "num_decoder_layers2": 2}}, loss)
+    shallow = released_config({**model, "DualTransformer": {**transformer, "num_decoder_layers2": 2}}, loss)
+    assert (shallow.generator.num_layers, shallow.generator.num_word_layers) == (3, 2)
+
+
+def test_stacks_of_two_depths_go_out_and_in():
+    golden = Golden(GOLDEN / "tiny_topk2.npz")
+    deeper = {"generator.num_word_layers": 2, "reconstructor.num_word_layers": 3}
+    model = PPS(override(golden.config(), deeper), model_of(golden, torch.float32).sizes)
+    exported = export_released(model)
+    layers = {
+        name.split("decoder_layers.")[0] + name.split("decoder_layers.")[1][0] for name in exported if "layers" in name
+    }
+    for stack in ("trans_mask_generator.gauss.decoder2.", "trans_mask_generator.l_gauss.decoder2."):
+        assert f"{stack}1" in layers and f"{stack}2" not in layers
+    assert "trans_reconstructor.decoder2.2" in layers and "trans_reconstructor.decoder1.1" not in layers
+    twin = PPS(model.config, model.sizes)
+    import_released(twin, exported)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(model.parameters(), twin.parameters(), strict=True))
 
 
 def test_a_model_of_the_paper_cannot_be_exported():
