@@ -115,6 +115,16 @@ def _capture_summaries(model: PPS, captured: dict[str, Tensor]):
     return summaries
 
 
+def _capture_features(model: PPS, captured: dict[str, Tensor]):
+    original = model.reconstruct.features
+
+    def features(shared, masks: Tensor) -> Tensor:
+        captured["features"] = original(shared, masks)
+        return captured["features"]
+
+    return features
+
+
 def run_golden(golden: Golden, dtype: torch.dtype) -> Run:
     """Runs forward, losses and backward on a file's input."""
     model, batch = model_of(golden, dtype), batch_of(golden, dtype)
@@ -129,6 +139,8 @@ def run_golden(golden: Golden, dtype: torch.dtype) -> Run:
     for name in ("generator.video_stack", "reconstruct"):
         model.get_submodule(name).register_forward_hook(keep(name))
     model.embed.hidden_query = _capture_hidden(model, captured)
+    # the last of its two calls is that of the proposals
+    model.reconstruct.features = _capture_features(model, captured)
     model.reconstruct.summaries = _capture_summaries(model, captured)
     output = model(batch)
     report = Objective(model.config).to(batch.frames.device)(output)

@@ -12,6 +12,8 @@ from pps_fast import equations
 from pps_fast.config_tree import override
 from pps_fast.generator.heads import ComponentHead
 from pps_fast.inference.predict import predict
+from pps_fast.proposals.negatives import NegativeInput
+from pps_fast.reconstructor.targets import target_columns
 from pps_fast.train.released import released_gradients
 from tests.golden_kernels import check_selection
 from tests.golden_model import Golden, Run, batch_of, model_of, run_golden
@@ -49,6 +51,16 @@ def _negatives(run: Run) -> Iterator[tuple[str, Tensor]]:
     yield "raw_neg_param", torch.stack((center, width), -1).flatten(1)
     yield "neg_centers", center.sigmoid().unflatten(1, (num_proposals, -1))
     yield "neg_widths", width.sigmoid().unflatten(1, (num_proposals, -1))
+    components = run.output.proposals.components
+    masks = run.model.negatives.component_masks(
+        NegativeInput(
+            g_cls=run.captured["generator.video_stack"][:, -1],
+            center=components.center,
+            width=components.width,
+            num_positions=components.masks.shape[-1],
+        )
+    )
+    yield "neg_each_mask", masks.unflatten(1, (num_proposals, -1))
 
 
 def _importance_weights(run: Run) -> Tensor:
@@ -79,6 +91,7 @@ def _logits(run: Run) -> Iterator[tuple[str, Tensor]]:
     yield "words_logits", logits[:, :num_proposals]
     yield "neg_words_logits", logits[:, num_proposals : 2 * num_proposals]
     yield "hneg_words_logits", logits[:, -1]
+    yield "words_logits_full", run.model.reconstruct.vocabulary(run.captured["features"][:, :num_proposals])
 
 
 def our_outputs(run: Run) -> dict[str, Tensor]:
@@ -180,6 +193,9 @@ def _check_masks(golden: Golden, run: Run) -> Iterator[Check]:
     """Which keys are visible and which words hidden."""
     frame_valid, _ = run.model._valid(run.batch)
     yield compare("evaluation", "f32/out/frames_mask", frame_valid, golden["f32/out/frames_mask"])
+    num_words, expected = run.batch.num_words, golden["f32/out/words_mask"]
+    is_target = target_columns(num_words, expected.shape[1], run.model.config.reconstructor.target_length)
+    yield compare("evaluation", "f32/out/words_mask", is_target, expected)
     hidden = run.captured["is_hidden"]
     expected = golden["f32/out/hidden_mask"]
     yield compare("evaluation", "f32/out/hidden_mask", np.pad(hidden.numpy(), ((0, 0), (1, 1))), expected)
