@@ -30,6 +30,7 @@ import tyro  # noqa: E402
 from pps_fast.cli import Device, PresetName, choose_device, set_threads  # noqa: E402
 from pps_fast.config import PPSConfig  # noqa: E402
 from pps_fast.config_tree import override  # noqa: E402
+from pps_fast.info import PUBLISHED  # noqa: E402
 from pps_fast.losses.objective import Objective  # noqa: E402
 from pps_fast.model import PPS  # noqa: E402
 from pps_fast.presets import PRESETS  # noqa: E402
@@ -39,12 +40,9 @@ from pps_fast.types import Batch, FeatureSizes  # noqa: E402
 
 MAX_NUM_WORDS = 20
 
-# feature width, word width, classes, segments; quantiles 5, 50, 95 % and longest of the sentences' lengths
-SIZES = {
-    "charades": (FeatureSizes(frame_dim=1024, word_dim=300, vocab_size=1112, num_segments=200), (4, 7, 11, 13)),
-    "charades_clip": (FeatureSizes(frame_dim=512, word_dim=300, vocab_size=1112, num_segments=200), (4, 7, 11, 13)),
-    "activitynet": (FeatureSizes(frame_dim=500, word_dim=300, vocab_size=8001, num_segments=200), (7, 13, 20, 20)),
-}
+# quantiles 5, 50, 95 % of the sentences' lengths, and the longest
+_LENGTHS = {"charades": (4, 7, 11, 13), "charades_clip": (4, 7, 11, 13), "activitynet": (7, 13, 20, 20)}
+SIZES = {name: (sizes, _LENGTHS[name]) for name, (sizes, _) in PUBLISHED.items()}
 # what an operator is counted as
 KINDS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm"),

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 
-def empty(like: Tensor, *shape: int) -> Tensor:
-    """Allocates an uninitialised fp32 result on the device of `like`; no launcher allocates otherwise."""
-    return torch.empty(shape, dtype=torch.float32, device=like.device)
+def empty(like: Tensor, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Allocates an uninitialised result on the device of `like`; no launcher allocates otherwise."""
+    return torch.empty(shape, dtype=dtype, device=like.device)
 
 
 def device_of(x: Tensor) -> AbstractContextManager:

@@ -67,7 +67,7 @@ class Op:
         self._torch = torch
         self._triton = triton
         self._unsupported = unsupported
-        self._is_interpreted = is_interpreted
+        self.is_interpreted = is_interpreted
         self.__doc__ = torch.__doc__
 
     def reasons(self, *args: Any, **kwargs: Any) -> list[str]:
@@ -79,7 +79,7 @@ class Op:
     def __call__(self, *args: Any, backend: str = "auto", **kwargs: Any) -> Any:
         _check_name(backend)
         chosen = _ambient if backend == "auto" else backend
-        if chosen == "torch" or (chosen == "auto" and self._is_interpreted):
+        if chosen == "torch" or (chosen == "auto" and self.is_interpreted):
             return self._torch(*args, **kwargs)
         reasons = self.reasons(*args, **kwargs)
         if not reasons:

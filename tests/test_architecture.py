@@ -39,10 +39,13 @@ LAYERS: dict[str, set[str]] = {
     "inference": EVERYWHERE | {"inference"},
     "data": EVERYWHERE | {"data"},
     "prepare": EVERYWHERE | {"prepare", "data"},
+    "choices": BASE | {"losses", "proposals"},
     "train": BASE | {"train", "presets", "model", "losses", "data"}
     | {"encoder", "generator", "proposals", "reconstructor"},
     "eval": EVERYWHERE | {"eval", "model", "inference", "data"},
 }  # fmt: skip
+# a program of one file: an entry point in all but its name
+LAYERS["info"] = set(LAYERS)
 RUN_TIME = {"torch", "numpy", "h5py", "safetensors", "tyro", "tqdm"}
 THIRD_PARTY: dict[str, set[str]] = {
     **dict.fromkeys(("package", "config", "config_tree", "presets", "ablations", "backend"), set()),
@@ -59,9 +62,13 @@ LONG_FILES = {
 # without tests/a/test_b.py of their own, and where they are tested
 TESTED_ELSEWHERE: dict[str, str] = {
     "pps_fast/__init__.py": "tests/test_packaging.py",
+    "pps_fast/ops/__init__.py": "tests/test_choices.py",
 }
 # may write to the terminal besides entry points, report.py and cli.py, and why
-PRINTS = {"pps_fast/train/interrupt.py": "answers Ctrl-C from a signal handler"}
+PRINTS = {
+    "pps_fast/train/interrupt.py": "answers Ctrl-C from a signal handler",
+    "pps_fast/info.py": "a program of one file",
+}
 # may import pickle, and why
 UNPICKLES = {"pps_fast/data/vocabulary.py": "the published vocabulary is a pickle; an allow-list unpickler reads it"}
 
@@ -219,8 +226,9 @@ def test_every_kernel_has_one_name_in_ops_equations_and_tests() -> None:
     for kernel in sorted(kernels):
         assert (ROOT / "pps_fast" / "ops" / f"{kernel}.py").is_file(), f"kernels/{kernel}.py has no op of its name"
         assert (ROOT / "tests" / "ops" / f"test_{kernel}.py").is_file(), f"kernels/{kernel}.py has no test of its op"
-        # pull_push is one name for two ops that are launched together
-        parts = kernel.split("_") if kernel == "pull_push" else [kernel]
+        # one name for ops that are launched together
+        together = {"pull_push": ["pull", "push"], "attentive_pooling": ["importance", "mixture", "peak_mixture"]}
+        parts = together.get(kernel, [kernel])
         for part in parts:
             found = any(name == part or name.startswith(f"{part}_") for name in defined)
             assert found, f"equations.py has no {part}, the equation of kernels/{kernel}.py"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from pps_fast.choices import choices_of, ops_line
 from pps_fast.cli import Device, PresetName, choose_device, exit_status, parse_with_preset, set_threads
 from pps_fast.config import PPSConfig
 from pps_fast.data.load import load_data
@@ -22,8 +23,10 @@ from pps_fast.eval.results import HEADLINE
 from pps_fast.model import PPS
 from pps_fast.presets import PRESETS
 from pps_fast.train.checkpoint import find_checkpoint, load_model
+from pps_fast.train.files import write_json
 from pps_fast.train.loop import Evaluate, train
 
+OPS_FILE = "ops.json"
 _INDENTED = "\n".join(f"  {name}" for name in PRESETS)
 DESCRIPTION = f"""Trains PPS without moment times, then evaluates it on the test split.
 
@@ -73,8 +76,12 @@ def run(arguments: TrainArguments) -> int:
     store = Store(load_data(config.data), device)
     splits = select_samples(store.data, config.data)
     print(_describe_input(store, splits, out), flush=True)
+    choices = choices_of(config, store.sizes, store.data.word_ids.shape[1], device)
+    print(ops_line(choices), flush=True)
     scorer = _validation_scorer(store, splits, config)
     result = train(config, store, splits, out, resume=arguments.resume, evaluate=scorer)
+    # only now: the run directory has to be empty when training begins
+    write_json(out / OPS_FILE, {"device": str(device), "ops": [asdict(choice) for choice in choices]})
     if result.stopped_by is not None:
         print(f"stopped by {signal.Signals(result.stopped_by).name} after step {result.step}, which is saved")
         print("to continue, repeat the command with --resume")

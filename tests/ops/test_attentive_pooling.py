@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pps_fast.backend import Op
+from pps_fast.backend import BackendError, Op
+from pps_fast.layout import ramp
 from pps_fast.ops.attentive_pooling import boundaries, importance, mixture, peak_mixture
 from pps_fast.ops.gaussian_mask import gaussian_mask
 from tests.cases import CASES, Case
 from tests.compare import assert_agree
-from tests.ops.check import DTYPES, check_backends, check_case, check_non_contiguous, leaf
+from tests.ops.check import DTYPES, HALF, check_backends, check_case, check_non_contiguous, leaf
 
 OPS = (
     importance,
@@ -18,6 +19,7 @@ OPS = (
     peak_mixture,
     boundaries,
 )
+FUSED = OPS[:3]
 EACH = [pytest.param(op, case, id=f"{op.name}-{case.name}") for op in OPS for case in CASES[op.name]]
 
 
@@ -97,3 +99,155 @@ def test_sums_of_narrow_masks_between_positions_pass_finite_gradients_back(num_p
     for name, leaf_grad in (("center", center.grad), ("width", width.grad)):
         bad = int((~torch.isfinite(leaf_grad)).sum())
         assert bad == 0, f"{bad} of {leaf_grad.numel()} gradients of the {name} are not finite"
+
+
+EACH_FUSED = [pytest.param(op, case, id=f"{op.name}-{case.name}") for op in FUSED for case in CASES[op.name]]
+
+
+def _run(op: Op, backend: str, tensors: list[torch.Tensor], group: torch.Tensor, num_groups: int) -> list[torch.Tensor]:
+    """Result and gradients, for an incoming gradient that is neither 1 nor contiguous."""
+    wanted = [x.detach().requires_grad_() for x in tensors]
+    result = op(*wanted, group, num_groups, backend=backend)
+    grad = torch.linspace(-2, 3, result.numel(), device=result.device, dtype=result.dtype).reshape(result.shape)
+    result.backward(grad.transpose(0, 1).contiguous().transpose(0, 1))
+    return [result.detach(), *(x.grad for x in wanted)]
+
+
+def _assert_same(op: Op, tensors: list[torch.Tensor], group: torch.Tensor, num_groups: int) -> None:
+    got, expected = (_run(op, backend, tensors, group, num_groups) for backend in ("triton", "torch"))
+    for index, (value, exact) in enumerate(zip(got, expected, strict=True)):
+        assert value.dtype == exact.dtype
+        # where the gradient of a component alone is 0, rounding is not
+        assert_agree(f"{op.name} {index}", value, exact, rtol=2e-6, atol=1e-6)
+
+
+def _inputs(op: Op, samples: int, components: int, num_positions: int) -> list[torch.Tensor]:
+    masks, weights = torch.rand(samples, components, num_positions), torch.rand(samples, components)
+    return {"importance": [3 * weights - 1], "mixture": [masks, weights], "peak_mixture": [masks]}[op.name]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+@pytest.mark.parametrize(("op", "case"), EACH_FUSED)
+def test_the_kernel_agrees_with_the_loops(op: Op, case: Case, dtype: torch.dtype, poisoned_empty: None) -> None:
+    check_case(op, "attentive_pooling", case, dtype, backend="triton")
+
+
+@pytest.mark.parametrize("op", FUSED, ids=lambda op: op.name)
+@pytest.mark.parametrize("proposals", range(1, 8))
+def test_the_kernels_take_every_ramp(op: Op, proposals: int, poisoned_empty: None) -> None:
+    layout = ramp(proposals)
+    _assert_same(op, _inputs(op, 2, layout.num_components, 5), torch.tensor(layout.group), proposals)
+
+
+@pytest.mark.parametrize("op", [mixture, peak_mixture], ids=lambda op: op.name)
+@pytest.mark.parametrize(
+    ("samples", "components", "num_positions"),
+    [(1, 1, 1), (2, 1, 2), (3, 5, 7), (2, 28, 49), (1, 9, 63), (2, 7, 200), (1, 64, 33), (1, 19, 512)],
+)
+def test_the_kernels_mix_odd_shapes(
+    op: Op, samples: int, components: int, num_positions: int, poisoned_empty: None
+) -> None:
+    group = torch.arange(components) % 3
+    _assert_same(op, _inputs(op, samples, components, num_positions), group, 3)
+
+
+@pytest.mark.parametrize("op", FUSED, ids=lambda op: op.name)
+def test_the_kernels_leave_out_components_of_no_proposal_and_take_empty_proposals(op: Op, poisoned_empty: None) -> None:
+    _assert_same(op, _inputs(op, 2, 5, 4), torch.tensor([0, 3, 0, 2, -1]), 3)
+
+
+@pytest.mark.parametrize("op", FUSED, ids=lambda op: op.name)
+def test_the_kernels_read_any_strides_and_repeat_themselves(op: Op) -> None:
+    packed, group = _inputs(op, 3, 5, 4), torch.tensor([0, 0, 1, 1, 1])
+    strided = [torch.stack((x, x), -1).transpose(0, 1).contiguous().transpose(0, 1)[..., 0] for x in packed]
+    assert not any(x.is_contiguous() for x in strided)
+    expected = _run(op, "triton", packed, group, 2)
+    for _ in range(2):
+        for got, first in zip(_run(op, "triton", strided, group, 2), expected, strict=True):
+            assert_agree(op.name, got, first)
+
+
+def test_the_kernel_keeps_large_scores_finite() -> None:
+    score = torch.tensor([[1e4, -1e4, 1e4, 5.0]])
+    got = importance(score, torch.tensor([0, 1, 1, 2]), 3, backend="triton")
+    assert_agree("importance", got, torch.tensor([[1.0, 0.0, 1.0, 1.0]]))
+
+
+def test_the_kernel_gives_the_gradient_of_tied_peaks_to_the_first() -> None:
+    masks = torch.tensor([[[1.0, 2.0, 2.0], [0.5, 1.0, 1.0]]])
+    _assert_same(peak_mixture, [masks], torch.tensor([0, 0]), 1)
+    _assert_same(peak_mixture, [masks], torch.tensor([0, 1]), 2)
+
+
+def test_the_kernel_has_peaks_of_exactly_one_and_leaves_vanishing_sums_near_zero(poisoned_empty: None) -> None:
+    masks = torch.rand(2, 4, 7)
+    masks[0, 1:3] = 0
+    masks[1, 1:3] *= 1e-25
+    group = torch.tensor([0, 1, 1, 2])
+    got, expected = (_run(peak_mixture, backend, [masks], group, 3) for backend in ("triton", "torch"))
+    for sample in range(2):
+        assert_agree("mixture", got[0][sample], expected[0][sample], rtol=1e-6)
+        for component in range(4):
+            # where the sum vanishes, the gradient is of order 1e20
+            found, exact = got[1][sample, component], expected[1][sample, component]
+            assert_agree(f"gradient of {component}", found, exact, rtol=1e-5, atol=1e-6)
+    assert_agree("peak", got[0][:, ::2].amax(-1), torch.ones(2, 2))
+    assert got[0][1, 1].max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("op", "changes", "reason"),
+    [
+        (importance, {"score": torch.rand(2, 3).double()}, "score is torch.float64; the kernel computes in float32"),
+        (importance, {"score": torch.rand(2, 65)}, "score has 65 components; the kernel takes 1 to 64"),
+        (importance, {"num_groups": 0}, "num_groups = 0; the kernel needs at least 1"),
+        (mixture, {"masks": torch.rand(2, 3)}, "the kernel needs 3 dimensions, none of them empty"),
+        (mixture, {"masks": torch.rand(2, 3, 600)}, "masks have 600 positions; the kernel takes 1 to 512"),
+        (mixture, {"importance": torch.rand(1, 3)}, "the kernel needs a weight for each mask"),
+        (mixture, {"group": torch.zeros(2, dtype=torch.int64)}, "needs an integer for each of the 3 components of"),
+        (peak_mixture, {"masks": torch.rand(0, 3, 4)}, "none of them empty"),
+        (peak_mixture, {"group": torch.zeros(3)}, "group is torch.float32"),
+    ],
+)
+def test_the_kernels_refuse_what_they_cannot_pool(op: Op, changes: dict, reason: str) -> None:
+    given = {"score": torch.rand(2, 3), "masks": torch.rand(2, 3, 4), "importance": torch.rand(2, 3)}
+    names = {"importance": ["score"], "mixture": ["masks", "importance"], "peak_mixture": ["masks"]}[op.name]
+    inputs = {name: given[name] for name in names} | {"group": torch.zeros(3, dtype=torch.int64), "num_groups": 1}
+    assert not op.reasons(**inputs)
+    inputs |= changes
+    assert any(reason in sentence for sentence in op.reasons(**inputs))
+    with pytest.raises(BackendError, match=reason):
+        op(**inputs, backend="triton")
+
+
+def test_boundaries_have_no_kernel_and_say_so() -> None:
+    x = torch.rand(2, 3)
+    assert boundaries.reasons(x, x, x, torch.zeros(3, dtype=torch.int64), 1) == ["boundaries has no fused kernel"]
+
+
+def test_the_registered_operators_pass_opcheck() -> None:
+    group, masks, weights, mixed = torch.tensor([0, 0, 1]), torch.rand(2, 3, 4), torch.rand(2, 3), torch.rand(2, 2, 4)
+    for name, arguments in {
+        "importance_fwd": (weights, group, 2),
+        "importance_bwd": (weights, weights.flip(0), group, 2),
+        "mixture_fwd": (masks, weights, group, 2),
+        "mixture_bwd": (mixed, masks, weights, group, 2),
+        "peak_mixture_fwd": (masks, group, 2, 1e-20),
+        "peak_mixture_bwd": (mixed, mixed.flip(0), torch.ones(2, 2), torch.zeros(2, 2), group, 1e-20),
+    }.items():
+        # without tracing under autograd, which takes seconds for each: the operators have no autograd formula
+        utils = ("test_schema", "test_autograd_registration", "test_faketensor")
+        results = torch.library.opcheck(getattr(torch.ops.pps_fast, name), arguments, test_utils=utils)
+        assert set(results.values()) == {"SUCCESS"}, name
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("op", FUSED, ids=lambda op: op.name)
+@pytest.mark.parametrize(("components", "num_positions"), [(28, 50), (64, 512)])
+def test_the_compiled_kernels_agree_with_the_equations_on_a_gpu(op: Op, components: int, num_positions: int) -> None:
+    tensors = [x.cuda() for x in _inputs(op, 32, components, num_positions)]
+    group = torch.arange(components, device="cuda") // 4
+    got = _run(op, "triton", tensors, group, components // 4)
+    expected = _run(op, "torch", [x.double() for x in tensors], group, components // 4)
+    for value, exact in zip(got, expected, strict=True):
+        assert_agree(op.name, value.double(), exact, rtol=1e-5)

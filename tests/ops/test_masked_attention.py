@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from pps_fast.backend import Op
+from pps_fast.backend import BackendError, Op
 from pps_fast.ops.masked_attention import masked_attention
 from tests.cases import CASES, Case
 from tests.compare import assert_agree
-from tests.ops.check import DTYPES, check_backends, check_case, check_non_contiguous
+from tests.ops.check import DTYPES, HALF, check_backends, check_case, check_non_contiguous
 
 OPS = (masked_attention,)
+GOLDEN = Path(__file__).parents[1] / "golden" / "kernels_f64.npz"
+# masks near 0, whose gradient of order 1e10 / (1 + g 1e10) means nothing in fp32
+STIFF_GOLDEN = ("self_causal_narrow", "cross_zero")
+# relative norm of what the kernel may miss where the equation in the same dtype is no measure
+LIMIT = {torch.float32: 5e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}
 EACH = [pytest.param(op, case, id=f"{op.name}-{case.name}") for op in OPS for case in CASES[op.name]]
 
 
@@ -108,3 +115,218 @@ def test_hidden_keys_never_enter() -> None:
         inputs[name] = inputs[name].clone()
         inputs[name][:, :, 3:] = 1e6
     assert_agree("attention", masked_attention(**inputs, key_valid=valid), expected)
+
+
+def _random_inputs(
+    shape: tuple[int, int, int, int, int], dtype: torch.dtype, *, masked: bool = True, padded: bool = True
+) -> dict[str, Tensor]:
+    """Inputs (G, H, Q, T, h) as the model passes them: views of packed projections, leaves for their gradients."""
+    num, heads, queries, keys, width = shape
+    rng = torch.Generator().manual_seed(sum(shape))
+
+    def rows(length: int, parts: int) -> tuple[Tensor, ...]:
+        packed = torch.randn(num, length, parts * heads * width, generator=rng).to(dtype)
+        views = [part.unflatten(-1, (heads, width)).transpose(1, 2) for part in packed.chunk(parts, -1)]
+        return tuple(view.detach().requires_grad_() for view in views)
+
+    (query,) = rows(queries, 1)
+    key, value = rows(keys, 2)
+    inputs = {"query": query, "key": key, "value": value}
+    if masked:
+        inputs["key_mask"] = (0.05 + 0.95 * torch.rand(num, keys, generator=rng)).to(dtype).requires_grad_()
+    if padded:
+        length = torch.randint(1, keys + 1, (num, 1), generator=rng)
+        inputs["key_valid"] = torch.arange(keys) < length
+    return inputs
+
+
+def _leaves(inputs: dict[str, Tensor]) -> list[Tensor]:
+    return [value for value in inputs.values() if value.is_floating_point()]
+
+
+def _run(inputs: dict[str, Tensor], backend: str, causal: bool) -> list[Tensor]:
+    """Result, and gradients for a grad_output other than 1 that arrives as the model's output projection sends it."""
+    out = masked_attention(**inputs, causal=causal, backend=backend)
+    grad = (
+        torch.linspace(-1.3, 1.7, out.numel(), device=out.device)
+        .reshape(out.transpose(1, 2).shape)
+        .transpose(1, 2)
+        .to(out.dtype)
+    )
+    return [out.detach(), *torch.autograd.grad(out, _leaves(inputs), grad)]
+
+
+def _in_double(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: x.detach().double().requires_grad_() if x.is_floating_point() else x for name, x in inputs.items()}
+
+
+def _assert_near(got: Tensor, oracle: Tensor, limit: float) -> None:
+    error, scale = torch.linalg.vector_norm(got.double() - oracle), torch.linalg.vector_norm(oracle)
+    # a lone key has no gradient but its value's
+    error = (error / scale if scale > 0 else error).item()
+    assert error <= limit, f"{error:.1e} > {limit:.1e}"
+
+
+def _check_kernel(inputs: dict[str, Tensor], causal: bool) -> None:
+    for got, oracle in zip(_run(inputs, "triton", causal), _run(_in_double(inputs), "torch", causal), strict=True):
+        assert got.dtype == inputs["value"].dtype
+        _assert_near(got, oracle, LIMIT[got.dtype])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+@pytest.mark.parametrize("case", CASES["masked_attention"], ids=lambda case: case.name)
+def test_the_kernel_agrees_with_the_loops(case: Case, dtype: torch.dtype, poisoned_empty: None) -> None:
+    check_case(masked_attention, "masked_attention", case, dtype, backend="triton")
+
+
+@pytest.mark.parametrize(
+    ("shape", "causal", "dtype"),
+    [
+        ((2, 2, 1, 1, 5), True, torch.float32),
+        ((2, 1, 2, 2, 16), True, torch.bfloat16),
+        ((1, 3, 7, 7, 64), True, torch.float32),
+        ((1, 1, 49, 49, 16), True, torch.float32),
+        ((1, 2, 50, 50, 64), True, torch.bfloat16),
+        ((1, 1, 63, 63, 5), True, torch.float16),
+        ((1, 1, 65, 65, 8), True, torch.float32),
+        ((1, 1, 65, 65, 8), True, torch.bfloat16),
+        ((1, 1, 3, 40, 128), False, torch.float32),
+        ((1, 1, 3, 65, 128), False, torch.bfloat16),
+        ((1, 2, 70, 5, 1), False, torch.float32),
+        ((1, 1, 200, 200, 4), True, torch.bfloat16),
+    ],
+)
+def test_the_kernel_takes_odd_shapes_and_views_of_packed_projections(
+    shape: tuple[int, int, int, int, int], causal: bool, dtype: torch.dtype, poisoned_empty: None
+) -> None:
+    inputs = _random_inputs(shape, dtype, padded=shape[3] > 1)
+    assert shape[3] == 1 or not inputs["value"].is_contiguous()
+    _check_kernel(inputs, causal)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "num_keys", "causal"),
+    [
+        (torch.float32, 6, False),
+        (torch.bfloat16, 6, True),
+        (torch.float32, 34, True),
+        (torch.float32, 34, False),
+        (torch.bfloat16, 66, True),
+    ],
+)
+def test_the_kernel_averages_all_keys_where_none_is_visible(
+    dtype: torch.dtype, num_keys: int, causal: bool, poisoned_empty: None
+) -> None:
+    inputs = _random_inputs((3, 1, num_keys, num_keys, 4), dtype)
+    # all padding, padding first (causal rows before the first key see nothing), padding last
+    inputs["key_valid"] = torch.ones(3, num_keys, dtype=torch.bool)
+    inputs["key_valid"][0] = False
+    inputs["key_valid"][1, : num_keys // 2 + 1] = False
+    inputs["key_valid"][2, num_keys // 2 :] = False
+    _check_kernel(inputs, causal)
+    got = masked_attention(**inputs, causal=causal, backend="triton")[0, 0]
+    mean = inputs["value"][0, 0].float().mean(0).expand_as(got)
+    assert_agree("mean", got.float(), mean, atol=1e-6 if dtype == torch.float32 else 2e-2)
+
+
+@pytest.mark.parametrize(("dtype", "num_keys"), [(torch.float32, 20), (torch.bfloat16, 70), (torch.float16, 20)])
+def test_a_vanishing_mask_leaves_the_kernel_finite(dtype: torch.dtype, num_keys: int, poisoned_empty: None) -> None:
+    inputs = _random_inputs((1, 1, num_keys, num_keys, 4), dtype, masked=False, padded=False)
+    distance = torch.arange(num_keys) - num_keys // 2
+    inputs["key_mask"] = torch.exp(-3.0 * distance.square()).unsqueeze(0).requires_grad_()
+    *others, grad_mask = zip(_run(inputs, "triton", True), _run(_in_double(inputs), "torch", True), strict=True)
+    for got, oracle in others:
+        _assert_near(got, oracle, LIMIT[dtype])
+    assert torch.isfinite(grad_mask[0]).all()
+    # 1 / (g + 1e-10) reaches 1e10; what moves a mask's center or width is g times that
+    mask = inputs["key_mask"].detach()
+    _assert_near(grad_mask[0].double() * mask, grad_mask[1] * mask, 2 * LIMIT[dtype])
+
+
+@pytest.mark.parametrize("num_keys", [20, 40])
+def test_two_runs_of_the_kernel_agree_bitwise(num_keys: int) -> None:
+    inputs = _random_inputs((1, 2, num_keys, num_keys, 8), torch.float32)
+    for first, second in zip(_run(inputs, "triton", True), _run(inputs, "triton", True), strict=True):
+        assert_agree("run", first, second)
+
+
+def test_the_kernel_reads_any_strides() -> None:
+    inputs = _random_inputs((2, 3, 5, 6, 4), torch.float32)
+    strided = {
+        name: x.detach().repeat_interleave(2, -1)[..., ::2].requires_grad_(x.is_floating_point())
+        for name, x in inputs.items()
+    }
+    assert all(x.stride(-1) == 2 for x in strided.values())
+    for got, expected in zip(_run(strided, "triton", False), _run(inputs, "triton", False), strict=True):
+        assert_agree("strides", got, expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"query": torch.rand(1, 2, 3, 4).double()}, "query is torch.float64; the kernel computes in float32"),
+        ({"key_mask": torch.rand(1, 5).double()}, "key_mask is torch.float64; the kernel computes in float32"),
+        ({"value": torch.rand(1, 2, 5, 4).half()}, "value torch.float16; the kernel needs one dtype"),
+        ({"value": torch.rand(1, 2, 5, 3)}, r"value \(1, 2, 5, 3\); the kernel needs \[G, H, Q, h\]"),
+        ({"key_mask": torch.rand(5)}, r"key_mask has shape \(5,\); the kernel needs \[G, T\] = \(1, 5\)"),
+        ({"key_valid": torch.ones(1, 5)}, "key_valid is torch.float32; the kernel needs torch.bool"),
+        ({"query": torch.rand(1, 2, 513, 4)}, "there are 513 queries; the kernel takes 1 to 512"),
+        (
+            {"query": torch.rand(1, 2, 3, 129), "key": torch.rand(1, 2, 5, 129), "value": torch.rand(1, 2, 5, 129)},
+            "the head dimension is 129; the kernel takes 1 to 128",
+        ),
+    ],
+)
+def test_the_kernel_refuses_in_words(changes: dict[str, Tensor], reason: str) -> None:
+    given = {"query": torch.rand(1, 2, 3, 4), "key": torch.rand(1, 2, 5, 4), "value": torch.rand(1, 2, 5, 4)}
+    assert not masked_attention.reasons(**given)
+    with pytest.raises(BackendError, match=reason):
+        masked_attention(**given | changes, backend="triton")
+
+
+@pytest.mark.parametrize(("masked", "num_keys"), [(False, 5), (True, 33)])
+def test_the_registered_operators_pass_opcheck(masked: bool, num_keys: int) -> None:
+    inputs = _random_inputs((1, 1, 3, num_keys, 4), torch.float32, masked=masked, padded=masked)
+    inputs = {name: x.detach() for name, x in inputs.items()}
+    given = [inputs.get(name) for name in ("query", "key", "value", "key_mask", "key_valid")]
+    forward, backward = torch.ops.pps_fast.masked_attention_fwd, torch.ops.pps_fast.masked_attention_bwd
+    results = list(forward(*given, False))
+    assert set(torch.library.opcheck(forward, (*given, False)).values()) == {"SUCCESS"}
+    grad = torch.rand(1, 1, 3, 4)
+    assert set(torch.library.opcheck(backward, (grad, *given, False, results)).values()) == {"SUCCESS"}
+
+
+def _golden_cases() -> list[str]:
+    with np.load(GOLDEN) as archive:
+        return sorted({name.split("/")[1] for name in archive.files if name.startswith("attention/")})
+
+
+@pytest.mark.parametrize("name", _golden_cases())
+def test_the_kernel_is_equal_to_the_published_code(name: str, poisoned_empty: None) -> None:
+    with np.load(GOLDEN) as archive:
+        arrays = {key.split("/")[2]: archive[key] for key in archive.files if key.startswith(f"attention/{name}/")}
+    letters = [letter for letter in "qkvg" if letter in arrays]
+    leaves = {letter: torch.from_numpy(arrays[letter]).float().requires_grad_() for letter in letters}
+    options = {"key_valid": torch.from_numpy(arrays["key_ok"]).bool(), "causal": bool(arrays["causal"])}
+    q, k, v = (leaves[letter] for letter in "qkv")
+    out = masked_attention(q, k, v, key_mask=leaves.get("g"), **options, backend="triton")
+    grads = torch.autograd.grad(out, list(leaves.values()), torch.from_numpy(arrays["upstream"]).float())
+    found = {"out": out.detach()} | {f"grad_{letter}": grad for letter, grad in zip(letters, grads, strict=True)}
+    if name in STIFF_GOLDEN:
+        assert torch.isfinite(found.pop("grad_g")).all()
+    for key, got in found.items():
+        _assert_near(got, torch.from_numpy(arrays[key]), LIMIT[torch.float32])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+@pytest.mark.parametrize(
+    ("shape", "causal"), [((64, 4, 50, 50, 64), True), ((64, 4, 20, 50, 64), False), ((8, 4, 201, 201, 64), True)]
+)
+def test_the_compiled_kernel_agrees_with_the_equation_on_a_gpu(
+    shape: tuple[int, int, int, int, int], causal: bool, dtype: torch.dtype
+) -> None:
+    inputs = {name: x.detach().cuda() for name, x in _random_inputs(shape, dtype).items()}
+    inputs = {name: x.requires_grad_(x.is_floating_point()) for name, x in inputs.items()}
+    for got, oracle in zip(_run(inputs, "triton", causal), _run(_in_double(inputs), "torch", causal), strict=True):
+        _assert_near(got, oracle, LIMIT[dtype])

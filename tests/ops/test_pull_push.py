@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pps_fast.backend import Op
+from pps_fast.backend import BackendError, Op
+from pps_fast.layout import ramp
 from pps_fast.ops.pull_push import pull_all, pull_distant, pull_middle, push
 from tests.cases import CASES, Case
 from tests.compare import assert_agree
-from tests.ops.check import DTYPES, check_backends, check_case, check_non_contiguous, leaf
+from tests.ops.check import DTYPES, HALF, check_backends, check_case, check_non_contiguous, leaf
 
 OPS = (
     pull_distant,
@@ -18,6 +19,7 @@ OPS = (
     push,
 )
 PULLS = OPS[:3]
+FUSED = (pull_distant, push)
 EACH = [pytest.param(op, case, id=f"{op.name}-{case.name}") for op in OPS for case in CASES[op.name]]
 
 
@@ -85,3 +87,166 @@ def test_push_does_not_see_other_groups() -> None:
     changed[0, 1] = masks[0, 1].flip(0)
     assert_agree("push", push(changed, group, 0.15), push(masks, group, 0.15), atol=1e-15)
     assert push(masks, torch.zeros_like(group), 0.15) > push(masks, group, 0.15)
+
+
+EACH_FUSED = [pytest.param(op, case, id=f"{op.name}-{case.name}") for op in FUSED for case in CASES[op.name]]
+
+
+def _both(op: Op, x: torch.Tensor, *arguments: object, **options: object) -> tuple[list[torch.Tensor], ...]:
+    """Loss and gradient, scaled, of the kernel and of the equation."""
+    results = []
+    for backend in ("triton", "torch"):
+        wanted = x.detach().clone().requires_grad_()
+        loss = op(wanted, *arguments, **options, backend=backend)
+        (-2.5 * loss).backward()
+        results.append([loss.detach(), wanted.grad])
+    return tuple(results)
+
+
+def _assert_same(op: Op, x: torch.Tensor, *arguments: object, **options: object) -> None:
+    got, expected = _both(op, x, *arguments, **options)
+    assert got[0].dtype == expected[0].dtype and got[1].dtype == expected[1].dtype
+    assert_agree(f"{op.name} loss", got[0], expected[0], rtol=1e-6)
+    assert_agree(f"{op.name} gradient", got[1], expected[1], rtol=2e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALF])
+@pytest.mark.parametrize(("op", "case"), EACH_FUSED)
+def test_the_kernel_agrees_with_the_loops(op: Op, case: Case, dtype: torch.dtype, poisoned_empty: None) -> None:
+    check_case(op, "pull_push", case, dtype, backend="triton")
+
+
+@pytest.mark.parametrize("normalize", [True, False], ids=["normalized", "plain"])
+@pytest.mark.parametrize(
+    ("rows", "num_positions"), [(1, 2), (3, 7), (7, 49), (28, 50), (17, 63), (7, 200), (64, 17), (2, 512)]
+)
+def test_the_kernel_pushes_odd_shapes(rows: int, num_positions: int, normalize: bool, poisoned_empty: None) -> None:
+    masks = torch.rand(2, rows, num_positions)
+    _assert_same(push, masks, torch.arange(rows) % 3, 0.15, normalize=normalize)
+
+
+@pytest.mark.parametrize("proposals", range(1, 8))
+def test_the_kernels_take_every_ramp(proposals: int, poisoned_empty: None) -> None:
+    layout = ramp(proposals)
+    group = torch.tensor(layout.group)
+    _assert_same(pull_distant, torch.rand(2, layout.num_components), group, proposals)
+    _assert_same(push, torch.rand(1, layout.num_components, 12), group, 0.15)
+
+
+def test_the_kernel_takes_components_in_any_order_and_64_of_them(poisoned_empty: None) -> None:
+    group = torch.arange(64)[torch.randperm(64)] // 3
+    _assert_same(pull_distant, torch.rand(3, 64), group, 22)
+    _assert_same(pull_distant, torch.rand(3, 5), torch.tensor([1, 0, 1, 0, 1]), 2)
+
+
+def test_the_kernel_gives_the_gradient_of_tied_extremes_to_the_components_the_equation_does() -> None:
+    center = torch.tensor([[0.2, 0.7, 0.2, 0.7, 0.5], [0.4, 0.4, 0.4, 0.4, 0.4], [0.9, 0.1, 0.1, 0.9, 0.9]])
+    got, expected = _both(pull_distant, center, torch.tensor([0, 0, 0, 0, 0]), 1)
+    assert_agree("loss", got[0], expected[0], rtol=1e-7)
+    assert_agree("gradient", got[1], expected[1], rtol=1e-7)
+    _assert_same(pull_distant, center, torch.tensor([0, 0, 1, 1, 1]), 2)
+
+
+def test_the_kernel_does_not_hide_a_center_that_is_not_a_number() -> None:
+    center = torch.tensor([[0.2, float("nan"), 0.3]])
+    assert pull_distant(center, torch.tensor([0, 1, 1]), 2, backend="triton").isnan()
+
+
+def test_the_kernel_pushes_rows_that_vanish_or_lie_below_the_floor_of_their_sum(poisoned_empty: None) -> None:
+    masks = torch.rand(2, 5, 9)
+    masks[0, 1] = 0
+    masks[0, 3] *= 1e-8
+    masks[1, :] *= 1e-30
+    group = torch.tensor([0, 0, 0, 1, 1])
+    got, expected = _both(push, masks, group, 0.15)
+    assert_agree("loss", got[0], expected[0], rtol=1e-6)
+    for row in range(5):
+        # rows below the floor have gradients 1e6 times as large
+        for sample in range(2):
+            assert_agree(f"gradient of {row}", got[1][sample, row], expected[1][sample, row], rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("op", FUSED, ids=lambda op: op.name)
+def test_the_kernel_reads_any_strides_and_repeats_itself(op: Op) -> None:
+    packed = torch.rand(3, 5, 4) if op is push else torch.rand(3, 5)
+    arguments = (torch.tensor([0, 0, 1, 1, 1]), 0.15 if op is push else 2)
+    strided = torch.stack((packed, packed), -1).transpose(0, 1).contiguous().transpose(0, 1)[..., 0]
+    assert not strided.is_contiguous()
+    results = []
+    for x in (packed, strided, strided):
+        wanted = x.detach().requires_grad_()
+        loss = op(wanted, *arguments, backend="triton")
+        loss.backward()
+        results.append((loss.detach(), wanted.grad))
+    for result in results[1:]:
+        for got, expected in zip(result, results[0], strict=True):
+            assert_agree(op.name, got, expected)
+
+
+def test_two_backward_passes_add_up() -> None:
+    masks = torch.rand(2, 3, 4, requires_grad=True)
+    loss = push(masks, torch.zeros(3, dtype=torch.int64), 0.15, backend="triton")
+    loss.backward(retain_graph=True)
+    once = masks.grad.clone()
+    (2 * loss).backward()
+    assert_agree("gradient", masks.grad, 3 * once, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"masks": torch.rand(2, 3, 4, dtype=torch.float64)}, "masks is torch.float64; the kernel computes in float32"),
+        ({"masks": torch.rand(2, 0, 4)}, "the kernel needs 3 dimensions, none of them empty"),
+        ({"masks": torch.rand(3, 4)}, "the kernel needs 3 dimensions"),
+        ({"masks": torch.rand(1, 65, 4)}, "masks has 65 rows; the kernel takes 1 to 64"),
+        ({"masks": torch.rand(1, 3, 513)}, "masks have 513 positions; the kernel takes 1 to 512"),
+        ({"group": torch.zeros(4, dtype=torch.int64)}, "needs an integer for each of the 3 rows of masks"),
+        ({"group": torch.zeros(3)}, "group is torch.float32"),
+    ],
+)
+def test_the_kernel_refuses_what_it_cannot_push(changes: dict, reason: str) -> None:
+    inputs = {"masks": torch.rand(2, 3, 4), "group": torch.zeros(3, dtype=torch.int64), "target": 0.15, **changes}
+    assert any(reason in sentence for sentence in push.reasons(**inputs))
+    with pytest.raises(BackendError, match=reason):
+        push(**inputs, backend="triton")
+
+
+def test_what_has_no_kernel_says_so() -> None:
+    arguments = (torch.rand(2, 3), torch.zeros(3, dtype=torch.int64), 1)
+    for pull in (pull_middle, pull_all):
+        assert pull.reasons(*arguments) == [f"{pull.name} has no fused kernel"]
+    reasons = pull_distant.reasons(torch.rand(2, 65).double(), *arguments[1:])
+    assert "center is torch.float64; the kernel computes in float32" in reasons
+    assert "center has 65 rows; the kernel takes 1 to 64" in reasons
+
+
+def test_the_registered_operators_pass_opcheck() -> None:
+    group, ops = torch.tensor([0, 0, 1]), torch.ops.pps_fast
+    for operator, arguments in (
+        (ops.push_fwd, (torch.rand(2, 3, 4), group, 0.15, True, 1e-6)),
+        (ops.pull_distant_fwd, (torch.rand(2, 3), group, 2)),
+        (ops.pull_push_bwd, (torch.tensor(0.7), torch.rand(2, 3, 4))),
+    ):
+        # without tracing under autograd, which takes seconds for each: the operators have no autograd formula
+        utils = ("test_schema", "test_autograd_registration", "test_faketensor")
+        assert set(torch.library.opcheck(operator, arguments, test_utils=utils).values()) == {"SUCCESS"}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize(("rows", "num_positions"), [(28, 50), (7, 50), (64, 512)])
+def test_the_compiled_push_agrees_with_the_equation_on_a_gpu(rows: int, num_positions: int, normalize: bool) -> None:
+    masks, group = torch.rand(32, rows, num_positions, device="cuda"), torch.arange(rows, device="cuda") // 4
+    got, _ = _both(push, masks, group, 0.15, normalize=normalize)
+    _, expected = _both(push, masks.double(), group, 0.15, normalize=normalize)
+    for name, value, exact in zip(("loss", "gradient"), got, expected, strict=True):
+        assert_agree(name, value.double(), exact, rtol=1e-5)
+
+
+@pytest.mark.gpu
+def test_the_compiled_pull_agrees_with_the_equation_on_a_gpu() -> None:
+    layout = ramp(7)
+    center, group = torch.rand(32, 28, device="cuda"), torch.tensor(layout.group, device="cuda")
+    got, expected = _both(pull_distant, center, group, 7)
+    for name, value, exact in zip(("loss", "gradient"), got, expected, strict=True):
+        assert_agree(name, value, exact, rtol=1e-6)

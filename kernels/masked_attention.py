@@ -1,0 +1,387 @@
+"""Mask-conditioned attention, forward and backward (Eq. 8).
+
+With s_ij = (q_i . k_j / sqrt(D) + log(g_j + MASK_FLOOR)) / log(2), HIDDEN_SCORE where key j is not visible to i:
+
+    p = 2^(s - lse)      out = p v             lse_i = log2 sum_j 2^s_ij
+    dv = p^T dout        dp = dout v^T         ds = p (dp - delta), 0 at hidden keys; delta_i = sum_j p_ij dp_ij
+    dq = ds k / sqrt(D)  dk = ds^T q / sqrt(D) dg_j = sum_i ds_ij / (g_j + MASK_FLOOR), per head, then summed
+
+A row without a visible key has lse = HIDDEN_SCORE up to rounding and p = 1 / T. Where one tile holds all queries and
+keys, the backward pass is one program per head; more go in blocks, with an online softmax and two backward kernels, of
+which each writes its own results. Nothing is added atomically, so two runs agree bitwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from pps_fast.kernels.launch import device_of, empty
+
+# as in the equation; a score is in units of log 2 here, which a stand-in for minus infinity need not follow
+MASK_FLOOR = tl.constexpr(1e-10)
+HIDDEN_SCORE = tl.constexpr(-1e30)
+_EMPTY_ROW = tl.constexpr(-5e29)
+_LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def _dot(b_a, b_b, UPCAST: tl.constexpr):
+    """Matrix product accumulated in fp32; the interpreter needs operands it can multiply."""
+    if UPCAST:
+        return tl.dot(b_a.to(tl.float32), b_b.to(tl.float32), input_precision="ieee")
+    else:
+        return tl.dot(b_a, b_b, input_precision="ieee")
+
+
+@triton.jit
+def _tile(o_base, s_row, o_row, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Offsets [rows, D] and which of them exist."""
+    o_d = tl.arange(0, BLOCK_D)
+    o_tile = o_base + o_row.to(tl.int64)[:, None] * s_row + o_d[None, :]
+    return o_tile, (o_row < ROWS)[:, None] & (o_d < D)[None, :]
+
+
+@triton.jit
+def _load(p_x, o_base, s_row, o_row, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Loads a tile [rows, D], 0 outside."""
+    o_tile, m_tile = _tile(o_base, s_row, o_row, ROWS, D, BLOCK_D)
+    return tl.load(p_x + o_tile, mask=m_tile, other=0.0)
+
+
+@triton.jit
+def _store(p_x, b_x, i_g, i_h, o_row, H: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Stores a tile of a result, which lies in memory as [G, rows, H, D]."""
+    o_tile, m_tile = _tile((i_g * ROWS * H + i_h) * D, H * D, o_row, ROWS, D, BLOCK_D)
+    tl.store(p_x + o_tile, b_x.to(p_x.dtype.element_ty), mask=m_tile)
+
+
+@triton.jit
+def _keys(p_mask, p_valid, i_g, o_t, T: tl.constexpr):
+    """Floored mask of a block of keys, 1 without a mask, and which keys are not padding."""
+    m_t = o_t < T
+    b_mask = tl.full(o_t.shape, 1.0, tl.float32)
+    if p_mask is not None:
+        b_mask = tl.load(p_mask + i_g * T + o_t, mask=m_t, other=1.0).to(tl.float32) + MASK_FLOOR
+    m_visible = m_t
+    if p_valid is not None:
+        m_visible = m_t & (tl.load(p_valid + i_g * T + o_t, mask=m_t, other=0) != 0)
+    return b_mask, m_visible
+
+
+@triton.jit
+def _scores(
+    b_q, b_k, b_mask, m_visible, o_q, o_t,
+    SCALE: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    T: tl.constexpr,
+    UPCAST: tl.constexpr,
+):  # fmt: skip
+    """Scores in units of log 2 and which of them are visible; keys beyond the last have score -inf."""
+    m_seen = m_visible[None, :]
+    if CAUSAL:
+        m_seen = m_seen & (o_t[None, :] <= o_q[:, None])
+    b_s = _dot(b_q, tl.trans(b_k), UPCAST) * (SCALE * _LOG2_E) + tl.log2(b_mask)[None, :]
+    b_hidden = tl.where(o_t < T, HIDDEN_SCORE, float("-inf"))
+    return tl.where(m_seen, b_s, b_hidden[None, :]), m_seen
+
+
+@triton.jit
+def _shares(b_s, b_lse, T: tl.constexpr):
+    """Softmax from scores and their log-sum; a row that sees nothing averages all keys."""
+    return tl.where((b_lse < _EMPTY_ROW)[:, None], 1.0 / T, tl.exp2(b_s - b_lse[:, None]))
+
+
+@triton.jit
+def _fwd_kernel(
+    p_q, p_k, p_v, p_mask, p_valid, p_out, p_lse,
+    s_qg: tl.constexpr, s_qh: tl.constexpr, s_qn: tl.constexpr,
+    s_kg: tl.constexpr, s_kh: tl.constexpr, s_kn: tl.constexpr,
+    s_vg: tl.constexpr, s_vh: tl.constexpr, s_vn: tl.constexpr,
+    SCALE: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    H: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
+    UPCAST: tl.constexpr,
+):  # fmt: skip
+    NUM_Q: tl.constexpr = (Q + BLOCK_Q - 1) // BLOCK_Q
+    NUM_T: tl.constexpr = (T + BLOCK_T - 1) // BLOCK_T
+    i_program = tl.program_id(0).to(tl.int64)
+    i_pair, i_q = i_program // NUM_Q, (i_program % NUM_Q).to(tl.int32)
+    i_g, i_h = i_pair // H, i_pair % H
+    o_q = i_q * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    b_q = _load(p_q, i_g * s_qg + i_h * s_qh, s_qn, o_q, Q, D, BLOCK_D)
+    b_max = tl.full([BLOCK_Q], float("-inf"), tl.float32)
+    b_sum = tl.zeros([BLOCK_Q], tl.float32)
+    b_out = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
+    for i_t in range(NUM_T):
+        if CAUSAL and NUM_T > 1:
+            # blocks of the future matter to rows that see nothing and average all keys
+            is_needed = (i_t * BLOCK_T < (i_q + 1) * BLOCK_Q) | (tl.min(b_max, axis=0) < _EMPTY_ROW)
+        else:
+            is_needed = True
+        if is_needed:
+            o_t = i_t * BLOCK_T + tl.arange(0, BLOCK_T)
+            b_k = _load(p_k, i_g * s_kg + i_h * s_kh, s_kn, o_t, T, D, BLOCK_D)
+            b_v = _load(p_v, i_g * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
+            b_mask, m_visible = _keys(p_mask, p_valid, i_g, o_t, T)
+            b_s, m_seen = _scores(b_q, b_k, b_mask, m_visible, o_q, o_t, SCALE, CAUSAL, T, UPCAST)
+            b_new_max = tl.maximum(b_max, tl.max(b_s, axis=1))
+            b_old = tl.exp2(b_max - b_new_max)
+            b_p = tl.exp2(b_s - b_new_max[:, None])
+            b_sum = b_sum * b_old + tl.sum(b_p, axis=1)
+            b_out = b_out * b_old[:, None] + _dot(b_p.to(b_v.dtype), b_v, UPCAST)
+            b_max = b_new_max
+    _store(p_out, b_out / b_sum[:, None], i_g, i_h, o_q, H, Q, D, BLOCK_D)
+    tl.store(p_lse + i_pair * Q + o_q, b_max + tl.log2(b_sum), mask=o_q < Q)
+
+
+@triton.jit
+def _bwd_tile_kernel(
+    p_q, p_k, p_v, p_mask, p_valid, p_grad, p_lse, p_grad_q, p_grad_k, p_grad_v, p_grad_mask,
+    s_qg: tl.constexpr, s_qh: tl.constexpr, s_qn: tl.constexpr,
+    s_kg: tl.constexpr, s_kh: tl.constexpr, s_kn: tl.constexpr,
+    s_vg: tl.constexpr, s_vh: tl.constexpr, s_vn: tl.constexpr,
+    SCALE: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    H: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
+    UPCAST: tl.constexpr,
+):  # fmt: skip
+    i_pair = tl.program_id(0).to(tl.int64)
+    i_g, i_h = i_pair // H, i_pair % H
+    o_q, o_t = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_T)
+    b_q = _load(p_q, i_g * s_qg + i_h * s_qh, s_qn, o_q, Q, D, BLOCK_D)
+    b_k = _load(p_k, i_g * s_kg + i_h * s_kh, s_kn, o_t, T, D, BLOCK_D)
+    b_v = _load(p_v, i_g * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
+    b_grad = _load(p_grad, (i_g * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)
+    b_lse = tl.load(p_lse + i_pair * Q + o_q, mask=o_q < Q, other=0.0)
+    b_mask, m_visible = _keys(p_mask, p_valid, i_g, o_t, T)
+    b_s, m_seen = _scores(b_q, b_k, b_mask, m_visible, o_q, o_t, SCALE, CAUSAL, T, UPCAST)
+    b_p = _shares(b_s, b_lse, T)
+    b_grad_v = _dot(tl.trans(b_p.to(b_grad.dtype)), b_grad, UPCAST)
+    _store(p_grad_v, b_grad_v, i_g, i_h, o_t, H, T, D, BLOCK_D)
+    b_dp = _dot(b_grad, tl.trans(b_v), UPCAST)
+    b_ds = tl.where(m_seen, b_p * (b_dp - tl.sum(b_p * b_dp, axis=1)[:, None]), 0.0)
+    if p_mask is not None:
+        tl.store(p_grad_mask + i_pair * T + o_t, tl.sum(b_ds, axis=0) / b_mask, mask=o_t < T)
+    b_ds = b_ds.to(b_q.dtype)
+    _store(p_grad_q, _dot(b_ds, b_k, UPCAST) * SCALE, i_g, i_h, o_q, H, Q, D, BLOCK_D)
+    _store(p_grad_k, _dot(tl.trans(b_ds), b_q, UPCAST) * SCALE, i_g, i_h, o_t, H, T, D, BLOCK_D)
+
+
+@triton.jit
+def _bwd_query_kernel(
+    p_q, p_k, p_v, p_mask, p_valid, p_grad, p_lse, p_out, p_delta, p_grad_q,
+    s_qg: tl.constexpr, s_qh: tl.constexpr, s_qn: tl.constexpr,
+    s_kg: tl.constexpr, s_kh: tl.constexpr, s_kn: tl.constexpr,
+    s_vg: tl.constexpr, s_vh: tl.constexpr, s_vn: tl.constexpr,
+    SCALE: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    H: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
+    UPCAST: tl.constexpr,
+):  # fmt: skip
+    NUM_Q: tl.constexpr = (Q + BLOCK_Q - 1) // BLOCK_Q
+    NUM_T: tl.constexpr = (T + BLOCK_T - 1) // BLOCK_T
+    i_program = tl.program_id(0).to(tl.int64)
+    i_pair, i_q = i_program // NUM_Q, (i_program % NUM_Q).to(tl.int32)
+    i_g, i_h = i_pair // H, i_pair % H
+    o_q = i_q * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    b_q = _load(p_q, i_g * s_qg + i_h * s_qh, s_qn, o_q, Q, D, BLOCK_D)
+    b_grad = _load(p_grad, (i_g * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)
+    b_out = _load(p_out, (i_g * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)
+    b_lse = tl.load(p_lse + i_pair * Q + o_q, mask=o_q < Q, other=0.0)
+    # sum_j p dp = dout . out
+    b_delta = tl.sum(b_grad.to(tl.float32) * b_out.to(tl.float32), axis=1)
+    tl.store(p_delta + i_pair * Q + o_q, b_delta, mask=o_q < Q)
+    b_grad_q = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
+    for i_t in range(NUM_T):
+        if CAUSAL:
+            is_needed = i_t * BLOCK_T < (i_q + 1) * BLOCK_Q
+        else:
+            is_needed = True
+        if is_needed:
+            o_t = i_t * BLOCK_T + tl.arange(0, BLOCK_T)
+            b_k = _load(p_k, i_g * s_kg + i_h * s_kh, s_kn, o_t, T, D, BLOCK_D)
+            b_v = _load(p_v, i_g * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
+            b_mask, m_visible = _keys(p_mask, p_valid, i_g, o_t, T)
+            b_s, m_seen = _scores(b_q, b_k, b_mask, m_visible, o_q, o_t, SCALE, CAUSAL, T, UPCAST)
+            b_dp = _dot(b_grad, tl.trans(b_v), UPCAST)
+            b_ds = tl.where(m_seen, _shares(b_s, b_lse, T) * (b_dp - b_delta[:, None]), 0.0)
+            b_grad_q += _dot(b_ds.to(b_k.dtype), b_k, UPCAST)
+    _store(p_grad_q, b_grad_q * SCALE, i_g, i_h, o_q, H, Q, D, BLOCK_D)
+
+
+@triton.jit
+def _bwd_key_kernel(
+    p_q, p_k, p_v, p_mask, p_valid, p_grad, p_lse, p_delta, p_grad_k, p_grad_v, p_grad_mask,
+    s_qg: tl.constexpr, s_qh: tl.constexpr, s_qn: tl.constexpr,
+    s_kg: tl.constexpr, s_kh: tl.constexpr, s_kn: tl.constexpr,
+    s_vg: tl.constexpr, s_vh: tl.constexpr, s_vn: tl.constexpr,
+    SCALE: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    H: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
+    UPCAST: tl.constexpr,
+):  # fmt: skip
+    NUM_Q: tl.constexpr = (Q + BLOCK_Q - 1) // BLOCK_Q
+    NUM_T: tl.constexpr = (T + BLOCK_T - 1) // BLOCK_T
+    i_program = tl.program_id(0).to(tl.int64)
+    i_pair, i_t = i_program // NUM_T, (i_program % NUM_T).to(tl.int32)
+    i_g, i_h = i_pair // H, i_pair % H
+    o_t = i_t * BLOCK_T + tl.arange(0, BLOCK_T)
+    b_k = _load(p_k, i_g * s_kg + i_h * s_kh, s_kn, o_t, T, D, BLOCK_D)
+    b_v = _load(p_v, i_g * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
+    b_mask, m_visible = _keys(p_mask, p_valid, i_g, o_t, T)
+    b_grad_k = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
+    b_grad_v = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
+    b_grad_mask = tl.zeros([BLOCK_T], tl.float32)
+    for i_q in range(NUM_Q):
+        o_q = i_q * BLOCK_Q + tl.arange(0, BLOCK_Q)
+        b_lse = tl.load(p_lse + i_pair * Q + o_q, mask=o_q < Q, other=0.0)
+        if CAUSAL:
+            # a row that sees nothing averages the values of its future, too
+            is_needed = (i_t * BLOCK_T < (i_q + 1) * BLOCK_Q) | (tl.min(b_lse, axis=0) < _EMPTY_ROW)
+        else:
+            is_needed = True
+        if is_needed:
+            b_q = _load(p_q, i_g * s_qg + i_h * s_qh, s_qn, o_q, Q, D, BLOCK_D)
+            b_grad = _load(p_grad, (i_g * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)
+            b_delta = tl.load(p_delta + i_pair * Q + o_q, mask=o_q < Q, other=0.0)
+            b_s, m_seen = _scores(b_q, b_k, b_mask, m_visible, o_q, o_t, SCALE, CAUSAL, T, UPCAST)
+            b_p = _shares(b_s, b_lse, T)
+            b_grad_v += _dot(tl.trans(b_p.to(b_grad.dtype)), b_grad, UPCAST)
+            b_dp = _dot(b_grad, tl.trans(b_v), UPCAST)
+            b_ds = tl.where(m_seen, b_p * (b_dp - b_delta[:, None]), 0.0)
+            b_grad_mask += tl.sum(b_ds, axis=0)
+            b_grad_k += _dot(tl.trans(b_ds.to(b_q.dtype)), b_q, UPCAST)
+    _store(p_grad_k, b_grad_k * SCALE, i_g, i_h, o_t, H, T, D, BLOCK_D)
+    _store(p_grad_v, b_grad_v, i_g, i_h, o_t, H, T, D, BLOCK_D)
+    if p_mask is not None:
+        tl.store(p_grad_mask + i_pair * T + o_t, b_grad_mask / b_mask, mask=o_t < T)
+
+
+def blocks(num_queries: int, num_keys: int, head_dim: int, element_bytes: int) -> dict[str, int]:
+    """Block sizes and warps of a launch, chosen so that no architecture spills registers."""
+    block_d = max(triton.next_power_of_2(head_dim), 16)
+    if element_bytes == 4:
+        # exact fp32 products run without tensor cores and hold their operands in registers
+        block_q = block_t = 32 if block_d <= 64 else 16
+    elif block_d > 64:
+        block_q = block_t = 32
+    else:
+        block_q, block_t = 64, 64 if max(num_queries, num_keys) <= 64 else 32
+    return {
+        "BLOCK_Q": min(max(triton.next_power_of_2(num_queries), 16), block_q),
+        "BLOCK_T": min(max(triton.next_power_of_2(num_keys), 16), block_t),
+        "BLOCK_D": block_d,
+        "num_warps": 8 if element_bytes == 4 else 4,
+        "num_stages": 1,
+    }
+
+
+def is_one_tile(num_queries: int, num_keys: int, tile: dict[str, int]) -> bool:
+    """Whether a block holds all queries and all keys of a head."""
+    return num_queries <= tile["BLOCK_Q"] and num_keys <= tile["BLOCK_T"]
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Returns x with neighbouring elements of a row beside each other."""
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _like_heads(x: Tensor, num_rows: int) -> Tensor:
+    """Allocates a result [G, H, num_rows, D] that lies in memory as [G, num_rows, H, D], as projections want it."""
+    num, heads, _, width = x.shape
+    return empty(x, num, num_rows, heads, width, dtype=x.dtype).transpose(1, 2)
+
+
+def _inputs(
+    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, key_valid: Tensor | None, causal: bool
+) -> dict[str, Any]:
+    """Arguments all kernels share."""
+    found: dict[str, Any] = {}
+    for letter, x in (("q", _rows(query)), ("k", _rows(key)), ("v", _rows(value))):
+        found[f"p_{letter}"] = x
+        found |= {f"s_{letter}{axis}": stride for axis, stride in zip("ghn", x.stride(), strict=False)}
+    return found | {
+        "p_mask": None if key_mask is None else key_mask.contiguous(),
+        "p_valid": None if key_valid is None else key_valid.contiguous(),
+        "SCALE": query.shape[3] ** -0.5,
+        "CAUSAL": causal,
+        "H": query.shape[1],
+        "Q": query.shape[2],
+        "T": key.shape[2],
+        "D": query.shape[3],
+        "UPCAST": is_interpreted(),
+    }
+
+
+def masked_attention_fwd(
+    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, key_valid: Tensor | None, causal: bool
+) -> tuple[Tensor, Tensor]:
+    """Attends.
+
+    Args:
+        query: [G, H, Q, D], key and value: [G, H, T, D], of one dtype: fp32, fp16 or bf16; any strides.
+        key_mask: [G, T] of any of these dtypes, or None.
+        key_valid: [G, T] bool, or None.
+        causal: as in the equation.
+    Returns:
+        [G, H, Q, D] in the inputs' dtype, and its lse [G, H, Q] fp32 in units of log 2, for the backward pass.
+    """
+    num, heads, num_queries, head_dim = query.shape
+    inputs = _inputs(query, key, value, key_mask, key_valid, causal)
+    out, lse = _like_heads(query, num_queries), empty(query, num, heads, num_queries)
+    tile = blocks(num_queries, key.shape[2], head_dim, query.element_size())
+    grid = (num * heads * triton.cdiv(num_queries, tile["BLOCK_Q"]),)
+    with device_of(query):
+        _fwd_kernel[grid](**inputs, p_out=out, p_lse=lse, **tile)
+    return out, lse
+
+
+def masked_attention_bwd(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_mask: Tensor | None,
+    key_valid: Tensor | None,
+    causal: bool,
+    results: list[Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of the attention.
+
+    Args:
+        grad: [G, H, Q, D] gradient of out.
+        query, key, value, key_mask, key_valid, causal: as given to the forward pass.
+        results: its out and lse.
+    Returns:
+        of query, key and value, of their shapes and dtype; of the mask [G, T] fp32, of no elements without a mask.
+    """
+    (num, heads, num_queries, head_dim), num_keys = query.shape, key.shape[2]
+    inputs = _inputs(query, key, value, key_mask, key_valid, causal)
+    inputs |= {"p_grad": grad.transpose(1, 2).contiguous(), "p_lse": results[1]}
+    grad_q, grad_k, grad_v = _like_heads(query, num_queries), _like_heads(query, num_keys), _like_heads(query, num_keys)
+    grad_mask = empty(query, num, heads, 0 if key_mask is None else num_keys)
+    of_keys = {"p_grad_k": grad_k, "p_grad_v": grad_v, "p_grad_mask": grad_mask}
+    tile = blocks(num_queries, num_keys, head_dim, query.element_size())
+    with device_of(query):
+        if is_one_tile(num_queries, num_keys, tile):
+            _bwd_tile_kernel[(num * heads,)](**inputs, **of_keys, p_grad_q=grad_q, **tile)
+        else:
+            delta, out = empty(query, num, heads, num_queries), results[0].transpose(1, 2).contiguous()
+            grid = (num * heads * triton.cdiv(num_queries, tile["BLOCK_Q"]),)
+            _bwd_query_kernel[grid](**inputs, p_out=out, p_delta=delta, p_grad_q=grad_q, **tile)
+            grid = (num * heads * triton.cdiv(num_keys, tile["BLOCK_T"]),)
+            _bwd_key_kernel[grid](**inputs, **of_keys, p_delta=delta, **tile)
+    return grad_q, grad_k, grad_v, grad_mask.sum(1)
+
+
+def is_interpreted() -> bool:
+    """Whether the kernels run in Triton's interpreter, on CPU tensors."""
+    return not isinstance(_fwd_kernel, triton.JITFunction)

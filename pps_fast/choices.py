@@ -1,0 +1,221 @@
+"""The ops that a training step calls, and which backend serves each and why not the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from pps_fast.backend import Op
+from pps_fast.config import PPSConfig
+from pps_fast.layout import MixtureLayout, layout_of, uniform
+from pps_fast.losses.pull_push import PULL_STRATEGIES
+from pps_fast.ops import ALL_OPS
+from pps_fast.ops.attentive_pooling import boundaries, importance, mixture, peak_mixture
+from pps_fast.ops.gaussian_mask import gaussian_peak_mask
+from pps_fast.ops.masked_attention import masked_attention
+from pps_fast.ops.pull_push import push
+from pps_fast.ops.reconstruction_nll import reconstruction_nll
+from pps_fast.proposals.shapes import MASK_SHAPES
+from pps_fast.types import FeatureSizes
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an op in a training step: where it stands and what it is given."""
+
+    op: Op
+    place: str
+    inputs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What serves an op.
+
+    Attributes:
+        op: its name.
+        backend: "triton", "torch", "refused" (asked for triton in vain), or "unused" by this config.
+        places: the calls it holds for; an op called with several shapes may have several choices.
+        reasons: why not the kernel; empty if the kernel serves it.
+    """
+
+    op: str
+    backend: str
+    places: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+
+class _Inputs:
+    """Makes uninitialised inputs of a batch on a device, as a training step under this config has them."""
+
+    def __init__(
+        self, config: PPSConfig, sizes: FeatureSizes, num_columns: int, device: torch.device, batch_size: int
+    ) -> None:
+        self.config, self.device, self.batch_size = config, device, batch_size
+        self.vocab_size, self.num_segments, self.num_columns = sizes.vocab_size, sizes.num_segments, num_columns
+        self.num_positions = sizes.num_segments // config.reconstructor.stride
+        self.layout = layout_of(config.proposals)
+        # autocast gives the results of linear layers this type; masks and losses stay fp32
+        self.dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
+
+    def empty(self, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """[B, ...]."""
+        return torch.empty(self.batch_size, *shape, dtype=dtype, device=self.device)
+
+    def group(self, values: Sequence[int]) -> torch.Tensor:
+        """The group of each entry."""
+        return torch.tensor(tuple(values), dtype=torch.int64, device=self.device)
+
+    def groups_of(self, layout: MixtureLayout) -> dict[str, Any]:
+        """The proposal of each component, and how many there are."""
+        return {"group": self.group(layout.group), "num_groups": layout.num_proposals}
+
+    def mask_calls(self) -> Iterator[Call]:
+        """Component masks and proposals."""
+        options, layout = self.config.proposals, self.layout
+        group = self.groups_of(layout)
+        masks = self.empty(layout.num_components, self.num_positions)
+        component = self.empty(layout.num_components)
+        yield self._mask_call(MASK_SHAPES[options.mask_shape], "components", layout.num_components, options.sigma)
+        score_type = self.dtype if self.config.reconstructor.importance == "generator" else torch.float32
+        score = self.empty(layout.num_components, dtype=score_type)
+        yield Call(importance, "components", {"score": score, **group})
+        if self.config.reconstructor.importance == "none":
+            yield Call(peak_mixture, "proposals", {"masks": masks, **group})
+        else:
+            yield Call(mixture, "proposals", {"masks": masks, "importance": component, **group})
+        bounds = {"center": component, "width": component, "importance": component, **group}
+        yield Call(boundaries, "proposals", {**bounds, "shrink": options.boundary_shrink})
+
+    def negative_calls(self) -> Iterator[Call]:
+        """Easy negatives."""
+        options, negatives = self.config.proposals, self.config.proposals.negatives
+        if not negatives.kind.startswith("learned"):
+            yield self._mask_call(gaussian_peak_mask, "negatives", options.num_proposals, negatives.sigma)
+            return
+        layout = uniform(options.num_proposals, negatives.num_components)
+        shape = MASK_SHAPES[negatives.mask_shape]
+        yield self._mask_call(shape, "negatives", layout.num_components, negatives.sigma)
+        masks = self.empty(layout.num_components, self.num_positions)
+        yield Call(peak_mixture, "negatives", {"masks": masks, **self.groups_of(layout)})
+
+    def _mask_call(self, shape: Op, place: str, number: int, sigma: float) -> Call:
+        row = self.empty(number)
+        inputs = {"center": row, "width": row, "sigma": sigma, "num_positions": self.num_positions}
+        return Call(shape, place, {**inputs, "width_floor": self.config.proposals.width_floor})
+
+    def attention_calls(self) -> Iterator[Call]:
+        """Generator, then the reconstructor's passes."""
+        frames, words = self.num_segments + 1, self.num_columns + 1
+        yield self._attention("generator words", 1, words, words)
+        yield self._attention("generator frames", 1, frames, frames)
+        yield self._attention("generator frames to words", 1, frames, words, causal=False)
+        passes = {"proposals": 2 * self.layout.num_proposals + 1}
+        if self.config.reconstructor.importance == "reconstructor" and self.layout.mixed:
+            passes = {"importance": len(self.layout.mixed), **passes}
+        slots, positions = self.num_columns + 2, self.num_positions
+        for name, number in passes.items():
+            yield self._attention(f"{name} frames", number, positions, positions, has_mask=True)
+            yield self._attention(f"{name} words", number, slots, slots)
+            yield self._attention(f"{name} words to frames", number, slots, positions, causal=False, has_mask=True)
+
+    def _attention(
+        self, place: str, number: int, queries: int, keys: int, causal: bool = True, has_mask: bool = False
+    ) -> Call:
+        """`number` sequences per sample."""
+        heads = self.config.encoder.num_heads
+        width = self.config.encoder.hidden_dim // heads
+
+        def made(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+            return self.empty(number, *shape, dtype=dtype).flatten(0, 1)
+
+        inputs = {
+            "query": made(queries, heads, width, dtype=self.dtype).transpose(1, 2),
+            "key": made(keys, heads, width, dtype=self.dtype).transpose(1, 2),
+            "value": made(keys, heads, width, dtype=self.dtype).transpose(1, 2),
+            "key_mask": made(keys, dtype=torch.float32) if has_mask else None,
+            "key_valid": made(keys, dtype=torch.bool),
+            "causal": causal,
+        }
+        return Call(masked_attention, place, inputs)
+
+    def loss_calls(self) -> Iterator[Call]:
+        """Reconstruction loss, pulling, pushing."""
+        options, layout, config = self.config.losses, self.layout, self.config
+        columns = self.num_columns + (config.reconstructor.target_length == "end_of_sentence")
+        inputs = {
+            "logits": self.empty(2 * layout.num_proposals + 1, columns, self.vocab_size, dtype=self.dtype),
+            "targets": self.empty(columns, dtype=torch.int64),
+            "is_target": self.empty(columns, dtype=torch.bool),
+            "smoothing": config.reconstructor.label_smoothing,
+        }
+        yield Call(reconstruction_nll, "proposals", inputs)
+        if options.pull != 0:
+            center = self.empty(layout.num_components)
+            yield Call(PULL_STRATEGIES[options.pull_strategy], "loss", {"center": center, **self.groups_of(layout)})
+        pushed = range(layout.num_components) if options.push_single else layout.mixed
+        if options.push_intra != 0:
+            group = [layout.group[component] for component in pushed]
+            yield self._push_call("intra loss", group, options.push_intra_target)
+        if options.push_inter != 0:
+            yield self._push_call("inter loss", [0] * layout.num_proposals, options.push_inter_target)
+
+    def _push_call(self, place: str, group: list[int], target: float) -> Call:
+        masks = self.empty(len(group), self.num_positions)
+        inputs = {"masks": masks, "group": self.group(group), "target": target}
+        return Call(push, place, {**inputs, "normalize": self.config.losses.push_normalize})
+
+
+def calls_of(
+    config: PPSConfig, sizes: FeatureSizes, num_columns: int, device: torch.device | str, batch_size: int = 1
+) -> list[Call]:
+    """Returns the calls of ops that a training step under `config` makes, with uninitialised inputs.
+
+    Args:
+        sizes: of the data set.
+        num_columns: L, word columns of a batch.
+    """
+    made = _Inputs(config, sizes, num_columns, torch.device(device), batch_size)
+    return [*made.mask_calls(), *made.negative_calls(), *made.attention_calls(), *made.loss_calls()]
+
+
+def _decide(call: Call, backend: str) -> tuple[str, tuple[str, ...]]:
+    """Returns what `backend` means for a call, and why not the kernel."""
+    reasons = tuple(call.op.reasons(**call.inputs))
+    if backend == "torch":
+        return "torch", ("backend = 'torch' was asked for",)
+    if reasons:
+        return ("refused" if backend == "triton" else "torch"), reasons
+    # what the op itself goes by; its kernels cannot tell
+    if backend == "auto" and call.op.is_interpreted:
+        return "torch", ("Triton's interpreter is on, which is slow; backend 'triton' runs it",)
+    return "triton", ()
+
+
+def choices_of(config: PPSConfig, sizes: FeatureSizes, num_columns: int, device: torch.device | str) -> list[Choice]:
+    """Returns what serves every op on `device` under `config`, in the order of ALL_OPS."""
+    found: dict[str, dict[tuple[str, tuple[str, ...]], list[str]]] = {op.name: {} for op in ALL_OPS}
+    for call in calls_of(config, sizes, num_columns, device):
+        found[call.op.name].setdefault(_decide(call, config.backend), []).append(call.place)
+    choices = []
+    for name, decisions in found.items():
+        if not decisions:
+            choices.append(Choice(name, "unused"))
+        for (backend, reasons), places in decisions.items():
+            choices.append(Choice(name, backend, tuple(places), reasons))
+    return choices
+
+
+def ops_line(choices: Sequence[Choice]) -> str:
+    """Returns one line with the ops in use: "ops: push triton, mixture torch (mixture has no fused kernel)"."""
+    used = [choice for choice in choices if choice.backend != "unused"]
+    several = {choice.op for choice in used if sum(other.op == choice.op for other in used) > 1}
+    parts = []
+    for choice in used:
+        why = f" ({'; '.join(choice.reasons)})" if choice.reasons else ""
+        where = f" in {' and '.join(choice.places)}" if choice.op in several else ""
+        parts.append(f"{choice.op}{where} {choice.backend}{why}")
+    return f"ops: {', '.join(parts)}"

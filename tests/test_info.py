@@ -1,0 +1,68 @@
+"""python -m pps_fast.info: versions, devices, and what serves each op."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.step import SIZES as BENCHMARKED
+from pps_fast import __version__, info
+from pps_fast.ops import ALL_OPS
+from pps_fast.presets import PRESETS
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_command_prints_versions_devices_and_every_op() -> None:
+    done = subprocess.run([sys.executable, "-m", "pps_fast.info"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[0] == "versions" and "devices" in lines
+    assert any(line.split() == ["torch", torch.__version__] for line in lines)
+    assert "ops of preset charades on cpu, backend = auto" in lines
+    for op in ALL_OPS:
+        assert any(line.startswith(f"  {op.name} ") for line in lines), op.name
+    assert any("not triton: reconstruction_nll has no fused kernel" in line for line in lines)
+
+
+def test_json_has_the_same_and_follows_the_config(capsys: pytest.CaptureFixture[str]) -> None:
+    assert info.main(["--preset", "activitynet", "--json", "--backend", "torch"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["versions"]["pps_fast"] == __version__
+    assert found["versions"]["python"] == platform.python_version()
+    assert found["preset"] == "activitynet" and found["sizes"]["vocab_size"] == 8001
+    assert set(found["ops"]) == set(found["devices"]) >= {"cpu"}
+    used = [op for op in found["ops"]["cpu"] if op["backend"] != "unused"]
+    assert len(used) > 5 and all(op["backend"] == "torch" and op["reasons"] for op in used)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_has_sizes(preset: str) -> None:
+    sizes, num_columns = info.data_sizes(preset, PRESETS[preset])
+    published = preset.startswith(("charades", "activitynet"))
+    assert (sizes.num_segments, num_columns) == (
+        (200, 20) if published else (PRESETS[preset].data.planted.num_segments, 10)
+    )
+
+
+def test_published_sizes_are_those_that_are_benchmarked() -> None:
+    assert {name: sizes for name, (sizes, _) in info.PUBLISHED.items()} == {
+        name: sizes for name, (sizes, _) in BENCHMARKED.items()
+    }
+
+
+def test_a_missing_data_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert info.main(["--data.path", "nowhere.h5"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1
+
+
+def test_a_missing_package_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(info, "_PACKAGES", ("torch", "no-such-package-as-this"))
+    assert info.versions()["no-such-package-as-this"] == "not installed"
