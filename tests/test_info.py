@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.step import SIZES as BENCHMARKED
 from pps_fast import __version__, info
 from pps_fast.ops import ALL_OPS
 from pps_fast.presets import PRESETS
@@ -49,12 +48,6 @@ def test_every_preset_has_sizes(preset: str) -> None:
     assert (sizes.num_segments, num_columns) == (
         (200, 20) if published else (PRESETS[preset].data.planted.num_segments, 10)
     )
-
-
-def test_published_sizes_are_those_that_are_benchmarked() -> None:
-    assert {name: sizes for name, (sizes, _) in info.PUBLISHED.items()} == {
-        name: sizes for name, (sizes, _) in BENCHMARKED.items()
-    }
 
 
 def test_a_missing_data_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
