@@ -210,12 +210,13 @@ def choices_of(config: PPSConfig, sizes: FeatureSizes, num_columns: int, device:
 
 
 def ops_line(choices: Sequence[Choice]) -> str:
-    """Returns one line with the ops in use: "ops: push triton, mixture torch (mixture has no fused kernel)"."""
+    """Returns one line with the ops in use by backend: "ops: triton push, pull_distant; torch mixture (...)"."""
     used = [choice for choice in choices if choice.backend != "unused"]
     several = {choice.op for choice in used if sum(other.op == choice.op for other in used) > 1}
-    parts = []
+    names: dict[str, list[str]] = {}
     for choice in used:
-        why = f" ({'; '.join(choice.reasons)})" if choice.reasons else ""
         where = f" in {' and '.join(choice.places)}" if choice.op in several else ""
-        parts.append(f"{choice.op}{where} {choice.backend}{why}")
-    return f"ops: {', '.join(parts)}"
+        names.setdefault(choice.backend, []).append(choice.op + where)
+    parts = [f"{backend} {', '.join(members)}" for backend, members in names.items()]
+    why = " (python -m pps_fast.info tells why)" if any(choice.reasons for choice in used) else ""
+    return f"ops: {'; '.join(parts)}{why}"

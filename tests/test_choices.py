@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,9 @@ import pps_fast.ops
 from pps_fast.backend import Op
 from pps_fast.choices import Choice, calls_of, choices_of, ops_line
 from pps_fast.config import PPSConfig
-from pps_fast.info import PUBLISHED
 from pps_fast.losses.objective import Objective
 from pps_fast.model import PPS
 from pps_fast.ops import ALL_OPS, OPS
-from pps_fast.presets import PRESETS
 from pps_fast.train import __main__ as train
 from tests.cases import SIZES, random_batch, small_config
 
@@ -116,20 +113,12 @@ def test_an_op_that_is_refused_for_one_of_its_calls_has_two_choices(monkeypatch)
     ]
     assert choices[1].places == ("proposals frames", "proposals words to frames")
     line = ops_line(choices)
-    assert line.startswith("ops: masked_attention in generator words and ") and line.count("\n") == 0
-    assert line.endswith("proposals words to frames torch (masks are not for me)")
+    assert line.startswith("ops: triton masked_attention in generator words and ") and line.count("\n") == 0
+    assert line.endswith(
+        "; torch masked_attention in proposals frames and proposals words to frames (python -m pps_fast.info tells why)"
+    )
     refused = {c.backend for c in choices_of(small_config(backend="triton"), SIZES, 9, "cpu")}
     assert "refused" in refused
-
-
-def test_choosing_for_a_full_sized_preset_is_cheap() -> None:
-    sizes, num_columns = PUBLISHED["activitynet"]
-    seconds = []
-    for _ in range(3):
-        begin = time.perf_counter()
-        ops_line(choices_of(PRESETS["activitynet"], sizes, num_columns, "cpu"))
-        seconds.append(time.perf_counter() - begin)
-    assert min(seconds) < 0.05
 
 
 def test_a_training_run_begins_with_the_ops_and_keeps_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +126,8 @@ def test_a_training_run_begins_with_the_ops_and_keeps_them(tmp_path: Path, capsy
     options = ["--preset", "tiny", "--data.planted.num-videos", "10", "--train.max-steps", "1", "--device", "cpu"]
     assert train.main([*options, "--out", str(run), "--backend", "torch"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ops: ")]
-    assert line.startswith("ops: gaussian_mask torch (backend = 'torch' was asked for), ")
+    assert line.startswith("ops: torch gaussian_mask, masked_attention, ")
+    assert line.endswith(" (python -m pps_fast.info tells why)")
     kept = json.loads((run / train.OPS_FILE).read_text())
     assert kept["device"] == "cpu"
     assert ops_line([Choice(**choice) for choice in kept["ops"]]) == line
