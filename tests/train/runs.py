@@ -77,7 +77,7 @@ def _command(argv: list[str], output: str) -> None:
     sys.exit(status)
 
 
-def wait_for_step(process: BaseProcess, run: Path, step: int, timeout_s: float = 60.0) -> None:
+def wait_for_step(process: BaseProcess, run: Path, step: int, timeout_s: float = 300.0) -> None:
     """Returns once the run has logged `step`; raises when the process ends before that."""
     path, end = run / "metrics.jsonl", time.monotonic() + timeout_s
     mark = f'{{"step": {step},'
