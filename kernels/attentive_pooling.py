@@ -2,9 +2,12 @@
 
     importance     w_i = exp(s_i - max s) / sum exp(s - max s)  over i's proposal
                    ds_i = w_i (dw_i - sum w dw)
-    mixture        P = sum w m          dm = w dP,  dw = <m, dP>
-    peak_mixture   P = n / p,  n = sum m,  p = max(n*, floor),  n* = n at the first arg-max t*
-                   dm = (dP - [t = t*] <dP, P>) / p;  the second term is 0 where n* is below the floor
+    mixture        P = sum w m,  l = log q,  q = sum w m',  m' = m + MASK_FLOOR
+                   dm = w dP,  d log m' = w m' / q dl,  dw = <m, dP> + <m' / q, dl>
+    peak_mixture   P = n / p,  n = sum m,  p = max(n*, PEAK_FLOOR),  n* = n at the first arg-max t*
+                   l = log(P + MASK_FLOOR)
+                   dm = (g - [t = t*] <g, P>) / p,  g = dP + dl / (P + MASK_FLOOR)
+                   the second term is 0 where n* is below PEAK_FLOOR
 
 Forward mixtures are drawn by one program per proposal, backward ones by blocks of components.
 """
@@ -17,6 +20,8 @@ from torch import Tensor
 
 from pps_fast.kernels.launch import device_of, empty
 
+# as in the equation
+MASK_FLOOR = tl.constexpr(1e-10)
 # elements of masks held by one program
 _FWD_ELEMENTS = 2048
 _BWD_ELEMENTS = 1024
@@ -70,11 +75,12 @@ def _summed(
     BLOCK_E: tl.constexpr,
     BLOCK_T: tl.constexpr,
 ):
-    """Sums the masks of this program's proposal, weighted where there is importance: proposal, positions, sum."""
+    """Sums the masks of this program's proposal, weighted where there is importance: proposal, positions, sums."""
     i_proposal = tl.program_id(0).to(tl.int64)
     i_sample = i_proposal // K
     o_t = tl.arange(0, BLOCK_T)
     b_total = tl.zeros([BLOCK_E, BLOCK_T], dtype=tl.float32)
+    b_weight = tl.zeros([BLOCK_E], dtype=tl.float32)
     for i_e in range(0, E, BLOCK_E):
         o_e = i_e + tl.arange(0, BLOCK_E)
         b_group = tl.load(p_group + o_e, mask=o_e < E, other=-1)
@@ -83,9 +89,11 @@ def _summed(
         o_row = i_sample * E + o_e
         b_masks = tl.load(p_masks + o_row[:, None] * T + o_t[None, :], mask=m_all, other=0.0).to(tl.float32)
         if HAS_IMPORTANCE:
-            b_masks *= tl.load(p_importance + o_row, mask=m_e, other=0.0).to(tl.float32)[:, None]
+            b_importance = tl.load(p_importance + o_row, mask=m_e, other=0.0).to(tl.float32)
+            b_masks *= b_importance[:, None]
+            b_weight += b_importance
         b_total += b_masks
-    return i_proposal, o_t, tl.sum(b_total, axis=0)
+    return i_proposal, o_t, tl.sum(b_total, axis=0), tl.sum(b_weight, axis=0)
 
 
 @triton.jit
@@ -94,14 +102,18 @@ def _mixture_fwd_kernel(
     p_importance,
     p_group,
     p_mixture,
+    p_log,
     K: tl.constexpr,
     E: tl.constexpr,
     T: tl.constexpr,
     BLOCK_E: tl.constexpr,
     BLOCK_T: tl.constexpr,
 ):
-    i_proposal, o_t, b_sum = _summed(p_masks, p_importance, p_group, True, K, E, T, BLOCK_E, BLOCK_T)
+    i_proposal, o_t, b_sum, b_weight = _summed(p_masks, p_importance, p_group, True, K, E, T, BLOCK_E, BLOCK_T)
     tl.store(p_mixture + i_proposal * T + o_t, b_sum, mask=o_t < T)
+    # a proposal without components is 0 everywhere
+    b_floor = MASK_FLOOR * tl.where(b_weight > 0, b_weight, 1.0)
+    tl.store(p_log + i_proposal * T + o_t, tl.log(b_sum + b_floor), mask=o_t < T)
 
 
 @triton.jit
@@ -109,6 +121,7 @@ def _peak_mixture_fwd_kernel(
     p_masks,
     p_group,
     p_mixture,
+    p_log,
     p_peak,
     p_place,
     PEAK_FLOOR: tl.constexpr,
@@ -118,12 +131,13 @@ def _peak_mixture_fwd_kernel(
     BLOCK_E: tl.constexpr,
     BLOCK_T: tl.constexpr,
 ):
-    i_proposal, o_t, b_sum = _summed(p_masks, p_masks, p_group, False, K, E, T, BLOCK_E, BLOCK_T)
+    i_proposal, o_t, b_sum, _ = _summed(p_masks, p_masks, p_group, False, K, E, T, BLOCK_E, BLOCK_T)
     b_inside = tl.where(o_t < T, b_sum, float("-inf"))
     b_peak = tl.max(b_inside, axis=0)
     # rounded correctly, so that the peak is exactly 1
     b_mixture = tl.div_rn(b_sum, tl.zeros_like(b_sum) + tl.maximum(b_peak, PEAK_FLOOR))
     tl.store(p_mixture + i_proposal * T + o_t, b_mixture, mask=o_t < T)
+    tl.store(p_log + i_proposal * T + o_t, tl.log(b_mixture + MASK_FLOOR), mask=o_t < T)
     tl.store(p_peak + i_proposal, b_peak)
     tl.store(p_place + i_proposal, tl.argmax(b_inside, axis=0).to(tl.float32))
 
@@ -148,8 +162,11 @@ def _mixture_bwd_kernel(
     p_masks,
     p_importance,
     p_group,
+    p_log,
     p_grad,
+    p_grad_log,
     p_grad_masks,
+    p_grad_log_masks,
     p_grad_importance,
     num_rows,
     K: tl.constexpr,
@@ -160,11 +177,16 @@ def _mixture_bwd_kernel(
 ):
     o_row, o_proposal, o_t, m_row, m_mixed, m_all, m_read = _rows(p_group, num_rows, K, E, T, BLOCK_R, BLOCK_T)
     o_all = o_row[:, None] * T + o_t[None, :]
-    b_grad = tl.load(p_grad + o_proposal[:, None] * T + o_t[None, :], mask=m_read, other=0.0).to(tl.float32)
+    o_read = o_proposal[:, None] * T + o_t[None, :]
+    b_grad = tl.load(p_grad + o_read, mask=m_read, other=0.0).to(tl.float32)
+    b_grad_log = tl.load(p_grad_log + o_read, mask=m_read, other=0.0).to(tl.float32)
     b_masks = tl.load(p_masks + o_all, mask=m_read, other=0.0).to(tl.float32)
     b_importance = tl.load(p_importance + o_row, mask=m_mixed, other=0.0).to(tl.float32)
+    # (m + floor) / q, at most 1 / w
+    b_share = (b_masks + MASK_FLOOR) * tl.exp(-tl.load(p_log + o_read, mask=m_read, other=0.0)) * b_grad_log
     tl.store(p_grad_masks + o_all, b_importance[:, None] * b_grad, mask=m_all)
-    tl.store(p_grad_importance + o_row, tl.sum(b_masks * b_grad, axis=1), mask=m_row)
+    tl.store(p_grad_log_masks + o_all, b_importance[:, None] * b_share, mask=m_all)
+    tl.store(p_grad_importance + o_row, tl.sum(b_masks * b_grad + b_share, axis=1), mask=m_row)
 
 
 @triton.jit
@@ -174,6 +196,7 @@ def _peak_mixture_bwd_kernel(
     p_peak,
     p_place,
     p_grad,
+    p_grad_log,
     p_grad_masks,
     num_rows,
     PEAK_FLOOR: tl.constexpr,
@@ -187,6 +210,7 @@ def _peak_mixture_bwd_kernel(
     o_read = o_proposal[:, None] * T + o_t[None, :]
     b_grad = tl.load(p_grad + o_read, mask=m_read, other=0.0).to(tl.float32)
     b_mixture = tl.load(p_mixture + o_read, mask=m_read, other=0.0)
+    b_grad += tl.load(p_grad_log + o_read, mask=m_read, other=0.0).to(tl.float32) / (b_mixture + MASK_FLOOR)
     b_peak = tl.load(p_peak + o_proposal, mask=m_mixed, other=1.0)
     b_place = tl.load(p_place + o_proposal, mask=m_mixed, other=0.0).to(tl.int32)
     b_along = tl.where(b_peak >= PEAK_FLOOR, tl.sum(b_grad * b_mixture, axis=1), 0.0)
@@ -249,7 +273,7 @@ def importance_bwd(grad: Tensor, importance: Tensor, group: Tensor, num_groups: 
     return grad_score
 
 
-def mixture_fwd(masks: Tensor, importance: Tensor, group: Tensor, num_groups: int) -> Tensor:
+def mixture_fwd(masks: Tensor, importance: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
     """Gaussian mixture proposals, Eq. (4).
 
     Args:
@@ -258,68 +282,82 @@ def mixture_fwd(masks: Tensor, importance: Tensor, group: Tensor, num_groups: in
         group: [E] integers.
         num_groups: K.
     Returns:
-        [B, K, T] fp32.
+        the mixture and its log, [B, K, T] fp32.
     """
     masks, importance, group = masks.contiguous(), importance.contiguous(), group.contiguous()
     num_samples, num_components, num_positions = masks.shape
-    mixture = empty(masks, num_samples, num_groups, num_positions)
+    mixture, log = (empty(masks, num_samples, num_groups, num_positions) for _ in range(2))
     with device_of(masks):
         _mixture_fwd_kernel[(num_samples * num_groups,)](
             p_masks=masks,
             p_importance=importance,
             p_group=group,
             p_mixture=mixture,
+            p_log=log,
             K=num_groups,
             E=num_components,
             T=num_positions,
             **_fwd_blocks(num_components, num_positions),
         )
-    return mixture
+    return mixture, log
 
 
 def mixture_bwd(
-    grad: Tensor, masks: Tensor, importance: Tensor, group: Tensor, num_groups: int
-) -> tuple[Tensor, Tensor]:
-    """Gradients of masks [B, E, T] and importance [B, E], fp32, from the mixture's; arguments as `mixture_fwd`."""
-    grad, masks, importance, group = (x.contiguous() for x in (grad, masks, importance, group))
+    grad: Tensor, grad_log: Tensor, masks: Tensor, importance: Tensor, group: Tensor, log: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of masks and of their logs, [B, E, T], and of importance [B, E], all fp32.
+
+    Args:
+        grad, grad_log: [B, K, T] of the mixture and of its log.
+        masks, importance, group: as given to the forward pass.
+        log: [B, K, T] its second result.
+    """
+    grad, grad_log, masks, importance, group = (x.contiguous() for x in (grad, grad_log, masks, importance, group))
     num_samples, num_components, num_positions = masks.shape
     num_rows, blocks = num_samples * num_components, _bwd_blocks(num_positions)
-    grad_masks, grad_importance = empty(masks, *masks.shape), empty(masks, *importance.shape)
+    grad_masks, grad_log_masks = empty(masks, *masks.shape), empty(masks, *masks.shape)
+    grad_importance = empty(masks, *importance.shape)
     with device_of(masks):
         _mixture_bwd_kernel[(triton.cdiv(num_rows, blocks["BLOCK_R"]),)](
             p_masks=masks,
             p_importance=importance,
             p_group=group,
+            p_log=log,
             p_grad=grad,
+            p_grad_log=grad_log,
             p_grad_masks=grad_masks,
+            p_grad_log_masks=grad_log_masks,
             p_grad_importance=grad_importance,
             num_rows=num_rows,
-            K=num_groups,
+            K=log.shape[1],
             E=num_components,
             T=num_positions,
             **blocks,
         )
-    return grad_masks, grad_importance
+    return grad_masks, grad_log_masks, grad_importance
 
 
-def peak_mixture_fwd(masks: Tensor, group: Tensor, num_groups: int, peak_floor: float) -> tuple[Tensor, Tensor, Tensor]:
+def peak_mixture_fwd(
+    masks: Tensor, group: Tensor, num_groups: int, peak_floor: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Sums of a proposal's masks over their peak.
 
     Args:
         masks, group, num_groups: as `mixture_fwd`.
         peak_floor: smallest peak that a sum is divided by.
     Returns:
-        the mixture [B, K, T], the sums' peaks [B, K], and their first places [B, K], all fp32.
+        the mixture and its log [B, K, T], the sums' peaks [B, K], and their first places [B, K], all fp32.
     """
     masks, group = masks.contiguous(), group.contiguous()
     num_samples, num_components, num_positions = masks.shape
-    mixture = empty(masks, num_samples, num_groups, num_positions)
+    mixture, log = (empty(masks, num_samples, num_groups, num_positions) for _ in range(2))
     peak, place = empty(masks, num_samples, num_groups), empty(masks, num_samples, num_groups)
     with device_of(masks):
         _peak_mixture_fwd_kernel[(num_samples * num_groups,)](
             p_masks=masks,
             p_group=group,
             p_mixture=mixture,
+            p_log=log,
             p_peak=peak,
             p_place=place,
             PEAK_FLOOR=peak_floor,
@@ -328,14 +366,14 @@ def peak_mixture_fwd(masks: Tensor, group: Tensor, num_groups: int, peak_floor: 
             T=num_positions,
             **_fwd_blocks(num_components, num_positions),
         )
-    return mixture, peak, place
+    return mixture, log, peak, place
 
 
 def peak_mixture_bwd(
-    grad: Tensor, mixture: Tensor, peak: Tensor, place: Tensor, group: Tensor, peak_floor: float
+    grad: Tensor, grad_log: Tensor, mixture: Tensor, peak: Tensor, place: Tensor, group: Tensor, peak_floor: float
 ) -> Tensor:
-    """Gradient of the masks, [B, E, T] fp32, from the mixture's and what the forward pass returned."""
-    grad, group = grad.contiguous(), group.contiguous()
+    """Gradient of the masks, [B, E, T] fp32, from those of the mixture and its log, and the forward pass's results."""
+    grad, grad_log, group = grad.contiguous(), grad_log.contiguous(), group.contiguous()
     num_samples, num_groups, num_positions = mixture.shape
     num_components = group.numel()
     num_rows, blocks = num_samples * num_components, _bwd_blocks(num_positions)
@@ -347,6 +385,7 @@ def peak_mixture_bwd(
             p_peak=peak,
             p_place=place,
             p_grad=grad,
+            p_grad_log=grad_log,
             p_grad_masks=grad_masks,
             num_rows=num_rows,
             PEAK_FLOOR=peak_floor,
@@ -356,8 +395,3 @@ def peak_mixture_bwd(
             **blocks,
         )
     return grad_masks
-
-
-def is_interpreted() -> bool:
-    """Whether the kernels run in Triton's interpreter, on CPU tensors."""
-    return not isinstance(_mixture_fwd_kernel, triton.JITFunction)

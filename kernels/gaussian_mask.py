@@ -1,18 +1,23 @@
-"""Masks of components over time, forward and backward (Eq. 3 and the published code's shapes).
+"""Masks of components over time and their logs, forward and backward (Eq. 3 and the published code's shapes).
 
 With d = (t / (T - 1) - c) / s, s = max(width, width_floor) / sigma:
 
-    shape 0  gaussian       m = exp(-d^2)
-    shape 1  gaussian_peak  m = exp(-d^2 / 2 - e*),  e* the largest exponent of the row
-    shape 2  laplace        m = exp(-|d| - e*)
+    shape 0  gaussian       f = exp(-d^2)
+    shape 1  gaussian_peak  f = exp(-d^2 / 2 - e*),  e* the largest exponent of the row
+    shape 2  laplace        f = exp(-|d| - e*)
 
-    dm/dc = m (f(d) - f(d*)) / s      dm/ds = m (h(d) - h(d*)) / s
-    f, h  = (2d, 2d^2), (d, d^2), (sign d, |d|);  d* at the row's peak, f* = h* = 0 for shape 0
+    m = f, or 1 - f if inverse        l = log(m + MASK_FLOOR)
+    df = +-(dm + dl / (m + MASK_FLOOR))
+    dc = sum_t df f (a(d) - a(d*)) / s      ds = sum_t df f (b(d) - b(d*)) / s
+    a, b = (2d, 2d^2), (d, d^2), (sign d, |d|);  d* at the row's peak, a* = b* = 0 for shape 0
 
-The exponent is shifted before exp, so that a narrow mask between two positions is not 0 / 0.
+The exponent is shifted before exp, so that a narrow mask between two positions is not 0 / 0. As f and 1 / (m + floor)
+meet inside the kernel, the gradient of a vanishing mask, of order 1e10, never leaves it.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import triton
 import triton.language as tl
@@ -21,6 +26,8 @@ from torch import Tensor
 from pps_fast.kernels.launch import device_of, empty
 
 SHAPES = ("gaussian", "gaussian_peak", "laplace")
+# as in the equation
+MASK_FLOOR = tl.constexpr(1e-10)
 # positions held by one program; with few rows per program the grid stays wide
 _BLOCK_ELEMENTS = 1024
 
@@ -38,7 +45,7 @@ def _exponent(b_d, SHAPE: tl.constexpr):
 
 @triton.jit
 def _slope(b_d, SHAPE: tl.constexpr):
-    """f(d) = s d(exponent)/dc."""
+    """a(d) = s d(exponent)/dc."""
     if SHAPE == 0:
         return 2.0 * b_d
     elif SHAPE == 1:
@@ -72,14 +79,28 @@ def _rows(
 
 
 @triton.jit
+def _mask(b_exponent, INVERSE: tl.constexpr):
+    """exp(e), or 1 - exp(e); the latter by its series near 0, where the difference would lose its digits."""
+    if INVERSE:
+        b_x = -b_exponent
+        b_series = 1.0 - b_x / 5.0 * (1.0 - b_x / 6.0 * (1.0 - b_x / 7.0))
+        b_series = b_x * (1.0 - b_x / 2.0 * (1.0 - b_x / 3.0 * (1.0 - b_x / 4.0 * b_series)))
+        return tl.where(b_x < 0.5, b_series, 1.0 - tl.exp(b_exponent))
+    else:
+        return tl.exp(b_exponent)
+
+
+@triton.jit
 def _fwd_kernel(
     p_center,
     p_width,
     p_mask,
+    p_log,
     num_rows,
     SIGMA: tl.constexpr,
     WIDTH_FLOOR: tl.constexpr,
     SHAPE: tl.constexpr,
+    INVERSE: tl.constexpr,
     T: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -92,21 +113,25 @@ def _fwd_kernel(
         b_peak = tl.max(tl.where(m_all, b_exponent, float("-inf")), axis=1)
         # a row beyond the last has no peak
         b_exponent -= tl.where(m_row, b_peak, 0.0)[:, None]
-    tl.store(p_mask + o_row[:, None] * T + o_t[None, :], tl.exp(b_exponent), mask=m_all)
+    b_mask = _mask(b_exponent, INVERSE)
+    o_all = o_row[:, None] * T + o_t[None, :]
+    tl.store(p_mask + o_all, b_mask, mask=m_all)
+    tl.store(p_log + o_all, tl.log(b_mask + MASK_FLOOR), mask=m_all)
 
 
 @triton.jit
 def _bwd_kernel(
     p_center,
     p_width,
-    p_mask,
     p_grad,
+    p_grad_log,
     p_grad_center,
     p_grad_width,
     num_rows,
     SIGMA: tl.constexpr,
     WIDTH_FLOOR: tl.constexpr,
     SHAPE: tl.constexpr,
+    INVERSE: tl.constexpr,
     T: tl.constexpr,
     BLOCK_R: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -114,19 +139,27 @@ def _bwd_kernel(
     o_row, o_t, m_row, m_all, b_width, b_std, b_d = _rows(
         p_center, p_width, num_rows, SIGMA, WIDTH_FLOOR, T, BLOCK_R, BLOCK_T
     )
-    o_all = o_row[:, None] * T + o_t[None, :]
-    b_weight = tl.load(p_mask + o_all, mask=m_all, other=0.0)
-    b_weight *= tl.load(p_grad + o_all, mask=m_all, other=0.0).to(tl.float32)
-    b_f = _slope(b_d, SHAPE)
-    b_h = b_f * b_d
+    b_exponent = _exponent(b_d, SHAPE)
+    b_a = _slope(b_d, SHAPE)
+    b_b = b_a * b_d
     if SHAPE != 0:
-        b_exponent = tl.where(m_all, _exponent(b_d, SHAPE), float("-inf"))
         # one arg-max, the first of equal ones, takes the gradient of the peak
-        is_peak = o_t[None, :] == tl.argmax(b_exponent, axis=1)[:, None]
-        b_f -= tl.sum(tl.where(is_peak, b_f, 0.0), axis=1)[:, None]
-        b_h -= tl.sum(tl.where(is_peak, b_h, 0.0), axis=1)[:, None]
-    b_grad_center = tl.sum(b_weight * b_f, axis=1) / b_std
-    b_grad_std = tl.sum(b_weight * b_h, axis=1) / b_std
+        is_peak = o_t[None, :] == tl.argmax(tl.where(m_all, b_exponent, float("-inf")), axis=1)[:, None]
+        b_exponent -= tl.sum(tl.where(is_peak, b_exponent, 0.0), axis=1)[:, None]
+        b_a -= tl.sum(tl.where(is_peak, b_a, 0.0), axis=1)[:, None]
+        b_b -= tl.sum(tl.where(is_peak, b_b, 0.0), axis=1)[:, None]
+    b_value = tl.exp(b_exponent)
+    b_mask = _mask(b_exponent, INVERSE)
+    o_all = o_row[:, None] * T + o_t[None, :]
+    b_grad = tl.load(p_grad + o_all, mask=m_all, other=0.0).to(tl.float32)
+    b_grad_log = tl.load(p_grad_log + o_all, mask=m_all, other=0.0).to(tl.float32)
+    b_weight = b_value * b_grad + (b_value / (b_mask + MASK_FLOOR)) * b_grad_log
+    if INVERSE:
+        b_weight = -b_weight
+    # beyond the last position the distance grows and the value need not stay finite
+    b_weight = tl.where(m_all, b_weight, 0.0)
+    b_grad_center = tl.sum(b_weight * b_a, axis=1) / b_std
+    b_grad_std = tl.sum(b_weight * b_b, axis=1) / b_std
     b_grad_width = tl.where(b_width >= WIDTH_FLOOR, b_grad_std / SIGMA, 0.0)
     tl.store(p_grad_center + o_row, b_grad_center, mask=m_row)
     tl.store(p_grad_width + o_row, b_grad_width, mask=m_row)
@@ -137,73 +170,66 @@ def _blocks(num_positions: int) -> dict[str, int]:
     return {"BLOCK_R": max(_BLOCK_ELEMENTS // block_t, 1), "BLOCK_T": block_t}
 
 
+def _launch(kernel: Any, center: Tensor, num_positions: int, **given: Any) -> None:
+    """Runs a kernel over blocks of rows; `given` are its further arguments."""
+    blocks = _blocks(num_positions)
+    with device_of(center):
+        kernel[(triton.cdiv(center.numel(), blocks["BLOCK_R"]),)](
+            p_center=center, num_rows=center.numel(), T=num_positions, **blocks, **given
+        )
+
+
 def gaussian_mask_fwd(
-    center: Tensor, width: Tensor, sigma: float, num_positions: int, width_floor: float, shape: int
-) -> Tensor:
+    center: Tensor, width: Tensor, sigma: float, num_positions: int, width_floor: float, shape: int, inverse: bool
+) -> tuple[Tensor, Tensor]:
     """Draws the masks.
 
     Args:
         center, width: [...] of one shape, fp32, fp16 or bf16.
-        sigma, num_positions, width_floor: as in the equation.
+        sigma, num_positions, width_floor, inverse: as in the equation.
         shape: index into SHAPES.
     Returns:
-        [..., T] fp32.
+        masks and their logs, [..., T] fp32.
     """
     center, width = center.contiguous(), width.contiguous()
-    mask = empty(center, *center.shape, num_positions)
-    blocks = _blocks(num_positions)
-    grid = (triton.cdiv(center.numel(), blocks["BLOCK_R"]),)
-    with device_of(center):
-        _fwd_kernel[grid](
-            p_center=center,
-            p_width=width,
-            p_mask=mask,
-            num_rows=center.numel(),
-            SIGMA=sigma,
-            WIDTH_FLOOR=width_floor,
-            SHAPE=shape,
-            T=num_positions,
-            **blocks,
-        )
-    return mask
+    mask, log = (empty(center, *center.shape, num_positions) for _ in range(2))
+    constants = {"SIGMA": sigma, "WIDTH_FLOOR": width_floor, "SHAPE": shape, "INVERSE": inverse}
+    _launch(_fwd_kernel, center, num_positions, p_width=width, p_mask=mask, p_log=log, **constants)
+    return mask, log
 
 
 def gaussian_mask_bwd(
-    grad: Tensor, center: Tensor, width: Tensor, mask: Tensor, sigma: float, width_floor: float, shape: int
+    grad: Tensor,
+    grad_log: Tensor,
+    center: Tensor,
+    width: Tensor,
+    sigma: float,
+    width_floor: float,
+    shape: int,
+    inverse: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gradients of the masks.
 
     Args:
-        grad: [..., T] gradient of the masks.
-        center, width: [...] as given to the forward pass.
-        mask: [..., T] its result.
-        sigma, width_floor, shape: as given to it.
+        grad, grad_log: [..., T] gradients of the masks and of their logs.
+        center, width, sigma, width_floor, shape, inverse: as given to the forward pass.
     Returns:
         grad_center, grad_width: [...] fp32; the width's is 0 below width_floor.
     """
-    center, width, grad = center.contiguous(), width.contiguous(), grad.contiguous()
+    center, width, grad, grad_log = (x.contiguous() for x in (center, width, grad, grad_log))
     grad_center, grad_width = empty(center, *center.shape), empty(center, *center.shape)
-    num_positions = mask.shape[-1]
-    blocks = _blocks(num_positions)
-    grid = (triton.cdiv(center.numel(), blocks["BLOCK_R"]),)
-    with device_of(center):
-        _bwd_kernel[grid](
-            p_center=center,
-            p_width=width,
-            p_mask=mask,
-            p_grad=grad,
-            p_grad_center=grad_center,
-            p_grad_width=grad_width,
-            num_rows=center.numel(),
-            SIGMA=sigma,
-            WIDTH_FLOOR=width_floor,
-            SHAPE=shape,
-            T=num_positions,
-            **blocks,
-        )
+    _launch(
+        _bwd_kernel,
+        center,
+        grad.shape[-1],
+        p_width=width,
+        p_grad=grad,
+        p_grad_log=grad_log,
+        p_grad_center=grad_center,
+        p_grad_width=grad_width,
+        SIGMA=sigma,
+        WIDTH_FLOOR=width_floor,
+        SHAPE=shape,
+        INVERSE=inverse,
+    )
     return grad_center, grad_width
-
-
-def is_interpreted() -> bool:
-    """Whether the kernels run in Triton's interpreter, on CPU tensors."""
-    return not isinstance(_fwd_kernel, triton.JITFunction)

@@ -1,11 +1,22 @@
-"""What every launcher shares: allocation, block sizes, the device to launch on."""
+"""What every launcher shares: allocation, the device to launch on, whether kernels are compiled or interpreted."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+import triton
 from torch import Tensor
+
+
+@triton.jit
+def _probe():
+    pass
+
+
+def is_interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter, on CPU tensors; decided when they were imported."""
+    return not isinstance(_probe, triton.JITFunction)
 
 
 def empty(like: Tensor, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:

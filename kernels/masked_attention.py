@@ -1,10 +1,10 @@
 """Mask-conditioned attention, forward and backward (Eq. 8).
 
-With s_ij = (q_i . k_j / sqrt(D) + log(g_j + MASK_FLOOR)) / log(2), HIDDEN_SCORE where key j is not visible to i:
+With s_ij = (q_i . k_j / sqrt(D) + b_j) / log(2), b the log of the mask, HIDDEN_SCORE where key j is not visible to i:
 
     p = 2^(s - lse)      out = p v             lse_i = log2 sum_j 2^s_ij
     dv = p^T dout        dp = dout v^T         ds = p (dp - delta), 0 at hidden keys; delta_i = sum_j p_ij dp_ij
-    dq = ds k / sqrt(D)  dk = ds^T q / sqrt(D) dg_j = sum_i ds_ij / (g_j + MASK_FLOOR), per head, then summed
+    dq = ds k / sqrt(D)  dk = ds^T q / sqrt(D) db_j = sum_i ds_ij, per head, then summed
 
 A row without a visible key has lse = HIDDEN_SCORE up to rounding and p = 1 / T. Where one tile holds all queries and
 keys, the backward pass is one program per head; more go in blocks, with an online softmax and two backward kernels, of
@@ -19,22 +19,22 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pps_fast.kernels.launch import device_of, empty
+from pps_fast.kernels.launch import device_of, empty, is_interpreted
 
 # as in the equation; a score is in units of log 2 here, which a stand-in for minus infinity need not follow
-MASK_FLOOR = tl.constexpr(1e-10)
 HIDDEN_SCORE = tl.constexpr(-1e30)
 _EMPTY_ROW = tl.constexpr(-5e29)
 _LOG2_E = tl.constexpr(1.4426950408889634)
 
 
 @triton.jit
-def _dot(b_a, b_b, UPCAST: tl.constexpr):
-    """Matrix product accumulated in fp32; the interpreter needs operands it can multiply."""
-    if UPCAST:
+def _dot(b_a, b_b, DOT: tl.constexpr):
+    """Matrix product accumulated in fp32: "ieee" or "tf32" for fp32 operands, "upcast" for the interpreter."""
+    if DOT == "upcast":
+        # the interpreter cannot multiply bf16
         return tl.dot(b_a.to(tl.float32), b_b.to(tl.float32), input_precision="ieee")
     else:
-        return tl.dot(b_a, b_b, input_precision="ieee")
+        return tl.dot(b_a, b_b, input_precision=DOT)
 
 
 @triton.jit
@@ -60,31 +60,31 @@ def _store(p_x, b_x, i_g, i_h, o_row, H: tl.constexpr, ROWS: tl.constexpr, D: tl
 
 
 @triton.jit
-def _keys(p_mask, p_valid, i_g, o_t, T: tl.constexpr):
-    """Floored mask of a block of keys, 1 without a mask, and which keys are not padding."""
+def _keys(p_bias, p_valid, i_g, o_t, T: tl.constexpr):
+    """Bias of a block of keys in units of log 2, 0 without one, and which keys are not padding."""
     m_t = o_t < T
-    b_mask = tl.full(o_t.shape, 1.0, tl.float32)
-    if p_mask is not None:
-        b_mask = tl.load(p_mask + i_g * T + o_t, mask=m_t, other=1.0).to(tl.float32) + MASK_FLOOR
+    b_bias = tl.zeros(o_t.shape, tl.float32)
+    if p_bias is not None:
+        b_bias = tl.load(p_bias + i_g * T + o_t, mask=m_t, other=0.0).to(tl.float32) * _LOG2_E
     m_visible = m_t
     if p_valid is not None:
         m_visible = m_t & (tl.load(p_valid + i_g * T + o_t, mask=m_t, other=0) != 0)
-    return b_mask, m_visible
+    return b_bias, m_visible
 
 
 @triton.jit
 def _scores(
-    b_q, b_k, b_mask, m_visible, o_q, o_t,
+    b_q, b_k, b_bias, m_visible, o_q, o_t,
     SCALE: tl.constexpr,
     CAUSAL: tl.constexpr,
     T: tl.constexpr,
-    UPCAST: tl.constexpr,
+    DOT: tl.constexpr,
 ):  # fmt: skip
     """Scores in units of log 2 and which of them are visible; keys beyond the last have score -inf."""
     m_seen = m_visible[None, :]
     if CAUSAL:
         m_seen = m_seen & (o_t[None, :] <= o_q[:, None])
-    b_s = _dot(b_q, tl.trans(b_k), UPCAST) * (SCALE * _LOG2_E) + tl.log2(b_mask)[None, :]
+    b_s = _dot(b_q, tl.trans(b_k), DOT) * (SCALE * _LOG2_E) + b_bias[None, :]
     b_hidden = tl.where(o_t < T, HIDDEN_SCORE, float("-inf"))
     return tl.where(m_seen, b_s, b_hidden[None, :]), m_seen
 
@@ -97,7 +97,7 @@ def _shares(b_s, b_lse, T: tl.constexpr):
 
 @triton.jit
 def _fwd_kernel(
-    p_q, p_k, p_v, p_mask, p_valid, p_out, p_lse,
+    p_q, p_k, p_v, p_bias, p_valid, p_out, p_lse,
     s_qg: tl.constexpr, s_qh: tl.constexpr, s_qn: tl.constexpr,
     s_kg: tl.constexpr, s_kh: tl.constexpr, s_kn: tl.constexpr,
     s_vg: tl.constexpr, s_vh: tl.constexpr, s_vn: tl.constexpr,
@@ -105,7 +105,7 @@ def _fwd_kernel(
     CAUSAL: tl.constexpr,
     H: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
-    UPCAST: tl.constexpr,
+    DOT: tl.constexpr,
 ):  # fmt: skip
     NUM_Q: tl.constexpr = (Q + BLOCK_Q - 1) // BLOCK_Q
     NUM_T: tl.constexpr = (T + BLOCK_T - 1) // BLOCK_T
@@ -127,13 +127,13 @@ def _fwd_kernel(
             o_t = i_t * BLOCK_T + tl.arange(0, BLOCK_T)
             b_k = _load(p_k, i_g * s_kg + i_h * s_kh, s_kn, o_t, T, D, BLOCK_D)
             b_v = _load(p_v, i_g * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
-            b_mask, m_visible = _keys(p_mask, p_valid, i_g, o_t, T)
-            b_s, m_seen = _scores(b_q, b_k, b_mask, m_visible, o_q, o_t, SCALE, CAUSAL, T, UPCAST)
+            b_bias, m_visible = _keys(p_bias, p_valid, i_g, o_t, T)
+            b_s, m_seen = _scores(b_q, b_k, b_bias, m_visible, o_q, o_t, SCALE, CAUSAL, T, DOT)
             b_new_max = tl.maximum(b_max, tl.max(b_s, axis=1))
             b_old = tl.exp2(b_max - b_new_max)
             b_p = tl.exp2(b_s - b_new_max[:, None])
             b_sum = b_sum * b_old + tl.sum(b_p, axis=1)
-            b_out = b_out * b_old[:, None] + _dot(b_p.to(b_v.dtype), b_v, UPCAST)
+            b_out = b_out * b_old[:, None] + _dot(b_p.to(b_v.dtype), b_v, DOT)
             b_max = b_new_max
     _store(p_out, b_out / b_sum[:, None], i_g, i_h, o_q, H, Q, D, BLOCK_D)
     tl.store(p_lse + i_pair * Q + o_q, b_max + tl.log2(b_sum), mask=o_q < Q)
@@ -141,7 +141,7 @@ def _fwd_kernel(
 
 @triton.jit
 def _bwd_tile_kernel(
-    p_q, p_k, p_v, p_mask, p_valid, p_grad, p_lse, p_grad_q, p_grad_k, p_grad_v, p_grad_mask,
+    p_q, p_k, p_v, p_bias, p_valid, p_grad, p_lse, p_grad_q, p_grad_k, p_grad_v, p_grad_bias,
     s_qg: tl.constexpr, s_qh: tl.constexpr, s_qn: tl.constexpr,
     s_kg: tl.constexpr, s_kh: tl.constexpr, s_kn: tl.constexpr,
     s_vg: tl.constexpr, s_vh: tl.constexpr, s_vn: tl.constexpr,
@@ -149,7 +149,7 @@ def _bwd_tile_kernel(
     CAUSAL: tl.constexpr,
     H: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
-    UPCAST: tl.constexpr,
+    DOT: tl.constexpr,
 ):  # fmt: skip
     i_pair = tl.program_id(0).to(tl.int64)
     i_g, i_h = i_pair // H, i_pair % H
@@ -159,23 +159,23 @@ def _bwd_tile_kernel(
     b_v = _load(p_v, i_g * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
     b_grad = _load(p_grad, (i_g * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)
     b_lse = tl.load(p_lse + i_pair * Q + o_q, mask=o_q < Q, other=0.0)
-    b_mask, m_visible = _keys(p_mask, p_valid, i_g, o_t, T)
-    b_s, m_seen = _scores(b_q, b_k, b_mask, m_visible, o_q, o_t, SCALE, CAUSAL, T, UPCAST)
+    b_bias, m_visible = _keys(p_bias, p_valid, i_g, o_t, T)
+    b_s, m_seen = _scores(b_q, b_k, b_bias, m_visible, o_q, o_t, SCALE, CAUSAL, T, DOT)
     b_p = _shares(b_s, b_lse, T)
-    b_grad_v = _dot(tl.trans(b_p.to(b_grad.dtype)), b_grad, UPCAST)
+    b_grad_v = _dot(tl.trans(b_p.to(b_grad.dtype)), b_grad, DOT)
     _store(p_grad_v, b_grad_v, i_g, i_h, o_t, H, T, D, BLOCK_D)
-    b_dp = _dot(b_grad, tl.trans(b_v), UPCAST)
+    b_dp = _dot(b_grad, tl.trans(b_v), DOT)
     b_ds = tl.where(m_seen, b_p * (b_dp - tl.sum(b_p * b_dp, axis=1)[:, None]), 0.0)
-    if p_mask is not None:
-        tl.store(p_grad_mask + i_pair * T + o_t, tl.sum(b_ds, axis=0) / b_mask, mask=o_t < T)
+    if p_bias is not None:
+        tl.store(p_grad_bias + i_pair * T + o_t, tl.sum(b_ds, axis=0), mask=o_t < T)
     b_ds = b_ds.to(b_q.dtype)
-    _store(p_grad_q, _dot(b_ds, b_k, UPCAST) * SCALE, i_g, i_h, o_q, H, Q, D, BLOCK_D)
-    _store(p_grad_k, _dot(tl.trans(b_ds), b_q, UPCAST) * SCALE, i_g, i_h, o_t, H, T, D, BLOCK_D)
+    _store(p_grad_q, _dot(b_ds, b_k, DOT) * SCALE, i_g, i_h, o_q, H, Q, D, BLOCK_D)
+    _store(p_grad_k, _dot(tl.trans(b_ds), b_q, DOT) * SCALE, i_g, i_h, o_t, H, T, D, BLOCK_D)
 
 
 @triton.jit
 def _bwd_query_kernel(
-    p_q, p_k, p_v, p_mask, p_valid, p_grad, p_lse, p_out, p_delta, p_grad_q,
+    p_q, p_k, p_v, p_bias, p_valid, p_grad, p_lse, p_out, p_delta, p_grad_q,
     s_qg: tl.constexpr, s_qh: tl.constexpr, s_qn: tl.constexpr,
     s_kg: tl.constexpr, s_kh: tl.constexpr, s_kn: tl.constexpr,
     s_vg: tl.constexpr, s_vh: tl.constexpr, s_vn: tl.constexpr,
@@ -183,7 +183,7 @@ def _bwd_query_kernel(
     CAUSAL: tl.constexpr,
     H: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
-    UPCAST: tl.constexpr,
+    DOT: tl.constexpr,
 ):  # fmt: skip
     NUM_Q: tl.constexpr = (Q + BLOCK_Q - 1) // BLOCK_Q
     NUM_T: tl.constexpr = (T + BLOCK_T - 1) // BLOCK_T
@@ -208,17 +208,17 @@ def _bwd_query_kernel(
             o_t = i_t * BLOCK_T + tl.arange(0, BLOCK_T)
             b_k = _load(p_k, i_g * s_kg + i_h * s_kh, s_kn, o_t, T, D, BLOCK_D)
             b_v = _load(p_v, i_g * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
-            b_mask, m_visible = _keys(p_mask, p_valid, i_g, o_t, T)
-            b_s, m_seen = _scores(b_q, b_k, b_mask, m_visible, o_q, o_t, SCALE, CAUSAL, T, UPCAST)
-            b_dp = _dot(b_grad, tl.trans(b_v), UPCAST)
+            b_bias, m_visible = _keys(p_bias, p_valid, i_g, o_t, T)
+            b_s, m_seen = _scores(b_q, b_k, b_bias, m_visible, o_q, o_t, SCALE, CAUSAL, T, DOT)
+            b_dp = _dot(b_grad, tl.trans(b_v), DOT)
             b_ds = tl.where(m_seen, _shares(b_s, b_lse, T) * (b_dp - b_delta[:, None]), 0.0)
-            b_grad_q += _dot(b_ds.to(b_k.dtype), b_k, UPCAST)
+            b_grad_q += _dot(b_ds.to(b_k.dtype), b_k, DOT)
     _store(p_grad_q, b_grad_q * SCALE, i_g, i_h, o_q, H, Q, D, BLOCK_D)
 
 
 @triton.jit
 def _bwd_key_kernel(
-    p_q, p_k, p_v, p_mask, p_valid, p_grad, p_lse, p_delta, p_grad_k, p_grad_v, p_grad_mask,
+    p_q, p_k, p_v, p_bias, p_valid, p_grad, p_lse, p_delta, p_grad_k, p_grad_v, p_grad_bias,
     s_qg: tl.constexpr, s_qh: tl.constexpr, s_qn: tl.constexpr,
     s_kg: tl.constexpr, s_kh: tl.constexpr, s_kn: tl.constexpr,
     s_vg: tl.constexpr, s_vh: tl.constexpr, s_vn: tl.constexpr,
@@ -226,7 +226,7 @@ def _bwd_key_kernel(
     CAUSAL: tl.constexpr,
     H: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
-    UPCAST: tl.constexpr,
+    DOT: tl.constexpr,
 ):  # fmt: skip
     NUM_Q: tl.constexpr = (Q + BLOCK_Q - 1) // BLOCK_Q
     NUM_T: tl.constexpr = (T + BLOCK_T - 1) // BLOCK_T
@@ -236,10 +236,10 @@ def _bwd_key_kernel(
     o_t = i_t * BLOCK_T + tl.arange(0, BLOCK_T)
     b_k = _load(p_k, i_g * s_kg + i_h * s_kh, s_kn, o_t, T, D, BLOCK_D)
     b_v = _load(p_v, i_g * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
-    b_mask, m_visible = _keys(p_mask, p_valid, i_g, o_t, T)
+    b_bias, m_visible = _keys(p_bias, p_valid, i_g, o_t, T)
     b_grad_k = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
     b_grad_v = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
-    b_grad_mask = tl.zeros([BLOCK_T], tl.float32)
+    b_grad_bias = tl.zeros([BLOCK_T], tl.float32)
     for i_q in range(NUM_Q):
         o_q = i_q * BLOCK_Q + tl.arange(0, BLOCK_Q)
         b_lse = tl.load(p_lse + i_pair * Q + o_q, mask=o_q < Q, other=0.0)
@@ -252,17 +252,17 @@ def _bwd_key_kernel(
             b_q = _load(p_q, i_g * s_qg + i_h * s_qh, s_qn, o_q, Q, D, BLOCK_D)
             b_grad = _load(p_grad, (i_g * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)
             b_delta = tl.load(p_delta + i_pair * Q + o_q, mask=o_q < Q, other=0.0)
-            b_s, m_seen = _scores(b_q, b_k, b_mask, m_visible, o_q, o_t, SCALE, CAUSAL, T, UPCAST)
+            b_s, m_seen = _scores(b_q, b_k, b_bias, m_visible, o_q, o_t, SCALE, CAUSAL, T, DOT)
             b_p = _shares(b_s, b_lse, T)
-            b_grad_v += _dot(tl.trans(b_p.to(b_grad.dtype)), b_grad, UPCAST)
-            b_dp = _dot(b_grad, tl.trans(b_v), UPCAST)
+            b_grad_v += _dot(tl.trans(b_p.to(b_grad.dtype)), b_grad, DOT)
+            b_dp = _dot(b_grad, tl.trans(b_v), DOT)
             b_ds = tl.where(m_seen, b_p * (b_dp - b_delta[:, None]), 0.0)
-            b_grad_mask += tl.sum(b_ds, axis=0)
-            b_grad_k += _dot(tl.trans(b_ds.to(b_q.dtype)), b_q, UPCAST)
+            b_grad_bias += tl.sum(b_ds, axis=0)
+            b_grad_k += _dot(tl.trans(b_ds.to(b_q.dtype)), b_q, DOT)
     _store(p_grad_k, b_grad_k * SCALE, i_g, i_h, o_t, H, T, D, BLOCK_D)
     _store(p_grad_v, b_grad_v, i_g, i_h, o_t, H, T, D, BLOCK_D)
-    if p_mask is not None:
-        tl.store(p_grad_mask + i_pair * T + o_t, b_grad_mask / b_mask, mask=o_t < T)
+    if p_bias is not None:
+        tl.store(p_grad_bias + i_pair * T + o_t, b_grad_bias, mask=o_t < T)
 
 
 def blocks(num_queries: int, num_keys: int, head_dim: int, element_bytes: int) -> dict[str, int]:
@@ -289,6 +289,13 @@ def is_one_tile(num_queries: int, num_keys: int, tile: dict[str, int]) -> bool:
     return num_queries <= tile["BLOCK_Q"] and num_keys <= tile["BLOCK_T"]
 
 
+def dot_mode(tf32: bool) -> str:
+    """How a kernel multiplies, see `_dot`."""
+    if is_interpreted():
+        return "upcast"
+    return "tf32" if tf32 else "ieee"
+
+
 def _rows(x: Tensor) -> Tensor:
     """Returns x with neighbouring elements of a row beside each other."""
     return x if x.stride(-1) == 1 else x.contiguous()
@@ -296,12 +303,17 @@ def _rows(x: Tensor) -> Tensor:
 
 def _like_heads(x: Tensor, num_rows: int) -> Tensor:
     """Allocates a result [G, H, num_rows, D] that lies in memory as [G, num_rows, H, D], as projections want it."""
-    num, heads, _, width = x.shape
-    return empty(x, num, num_rows, heads, width, dtype=x.dtype).transpose(1, 2)
+    return empty(x, x.shape[0], num_rows, x.shape[1], x.shape[3], dtype=x.dtype).transpose(1, 2)
 
 
 def _inputs(
-    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, key_valid: Tensor | None, causal: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_bias: Tensor | None,
+    key_valid: Tensor | None,
+    causal: bool,
+    tf32: bool,
 ) -> dict[str, Any]:
     """Arguments all kernels share."""
     found: dict[str, Any] = {}
@@ -309,7 +321,7 @@ def _inputs(
         found[f"p_{letter}"] = x
         found |= {f"s_{letter}{axis}": stride for axis, stride in zip("ghn", x.stride(), strict=False)}
     return found | {
-        "p_mask": None if key_mask is None else key_mask.contiguous(),
+        "p_bias": None if key_bias is None else key_bias.contiguous(),
         "p_valid": None if key_valid is None else key_valid.contiguous(),
         "SCALE": query.shape[3] ** -0.5,
         "CAUSAL": causal,
@@ -317,71 +329,72 @@ def _inputs(
         "Q": query.shape[2],
         "T": key.shape[2],
         "D": query.shape[3],
-        "UPCAST": is_interpreted(),
+        "DOT": dot_mode(tf32),
     }
 
 
 def masked_attention_fwd(
-    query: Tensor, key: Tensor, value: Tensor, key_mask: Tensor | None, key_valid: Tensor | None, causal: bool
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_bias: Tensor | None,
+    key_valid: Tensor | None,
+    causal: bool,
+    tf32: bool,
 ) -> tuple[Tensor, Tensor]:
     """Attends.
 
     Args:
         query: [G, H, Q, D], key and value: [G, H, T, D], of one dtype: fp32, fp16 or bf16; any strides.
-        key_mask: [G, T] of any of these dtypes, or None.
+        key_bias: [G, T] of any of these dtypes, or None.
         key_valid: [G, T] bool, or None.
         causal: as in the equation.
+        tf32: let tensor cores multiply fp32 operands, of which they read 10 bits behind the point.
     Returns:
         [G, H, Q, D] in the inputs' dtype, and its lse [G, H, Q] fp32 in units of log 2, for the backward pass.
     """
     num, heads, num_queries, head_dim = query.shape
-    inputs = _inputs(query, key, value, key_mask, key_valid, causal)
+    inputs = _inputs(query, key, value, key_bias, key_valid, causal, tf32)
     out, lse = _like_heads(query, num_queries), empty(query, num, heads, num_queries)
     tile = blocks(num_queries, key.shape[2], head_dim, query.element_size())
-    grid = (num * heads * triton.cdiv(num_queries, tile["BLOCK_Q"]),)
     with device_of(query):
-        _fwd_kernel[grid](**inputs, p_out=out, p_lse=lse, **tile)
+        _fwd_kernel[(num * heads * triton.cdiv(num_queries, tile["BLOCK_Q"]),)](**inputs, p_out=out, p_lse=lse, **tile)
     return out, lse
 
 
 def masked_attention_bwd(
-    grad: Tensor,
+    results: list[Tensor],
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    key_mask: Tensor | None,
+    key_bias: Tensor | None,
     key_valid: Tensor | None,
     causal: bool,
-    results: list[Tensor],
+    tf32: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of the attention.
 
     Args:
-        grad: [G, H, Q, D] gradient of out.
-        query, key, value, key_mask, key_valid, causal: as given to the forward pass.
-        results: its out and lse.
+        results: gradient of out [G, H, Q, D], and out and lse of the forward pass.
+        query, key, value, key_bias, key_valid, causal, tf32: as given to it.
     Returns:
-        of query, key and value, of their shapes and dtype; of the mask [G, T] fp32, of no elements without a mask.
+        of query, key and value, of their shapes and dtype; of the bias [G, T] fp32, of no elements without one.
     """
     (num, heads, num_queries, head_dim), num_keys = query.shape, key.shape[2]
-    inputs = _inputs(query, key, value, key_mask, key_valid, causal)
-    inputs |= {"p_grad": grad.transpose(1, 2).contiguous(), "p_lse": results[1]}
+    inputs = _inputs(query, key, value, key_bias, key_valid, causal, tf32)
+    grad, out, lse = results
+    inputs |= {"p_grad": grad.transpose(1, 2).contiguous(), "p_lse": lse}
     grad_q, grad_k, grad_v = _like_heads(query, num_queries), _like_heads(query, num_keys), _like_heads(query, num_keys)
-    grad_mask = empty(query, num, heads, 0 if key_mask is None else num_keys)
-    of_keys = {"p_grad_k": grad_k, "p_grad_v": grad_v, "p_grad_mask": grad_mask}
+    grad_bias = empty(query, num, heads, 0 if key_bias is None else num_keys)
+    of_keys = {"p_grad_k": grad_k, "p_grad_v": grad_v, "p_grad_bias": grad_bias}
     tile = blocks(num_queries, num_keys, head_dim, query.element_size())
     with device_of(query):
         if is_one_tile(num_queries, num_keys, tile):
             _bwd_tile_kernel[(num * heads,)](**inputs, **of_keys, p_grad_q=grad_q, **tile)
         else:
-            delta, out = empty(query, num, heads, num_queries), results[0].transpose(1, 2).contiguous()
+            delta, out = empty(query, num, heads, num_queries), out.transpose(1, 2).contiguous()
             grid = (num * heads * triton.cdiv(num_queries, tile["BLOCK_Q"]),)
             _bwd_query_kernel[grid](**inputs, p_out=out, p_delta=delta, p_grad_q=grad_q, **tile)
             grid = (num * heads * triton.cdiv(num_keys, tile["BLOCK_T"]),)
             _bwd_key_kernel[grid](**inputs, **of_keys, p_delta=delta, **tile)
-    return grad_q, grad_k, grad_v, grad_mask.sum(1)
-
-
-def is_interpreted() -> bool:
-    """Whether the kernels run in Triton's interpreter, on CPU tensors."""
-    return not isinstance(_fwd_kernel, triton.JITFunction)
+    return grad_q, grad_k, grad_v, grad_bias.sum(1)

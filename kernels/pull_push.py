@@ -5,11 +5,11 @@ Pushing, with r = rows of M over their sums, G = r r^T, and same the pairs of on
     D = same (G - target I)      loss = sum D^2      dloss/dr = 4 D r
     dloss/dM_i = (4 (D r)_i - 4 sum_j D_ij G_ij) / sum_i;  the second term is <dloss/dr_i, r_i>, 0 for a floored sum
 
-Pulling, with c a group's centers:
+Pulling, with c a group's n centers in ascending order, equal ones in the order of the components:
 
-    loss = sum (max c - min c)^2      dloss/dc = 2 (max c - min c) at the maximum, the negative of it at the minimum
-
-The minimum is the first of equal ones, the maximum the last: the ends of a stable sort.
+    strategy 0  distant  loss = sum (c_n - c_1)^2                       dloss/dc_n = 2 (c_n - c_1), dloss/dc_1 = -that
+    strategy 1  middle   loss = sum (c_n - c_m)^2 + (c_1 - c_m)^2       at c_n, c_1 and c_m, with m the lower median
+    strategy 2  all      loss = sum over pairs i < j of (c_i - c_j)^2   dloss/dc_i = 2 sum_j (c_i - c_j)
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from pps_fast.kernels.launch import device_of, empty
 
+STRATEGIES = ("distant", "middle", "all")
 # operands of tl.dot are not smaller
 _SMALLEST_BLOCK = 16
 # elements of a tile of masks held by one program; with twice as many, dots of 28 or 64 rows spill
@@ -83,27 +84,62 @@ def _push_kernel(
 
 
 @triton.jit
-def _pull_kernel(p_center, p_group, p_loss, p_grad, K: tl.constexpr, N: tl.constexpr, BLOCK_N: tl.constexpr):
+def _picked(b_center, is_same, is_chosen):
+    """For each component the center that is chosen in its group; a group without one gives 0."""
+    return tl.sum(tl.where(is_same & is_chosen[None, :], b_center[None, :], 0.0), axis=1)
+
+
+@triton.jit
+def _ends_pulled(b_center, o_n, m_n, is_same, STRATEGY: tl.constexpr):
+    """Loss, at one component of each group, and gradient of the strategies that pull the two ends of a group."""
+    is_equal = b_center[None, :] == b_center[:, None]
+    is_before = (b_center[None, :] < b_center[:, None]) | (is_equal & (o_n[None, :] < o_n[:, None]))
+    # place in a stable sort of the group; before a NaN there is nothing, so that it is the least and spoils the loss
+    b_rank = tl.sum((is_same & is_before).to(tl.int32), axis=1)
+    b_size = tl.sum(is_same.to(tl.int32), axis=1)
+    is_first, is_last = m_n & (b_rank == 0), m_n & (b_rank == b_size - 1)
+    b_first, b_last = _picked(b_center, is_same, is_first), _picked(b_center, is_same, is_last)
+    if STRATEGY == 0:
+        b_up = b_last - b_first
+        b_loss = tl.where(is_first, b_up * b_up, 0.0)
+        b_grad = tl.where(is_last, b_up, 0.0) - tl.where(is_first, b_up, 0.0)
+    else:
+        is_middle = m_n & (b_rank == (b_size - 1) // 2)
+        b_middle = _picked(b_center, is_same, is_middle)
+        b_up, b_down = b_last - b_middle, b_first - b_middle
+        b_loss = tl.where(is_first, b_up * b_up + b_down * b_down, 0.0)
+        b_grad = tl.where(is_last, b_up, 0.0) + tl.where(is_first, b_down, 0.0)
+        b_grad -= tl.where(is_middle, b_up + b_down, 0.0)
+    return b_loss, 2.0 * b_grad
+
+
+@triton.jit
+def _pull_kernel(
+    p_center,
+    p_group,
+    p_loss,
+    p_grad,
+    STRATEGY: tl.constexpr,
+    K: tl.constexpr,
+    N: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+):
     i_sample = tl.program_id(0).to(tl.int64)
     o_n = tl.arange(0, BLOCK_N)
     m_n = o_n < N
     b_group = tl.load(p_group + o_n, mask=m_n, other=-1)
+    # as in the equations, pairs are of one group whatever its number, ends are of groups 0 to K - 1
+    if STRATEGY != 2:
+        m_n &= (b_group >= 0) & (b_group < K)
     b_center = tl.load(p_center + i_sample * N + o_n, mask=m_n, other=0.0).to(tl.float32)
-    m_n &= (b_group >= 0) & (b_group < K)
-    # row i: the components of i's group; what is no component of any group is a group of its own
     is_same = (b_group[:, None] == b_group[None, :]) & m_n[:, None] & m_n[None, :]
-    is_same |= o_n[:, None] == o_n[None, :]
-    b_least = tl.min(tl.where(is_same, b_center[None, :], float("inf")), axis=1)
-    b_most = tl.max(tl.where(is_same, b_center[None, :], float("-inf")), axis=1)
-    is_least = is_same & (b_center[None, :] == b_least[:, None])
-    is_most = is_same & (b_center[None, :] == b_most[:, None])
-    is_first = tl.min(tl.where(is_least, o_n[None, :], BLOCK_N), axis=1) == o_n
-    is_last = tl.max(tl.where(is_most, o_n[None, :], -1), axis=1) == o_n
-    b_span = b_most - b_least
-    # neither minimum nor maximum lets a NaN through
-    b_loss = tl.sum(tl.where(is_first, b_span * b_span, 0.0) + 0.0 * b_center, axis=0)
-    b_grad = 2.0 * b_span * (is_last.to(tl.float32) - is_first.to(tl.float32))
-    tl.store(p_loss + i_sample, b_loss)
+    if STRATEGY == 2:
+        b_away = tl.where(is_same, b_center[:, None] - b_center[None, :], 0.0)
+        # every pair is met twice
+        b_loss, b_grad = 0.5 * tl.sum(b_away * b_away, axis=1), 2.0 * tl.sum(b_away, axis=1)
+    else:
+        b_loss, b_grad = _ends_pulled(b_center, o_n, m_n, is_same, STRATEGY)
+    tl.store(p_loss + i_sample, tl.sum(b_loss, axis=0))
     tl.store(p_grad + i_sample * N + o_n, b_grad, mask=o_n < N)
 
 
@@ -146,13 +182,14 @@ def push_fwd(
     return loss, grad
 
 
-def pull_distant_fwd(center: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
-    """Loss and gradient of Eq. (5).
+def pull_fwd(center: Tensor, group: Tensor, num_groups: int, strategy: int) -> tuple[Tensor, Tensor]:
+    """Loss and gradient of Eq. (5), or of one of its variants.
 
     Args:
         center: [B, E] fp32, fp16 or bf16.
         group: [E] integers.
         num_groups: K.
+        strategy: index into STRATEGIES.
     Returns:
         loss [B] of each sample, and its gradient [B, E], both fp32.
     """
@@ -165,13 +202,9 @@ def pull_distant_fwd(center: Tensor, group: Tensor, num_groups: int) -> tuple[Te
             p_group=group,
             p_loss=loss,
             p_grad=grad,
+            STRATEGY=strategy,
             K=num_groups,
             N=num_components,
             BLOCK_N=triton.next_power_of_2(num_components),
         )
     return loss, grad
-
-
-def is_interpreted() -> bool:
-    """Whether the kernels run in Triton's interpreter, on CPU tensors."""
-    return not isinstance(_push_kernel, triton.JITFunction)

@@ -13,10 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pps_fast.counters import add_dropout, mix
+
 # the floor under a mask in the attention: keys outside the mask keep this share of their weight
 MASK_FLOOR = 1e-10
 # the score of a key nobody may attend to; finite, so that a row without any visible key stays finite
 HIDDEN_SCORE = -1e30
+# under the root of every LayerNorm
+NORM_EPS = 1e-5
 # sums of masks with a smaller peak are not brought to a peak of 1: 1 / peak would overflow in the gradient
 PEAK_FLOOR = 1e-20
 # rows with a smaller sum are not normalised further in the push losses: 0 / 0 and its gradient
@@ -72,17 +76,41 @@ def _distance_over_std(center: Tensor, width: Tensor, sigma: float, num_position
     return (position - center.unsqueeze(-1)) / std.unsqueeze(-1)
 
 
-def _exp_peak_one(exponent: Tensor) -> Tensor:
-    """exp(exponent) divided by its largest value on the grid, without 0 / 0: the shift happens before exp.
+def _peak_at_zero(exponent: Tensor) -> Tensor:
+    """exponent less its largest value on the grid, so that exp of it has the peak 1 and is never 0 / 0.
 
-    The gradient of the maximum goes to one arg-max position, the first of equal ones.
+    The gradient of the maximum goes to one arg-max position, the first of equal ones. There the result is a constant,
+    so that the gradient of an inverse mask's log, of order 1e10 where the mask is 0, has nothing to cancel against.
     """
-    peak = exponent.gather(-1, exponent.argmax(-1, keepdim=True))
-    return torch.exp(exponent - peak)
+    place = exponent.argmax(-1, keepdim=True)
+    return (exponent - exponent.gather(-1, place)).scatter(-1, place, 0.0)
 
 
-def gaussian_mask(center: Tensor, width: Tensor, sigma: float, num_positions: int, width_floor: float = 0.01) -> Tensor:
+def log_mask(mask: Tensor) -> Tensor:
+    """log(g + 1e-10): what a mask g in [0, 1] adds to the scores of the attention it conditions (Eq. 8).
+
+    It lies in [-23.1, 0], so that no softmax over it is 0 / 0.
+    """
+    return torch.log(mask + MASK_FLOOR)
+
+
+def _with_log(exponent: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
+    """exp(exponent), or 1 - exp(exponent) without loss of digits near 0, and its log."""
+    mask = -torch.expm1(exponent) if inverse else torch.exp(exponent)
+    return mask, log_mask(mask)
+
+
+def gaussian_mask(
+    center: Tensor,
+    width: Tensor,
+    sigma: float,
+    num_positions: int,
+    width_floor: float = 0.01,
+    inverse: bool = False,
+) -> tuple[Tensor, Tensor]:
     """Gaussian masks, Eq. (3): f(t) = exp(-((t / (T - 1) - c) / s)^2), s = max(width, width_floor) / sigma.
+
+    CNM's exp(-alpha d^2 / max(width, 0.1)^2) is the same with sigma = sqrt(alpha), width_floor = 0.1.
 
     Args:
         center: [...] in [0, 1].
@@ -90,31 +118,46 @@ def gaussian_mask(center: Tensor, width: Tensor, sigma: float, num_positions: in
         sigma: width / standard deviation.
         num_positions: T, at least 2.
         width_floor: smallest width drawn; below it the width gets no gradient.
+        inverse: 1 - f(t) instead.
     Returns:
-        [..., T] in [0, 1], fp32 or fp64. The peak is below 1 when the center lies between positions.
+        masks [..., T] in [0, 1] and their `log_mask`, fp32 or fp64; with a center between positions all below 1.
     Raises:
         ValueError: for fewer than 2 positions.
     """
-    return torch.exp(-_distance_over_std(center, width, sigma, num_positions, width_floor).square())
+    distance = _distance_over_std(center, width, sigma, num_positions, width_floor)
+    return _with_log(-distance.square(), inverse)
 
 
 def gaussian_peak_mask(
-    center: Tensor, width: Tensor, sigma: float, num_positions: int, width_floor: float = 0.01
-) -> Tensor:
+    center: Tensor,
+    width: Tensor,
+    sigma: float,
+    num_positions: int,
+    width_floor: float = 0.01,
+    inverse: bool = False,
+) -> tuple[Tensor, Tensor]:
     """The published code's Gaussian masks: exp(-d^2 / 2), d as in Eq. (3), divided by the peak on the grid.
 
     Arguments, result and errors as `gaussian_mask`, but the largest value of every mask is exactly 1.
     """
     distance = _distance_over_std(center, width, sigma, num_positions, width_floor)
-    return _exp_peak_one(-0.5 * distance.square())
+    return _with_log(_peak_at_zero(-0.5 * distance.square()), inverse)
 
 
-def laplace_mask(center: Tensor, width: Tensor, sigma: float, num_positions: int, width_floor: float = 0.01) -> Tensor:
+def laplace_mask(
+    center: Tensor,
+    width: Tensor,
+    sigma: float,
+    num_positions: int,
+    width_floor: float = 0.01,
+    inverse: bool = False,
+) -> tuple[Tensor, Tensor]:
     """The published code's Laplace masks: exp(-|d|), d as in Eq. (3), divided by the peak on the grid.
 
     Arguments, result and errors as `gaussian_mask`, but the largest value of every mask is exactly 1.
     """
-    return _exp_peak_one(-_distance_over_std(center, width, sigma, num_positions, width_floor).abs())
+    distance = _distance_over_std(center, width, sigma, num_positions, width_floor)
+    return _with_log(_peak_at_zero(-distance.abs()), inverse)
 
 
 def membership(group: Tensor, num_groups: int) -> Tensor:
@@ -122,23 +165,32 @@ def membership(group: Tensor, num_groups: int) -> Tensor:
     return torch.arange(num_groups, device=group.device).unsqueeze(1) == group.unsqueeze(0)
 
 
-def mixture(masks: Tensor, importance: Tensor, group: Tensor, num_groups: int) -> Tensor:
+def mixture(
+    masks: Tensor, log_masks: Tensor, importance: Tensor, group: Tensor, num_groups: int
+) -> tuple[Tensor, Tensor]:
     """Gaussian mixture proposals, Eq. (4): P^(k) = M^(k)^T w^(k).
+
+    As the weights sum to 1, log(P + 1e-10) is the log of the weighted sum of M + 1e-10. The second result is taken
+    from the masks' logs in this way, because the gradient of a mask that vanishes stays bounded in them.
 
     Args:
         masks: [B, E, T] component masks.
+        log_masks: [B, E, T] their `log_mask`.
         importance: [B, E] weights, summing to 1 in each group.
         group: [E] int64.
         num_groups: K.
     Returns:
-        [B, K, T] proposal masks in [0, 1].
+        proposal masks [B, K, T] in [0, 1] and their `log_mask`.
     """
-    weights = membership(group, num_groups) * importance.unsqueeze(1)  # [B, K, E]
-    # a sum, not a matmul, which autocast would take to bf16
-    return (weights.unsqueeze(-1) * masks.unsqueeze(1)).sum(2)
+    weights = (membership(group, num_groups) * importance.unsqueeze(1)).unsqueeze(-1)  # [B, K, E, 1]
+    # sums, not matmuls, which autocast would take to bf16
+    mixed = (weights * masks.unsqueeze(1)).sum(2)
+    floored = (weights * log_masks.exp().unsqueeze(1)).sum(2)
+    # a proposal without components is 0 everywhere
+    return mixed, floored.masked_fill(floored == 0, MASK_FLOOR).log()
 
 
-def peak_mixture(masks: Tensor, group: Tensor, num_groups: int) -> Tensor:
+def peak_mixture(masks: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
     """Mixture without importance: the sum of a proposal's masks divided by its peak.
 
     Args:
@@ -146,12 +198,14 @@ def peak_mixture(masks: Tensor, group: Tensor, num_groups: int) -> Tensor:
         group: [E] int64.
         num_groups: K.
     Returns:
-        [B, K, T] in [0, 1], the largest value of each exactly 1. A proposal whose masks all but vanish stays near 0.
+        masks [B, K, T] in [0, 1], the largest value of each exactly 1, and their `log_mask`. A proposal whose masks
+        all but vanish stays near 0.
     """
     member = membership(group, num_groups).to(masks.dtype)
     summed = (member.unsqueeze(-1) * masks.unsqueeze(1)).sum(2)
     peak = summed.gather(-1, summed.argmax(-1, keepdim=True))
-    return summed / peak.clamp(min=PEAK_FLOOR)
+    mixed = summed / peak.clamp(min=PEAK_FLOOR)
+    return mixed, log_mask(mixed)
 
 
 # --- losses of the pull-push learning scheme ------------------------------------------------------
@@ -233,11 +287,25 @@ def push(masks: Tensor, group: Tensor, target: float, normalize: bool = True) ->
 # --- importance-based reconstructor ---------------------------------------------------------------
 
 
+def _scores(query: Tensor, key: Tensor) -> Tensor:
+    """q k^T / sqrt(h): [G, H, Q, T], fp32 at least."""
+    return _full_precision((query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2))
+
+
+def _hide(scores: Tensor, key_valid: Tensor | None, causal: bool) -> Tensor:
+    """Makes scores [G, ..., Q, T] of hidden keys so low that they get no share, and no gradient."""
+    hidden = None if key_valid is None else ~key_valid[(slice(None), *(None,) * (scores.dim() - 2))]
+    if causal:
+        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        hidden = future if hidden is None else hidden | future
+    return scores if hidden is None else scores.masked_fill(hidden, HIDDEN_SCORE)
+
+
 def masked_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    key_mask: Tensor | None = None,
+    key_bias: Tensor | None = None,
     key_valid: Tensor | None = None,
     causal: bool = False,
 ) -> Tensor:
@@ -249,23 +317,39 @@ def masked_attention(
     Args:
         query: [G, H, Q, h] unscaled.
         key, value: [G, H, T, h].
-        key_mask: [G, T] g in [0, 1], shared by heads and queries; None for no mask.
+        key_bias: [G, T] `log_mask` of a mask g, shared by heads and queries; None for no mask.
         key_valid: [G, T] bool, False for padding; None when all are valid.
         causal: query i sees keys 0..i only (Q = T).
     Returns:
-        [G, H, Q, h] in the dtype of value. Scores and softmax are fp32 at least. A row without a
-        visible key averages all keys.
+        [G, H, Q, h] in value's dtype; scores and softmax are fp32 at least. A row without visible keys averages all.
     """
-    scale = query.shape[-1] ** -0.5
-    scores = _full_precision((query * scale) @ key.transpose(-1, -2))
-    if key_mask is not None:
-        scores = scores + torch.log(_full_precision(key_mask) + MASK_FLOOR)[:, None, None, :]
-    if causal:
-        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-        scores = scores.masked_fill(future, HIDDEN_SCORE)
-    if key_valid is not None:
-        scores = scores.masked_fill(~key_valid[:, None, None, :], HIDDEN_SCORE)
-    return torch.softmax(scores, -1).to(value.dtype) @ value
+    scores = _scores(query, key)
+    if key_bias is not None:
+        scores = scores + _full_precision(key_bias)[:, None, None, :]
+    return torch.softmax(_hide(scores, key_valid, causal), -1).to(value.dtype) @ value
+
+
+def shared_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_bias: Tensor,
+    key_valid: Tensor | None = None,
+    causal: bool = False,
+) -> Tensor:
+    """Mask-conditioned attention of one sequence under N masks: `masked_attention` for each, with common scores.
+
+    Args:
+        query: [B, H, Q, h] unscaled.
+        key, value: [B, H, T, h].
+        key_bias: [B, N, T] `log_mask` of each mask.
+        key_valid: [B, T] bool; None when all are valid.
+        causal: query i sees keys 0..i only (Q = T).
+    Returns:
+        [B, N, H, Q, h] in the dtype of value.
+    """
+    scores = _scores(query, key).unsqueeze(1) + _full_precision(key_bias)[:, :, None, None, :]
+    return torch.softmax(_hide(scores, key_valid, causal), -1).to(value.dtype) @ value.unsqueeze(1)
 
 
 def importance_score(r_cls: Tensor, inner: Tensor, outer: Tensor) -> Tensor:
@@ -294,6 +378,36 @@ def importance(score: Tensor, group: Tensor, num_groups: int) -> Tensor:
     score = _full_precision(score)
     member = membership(group, num_groups)
     return score.unsqueeze(1).masked_fill(~member, float("-inf")).softmax(-1).masked_fill(~member, 0).sum(1)
+
+
+def residual_norm(
+    x: Tensor,
+    branch: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    key: Tensor | None = None,
+    site: int = 0,
+    rate: float = 0.0,
+    first_row: Tensor | None = None,
+) -> Tensor:
+    """End of every sub-layer of the transformers: LayerNorm(x + dropout(branch)), post-LN with eps 1e-5.
+
+    Args:
+        x, branch: [G, n, D].
+        weight, bias: [D].
+        key: [G] int32 of the sequences, see `counters`; None for no dropout.
+        site: number of the place in the model, whose decisions are its own.
+        rate: of the dropout.
+        first_row: [G] int64 position of the first of the n rows in its sequence; 0 when not given.
+    Returns:
+        [G, n, D] in x's dtype; statistics are fp32 at least.
+    """
+    own = None if key is None else mix(key, site)
+    summed = _full_precision(add_dropout(x, branch, own, rate, first_row))
+    # never half-precision rows with fp32 weights: CUDA refuses them, and a CPU adds up the weights' gradients in half
+    # precision, which is 18 % off after 24,000 rows
+    weight, bias = weight.to(summed.dtype), bias.to(summed.dtype)
+    return F.layer_norm(summed, weight.shape, weight, bias, NORM_EPS).to(x.dtype)
 
 
 # --- losses of the reconstruction -----------------------------------------------------------------

@@ -32,13 +32,11 @@ class Case:
         name: also the seed.
         build: from a generator to arrays (float64, int64, bool) and plain numbers.
         wrt: arguments that get a gradient.
-        is_stiff: the gradient of a mask near 0 is of order 1e10 and means nothing below float64.
     """
 
     name: str
     build: Callable[[np.random.Generator], Arrays]
     wrt: tuple[str, ...]
-    is_stiff: bool = False
 
     def arrays(self) -> Arrays:
         """Returns the inputs in float64, the same at every call."""
@@ -81,17 +79,30 @@ def softmax_by_group(score: np.ndarray, layout: MixtureLayout) -> np.ndarray:
     return exponential / total
 
 
-def _mask_case(layout_name: str, num_positions: int, sigma: float) -> Case:
+def _off_the_grid(rng: np.random.Generator, shape: tuple[int, ...], num_positions: int) -> np.ndarray:
+    """Returns centers that lie neither on a position nor in the middle of two.
+
+    There 1 - f is as small as the rounding of a position's distance in fp32, and its log has no digits.
+    """
+    share = rng.uniform(0.2, 0.4, shape)
+    share = np.where(rng.random(shape) < 0.5, share, 1 - share)
+    return (rng.integers(0, num_positions - 1, shape) + share) / (num_positions - 1)
+
+
+def _mask_case(layout_name: str, num_positions: int, sigma: float, inverse: bool = False) -> Case:
     def build(rng: np.random.Generator) -> Arrays:
         shape = (3, LAYOUTS[layout_name].num_components)
+        drawn = _off_the_grid(rng, shape, num_positions) if inverse else rng.uniform(0.02, 0.98, shape)
         return {
-            "center": rng.uniform(0.02, 0.98, shape),
+            "center": drawn,
             "width": rng.uniform(0.1, 0.95, shape),
             "sigma": sigma,
             "num_positions": num_positions,
+            "inverse": inverse,
         }
 
-    return Case(name=f"{layout_name}-T{num_positions}-sigma{sigma:g}", build=build, wrt=("center", "width"))
+    kind = "-inverse" if inverse else ""
+    return Case(name=f"{layout_name}-T{num_positions}-sigma{sigma:g}{kind}", build=build, wrt=("center", "width"))
 
 
 def _pooling_case(layout_name: str, num_positions: int, names: tuple[str, ...], **constants: Any) -> Case:
@@ -105,6 +116,7 @@ def _pooling_case(layout_name: str, num_positions: int, names: tuple[str, ...], 
             "width": rng.uniform(0.05, 0.6, shape),
             "score": rng.normal(0, 2, shape),
         }
+        drawn["log_masks"] = np.log(drawn["masks"] + 1e-10)
         drawn["importance"] = softmax_by_group(drawn["score"], layout)
         groups = {"group": np.array(layout.group), "num_groups": layout.num_proposals}
         return {name: drawn[name] for name in names} | groups | constants
@@ -125,7 +137,7 @@ def _push_case(layout_name: str, num_positions: int, normalize: bool, inter: boo
 
 
 def _attention_case(name: str, shape: tuple[int, int, int, int, int], causal: bool, **options: Any) -> Case:
-    """`shape` is (G, H, Q, T, h); options: masked, padded, smallest (of the mask), empty (first row all padding)."""
+    """`shape` is (G, H, Q, T, h); options: masked, narrow (mask), padded, empty (first row all padding), num_masks."""
 
     def build(rng: np.random.Generator) -> Arrays:
         num, heads, queries, keys, width = shape
@@ -135,11 +147,12 @@ def _attention_case(name: str, shape: tuple[int, int, int, int, int], causal: bo
             "value": rng.normal(size=(num, heads, keys, width)),
             "causal": causal,
         }
+        masks = (num, options["num_masks"]) if "num_masks" in options else (num,)
         if options.get("masked"):
-            given["key_mask"] = rng.uniform(0.05, 1, (num, keys))
+            given["key_bias"] = np.log(rng.uniform(0.05, 1, (*masks, keys)))
         if options.get("narrow"):
-            distance = np.arange(keys) - rng.integers(0, keys, (num, 1))
-            given["key_mask"] = np.exp(-3.0 * distance**2)
+            distance = np.arange(keys) - rng.integers(0, keys, (*masks, 1))
+            given["key_bias"] = np.log(np.exp(-3.0 * distance**2) + 1e-10)
         if options.get("padded"):
             length = rng.integers(1, keys + 1, (num, 1))
             given["key_valid"] = np.arange(keys) < length
@@ -147,8 +160,8 @@ def _attention_case(name: str, shape: tuple[int, int, int, int, int], causal: bo
                 given["key_valid"][0] = False
         return given
 
-    wrt = ("query", "key", "value") + (("key_mask",) if options.get("masked") else ())
-    return Case(name=name, build=build, wrt=wrt, is_stiff=bool(options.get("narrow")))
+    wrt = ("query", "key", "value") + (("key_bias",) if options.get("masked") or options.get("narrow") else ())
+    return Case(name=name, build=build, wrt=wrt)
 
 
 def _nll_case(num_masks: int, num_columns: int, vocab_size: int, smoothing: float) -> Case:
@@ -164,7 +177,33 @@ def _nll_case(num_masks: int, num_columns: int, vocab_size: int, smoothing: floa
     return Case(name=f"N{num_masks}-L{num_columns}-V{vocab_size}-e{smoothing:g}", build=build, wrt=("logits",))
 
 
-_MASKS = [_mask_case(name, t, sigma) for (name, t), sigma in zip(GRID, (4.0, 9.0, 9.0, 4.0, 9.0), strict=True)]
+def _residual_case(
+    name: str, shape: tuple[int, int, int], rate: float | None = None, has_first_row: bool = False
+) -> Case:
+    """`shape` is (G, n, D); without a rate there is no key."""
+
+    def build(rng: np.random.Generator) -> Arrays:
+        num, _, width = shape
+        given: Arrays = {
+            "x": rng.normal(0.3, 1, shape),
+            "branch": rng.normal(-0.1, 1.5, shape),
+            "weight": rng.uniform(0.5, 1.5, width),
+            "bias": rng.normal(size=width),
+        }
+        if rate is not None:
+            given |= {"key": rng.integers(-(2**31), 2**31, num, dtype=np.int32), "site": 23, "rate": rate}
+        if has_first_row:
+            given["first_row"] = rng.integers(0, 60, num)
+        return given
+
+    return Case(name=name, build=build, wrt=("x", "branch", "weight", "bias"))
+
+
+_MASKS = [
+    *(_mask_case(name, t, sigma) for (name, t), sigma in zip(GRID, (4.0, 9.0, 9.0, 4.0, 9.0), strict=True)),
+    _mask_case("ramp3", 7, 4.0, inverse=True),
+    _mask_case("ramp3", 50, 9.0, inverse=True),
+]
 _PULL = [_pooling_case(name, t, ("center",)) for name, t in GRID]
 
 CASES: dict[str, list[Case]] = {
@@ -172,7 +211,7 @@ CASES: dict[str, list[Case]] = {
     "gaussian_peak_mask": _MASKS,
     "laplace_mask": _MASKS,
     "importance": [_pooling_case(name, t, ("score",)) for name, t in GRID],
-    "mixture": [_pooling_case(name, t, ("masks", "importance")) for name, t in GRID],
+    "mixture": [_pooling_case(name, t, ("masks", "log_masks", "importance")) for name, t in GRID],
     "peak_mixture": [_pooling_case(name, t, ("masks",)) for name, t in GRID],
     "boundaries": [_pooling_case(name, t, ("center", "width", "importance"), shrink=0.15) for name, t in GRID],
     "pull_distant": _PULL,
@@ -194,7 +233,28 @@ CASES: dict[str, list[Case]] = {
         _attention_case("self_causal-narrow", (2, 2, 50, 50, 4), True, narrow=True),
         _attention_case("cross-empty_row", (3, 2, 4, 6, 4), False, masked=True, padded=True, empty=True),
     ],
+    "shared_attention": [
+        _attention_case("shared-masked", (2, 2, 7, 7, 4), True, masked=True, padded=True, num_masks=5),
+        _attention_case("shared-T50", (1, 2, 50, 50, 8), True, masked=True, num_masks=3),
+        _attention_case("shared-T63", (1, 1, 63, 63, 4), True, masked=True, padded=True, num_masks=2),
+        _attention_case("shared-narrow", (2, 1, 50, 50, 4), True, narrow=True, num_masks=2),
+        _attention_case("shared-cross", (2, 2, 5, 9, 4), False, masked=True, num_masks=1),
+        _attention_case("shared-many", (1, 1, 2, 2, 3), True, masked=True, num_masks=27),
+        _attention_case("shared-empty_row", (3, 2, 6, 6, 4), True, masked=True, padded=True, empty=True, num_masks=2),
+    ],
     "reconstruction_nll": [_nll_case(1, 1, 2, 0.1), _nll_case(7, 9, 30, 0.1), _nll_case(15, 20, 301, 0.0)],
+    "residual_norm": [
+        _residual_case("plain-D8", (2, 5, 8)),
+        _residual_case("plain-D300", (2, 3, 300)),
+        _residual_case("dropout-D8", (3, 5, 8), 0.3),
+        _residual_case("dropout-D7", (3, 5, 7), 0.5),
+        _residual_case("dropout-D64", (2, 9, 64), 0.1),
+        _residual_case("dropout-D256", (3, 4, 256), 0.1),
+        _residual_case("first_row-D64", (5, 1, 64), 0.1, has_first_row=True),
+        _residual_case("first_row-D256", (4, 2, 256), 0.2, has_first_row=True),
+        _residual_case("first_row-D300", (2, 2, 300), 0.1, has_first_row=True),
+        _residual_case("rate0-D8", (2, 3, 8), 0.0, has_first_row=True),
+    ],
 }
 
 
@@ -240,6 +300,7 @@ def _random_sample(rng: np.random.Generator, length: int, num_columns: int, size
         "num_words": np.int64(length),
         "hide_prob": weight / weight.sum(),
         "word_noise": rng.gumbel(size=num_columns),
+        "dropout_key": rng.integers(-(2**31), 2**31, dtype=np.int32),
     }
 
 
@@ -272,8 +333,9 @@ def random_output(
     num_positions: int = 7,
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
+    num_best: int = 1,
 ) -> ModelOutput:
-    """Returns a model's output made of leaves with gradients, for the losses."""
+    """Returns a model's output made of leaves with gradients, for the losses; `best_nll` is a leaf of its own."""
     rng = np.random.default_rng(seed)
     num, components = layout.num_proposals, layout.num_components
 
@@ -281,20 +343,28 @@ def random_output(
         return torch.from_numpy(rng.uniform(low, high, (num_samples, *shape))).to(dtype).requires_grad_()
 
     made = Components(
-        center=leaf(0.1, 0.9, components), width=leaf(0.1, 0.9, components), masks=leaf(0, 1, components, num_positions)
+        center=leaf(0.1, 0.9, components),
+        width=leaf(0.1, 0.9, components),
+        masks=leaf(0, 1, components, num_positions),
+        log_masks=leaf(-3, 0, components, num_positions),
     )
     proposals = Proposals(
         components=made,
         importance=torch.from_numpy(softmax_by_group(rng.normal(size=(num_samples, components)), layout)).to(dtype),
         masks=leaf(0, 1, num, num_positions),
+        log_masks=leaf(-3, 0, num, num_positions),
         start=leaf(0.0, 0.4, num),
         end=leaf(0.5, 1.0, num),
     )
+    # so near to each other that most hinges are active
+    positive_nll = leaf(2.4, 3, num)
+    best = positive_nll.detach().argsort(-1)[:, :num_best]
     return ModelOutput(
         proposals=proposals,
-        # so near to each other that most hinges are active
-        positive_nll=leaf(2.4, 3, num),
+        positive_nll=positive_nll,
         negative_masks=leaf(0, 1, num, num_positions),
-        negative_nll=leaf(2, 2.8, num),
+        best=best,
+        best_nll=positive_nll.detach().gather(1, best).requires_grad_(),
+        negative_nll=leaf(2, 2.8, num).detach().gather(1, best).requires_grad_(),
         whole_video_nll=leaf(2, 2.8),
     )

@@ -23,6 +23,14 @@ def _seeds() -> None:
 
 
 @pytest.fixture
+def matmul_precision() -> Iterator[None]:
+    """Puts torch's setting back, whatever a test makes of it."""
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
+
+
+@pytest.fixture
 def poisoned_empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Fills uninitialised floating memory with NaN, so that reading what was never written cannot go unnoticed."""
 

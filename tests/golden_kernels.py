@@ -28,14 +28,10 @@ from tests.golden_report import Check, compare
 _NO_FLOOR = 1e-300
 
 
-def _inverse(center: Tensor, width: Tensor, sigma: float, n: int) -> Tensor:
-    return 1 - equations.gaussian_peak_mask(center, width, sigma, n)
-
-
-_MASKS: dict[str, Callable[..., Tensor]] = {
+_MASKS: dict[str, Callable[..., tuple[Tensor, Tensor]]] = {
     "official": equations.gaussian_peak_mask,
     "laplace": equations.laplace_mask,
-    "inverse": _inverse,
+    "inverse": lambda c, w, sigma, n: equations.gaussian_peak_mask(c, w, sigma, n, inverse=True),
     "paper": lambda c, w, sigma, n: equations.gaussian_mask(c, w, sigma, n, width_floor=_NO_FLOOR),
     # exp(-alpha d^2 / max(w, 0.1)^2) is Eq. (3) with sigma = sqrt(alpha)
     "cnm": lambda c, w, alpha, n: equations.gaussian_mask(c, w, alpha**0.5, n, width_floor=0.1),
@@ -66,7 +62,7 @@ def check_masks(golden: Golden) -> Iterator[Check]:
     for prefix in _prefixes(golden, "mask"):
         leaves = {name: _leaf(golden, f"{prefix}/{name}") for name in ("center", "width")}
         shape = _MASKS[prefix.split("_", 1)[1]]
-        mask = shape(leaves["center"], leaves["width"], float(golden[f"{prefix}/sigma"]), int(golden[f"{prefix}/n"]))
+        mask, _ = shape(leaves["center"], leaves["width"], float(golden[f"{prefix}/sigma"]), int(golden[f"{prefix}/n"]))
         (mask * golden.tensor(f"{prefix}/upstream")).sum().backward()
         yield compare("kernels", f"{prefix}/mask", mask, golden[f"{prefix}/mask"])
         yield from _gradients(golden, prefix, leaves)
@@ -79,11 +75,11 @@ def check_mixtures(golden: Golden) -> Iterator[Check]:
         center = leaves["center"]
         group = torch.zeros(center.shape[1], dtype=torch.int64)
         width = leaves["width"].unsqueeze(1).expand_as(center)
-        masks = equations.gaussian_peak_mask(
+        masks, logs = equations.gaussian_peak_mask(
             center, width, float(golden[f"{prefix}/sigma"]), int(golden[f"{prefix}/n"])
         )
         weights = equations.importance(leaves["logit"], group, 1)
-        proposal = equations.mixture(masks, weights, group, 1).squeeze(1)
+        proposal = equations.mixture(masks, logs, weights, group, 1)[0].squeeze(1)
         (proposal * golden.tensor(f"{prefix}/upstream")).sum().backward()
         yield compare("kernels", f"{prefix}/attention", weights, golden[f"{prefix}/attention"])
         yield compare("kernels", f"{prefix}/each_mask", masks, golden[f"{prefix}/each_mask"])
@@ -96,9 +92,9 @@ def check_peak_mixtures(golden: Golden) -> Iterator[Check]:
     for prefix in _prefixes(golden, "sum_max"):
         leaves = {name: _leaf(golden, f"{prefix}/{name}") for name in ("center", "width")}
         sigma, num_positions = float(golden[f"{prefix}/sigma"]), int(golden[f"{prefix}/n"])
-        masks = equations.gaussian_peak_mask(leaves["center"], leaves["width"], sigma, num_positions)
+        masks, _ = equations.gaussian_peak_mask(leaves["center"], leaves["width"], sigma, num_positions)
         group = torch.zeros(masks.shape[1], dtype=torch.int64)
-        proposal = equations.peak_mixture(masks, group, 1).squeeze(1)
+        proposal = equations.peak_mixture(masks, group, 1)[0].squeeze(1)
         (proposal * golden.tensor(f"{prefix}/upstream")).sum().backward()
         yield compare("kernels", f"{prefix}/proposal", proposal, golden[f"{prefix}/proposal"])
         yield from _gradients(golden, prefix, leaves)
@@ -110,7 +106,7 @@ def check_attention(golden: Golden) -> Iterator[Check]:
         names = ["q", "k", "v"] + (["g"] if f"{prefix}/g" in golden else [])
         leaves = {name: _leaf(golden, f"{prefix}/{name}") for name in names}
         options = {
-            "key_mask": leaves.get("g"),
+            "key_bias": equations.log_mask(leaves["g"]) if "g" in leaves else None,
             "key_valid": golden.tensor(f"{prefix}/key_ok").bool(),
             "causal": bool(golden[f"{prefix}/causal"]),
         }
@@ -204,8 +200,8 @@ def check_importance(golden: Golden) -> Iterator[Check]:
 def output_of(nll: Tensor, start: Tensor, end: Tensor) -> ModelOutput:
     """Wraps scored moments as a model's output, for `predict`."""
     empty = start.new_zeros(len(start), 0)
-    components = Components(center=empty, width=empty, masks=empty)
-    proposals = Proposals(components=components, importance=empty, masks=empty, start=start, end=end)
+    components = Components(center=empty, width=empty, masks=empty, log_masks=empty)
+    proposals = Proposals(components=components, importance=empty, masks=empty, log_masks=empty, start=start, end=end)
     return ModelOutput(proposals=proposals, positive_nll=nll)
 
 

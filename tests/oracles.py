@@ -16,6 +16,8 @@ import numpy as np
 Array = np.ndarray
 Ragged = list[list[Array]]
 
+SHAPES_OF_MASKS = ("gaussian_mask", "gaussian_peak_mask", "laplace_mask")
+
 
 # --- generator ------------------------------------------------------------------------------------
 
@@ -34,14 +36,25 @@ def positions(num_positions: int) -> list[float]:
     return [t / (num_positions - 1) for t in range(num_positions)]
 
 
-def gaussian_mask(center: Array, width: Array, sigma: float, num_positions: int, width_floor: float = 0.01) -> Array:
-    """Eq. (3): [...] -> [..., T]."""
+def _with_log(mask: Array, inverse: bool) -> tuple[Array, Array]:
+    """A mask or what it leaves out, and the log of that + 1e-10."""
+    result, log = np.zeros(mask.shape), np.zeros(mask.shape)
+    for place in np.ndindex(mask.shape):
+        result[place] = 1 - mask[place] if inverse else mask[place]
+        log[place] = math.log(result[place] + 1e-10)
+    return result, log
+
+
+def gaussian_mask(
+    center: Array, width: Array, sigma: float, num_positions: int, width_floor: float = 0.01, inverse: bool = False
+) -> tuple[Array, Array]:
+    """Eq. (3): [...] -> [..., T] and its log."""
     result = np.zeros((*center.shape, num_positions))
     for place in np.ndindex(center.shape):
         s = max(width[place], width_floor) / sigma
         for t, x in enumerate(positions(num_positions)):
             result[place][t] = math.exp(-(((x - center[place]) / s) ** 2))
-    return result
+    return _with_log(result, inverse)
 
 
 def _peak_one(decay: Callable[[float], float], center: Array, std: Array, num_positions: int) -> Array:
@@ -55,27 +68,32 @@ def _peak_one(decay: Callable[[float], float], center: Array, std: Array, num_po
 
 
 def gaussian_peak_mask(
-    center: Array, width: Array, sigma: float, num_positions: int, width_floor: float = 0.01
-) -> Array:
-    """exp(-d^2 / 2 s^2) over its peak on the grid."""
-    return _peak_one(lambda d: d * d / 2, center, np.maximum(width, width_floor) / sigma, num_positions)
+    center: Array, width: Array, sigma: float, num_positions: int, width_floor: float = 0.01, inverse: bool = False
+) -> tuple[Array, Array]:
+    """exp(-d^2 / 2 s^2) over its peak on the grid, and its log."""
+    std = np.maximum(width, width_floor) / sigma
+    return _with_log(_peak_one(lambda d: d * d / 2, center, std, num_positions), inverse)
 
 
-def laplace_mask(center: Array, width: Array, sigma: float, num_positions: int, width_floor: float = 0.01) -> Array:
-    """exp(-d / s) over its peak on the grid."""
-    return _peak_one(lambda d: d, center, np.maximum(width, width_floor) / sigma, num_positions)
+def laplace_mask(
+    center: Array, width: Array, sigma: float, num_positions: int, width_floor: float = 0.01, inverse: bool = False
+) -> tuple[Array, Array]:
+    """exp(-d / s) over its peak on the grid, and its log."""
+    std = np.maximum(width, width_floor) / sigma
+    return _with_log(_peak_one(lambda d: d, center, std, num_positions), inverse)
 
 
-def mixture(masks: Ragged, weights: Ragged) -> Array:
-    """Eq. (4): masks [n_k, T] and weights [n_k] -> [B, K, T]."""
-    return np.array(
+def mixture(masks: Ragged, weights: Ragged) -> tuple[Array, Array]:
+    """Eq. (4): masks [n_k, T] and weights [n_k] -> [B, K, T] and its log."""
+    mixed = np.array(
         [[sum(w * m for w, m in zip(ws, ms, strict=True)) for ms, ws in zip(*sample, strict=True)]
          for sample in zip(masks, weights, strict=True)]
     )  # fmt: skip
+    return _with_log(mixed, inverse=False)
 
 
-def peak_mixture(masks: Ragged) -> Array:
-    """Sum of a proposal's masks over its largest value -> [B, K, T]; a sum that is 0 everywhere stays so."""
+def peak_mixture(masks: Ragged) -> tuple[Array, Array]:
+    """Sum of a proposal's masks over its largest value -> [B, K, T], and its log; a sum that is 0 everywhere stays."""
     result = []
     for sample in masks:
         row = []
@@ -83,7 +101,7 @@ def peak_mixture(masks: Ragged) -> Array:
             summed = sum(mask for mask in proposal)
             row.append(summed / summed.max() if summed.max() > 0 else summed)
         result.append(row)
-    return np.array(result)
+    return _with_log(np.array(result), inverse=False)
 
 
 # --- pulling and pushing --------------------------------------------------------------------------
@@ -136,13 +154,13 @@ def masked_attention(
     query: Array,
     key: Array,
     value: Array,
-    key_mask: Array | None = None,
+    key_bias: Array | None = None,
     key_valid: Array | None = None,
     causal: bool = False,
 ) -> Array:
     """The core of Eq. (8) in its multiplicative form: a' = a (g + 1e-10) / sum a (g + 1e-10).
 
-    Shapes as the op's: query [G, H, Q, h], key and value [G, H, T, h], key_mask and key_valid [G, T].
+    Shapes as the op's: query [G, H, Q, h], key and value [G, H, T, h], key_bias = log(g + 1e-10) and key_valid [G, T].
     """
     result = np.zeros((*query.shape[:3], value.shape[-1]))
     for g, h, i in np.ndindex(query.shape[:3]):
@@ -154,10 +172,69 @@ def masked_attention(
         score = {j: float(np.dot(query[g, h, i], key[g, h, j])) / math.sqrt(query.shape[-1]) for j in seen}
         largest = max(score.values())
         share = {j: math.exp(score[j] - largest) for j in seen}
-        if key_mask is not None:
-            share = {j: share[j] * (key_mask[g, j] + 1e-10) for j in seen}
+        if key_bias is not None:
+            share = {j: share[j] * math.exp(key_bias[g, j]) for j in seen}
         total = sum(share.values())
         result[g, h, i] = sum(share[j] / total * value[g, h, j] for j in seen)
+    return result
+
+
+def shared_attention(
+    query: Array, key: Array, value: Array, key_bias: Array, key_valid: Array | None = None, causal: bool = False
+) -> Array:
+    """One mask after the other: key_bias [B, N, T] -> [B, N, H, Q, h]."""
+    of_masks = [
+        masked_attention(query, key, value, key_bias[:, n], key_valid, causal) for n in range(key_bias.shape[1])
+    ]
+    return np.stack(of_masks, 1)
+
+
+def _word(value: int) -> int:
+    """An integer as a signed 32-bit word."""
+    value &= 0xFFFFFFFF
+    return value - 0x100000000 if value & 0x80000000 else value
+
+
+def hashed(key: int, counter: int) -> int:
+    """The hash of `pps_fast/counters.py`, in integers of any size that are cut to 32 bits."""
+    h = _word((_word(counter * 0x9E3779B1) ^ _word(key)) * 0x85EBCA6B)
+    return _word((h ^ (h >> 15)) * 0xC2B2AE35)
+
+
+def is_kept(key: int, position: int, rate: float) -> bool:
+    """Whether dropout keeps the value at a position of a sequence, counted row by row."""
+    h = hashed(key, position // 2) & 0xFFFFFFFF
+    half = h >> 16 if position % 2 else h & 0xFFFF
+    half = half - 0x10000 if half & 0x8000 else half
+    return half >= round(65536 * rate) - 32768
+
+
+def residual_norm(
+    x: Array,
+    branch: Array,
+    weight: Array,
+    bias: Array,
+    key: Array | None = None,
+    site: int = 0,
+    rate: float = 0.0,
+    first_row: Array | None = None,
+) -> Array:
+    """LayerNorm(x + dropout(branch)): [G, n, D]."""
+    result = np.zeros(x.shape)
+    num_values = x.shape[-1]
+    for g, row in np.ndindex(x.shape[:2]):
+        summed = []
+        for d in range(num_values):
+            term = branch[g, row, d]
+            if key is not None:
+                position = (row + (0 if first_row is None else int(first_row[g]))) * num_values + d
+                kept = is_kept(hashed(int(key[g]), site), position, rate)
+                term = term / (1 - round(65536 * rate) / 65536) if kept else 0.0
+            summed.append(x[g, row, d] + term)
+        mean = sum(summed) / num_values
+        std = math.sqrt(sum((z - mean) ** 2 for z in summed) / num_values + 1e-5)
+        for d, z in enumerate(summed):
+            result[g, row, d] = (z - mean) / std * weight[d] + bias[d]
     return result
 
 
@@ -253,9 +330,9 @@ def flat(parts: Ragged, group: Array) -> Array:
     return np.array(result)
 
 
-def of_op(name: str, given: dict[str, Any]) -> Array:
-    """Runs the oracle of an op on the op's own keyword arguments as numpy arrays; a pair is stacked in front."""
-    if name in ("gaussian_mask", "gaussian_peak_mask", "laplace_mask", "masked_attention", "reconstruction_nll"):
+def of_op(name: str, given: dict[str, Any]) -> Any:
+    """Runs the oracle of an op on the op's own keyword arguments as numpy arrays; its results as the op's."""
+    if name in (*SHAPES_OF_MASKS, "masked_attention", "shared_attention", "reconstruction_nll", "residual_norm"):
         return globals()[name](**given)
     given = dict(given)
     group, count = given.pop("group"), given.pop("num_groups", None)
@@ -265,5 +342,6 @@ def of_op(name: str, given: dict[str, Any]) -> Array:
     if name == "mixture":
         return mixture(parts["masks"], parts["importance"])
     if name == "boundaries":
-        return np.stack(boundaries(parts["center"], parts["width"], parts["importance"], given["shrink"]))
-    return np.asarray(globals()[name](**parts))
+        return boundaries(parts["center"], parts["width"], parts["importance"], given["shrink"])
+    result = globals()[name](**parts)
+    return result if isinstance(result, tuple) else np.asarray(result)

@@ -14,6 +14,7 @@ from pps_fast import equations
 from tests import oracles
 from tests.cases import CASES, Case, to_tensors
 from tests.compare import assert_agree
+from tests.ops.check import values_of
 
 EACH = [pytest.param(name, case, id=f"{name}-{case.name}") for name in CASES for case in CASES[name]]
 MASKS = [equations.gaussian_mask, equations.gaussian_peak_mask, equations.laplace_mask]
@@ -26,18 +27,15 @@ def _double(values: object) -> Tensor:
     return torch.tensor(values, dtype=torch.float64, requires_grad=True)
 
 
-def _as_one(result: object) -> Tensor:
-    return torch.stack(result) if isinstance(result, tuple) else result
-
-
-def _equation(name: str, arrays: dict) -> Tensor:
-    return _as_one(getattr(equations, name)(**to_tensors(arrays, torch.float64)))
+def _check(name: str, arrays: dict) -> None:
+    found = values_of(getattr(equations, name)(**to_tensors(arrays, torch.float64)))
+    for got, expected in zip(found, values_of(oracles.of_op(name, arrays)), strict=True):
+        assert_agree(name, got, expected, atol=1e-12, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("name", "case"), EACH)
 def test_agrees_with_the_loops_in_float64(name: str, case: Case) -> None:
-    arrays = case.arrays()
-    assert_agree(name, _equation(name, arrays), oracles.of_op(name, arrays), atol=1e-12, rtol=1e-12)
+    _check(name, case.arrays())
 
 
 @pytest.mark.parametrize(("name", "case"), EACH)
@@ -45,11 +43,11 @@ def test_gradients_agree_with_finite_differences(name: str, case: Case) -> None:
     inputs = case.inputs(torch.float64)
     leaves = [inputs[argument].requires_grad_() for argument in case.wrt]
 
-    def run(*values: Tensor) -> Tensor:
-        return _as_one(getattr(equations, name)(**(inputs | dict(zip(case.wrt, values, strict=True)))))
+    def run(*values: Tensor) -> tuple[Tensor, ...]:
+        return values_of(getattr(equations, name)(**(inputs | dict(zip(case.wrt, values, strict=True)))))
 
     # the full Jacobian where it is small, one random projection of it elsewhere
-    size = sum(leaf.numel() for leaf in leaves) * run(*leaves).numel()
+    size = sum(leaf.numel() for leaf in leaves) * sum(value.numel() for value in run(*leaves))
     assert gradcheck(run, leaves, fast_mode=size > 2000)
 
 
@@ -128,10 +126,6 @@ def _flat(draw: st.DrawFn) -> dict[str, np.ndarray]:
     }
 
 
-def _check(name: str, arrays: dict) -> None:
-    assert_agree(name, _equation(name, arrays), oracles.of_op(name, arrays), atol=1e-12, rtol=1e-12)
-
-
 @PROPERTY
 @given(flat=_flat(), target=st.floats(0, 1), normalize=st.booleans())
 def test_push_agrees_with_the_loops_on_any_shape(flat: dict, target: float, normalize: bool) -> None:
@@ -149,7 +143,9 @@ def test_pull_agrees_with_the_loops_on_any_shape(flat: dict, strategy: str) -> N
 def test_importance_and_mixtures_agree_with_the_loops_on_any_shape(flat: dict) -> None:
     groups = {"group": flat["group"], "num_groups": flat["num_groups"]}
     _check("importance", {"score": flat["score"]} | groups)
-    _check("mixture", {"masks": flat["masks"], "importance": flat["score"]} | groups)
+    parts = oracles.importance(oracles.ragged(flat["score"], flat["group"], flat["num_groups"]))
+    mixed = {"masks": flat["masks"], "log_masks": np.log(flat["masks"] + 1e-10)}
+    _check("mixture", mixed | {"importance": oracles.flat(parts, flat["group"])} | groups)
     _check("peak_mixture", {"masks": flat["masks"]} | groups)
 
 
@@ -170,7 +166,7 @@ def test_attention_agrees_with_the_loops_on_any_shape(
     arrays = {name: rng.normal(0, 2, (num, heads, keys, width)) for name in ("key", "value")}
     arrays |= {"query": rng.normal(0, 2, (num, heads, queries, width)), "causal": causal}
     if is_masked:
-        arrays["key_mask"] = rng.random((num, keys)) ** 8
+        arrays["key_bias"] = np.log(rng.random((num, keys)) ** 8 + 1e-10)
     if is_padded:
         arrays["key_valid"] = np.arange(keys) < rng.integers(1, keys + 1, (num, 1))
     _check("masked_attention", arrays)

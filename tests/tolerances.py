@@ -14,8 +14,11 @@ _ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 4e-3, tor
 CAP: dict[str, dict[torch.dtype, float]] = {
     "gaussian_mask": _ROUNDING,
     "masked_attention": _ROUNDING,
+    "shared_attention": _ROUNDING,
     "attentive_pooling": _ROUNDING,
+    "boundaries": _ROUNDING,
     # differences of nearly equal Gram entries and a chain of normalisations
     "pull_push": {**_ROUNDING, torch.float32: 5e-5},
     "reconstruction_nll": _ROUNDING,
+    "residual_norm": _ROUNDING,
 }

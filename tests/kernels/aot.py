@@ -124,16 +124,18 @@ def variants() -> Iterator[Variant]:
     """Yields the mask kernels as they are shipped."""
     from pps_fast.kernels import gaussian_mask
 
-    forward = ("p_center", "p_width", "p_mask")
-    backward = (*forward, "p_grad", "p_grad_center", "p_grad_width")
-    for index, shape in enumerate(gaussian_mask.SHAPES):
-        constants = {"SIGMA": 9.0, "WIDTH_FLOOR": 0.01, "SHAPE": index, "T": 50, **gaussian_mask._blocks(50)}
+    forward = ("p_center", "p_width", "p_mask", "p_log")
+    backward = ("p_center", "p_width", "p_grad", "p_grad_log", "p_grad_center", "p_grad_width")
+    for shape, inverse in (("gaussian", False), ("gaussian_peak", False), ("laplace", False), ("gaussian_peak", True)):
+        index = gaussian_mask.SHAPES.index(shape)
+        constants = {"SIGMA": 9.0, "WIDTH_FLOOR": 0.01, "SHAPE": index, "INVERSE": inverse, "T": 50}
+        constants |= gaussian_mask._blocks(50)
         for direction, kernel, pointers in (
             ("fwd", gaussian_mask._fwd_kernel, forward),
             ("bwd", gaussian_mask._bwd_kernel, backward),
         ):
             signature = {**dict.fromkeys(pointers, "*fp32"), "num_rows": "i32"}
-            yield Variant(f"{shape}_mask_{direction}", kernel, signature, constants)
+            yield Variant(f"{shape}_mask_{'inverse_' * inverse}{direction}", kernel, signature, constants)
 
 
 def all_variants() -> Iterator[Variant]:

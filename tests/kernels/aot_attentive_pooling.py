@@ -25,12 +25,14 @@ def variants() -> Iterator[tuple[Any, ...]]:
         shape, floor = {"K": groups, "E": components, "T": positions}, {"PEAK_FLOOR": 1e-20}
         size = f"{components}x{positions}"
         constants = {**shape, **kernel._fwd_blocks(components, positions)}
-        types = _types("p_masks", "p_importance", "p_mixture")
+        types = _types("p_masks", "p_importance", "p_mixture", "p_log")
         yield f"mixture_{size}_fwd", kernel._mixture_fwd_kernel, types, constants
-        types = _types("p_masks", "p_mixture", "p_peak", "p_place")
+        types = _types("p_masks", "p_mixture", "p_log", "p_peak", "p_place")
         yield f"peak_mixture_{size}_fwd", kernel._peak_mixture_fwd_kernel, types, constants | floor
         constants = {**shape, **kernel._bwd_blocks(positions)}
-        types = _types("p_masks", "p_importance", "p_grad", "p_grad_masks", "p_grad_importance") | {"num_rows": "i32"}
+        read, written = ("p_masks", "p_importance", "p_log"), ("p_grad_masks", "p_grad_log_masks", "p_grad_importance")
+        types = _types(*read, "p_grad", "p_grad_log", *written) | {"num_rows": "i32"}
         yield f"mixture_{size}_bwd", kernel._mixture_bwd_kernel, types, constants
-        types = _types("p_mixture", "p_peak", "p_place", "p_grad", "p_grad_masks") | {"num_rows": "i32"}
+        read = ("p_mixture", "p_peak", "p_place", "p_grad", "p_grad_log")
+        types = _types(*read, "p_grad_masks") | {"num_rows": "i32"}
         yield f"peak_mixture_{size}_bwd", kernel._peak_mixture_bwd_kernel, types, constants | floor

@@ -25,5 +25,6 @@ def variants() -> Iterator[tuple[Any, ...]]:
         yield name, pull_push._push_kernel, push, {**constants, **pull_push._push_blocks(rows, positions)}
     pull = {"p_center": "*fp32", "p_group": "*i64", "p_loss": "*fp32", "p_grad": "*fp32"}
     for components, groups in ((28, 7), (64, 64)):
-        constants = {"K": groups, "N": components, "BLOCK_N": triton.next_power_of_2(components)}
-        yield f"pull_distant_{components}", pull_push._pull_kernel, pull, constants
+        for index, strategy in enumerate(pull_push.STRATEGIES):
+            constants = {"K": groups, "N": components, "BLOCK_N": triton.next_power_of_2(components), "STRATEGY": index}
+            yield f"pull_{strategy}_{components}", pull_push._pull_kernel, pull, constants

@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from pps_fast import equations
+from pps_fast.kernels import attentive_pooling as kernel
 from pps_fast.kernels.attentive_pooling import _bwd_blocks, _fwd_blocks
 from pps_fast.ops.attentive_pooling import importance, mixture, peak_mixture
 from pps_fast.ops.gaussian_mask import gaussian_peak_mask
@@ -45,9 +47,9 @@ def test_mixture_of_the_published_code(golden: Golden, number: int, poisoned_emp
     center, width = leaves["center"], leaves["width"].unsqueeze(1).expand_as(leaves["center"])
     group = torch.zeros(center.shape[1], dtype=torch.int64)
     shape = (float(golden[f"{prefix}/sigma"]), int(golden[f"{prefix}/n"]))
-    masks = gaussian_peak_mask(center, width, *shape, backend="triton")
+    masks, logs = gaussian_peak_mask(center, width, *shape, backend="triton")
     weights = importance(leaves["logit"], group, 1, backend="triton")
-    proposal = mixture(masks, weights, group, 1, backend="triton").squeeze(1)
+    proposal = mixture(masks, logs, weights, group, 1, backend="triton")[0].squeeze(1)
     _assert_golden(golden, prefix, {"attention": weights, "each_mask": masks, "proposal": proposal}, leaves)
 
 
@@ -56,10 +58,14 @@ def test_peak_mixture_of_the_published_code(golden: Golden, number: int, poisone
     prefix = f"sum_max/{number}"
     leaves = _leaves(golden, prefix, "center", "width")
     shape = (float(golden[f"{prefix}/sigma"]), int(golden[f"{prefix}/n"]))
-    masks = gaussian_peak_mask(leaves["center"], leaves["width"], *shape, backend="triton")
+    masks, _ = gaussian_peak_mask(leaves["center"], leaves["width"], *shape, backend="triton")
     group = torch.zeros(masks.shape[1], dtype=torch.int64)
-    proposal = peak_mixture(masks, group, 1, backend="triton").squeeze(1)
+    proposal = peak_mixture(masks, group, 1, backend="triton")[0].squeeze(1)
     _assert_golden(golden, prefix, {"proposal": proposal}, leaves)
+
+
+def test_the_floor_under_masks_is_that_of_the_equation() -> None:
+    assert kernel.MASK_FLOOR.value == equations.MASK_FLOOR
 
 
 @pytest.mark.parametrize("components", [1, 28, 64])

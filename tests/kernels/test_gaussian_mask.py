@@ -15,12 +15,18 @@ from typing import Any
 
 import pytest
 
+from pps_fast import equations
+from pps_fast.kernels import gaussian_mask
 from tests.kernels.aot import ARCHITECTURES, GOLDEN, SHARED_LIMIT, kept_rows
 
 ROOT = Path(__file__).resolve().parents[2]
 # growth and shrinking that a compiler's patch release or a changed comment may bring
 TOLERANCE = 0.1
 UPDATE = "if that is meant, run: python tests/kernels/aot.py --update"
+
+
+def test_the_floor_under_masks_is_that_of_the_equation() -> None:
+    assert gaussian_mask.MASK_FLOOR.value == equations.MASK_FLOOR
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +44,7 @@ def test_every_kernel_is_compiled_once_for_every_architecture(rows: list[dict[st
     assert len(set(compiled)) == len(compiled)
     assert {sm for _, sm in compiled} == set(ARCHITECTURES) == set(SHARED_LIMIT)
     names = {name for name, _ in compiled}
+    assert {f"gaussian_peak_mask_inverse_{way}" for way in ("fwd", "bwd")} <= names
     assert {f"{shape}_mask_{way}" for shape in ("gaussian", "laplace") for way in ("fwd", "bwd")} <= names
     for path in sorted((ROOT / "kernels").glob("*.py")):
         # the masks' variants stand in aot.py itself
@@ -52,10 +59,19 @@ def test_no_kernel_spills_computes_in_fp64_or_exceeds_the_shared_memory(rows: li
         assert row["shared_bytes"] <= SHARED_LIMIT[row["sm"]], row
 
 
-def test_dots_of_bf16_run_on_tensor_cores(rows: list[dict[str, Any]]) -> None:
-    # products of fp32 are exact, which tensor cores are not; other kernels' dots have no bf16 operands
-    dots = [row for row in rows if row["kernel"].startswith("masked_attention") and row["kernel"].endswith("bf16")]
-    assert dots and all(row["has_tensor_core"] for row in dots)
+@pytest.mark.parametrize(("dtype", "has_tensor_core"), [("bf16", True), ("tf32", True), ("fp32", False)])
+def test_dots_run_on_tensor_cores_unless_products_are_exact(
+    rows: list[dict[str, Any]], dtype: str, has_tensor_core: bool
+) -> None:
+    # other kernels' dots have no bf16 operands, and are exact
+    dots = [row for row in rows if row["kernel"].startswith("masked_attention") and row["kernel"].endswith(dtype)]
+    assert dots and all(row["has_tensor_core"] == has_tensor_core for row in dots)
+
+
+def test_exact_products_of_fp32_stay_off_tensor_cores(rows: list[dict[str, Any]]) -> None:
+    # for sm_100, Triton 3.7 takes "ieee" for "tf32" in some tiles
+    exact = [row for row in rows if "attention" in row["kernel"] and row["kernel"].endswith("_fp32")]
+    assert exact and not any(row["has_tensor_core"] for row in exact)
 
 
 def test_registers_and_shared_memory_are_what_they_were(rows: list[dict[str, Any]]) -> None:
@@ -81,6 +97,8 @@ def test_a_kernel_that_needs_more_registers_than_there_are_is_seen(tmp_path: Pat
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 import triton, triton.language as tl
+from pps_fast import equations
+from pps_fast.kernels import gaussian_mask
 from tests.kernels.aot import compile_variant
 
 @triton.jit

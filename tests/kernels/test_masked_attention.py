@@ -13,7 +13,6 @@ from pps_fast.kernels import masked_attention as kernel
 
 
 def test_constants_are_those_of_the_equation() -> None:
-    assert kernel.MASK_FLOOR.value == equations.MASK_FLOOR
     assert kernel.HIDDEN_SCORE.value == equations.HIDDEN_SCORE
 
 
@@ -35,3 +34,11 @@ def test_frames_of_the_reconstructor_are_one_tile_in_half_precision() -> None:
     assert kernel.is_one_tile(50, 50, kernel.blocks(50, 50, 64, 2))
     assert not kernel.is_one_tile(65, 20, kernel.blocks(65, 20, 64, 2))
     assert not kernel.is_one_tile(20, 65, kernel.blocks(20, 65, 64, 2))
+
+
+def test_products_are_exact_unless_tf32_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    # the interpreter has no tensor cores
+    monkeypatch.setattr(kernel, "is_interpreted", lambda: True)
+    assert kernel.dot_mode(tf32=True) == kernel.dot_mode(tf32=False) == "upcast"
+    monkeypatch.setattr(kernel, "is_interpreted", lambda: False)
+    assert (kernel.dot_mode(tf32=False), kernel.dot_mode(tf32=True)) == ("ieee", "tf32")

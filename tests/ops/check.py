@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -34,17 +35,29 @@ def equation_of(op: Op):
     return getattr(equations, op.name)
 
 
-def as_one(result: Any) -> Tensor:
-    """Returns an op's result; a pair is stacked in front."""
-    return torch.stack(result) if isinstance(result, tuple) else result
+def values_of(result: Any) -> tuple[Any, ...]:
+    """Returns an op's results, one or several, as a tuple."""
+    return result if isinstance(result, tuple) else (result,)
 
 
-def _value_and_gradients(function: Any, inputs: dict[str, Any], wrt: tuple[str, ...]) -> tuple[Tensor, list[Tensor]]:
-    value = as_one(function(**inputs))
-    # weights other than 1, and other than each other
-    weight = torch.linspace(-1.3, 1.7, value.numel(), dtype=torch.float64).reshape(value.shape)
-    grads = torch.autograd.grad((value.double() * weight).sum(), [inputs[name] for name in wrt])
-    return value.detach(), list(grads)
+def values_and_gradients(
+    function: Callable[..., Any], inputs: dict[str, Any], wrt: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """Returns the results ("value", or "value 0", "value 1") and the gradients ("gradient of center") by name, for an
+    incoming gradient of many values that differ between the results."""
+    values = values_of(function(**inputs))
+    total: Any = 0
+    for index, value in enumerate(values):
+        weight = torch.linspace(-1.3 - index, 1.7, value.numel(), dtype=torch.float64, device=value.device)
+        total = total + (value.double() * weight.reshape(value.shape)).sum()
+    grads = torch.autograd.grad(total, [inputs[name] for name in wrt])
+    return name_values(values) | {f"gradient of {name}": grad.detach() for name, grad in zip(wrt, grads, strict=True)}
+
+
+def name_values(values: tuple[Tensor, ...]) -> dict[str, Tensor]:
+    """Returns results by the names that `values_and_gradients` gives them."""
+    names = ["value"] if len(values) == 1 else [f"value {index}" for index in range(len(values))]
+    return {name: value.detach() for name, value in zip(names, values, strict=True)}
 
 
 def check_case(op: Op, row: str, case: Case, dtype: torch.dtype, backend: str = "auto") -> None:
@@ -55,16 +68,14 @@ def check_case(op: Op, row: str, case: Case, dtype: torch.dtype, backend: str = 
     """
     inputs = case.inputs(dtype, requires_grad=True)
     rounded = to_arrays(inputs)
-    got, got_grads = _value_and_gradients(partial(op, backend=backend), inputs, case.wrt)
-    reference, reference_grads = _value_and_gradients(equation_of(op), inputs, case.wrt)
-    exact_inputs = to_tensors(rounded, torch.float64, case.wrt)
-    oracle = torch.from_numpy(oracles.of_op(op.name, rounded)).double()
-    assert_close(row, got, reference, oracle)
-    _, oracle_grads = _value_and_gradients(equation_of(op), exact_inputs, case.wrt)
-    if case.is_stiff and dtype != torch.float64:
-        return
-    for got_grad, reference_grad, oracle_grad in zip(got_grads, reference_grads, oracle_grads, strict=True):
-        assert_close(row, got_grad, reference_grad, oracle_grad)
+    got = values_and_gradients(partial(op, backend=backend), inputs, case.wrt)
+    reference = values_and_gradients(equation_of(op), inputs, case.wrt)
+    exact = values_and_gradients(equation_of(op), to_tensors(rounded, torch.float64, case.wrt), case.wrt)
+    loops = values_of(oracles.of_op(op.name, rounded))
+    exact |= name_values(tuple(torch.as_tensor(value).double() for value in loops))
+    assert got.keys() == reference.keys() == exact.keys()
+    for name in got:
+        assert_close(row, got[name], reference[name], exact[name])
 
 
 def check_non_contiguous(op: Op, case: Case) -> None:
@@ -74,7 +85,8 @@ def check_non_contiguous(op: Op, case: Case) -> None:
     floating = [value for value in strided.values() if isinstance(value, Tensor) and value.dim() > 1]
     if all(value.is_contiguous() for value in floating):
         raise AssertionError(f"{case.name}: no input is non-contiguous")
-    assert_agree(op.name, as_one(op(**strided)), as_one(op(**packed)), atol=1e-14)
+    for got, expected in zip(values_of(op(**strided)), values_of(op(**packed)), strict=True):
+        assert_agree(op.name, got, expected, atol=1e-13)
 
 
 def _strided(value: Tensor) -> Tensor:
@@ -87,9 +99,10 @@ def _strided(value: Tensor) -> Tensor:
 def check_backends(op: Op, case: Case) -> None:
     """'torch' and 'auto' run the equation; 'triton' is refused in words while there is no kernel."""
     inputs = case.inputs(torch.float32)
-    expected = as_one(equation_of(op)(**inputs))
-    assert_agree(op.name, as_one(op(**inputs, backend="torch")), expected)
-    assert_agree(op.name, as_one(op(**inputs)), expected)
+    expected = values_of(equation_of(op)(**inputs))
+    for given in ({"backend": "torch"}, {}):
+        for got, value in zip(values_of(op(**inputs, **given)), expected, strict=True):
+            assert_agree(op.name, got, value)
     if op.reasons(**inputs):
         with pytest.raises(BackendError, match=f"{op.name}: backend 'triton' cannot serve this call: .+Use 'auto'"):
             op(**inputs, backend="triton")

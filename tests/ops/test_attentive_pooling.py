@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from pps_fast.backend import BackendError, Op
+from pps_fast.equations import log_mask
 from pps_fast.layout import ramp
-from pps_fast.ops.attentive_pooling import boundaries, importance, mixture, peak_mixture
+from pps_fast.ops.attentive_pooling import importance, mixture, peak_mixture
 from pps_fast.ops.gaussian_mask import gaussian_mask
 from tests.cases import CASES, Case
 from tests.compare import assert_agree
-from tests.ops.check import DTYPES, HALF, check_backends, check_case, check_non_contiguous, leaf
+from tests.ops.check import DTYPES, HALF, check_backends, check_case, check_non_contiguous, leaf, values_of
 
 OPS = (
     importance,
     mixture,
     peak_mixture,
-    boundaries,
 )
-FUSED = OPS[:3]
+FUSED = OPS
 EACH = [pytest.param(op, case, id=f"{op.name}-{case.name}") for op in OPS for case in CASES[op.name]]
 
 
@@ -40,23 +42,24 @@ def test_backends_are_chosen_as_asked(op: Op) -> None:
 
 
 def test_ops_are_named_after_their_equations() -> None:
-    assert [op.name for op in OPS] == ["importance", "mixture", "peak_mixture", "boundaries"]
+    assert [op.name for op in OPS] == ["importance", "mixture", "peak_mixture"]
 
 
 def test_sums_of_vanishing_masks_stay_zero_and_others_have_their_peak_at_one() -> None:
     masks = torch.rand(1, 4, 5, generator=torch.Generator().manual_seed(0))
     masks[0, 1:3] = 0
     masks.requires_grad_()
-    got = peak_mixture(masks, torch.tensor([0, 1, 1, 2]), 3)
+    got, log = peak_mixture(masks, torch.tensor([0, 1, 1, 2]), 3)
     assert_agree("vanished", got[:, 1], torch.zeros(1, 5))
+    assert_agree("log", log[:, 1], torch.full((1, 5), math.log(1e-10)), rtol=1e-6)
     assert_agree("peak", got[:, ::2].amax(-1), torch.ones(1, 2))
-    (got * torch.linspace(1, 2, 5)).sum().backward()
+    ((got + log) * torch.linspace(1, 2, 5)).sum().backward()
     assert torch.isfinite(masks.grad).all()
 
 
 def test_tied_peaks_of_a_mixture_take_the_gradient_at_the_first() -> None:
     masks = leaf([[[1.0, 2.0, 2.0], [0.5, 1.0, 1.0]]])
-    got = peak_mixture(masks, torch.tensor([0, 0]), 1)
+    got, _ = peak_mixture(masks, torch.tensor([0, 0]), 1)
     got.sum().backward()
     # d sum / d n_t = 1 / peak, minus sum / peak^2 at the first arg-max: 1/3 and 7.5 / 9
     expected = torch.tensor([1 / 3, 1 / 3 - 7.5 / 9, 1 / 3], dtype=torch.float64)
@@ -65,8 +68,11 @@ def test_tied_peaks_of_a_mixture_take_the_gradient_at_the_first() -> None:
 
 def test_mixture_of_one_component_is_the_component() -> None:
     masks = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0))
-    got = mixture(masks, torch.ones(2, 3), torch.arange(3), 3)
-    assert_agree("mixture", got, masks)
+    logs = log_mask(masks)
+    for backend in ("torch", "triton"):
+        got, log = mixture(masks, logs, torch.ones(2, 3), torch.arange(3), 3, backend=backend)
+        assert_agree("mixture", got, masks)
+        assert_agree("log", log, logs, atol=1e-6)
 
 
 def test_importance_of_a_component_alone_is_one_and_large_scores_stay_finite() -> None:
@@ -75,27 +81,21 @@ def test_importance_of_a_component_alone_is_one_and_large_scores_stay_finite() -
     assert_agree("importance", got, torch.tensor([[1.0, 0.0, 1.0, 1.0]]))
 
 
-def test_boundaries_stay_in_the_video_and_shrink_by_their_share() -> None:
-    group, ones = torch.arange(3), torch.ones(1, 3, dtype=torch.float64)
-    center, width = leaf([[0.1, 0.5, 0.95]]), leaf([[0.4, 0.2, 0.3]])
-    start, end = boundaries(center, width, ones, group, 3)
-    assert_agree("start", start, torch.tensor([[0.0, 0.4, 0.8]]).double(), atol=1e-7)
-    assert_agree("end", end, torch.tensor([[0.3, 0.6, 1.0]]).double(), atol=1e-7)
-    start, end = boundaries(center, width, ones, group, 3, shrink=0.5)
-    assert_agree("length", (end - start)[:, 1], leaf([0.1]), atol=1e-12)
-
-
+@pytest.mark.parametrize("backend", ["torch", "triton"])
 @pytest.mark.parametrize(("num_positions", "sigma"), [(50, 9.0), (16, 9.0), (16, 4.0)])
-def test_sums_of_narrow_masks_between_positions_pass_finite_gradients_back(num_positions: int, sigma: float) -> None:
-    """Such a sum may be as small as 1e-35; 1 / peak times an attention's gradient of 1e10 must not overflow fp32."""
+def test_sums_of_narrow_masks_between_positions_pass_finite_gradients_back(
+    num_positions: int, sigma: float, backend: str
+) -> None:
+    """Such a sum may be as small as 1e-35; 1 / peak times a log's gradient of 1e10 must not overflow fp32."""
     offset, width = torch.meshgrid(
         torch.tensor([0.3, 0.4, 0.45, 0.5]), torch.tensor([0.005, 0.01, 0.015, 0.02, 0.03]), indexing="ij"
     )
     group = torch.arange(20).repeat_interleave(3)
     center = ((num_positions // 2 + offset) / (num_positions - 1)).reshape(1, 20)[:, group].requires_grad_()
     width = width.reshape(1, 20)[:, group].requires_grad_()
-    summed = peak_mixture(gaussian_mask(center, width, sigma, num_positions), group, 20)
-    (torch.log(summed + 1e-10) * torch.linspace(-1, 1, num_positions)).sum().backward()
+    masks, _ = gaussian_mask(center, width, sigma, num_positions, backend=backend)
+    _, log = peak_mixture(masks, group, 20, backend=backend)
+    (log * torch.linspace(-1, 1, num_positions)).sum().backward()
     for name, leaf_grad in (("center", center.grad), ("width", width.grad)):
         bad = int((~torch.isfinite(leaf_grad)).sum())
         assert bad == 0, f"{bad} of {leaf_grad.numel()} gradients of the {name} are not finite"
@@ -105,12 +105,15 @@ EACH_FUSED = [pytest.param(op, case, id=f"{op.name}-{case.name}") for op in FUSE
 
 
 def _run(op: Op, backend: str, tensors: list[torch.Tensor], group: torch.Tensor, num_groups: int) -> list[torch.Tensor]:
-    """Result and gradients, for an incoming gradient that is neither 1 nor contiguous."""
+    """Results and gradients, for incoming gradients that are neither 1 nor contiguous nor the same for all results."""
     wanted = [x.detach().requires_grad_() for x in tensors]
-    result = op(*wanted, group, num_groups, backend=backend)
-    grad = torch.linspace(-2, 3, result.numel(), device=result.device, dtype=result.dtype).reshape(result.shape)
-    result.backward(grad.transpose(0, 1).contiguous().transpose(0, 1))
-    return [result.detach(), *(x.grad for x in wanted)]
+    results = values_of(op(*wanted, group, num_groups, backend=backend))
+    grads = []
+    for index, result in enumerate(results):
+        grad = torch.linspace(-2, 3 + index, result.numel(), device=result.device, dtype=result.dtype)
+        grads.append(grad.reshape(result.shape).transpose(0, 1).contiguous().transpose(0, 1))
+    torch.autograd.backward(results, grads)
+    return [*(result.detach() for result in results), *(x.grad for x in wanted)]
 
 
 def _assert_same(op: Op, tensors: list[torch.Tensor], group: torch.Tensor, num_groups: int) -> None:
@@ -122,8 +125,9 @@ def _assert_same(op: Op, tensors: list[torch.Tensor], group: torch.Tensor, num_g
 
 
 def _inputs(op: Op, samples: int, components: int, num_positions: int) -> list[torch.Tensor]:
-    masks, weights = torch.rand(samples, components, num_positions), torch.rand(samples, components)
-    return {"importance": [3 * weights - 1], "mixture": [masks, weights], "peak_mixture": [masks]}[op.name]
+    masks, weights = 0.01 + torch.rand(samples, components, num_positions), torch.rand(samples, components)
+    mixed = [masks, log_mask(masks), weights]
+    return {"importance": [3 * weights - 1], "mixture": mixed, "peak_mixture": [masks]}[op.name]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
@@ -187,9 +191,10 @@ def test_the_kernel_has_peaks_of_exactly_one_and_leaves_vanishing_sums_near_zero
     got, expected = (_run(peak_mixture, backend, [masks], group, 3) for backend in ("triton", "torch"))
     for sample in range(2):
         assert_agree("mixture", got[0][sample], expected[0][sample], rtol=1e-6)
+        assert_agree("log", got[1][sample], expected[1][sample], atol=1e-5)
         for component in range(4):
-            # where the sum vanishes, the gradient is of order 1e20
-            found, exact = got[1][sample, component], expected[1][sample, component]
+            # where the sum vanishes, the gradient is of order 1e20, and of its log 1e30
+            found, exact = got[2][sample, component], expected[2][sample, component]
             assert_agree(f"gradient of {component}", found, exact, rtol=1e-5, atol=1e-6)
     assert_agree("peak", got[0][:, ::2].amax(-1), torch.ones(2, 2))
     assert got[0][1, 1].max() < 1e-4
@@ -202,16 +207,25 @@ def test_the_kernel_has_peaks_of_exactly_one_and_leaves_vanishing_sums_near_zero
         (importance, {"score": torch.rand(2, 65)}, "score has 65 components; the kernel takes 1 to 64"),
         (importance, {"num_groups": 0}, "num_groups = 0; the kernel needs at least 1"),
         (mixture, {"masks": torch.rand(2, 3)}, "the kernel needs 3 dimensions, none of them empty"),
-        (mixture, {"masks": torch.rand(2, 3, 600)}, "masks have 600 positions; the kernel takes 1 to 512"),
+        (mixture, {"masks": torch.rand(2, 3, 600)}, "masks has 600 positions; the kernel takes 1 to 512"),
         (mixture, {"importance": torch.rand(1, 3)}, "the kernel needs a weight for each mask"),
-        (mixture, {"group": torch.zeros(2, dtype=torch.int64)}, "needs an integer for each of the 3 components of"),
+        (mixture, {"importance": torch.rand(2, 3).double()}, "importance is torch.float64; the kernel computes in"),
+        (mixture, {"log_masks": torch.rand(2, 4, 4)}, "the kernel needs one number of samples and components"),
+        (mixture, {"log_masks": torch.rand(2, 3, 5)}, "the kernel needs a log for each mask"),
+        (
+            mixture,
+            {"group": torch.zeros(2, dtype=torch.int64)},
+            "needs an integer for each of the 3 entries of masks along its axis 1",
+        ),
         (peak_mixture, {"masks": torch.rand(0, 3, 4)}, "none of them empty"),
         (peak_mixture, {"group": torch.zeros(3)}, "group is torch.float32"),
     ],
 )
 def test_the_kernels_refuse_what_they_cannot_pool(op: Op, changes: dict, reason: str) -> None:
     given = {"score": torch.rand(2, 3), "masks": torch.rand(2, 3, 4), "importance": torch.rand(2, 3)}
-    names = {"importance": ["score"], "mixture": ["masks", "importance"], "peak_mixture": ["masks"]}[op.name]
+    given["log_masks"] = given["masks"].log()
+    mixed = ["masks", "log_masks", "importance"]
+    names = {"importance": ["score"], "mixture": mixed, "peak_mixture": ["masks"]}[op.name]
     inputs = {name: given[name] for name in names} | {"group": torch.zeros(3, dtype=torch.int64), "num_groups": 1}
     assert not op.reasons(**inputs)
     inputs |= changes
@@ -220,20 +234,15 @@ def test_the_kernels_refuse_what_they_cannot_pool(op: Op, changes: dict, reason:
         op(**inputs, backend="triton")
 
 
-def test_boundaries_have_no_kernel_and_say_so() -> None:
-    x = torch.rand(2, 3)
-    assert boundaries.reasons(x, x, x, torch.zeros(3, dtype=torch.int64), 1) == ["boundaries has no fused kernel"]
-
-
 def test_the_registered_operators_pass_opcheck() -> None:
     group, masks, weights, mixed = torch.tensor([0, 0, 1]), torch.rand(2, 3, 4), torch.rand(2, 3), torch.rand(2, 2, 4)
     for name, arguments in {
         "importance_fwd": (weights, group, 2),
         "importance_bwd": (weights, weights.flip(0), group, 2),
         "mixture_fwd": (masks, weights, group, 2),
-        "mixture_bwd": (mixed, masks, weights, group, 2),
+        "mixture_bwd": (mixed, mixed.flip(0), masks, weights, group, mixed.log()),
         "peak_mixture_fwd": (masks, group, 2, 1e-20),
-        "peak_mixture_bwd": (mixed, mixed.flip(0), torch.ones(2, 2), torch.zeros(2, 2), group, 1e-20),
+        "peak_mixture_bwd": (mixed, mixed + 1, mixed.flip(0), torch.ones(2, 2), torch.zeros(2, 2), group, 1e-20),
     }.items():
         # without tracing under autograd, which takes seconds for each: the operators have no autograd formula
         utils = ("test_schema", "test_autograd_registration", "test_faketensor")

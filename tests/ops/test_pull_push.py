@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from pps_fast.backend import BackendError, Op
 from pps_fast.layout import ramp
@@ -19,7 +21,6 @@ OPS = (
     push,
 )
 PULLS = OPS[:3]
-FUSED = (pull_distant, push)
 EACH = [pytest.param(op, case, id=f"{op.name}-{case.name}") for op in OPS for case in CASES[op.name]]
 
 
@@ -89,9 +90,6 @@ def test_push_does_not_see_other_groups() -> None:
     assert push(masks, torch.zeros_like(group), 0.15) > push(masks, group, 0.15)
 
 
-EACH_FUSED = [pytest.param(op, case, id=f"{op.name}-{case.name}") for op in FUSED for case in CASES[op.name]]
-
-
 def _both(op: Op, x: torch.Tensor, *arguments: object, **options: object) -> tuple[list[torch.Tensor], ...]:
     """Loss and gradient, scaled, of the kernel and of the equation."""
     results = []
@@ -111,7 +109,7 @@ def _assert_same(op: Op, x: torch.Tensor, *arguments: object, **options: object)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
-@pytest.mark.parametrize(("op", "case"), EACH_FUSED)
+@pytest.mark.parametrize(("op", "case"), EACH)
 def test_the_kernel_agrees_with_the_loops(op: Op, case: Case, dtype: torch.dtype, poisoned_empty: None) -> None:
     check_case(op, "pull_push", case, dtype, backend="triton")
 
@@ -125,31 +123,81 @@ def test_the_kernel_pushes_odd_shapes(rows: int, num_positions: int, normalize: 
     _assert_same(push, masks, torch.arange(rows) % 3, 0.15, normalize=normalize)
 
 
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 @pytest.mark.parametrize("proposals", range(1, 8))
-def test_the_kernels_take_every_ramp(proposals: int, poisoned_empty: None) -> None:
+def test_the_kernels_take_every_ramp(op: Op, proposals: int, poisoned_empty: None) -> None:
     layout = ramp(proposals)
     group = torch.tensor(layout.group)
-    _assert_same(pull_distant, torch.rand(2, layout.num_components), group, proposals)
-    _assert_same(push, torch.rand(1, layout.num_components, 12), group, 0.15)
+    if op is push:
+        _assert_same(push, torch.rand(1, layout.num_components, 12), group, 0.15)
+    else:
+        _assert_same(op, torch.rand(2, layout.num_components), group, proposals)
 
 
-def test_the_kernel_takes_components_in_any_order_and_64_of_them(poisoned_empty: None) -> None:
+@pytest.mark.parametrize("pull", PULLS, ids=lambda op: op.name)
+def test_the_kernel_takes_components_in_any_order_and_64_of_them(pull: Op, poisoned_empty: None) -> None:
     group = torch.arange(64)[torch.randperm(64)] // 3
-    _assert_same(pull_distant, torch.rand(3, 64), group, 22)
-    _assert_same(pull_distant, torch.rand(3, 5), torch.tensor([1, 0, 1, 0, 1]), 2)
+    _assert_same(pull, torch.rand(3, 64), group, 22)
+    _assert_same(pull, torch.rand(3, 64), torch.zeros_like(group), 1)
+    _assert_same(pull, torch.rand(3, 5), torch.tensor([1, 0, 1, 0, 1]), 2)
 
 
-def test_the_kernel_gives_the_gradient_of_tied_extremes_to_the_components_the_equation_does() -> None:
+@st.composite
+def _few_values(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Centers [2, E] of few values, so that there are ties, in groups of any order, none of them empty."""
+    extra = draw(st.lists(st.integers(0, 2), max_size=7))
+    group = draw(st.permutations([*range(max(extra, default=0) + 1), *extra]))
+    values = st.lists(st.sampled_from([0.1, 0.25, 0.7, 0.9]), min_size=len(group), max_size=len(group))
+    return torch.tensor([draw(values), draw(values)]), torch.tensor(group), max(group) + 1
+
+
+@settings(derandomize=True, max_examples=25, deadline=None)
+@given(drawn=_few_values(), pull=st.sampled_from(PULLS))
+def test_the_kernel_pulls_ties_in_any_order_as_the_equation_does(
+    drawn: tuple[torch.Tensor, torch.Tensor, int], pull: Op
+) -> None:
+    _assert_same(pull, *drawn)
+
+
+@pytest.mark.parametrize("pull", PULLS, ids=lambda op: op.name)
+def test_the_kernel_gives_the_gradient_of_tied_centers_to_the_components_the_equation_does(pull: Op) -> None:
     center = torch.tensor([[0.2, 0.7, 0.2, 0.7, 0.5], [0.4, 0.4, 0.4, 0.4, 0.4], [0.9, 0.1, 0.1, 0.9, 0.9]])
-    got, expected = _both(pull_distant, center, torch.tensor([0, 0, 0, 0, 0]), 1)
-    assert_agree("loss", got[0], expected[0], rtol=1e-7)
-    assert_agree("gradient", got[1], expected[1], rtol=1e-7)
-    _assert_same(pull_distant, center, torch.tensor([0, 0, 1, 1, 1]), 2)
+    _assert_same(pull, center, torch.tensor([0, 0, 0, 0, 0]), 1)
+    _assert_same(pull, center, torch.tensor([0, 0, 1, 1, 1]), 2)
 
 
-def test_the_kernel_does_not_hide_a_center_that_is_not_a_number() -> None:
-    center = torch.tensor([[0.2, float("nan"), 0.3]])
-    assert pull_distant(center, torch.tensor([0, 1, 1]), 2, backend="triton").isnan()
+def test_the_kernel_pulls_the_last_of_equal_maxima_the_first_of_equal_minima_and_the_lower_median() -> None:
+    # in stable order: components 0, 3, 1, 4, 2, with 0.0, 0.0, 0.5, 0.5, 0.5
+    for pull, expected in (
+        (pull_distant, [-1.0, 0.0, 0.0, 0.0, 1.0]),
+        # the middle is component 1, in which the last is tied as well
+        (pull_middle, [-1.0, 1.0, 0.0, 0.0, 0.0]),
+    ):
+        center = torch.tensor([[0.0, 0.5, 0.5, 0.0, 0.5]], requires_grad=True)
+        pull(center, torch.zeros(5, dtype=torch.int64), 1, backend="triton").backward()
+        assert_agree(pull.name, center.grad, [expected])
+
+
+@pytest.mark.parametrize("pull", PULLS, ids=lambda op: op.name)
+def test_the_kernel_takes_components_of_no_proposal_as_the_equation_does(pull: Op, poisoned_empty: None) -> None:
+    # ends are of proposals, pairs of equal numbers
+    group = torch.tensor([0, 5, 0, 1, -1, 5, -1, 1])
+    center = torch.rand(2, 8)
+    _assert_same(pull, center, group, 2)
+    center[:, 1] = float("nan")
+    losses = [pull(center, group, 2, backend=backend) for backend in ("triton", "torch")]
+    assert losses[0].isnan() == losses[1].isnan() == (pull is pull_all)
+
+
+@pytest.mark.parametrize("pull", PULLS, ids=lambda op: op.name)
+@pytest.mark.parametrize("place", range(4))
+def test_the_kernel_does_not_hide_a_center_that_is_not_a_number(pull: Op, place: int) -> None:
+    center = torch.tensor([[0.2, 0.6, 0.3, 0.4]])
+    center[0, place] = float("nan")
+    center.requires_grad_()
+    loss = pull(center, torch.tensor([0, 1, 1, 1]), 2, backend="triton")
+    loss.backward()
+    assert loss.isnan() and center.grad.isnan().any()
 
 
 def test_the_kernel_pushes_rows_that_vanish_or_lie_below_the_floor_of_their_sum(poisoned_empty: None) -> None:
@@ -166,7 +214,7 @@ def test_the_kernel_pushes_rows_that_vanish_or_lie_below_the_floor_of_their_sum(
             assert_agree(f"gradient of {row}", got[1][sample, row], expected[1][sample, row], rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("op", FUSED, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 def test_the_kernel_reads_any_strides_and_repeats_itself(op: Op) -> None:
     packed = torch.rand(3, 5, 4) if op is push else torch.rand(3, 5)
     arguments = (torch.tensor([0, 0, 1, 1, 1]), 0.15 if op is push else 2)
@@ -199,8 +247,8 @@ def test_two_backward_passes_add_up() -> None:
         ({"masks": torch.rand(2, 0, 4)}, "the kernel needs 3 dimensions, none of them empty"),
         ({"masks": torch.rand(3, 4)}, "the kernel needs 3 dimensions"),
         ({"masks": torch.rand(1, 65, 4)}, "masks has 65 rows; the kernel takes 1 to 64"),
-        ({"masks": torch.rand(1, 3, 513)}, "masks have 513 positions; the kernel takes 1 to 512"),
-        ({"group": torch.zeros(4, dtype=torch.int64)}, "needs an integer for each of the 3 rows of masks"),
+        ({"masks": torch.rand(1, 3, 513)}, "masks has 513 positions; the kernel takes 1 to 512"),
+        ({"group": torch.zeros(4, dtype=torch.int64)}, "needs an integer for each of the 3 entries of masks"),
         ({"group": torch.zeros(3)}, "group is torch.float32"),
     ],
 )
@@ -211,20 +259,31 @@ def test_the_kernel_refuses_what_it_cannot_push(changes: dict, reason: str) -> N
         push(**inputs, backend="triton")
 
 
-def test_what_has_no_kernel_says_so() -> None:
-    arguments = (torch.rand(2, 3), torch.zeros(3, dtype=torch.int64), 1)
-    for pull in (pull_middle, pull_all):
-        assert pull.reasons(*arguments) == [f"{pull.name} has no fused kernel"]
-    reasons = pull_distant.reasons(torch.rand(2, 65).double(), *arguments[1:])
-    assert "center is torch.float64; the kernel computes in float32" in reasons
-    assert "center has 65 rows; the kernel takes 1 to 64" in reasons
+@pytest.mark.parametrize("pull", PULLS, ids=lambda op: op.name)
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"center": torch.rand(2, 3).double()}, "center is torch.float64; the kernel computes in float32"),
+        ({"center": torch.rand(0, 3)}, "the kernel needs 2 dimensions, none of them empty"),
+        ({"center": torch.rand(2, 65)}, "center has 65 rows; the kernel takes 1 to 64"),
+        ({"group": torch.zeros(4, dtype=torch.int64)}, "needs an integer for each of the 3 entries of center"),
+        ({"group": torch.zeros(3)}, "group is torch.float32"),
+    ],
+)
+def test_the_kernel_refuses_what_it_cannot_pull(pull: Op, changes: dict, reason: str) -> None:
+    inputs = {"center": torch.rand(2, 3), "group": torch.zeros(3, dtype=torch.int64), "num_groups": 1}
+    assert not pull.reasons(**inputs)
+    inputs |= changes
+    assert any(reason in sentence for sentence in pull.reasons(**inputs))
+    with pytest.raises(BackendError, match=reason):
+        pull(**inputs, backend="triton")
 
 
 def test_the_registered_operators_pass_opcheck() -> None:
     group, ops = torch.tensor([0, 0, 1]), torch.ops.pps_fast
     for operator, arguments in (
         (ops.push_fwd, (torch.rand(2, 3, 4), group, 0.15, True, 1e-6)),
-        (ops.pull_distant_fwd, (torch.rand(2, 3), group, 2)),
+        *((ops.pull_fwd, (torch.rand(2, 3), group, 2, strategy)) for strategy in range(3)),
         (ops.pull_push_bwd, (torch.tensor(0.7), torch.rand(2, 3, 4))),
     ):
         # without tracing under autograd, which takes seconds for each: the operators have no autograd formula
@@ -244,9 +303,18 @@ def test_the_compiled_push_agrees_with_the_equation_on_a_gpu(rows: int, num_posi
 
 
 @pytest.mark.gpu
-def test_the_compiled_pull_agrees_with_the_equation_on_a_gpu() -> None:
-    layout = ramp(7)
-    center, group = torch.rand(32, 28, device="cuda"), torch.tensor(layout.group, device="cuda")
-    got, expected = _both(pull_distant, center, group, 7)
-    for name, value, exact in zip(("loss", "gradient"), got, expected, strict=True):
-        assert_agree(name, value, exact, rtol=1e-6)
+@pytest.mark.parametrize("pull", PULLS, ids=lambda op: op.name)
+def test_the_compiled_pull_agrees_with_the_equation_on_a_gpu(pull: Op) -> None:
+    for center, layout in ((torch.rand(32, 28, device="cuda"), ramp(7)), (torch.rand(32, 55, device="cuda"), ramp(10))):
+        # few values, so that there are ties
+        for x in (center, (8 * center).round() / 8):
+            got, expected = _both(pull, x, torch.tensor(layout.group, device="cuda"), layout.num_proposals)
+            for name, value, exact in zip(("loss", "gradient"), got, expected, strict=True):
+                assert_agree(name, value, exact, rtol=2e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("pull", PULLS, ids=lambda op: op.name)
+def test_the_compiled_pull_does_not_hide_a_center_that_is_not_a_number(pull: Op) -> None:
+    center = torch.tensor([[0.2, 0.6, float("nan"), 0.4]], device="cuda")
+    assert pull(center, torch.tensor([0, 1, 1, 1], device="cuda"), 2, backend="triton").isnan()

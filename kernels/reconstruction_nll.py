@@ -1,0 +1,242 @@
+"""Label-smoothed cross-entropy of the reconstructed sentence, forward and backward (C(.), mean over its targets).
+
+With z the logits of one word over V classes, y its target, m = max z, s = sum_v exp(z_v - m), w = dnll / (number of
+targets):
+
+    loss = (m - z_y) + log s - e / V sum_v (z_v - z_y)
+    dz_v = w (exp(z_v - m - log s) - (1 - e) [v = y] - e / V), 0 for a word that is no target
+
+Logits enter as differences only, and m and log s are kept apart: their sum would lose the digits of log s where logits
+are large. A program streams the classes of one word, or of a few that share its lanes, with an online maximum; words
+that are no target are not read. A second kernel averages a sentence's words, so that nothing is added atomically and
+two runs agree bitwise.
+"""
+
+from __future__ import annotations
+
+from math import gcd
+from typing import Any
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from pps_fast.kernels.launch import device_of, empty
+
+# logits held by one program: 8 in each of 128 threads, which bf16 loads at once
+_BLOCK_ELEMENTS = 1024
+# classes that one warp holds so
+_NARROWEST_BLOCK = 256
+# logits of the widest load, 16 bytes
+_WIDEST_LOAD = 8
+
+
+@triton.jit
+def _words(p_targets, p_is_target, L, BLOCK_L: tl.constexpr):
+    """A block of words of a sentence: sample, mask, position, which exist, which are targets, and their classes."""
+    i_n, i_b = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
+    o_l = tl.program_id(0) * BLOCK_L + tl.arange(0, BLOCK_L)
+    m_l = o_l < L
+    m_target = tl.load(p_is_target + i_b * L + o_l, mask=m_l, other=0) != 0
+    b_class = tl.load(p_targets + i_b * L + o_l, mask=m_target, other=0)
+    return i_b, i_n, o_l, m_l, m_target, b_class
+
+
+@triton.jit
+def _offsets(i_b, i_n, o_l, s_b, s_n, s_l, ALIGNMENT: tl.constexpr):
+    """Where the logits of words begin; the compiler is told of what number they are multiples."""
+    return tl.multiple_of(i_b * s_b + i_n * s_n + o_l.to(tl.int64) * s_l, ALIGNMENT)
+
+
+@triton.jit
+def _num_targets(p_is_target, i_b, L, BLOCK_ALL: tl.constexpr):
+    """Which words of a sentence are targets, and how many."""
+    o_all = tl.arange(0, BLOCK_ALL)
+    m_all = tl.load(p_is_target + i_b * L + o_all, mask=o_all < L, other=0) != 0
+    return o_all, m_all, tl.sum(m_all.to(tl.int32), axis=0)
+
+
+@triton.jit
+def _word_kernel(
+    p_logits, p_targets, p_is_target, p_word, p_peak, p_log_sum,
+    L, s_b, s_n, s_l,
+    SMOOTHING: tl.constexpr,
+    ALIGNMENT: tl.constexpr,
+    V: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+):  # fmt: skip
+    i_b, i_n, o_l, m_l, m_target, b_class = _words(p_targets, p_is_target, L, BLOCK_L)
+    b_loss = tl.zeros([BLOCK_L], tl.float32)
+    b_peak = tl.zeros([BLOCK_L], tl.float32)
+    b_log_sum = tl.zeros([BLOCK_L], tl.float32)
+    if tl.max(m_target.to(tl.int32), axis=0) > 0:
+        p_rows = p_logits + _offsets(i_b, i_n, o_l, s_b, s_n, s_l, ALIGNMENT)
+        # a class that does not exist is not read and makes the loss NaN
+        m_class = m_target & (b_class >= 0) & (b_class < V)
+        b_picked = tl.load(p_rows + b_class, mask=m_class, other=0.0).to(tl.float32)
+        b_picked = tl.where(m_class | ~m_target, b_picked, float("nan"))
+        b_peak = tl.full([BLOCK_L], float("-inf"), tl.float32)
+        # summed over classes after the loop, in which only the maximum crosses threads
+        b_sum = tl.zeros([BLOCK_L, BLOCK_V], tl.float32)
+        b_total = tl.zeros([BLOCK_L, BLOCK_V], tl.float32)
+        for i_v in range(0, V, BLOCK_V):
+            o_v = i_v + tl.arange(0, BLOCK_V)
+            m_v = (o_v < V)[None, :]
+            b_z = tl.load(p_rows[:, None] + o_v[None, :], mask=m_target[:, None] & m_v, other=0.0).to(tl.float32)
+            b_total += tl.where(m_v, b_z - b_picked[:, None], 0.0)
+            b_z = tl.where(m_v, b_z, float("-inf"))
+            b_new_peak = tl.maximum(b_peak, tl.max(b_z, axis=1))
+            b_sum = b_sum * tl.exp(b_peak - b_new_peak)[:, None] + tl.exp(b_z - b_new_peak[:, None])
+            b_peak = b_new_peak
+        b_log_sum = tl.log(tl.sum(b_sum, axis=1))
+        b_loss = (b_peak - b_picked) + b_log_sum - tl.sum(b_total, axis=1) * (SMOOTHING / V)
+    o_word = (i_b * tl.num_programs(1) + i_n) * L + o_l
+    tl.store(p_word + o_word, tl.where(m_target, b_loss, 0.0), mask=m_l)
+    tl.store(p_peak + o_word, tl.where(m_target, b_peak, 0.0), mask=m_l)
+    tl.store(p_log_sum + o_word, tl.where(m_target, b_log_sum, 0.0), mask=m_l)
+
+
+@triton.jit
+def _mean_kernel(p_word, p_is_target, p_nll, L, BLOCK_ALL: tl.constexpr):
+    i_n, i_b = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
+    i_pair = i_b * tl.num_programs(0) + i_n
+    o_all, m_all, num = _num_targets(p_is_target, i_b, L, BLOCK_ALL)
+    b_word = tl.load(p_word + i_pair * L + o_all, mask=m_all, other=0.0)
+    # a sentence without targets has no mean, in the equation neither
+    b_mean = tl.where(num > 0, tl.sum(b_word, axis=0) / tl.maximum(num, 1), float("nan"))
+    tl.store(p_nll + i_pair, b_mean)
+
+
+@triton.jit
+def _bwd_kernel(
+    p_logits, p_targets, p_is_target, p_grad, p_peak, p_log_sum, p_grad_logits,
+    L, s_b, s_n, s_l,
+    SMOOTHING: tl.constexpr,
+    ALIGNMENT: tl.constexpr,
+    V: tl.constexpr,
+    BLOCK_L: tl.constexpr,
+    BLOCK_V: tl.constexpr,
+    BLOCK_ALL: tl.constexpr,
+):  # fmt: skip
+    i_b, i_n, o_l, m_l, m_target, b_class = _words(p_targets, p_is_target, L, BLOCK_L)
+    i_pair = i_b * tl.num_programs(1) + i_n
+    o_word = i_pair * L + o_l
+    _, _, num = _num_targets(p_is_target, i_b, L, BLOCK_ALL)
+    b_weight = tl.where(m_target, tl.load(p_grad + i_pair) / tl.maximum(num, 1), 0.0)
+    b_peak = tl.load(p_peak + o_word, mask=m_target, other=0.0)
+    b_log_sum = tl.load(p_log_sum + o_word, mask=m_target, other=0.0)
+    p_rows = p_logits + _offsets(i_b, i_n, o_l, s_b, s_n, s_l, ALIGNMENT)
+    p_grad_rows = p_grad_logits + o_word * V
+    for i_v in range(0, V, BLOCK_V):
+        o_v = i_v + tl.arange(0, BLOCK_V)
+        m_v = (o_v < V)[None, :]
+        m_read = m_target[:, None] & m_v
+        b_z = tl.load(p_rows[:, None] + o_v[None, :], mask=m_read, other=float("-inf")).to(tl.float32)
+        b_share = tl.exp(b_z - b_peak[:, None] - b_log_sum[:, None])
+        b_share -= tl.where(o_v[None, :] == b_class[:, None], 1.0 - SMOOTHING, 0.0) + SMOOTHING / V
+        b_grad = (b_share * b_weight[:, None]).to(p_grad_logits.dtype.element_ty)
+        tl.store(p_grad_rows[:, None] + o_v[None, :], b_grad, mask=m_l[:, None] & m_v)
+
+
+def blocks(num_columns: int, num_classes: int) -> dict[str, int]:
+    """Words and classes of a block: as few lanes beyond the last class as can be, then as many classes."""
+    block_v = min(triton.next_power_of_2(num_classes), _BLOCK_ELEMENTS)
+    widths = [block_v >> shift for shift in range(3) if shift == 0 or block_v >> shift >= _NARROWEST_BLOCK]
+    block_v = min(widths, key=lambda width: triton.cdiv(num_classes, width) * width)
+    return {"BLOCK_L": min(_BLOCK_ELEMENTS // block_v, triton.next_power_of_2(num_columns)), "BLOCK_V": block_v}
+
+
+def alignment(x: Tensor) -> int:
+    """Largest power of 2, up to the widest load, that divides where every row of x begins."""
+    found = _WIDEST_LOAD
+    for size, stride in zip(x.shape[:-1], x.stride()[:-1], strict=True):
+        if size > 1:
+            found = gcd(found, stride)
+    return found
+
+
+def _inputs(logits: Tensor, targets: Tensor, is_target: Tensor, smoothing: float) -> dict[str, Any]:
+    """Arguments of the kernels that read logits."""
+    logits = logits if logits.stride(-1) == 1 else logits.contiguous()
+    s_b, s_n, s_l, _ = logits.stride()
+    num_columns, num_classes = logits.shape[2:]
+    return {
+        "p_logits": logits,
+        "p_targets": targets.contiguous(),
+        "p_is_target": is_target.contiguous(),
+        "L": num_columns,
+        "s_b": s_b,
+        "s_n": s_n,
+        "s_l": s_l,
+        "SMOOTHING": smoothing,
+        "ALIGNMENT": alignment(logits),
+        "V": num_classes,
+        **blocks(num_columns, num_classes),
+    }
+
+
+def reconstruction_nll_fwd(
+    logits: Tensor, targets: Tensor, is_target: Tensor, smoothing: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Scores the sentences.
+
+    Args:
+        logits: [B, N, L, V] fp32, fp16 or bf16; any strides.
+        targets: [B, L] int64 classes; a target outside 0 ... V - 1 makes its sentence's result NaN.
+        is_target: [B, L] bool; a sentence without targets has result NaN, as in the equation.
+        smoothing: e in [0, 1).
+    Returns:
+        nll [B, N], and per word, for the backward pass, the largest logit and log sum_v exp(z_v - largest), [B, N, L],
+        0 where there is no target; all fp32.
+    """
+    num_samples, num_masks, num_columns, _ = logits.shape
+    inputs = _inputs(logits, targets, is_target, smoothing)
+    word, peak, log_sum = (empty(logits, num_samples, num_masks, num_columns) for _ in range(3))
+    nll = empty(logits, num_samples, num_masks)
+    grid = (triton.cdiv(num_columns, inputs["BLOCK_L"]), num_masks, num_samples)
+    with device_of(logits):
+        _word_kernel[grid](**inputs, p_word=word, p_peak=peak, p_log_sum=log_sum)
+        _mean_kernel[(num_masks, num_samples)](
+            p_word=word,
+            p_is_target=inputs["p_is_target"],
+            p_nll=nll,
+            L=num_columns,
+            BLOCK_ALL=triton.next_power_of_2(num_columns),
+            num_warps=1,
+        )
+    return nll, peak, log_sum
+
+
+def reconstruction_nll_bwd(
+    grad: Tensor,
+    logits: Tensor,
+    targets: Tensor,
+    is_target: Tensor,
+    smoothing: float,
+    peak: Tensor,
+    log_sum: Tensor,
+) -> Tensor:
+    """Gradient of the logits.
+
+    Args:
+        grad: [B, N] fp32 gradient of nll.
+        logits, targets, is_target, smoothing: as given to the forward pass.
+        peak, log_sum: of it.
+    Returns:
+        [B, N, L, V] in the logits' dtype, contiguous.
+    """
+    num_samples, num_masks, num_columns, _ = logits.shape
+    inputs = _inputs(logits, targets, is_target, smoothing)
+    grad_logits = empty(logits, *logits.shape, dtype=logits.dtype)
+    grid = (triton.cdiv(num_columns, inputs["BLOCK_L"]), num_masks, num_samples)
+    with device_of(logits):
+        _bwd_kernel[grid](
+            **inputs,
+            p_grad=grad.contiguous(),
+            p_peak=peak,
+            p_log_sum=log_sum,
+            p_grad_logits=grad_logits,
+            BLOCK_ALL=triton.next_power_of_2(num_columns),
+        )
+    return grad_logits

@@ -1,0 +1,39 @@
+"""The end of every sub-layer as it is shipped, for `aot.py`: the paper's width and that of the small presets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pps_fast.kernels import residual_norm
+
+# name, D, n, dtype of the rows, with dropout, with first_row
+_KINDS = (
+    ("256", 256, 50, "fp32", False, False),
+    ("256_dropout", 256, 50, "fp32", True, False),
+    ("256_dropout_bf16", 256, 50, "bf16", True, False),
+    ("256_first_row", 256, 1, "fp32", True, True),
+    ("256_first_row_bf16", 256, 1, "bf16", True, True),
+    ("64_dropout", 64, 50, "fp32", True, False),
+    ("2048_dropout", 2048, 50, "fp32", True, False),
+)
+
+
+def variants() -> Iterator[tuple[Any, ...]]:
+    """Yields name, kernel, types of its arguments, constants, warps."""
+    for name, width, length, dtype, has_dropout, has_first_row in _KINDS:
+        tile = residual_norm.blocks(width)
+        num_warps = tile.pop("num_warps")
+        constants: dict[str, Any] = {"SCALE": 1 / 0.9, "THRESHOLD": 6554 - 32768, "N": length, "D": width, **tile}
+        signature = {"num_rows": "i32", "site": "i32"}
+        for pointer, kind, is_given in (("p_key", "*i32", has_dropout), ("p_first", "*i64", has_first_row)):
+            (signature if is_given else constants)[pointer] = kind if is_given else None
+        rows = dict.fromkeys(("p_x", "p_branch", "p_out", "p_sum"), f"*{dtype}")
+        statistics = dict.fromkeys(("p_weight", "p_bias", "p_mean", "p_rstd"), "*fp32")
+        forward = {**signature, **rows, **statistics}
+        yield f"residual_norm_fwd_{name}", residual_norm._fwd_kernel, forward, {**constants, "EPS": 1e-5}, num_warps
+        rows = dict.fromkeys(("p_grad", "p_sum", "p_grad_x", "p_grad_branch"), f"*{dtype}")
+        sums = ("p_weight", "p_mean", "p_rstd", "p_grad_weight", "p_grad_bias")
+        backward = {**signature, **rows, **dict.fromkeys(sums, "*fp32")}
+        # a batch of the paper's size: 32 samples, 15 masks, 50 positions
+        yield f"residual_norm_bwd_{name}", residual_norm._bwd_kernel, backward, {**constants, "BLOCKS": 16}, num_warps

@@ -1,0 +1,58 @@
+"""The kernels of the shared attention as they are shipped, for aot.py: the reconstructor's frames and the limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+_RESULTS = {
+    "fwd": ("p_out", "p_lse"),
+    "bwd": ("p_grad", "p_lse", "p_grad_q", "p_grad_k", "p_grad_v", "p_grad_bias"),
+}
+_FP32 = ("p_bias", "p_lse", "p_grad_bias")
+_HEADS = 4
+# name, masks, positions, head dimension, dtype, how it is multiplied
+_SHAPES = (
+    ("importance_bf16", 27, 50, 64, "bf16", "ieee"),
+    ("importance_fp32", 27, 50, 64, "fp32", "ieee"),
+    ("importance_tf32", 27, 50, 64, "fp32", "tf32"),
+    ("trained_bf16", 3, 50, 64, "bf16", "ieee"),
+    ("short_bf16", 3, 20, 64, "bf16", "ieee"),
+    ("wide_bf16", 3, 64, 128, "bf16", "ieee"),
+    ("wide_fp32", 3, 64, 128, "fp32", "ieee"),
+)
+
+
+def variants() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any], int, int]]:
+    """Yields name, kernel, signature, constants, warps and stages."""
+    from pps_fast.kernels import shared_attention
+
+    for name, *shape in _SHAPES:
+        for part in _RESULTS:
+            kernel = getattr(shared_attention, f"_{part}_kernel")
+            yield f"shared_attention_{part}_{name}", kernel, *_arguments(part, *shape)
+
+
+def _arguments(
+    part: str, masks: int, positions: int, head_dim: int, dtype: str, dot: str
+) -> tuple[dict[str, str], dict[str, Any], int, int]:
+    from pps_fast.kernels import shared_attention
+
+    element_bytes, is_backward = (4 if dtype == "fp32" else 2), part == "bwd"
+    tile = shared_attention.blocks(positions, positions, head_dim, element_bytes)
+    number, size = shared_attention.chunks(masks, is_backward)
+    signature = {name: "*fp32" if name in _FP32 else f"*{dtype}" for name in ("p_q", "p_k", "p_v", *_RESULTS[part])}
+    signature |= {"p_bias": "*fp32", "p_valid": "*i1"}
+    if is_backward:
+        # sums of several programs
+        has_blocks = positions > tile["BLOCK_Q"]
+        signature |= dict.fromkeys(("p_grad_k", "p_grad_v"), "*fp32") if number > 1 or has_blocks else {}
+        signature |= {"p_grad_q": "*fp32"} if number > 1 else {}
+    constants = {"SCALE": head_dim**-0.5, "CAUSAL": True, "H": _HEADS, "Q": positions, "T": positions, "D": head_dim}
+    # rows of a packed projection to query, key and value
+    row = 3 * _HEADS * head_dim
+    for letter in "qkv":
+        constants |= {f"s_{letter}g": positions * row, f"s_{letter}h": head_dim, f"s_{letter}n": row}
+    options = shared_attention.warps(tile, element_bytes, dot, is_backward)
+    constants |= {"N": masks, "CHUNK": size, "DOT": dot, **tile}
+    return signature, constants, options["num_warps"], options["num_stages"]
