@@ -10,14 +10,18 @@ import torch
 
 from pps_fast.backend import Op
 from pps_fast.config import PPSConfig
+from pps_fast.encoder.transformer import absorbs
 from pps_fast.layout import MixtureLayout, layout_of, uniform
 from pps_fast.losses.pull_push import PULL_STRATEGIES
 from pps_fast.ops import ALL_OPS
-from pps_fast.ops.attentive_pooling import boundaries, importance, mixture, peak_mixture
+from pps_fast.ops.attentive_pooling import importance, mixture, peak_mixture
+from pps_fast.ops.boundaries import boundaries
 from pps_fast.ops.gaussian_mask import gaussian_peak_mask
 from pps_fast.ops.masked_attention import masked_attention
 from pps_fast.ops.pull_push import push
 from pps_fast.ops.reconstruction_nll import reconstruction_nll
+from pps_fast.ops.residual_norm import residual_norm
+from pps_fast.ops.shared_attention import shared_attention
 from pps_fast.proposals.shapes import MASK_SHAPES
 from pps_fast.types import FeatureSizes
 
@@ -86,7 +90,8 @@ class _Inputs:
         if self.config.reconstructor.importance == "none":
             yield Call(peak_mixture, "proposals", {"masks": masks, **group})
         else:
-            yield Call(mixture, "proposals", {"masks": masks, "importance": component, **group})
+            mixed = {"masks": masks, "log_masks": masks, "importance": component}
+            yield Call(mixture, "proposals", {**mixed, **group})
         bounds = {"center": component, "width": component, "importance": component, **group}
         yield Call(boundaries, "proposals", {**bounds, "shrink": options.boundary_shrink})
 
@@ -107,36 +112,101 @@ class _Inputs:
         inputs = {"center": row, "width": row, "sigma": sigma, "num_positions": self.num_positions}
         return Call(shape, place, {**inputs, "width_floor": self.config.proposals.width_floor})
 
+    def passes(self) -> dict[str, int]:
+        """The reconstructor's passes and how many masks of a sample each has (see `reconstructor.plans`)."""
+        options, num_proposals = self.config.reconstructor, self.layout.num_proposals
+        found = {}
+        if options.importance == "reconstructor" and self.layout.mixed:
+            found["importance"] = len(self.layout.mixed)
+        if options.plan == "plain":
+            return found | {"proposals": 2 * num_proposals + 1}
+        return found | {"positives": num_proposals, "best": 2 * self.config.losses.num_best + 1}
+
     def attention_calls(self) -> Iterator[Call]:
         """Generator, then the reconstructor's passes."""
         frames, words = self.num_segments + 1, self.num_columns + 1
         yield self._attention("generator words", 1, words, words)
-        yield self._attention("generator frames", 1, frames, frames)
-        yield self._attention("generator frames to words", 1, frames, words, causal=False)
-        passes = {"proposals": 2 * self.layout.num_proposals + 1}
-        if self.config.reconstructor.importance == "reconstructor" and self.layout.mixed:
-            passes = {"importance": len(self.layout.mixed), **passes}
+        if self.config.generator.num_layers > 1:
+            yield self._attention("generator frames", 1, frames, frames)
+            yield self._attention("generator frames to words", 1, frames, words, causal=False)
+        # the last layer computes one row
+        yield self._attention("generator g_cls to frames", 1, 1, frames, causal=False)
+        yield self._attention("generator g_cls to words", 1, 1, words, causal=False)
+        calls = self._plain_pass if self.config.reconstructor.plan == "plain" else self._shared_pass
+        for name, number in self.passes().items():
+            yield from calls(name, number)
+
+    def _plain_pass(self, name: str, number: int) -> Iterator[Call]:
         slots, positions = self.num_columns + 2, self.num_positions
-        for name, number in passes.items():
+        yield self._attention(f"{name} frames", number, positions, positions, has_mask=True)
+        yield self._attention(f"{name} words", number, slots, slots)
+        yield self._attention(f"{name} words to frames", number, slots, positions, causal=False, has_mask=True)
+
+    def _shared_pass(self, name: str, number: int) -> Iterator[Call]:
+        options, slots, positions = self.config.reconstructor, self.num_columns + 2, self.num_positions
+        has_row = name == "importance" and self._has_last_row()
+        yield self._shared_attention(f"{name} first frames", number)
+        if options.num_layers > 1:
             yield self._attention(f"{name} frames", number, positions, positions, has_mask=True)
+        yield self._attention(f"{name} first words", 1, slots, slots)
+        if (options.num_word_layers or options.num_layers) - has_row > 1:
             yield self._attention(f"{name} words", number, slots, slots)
-            yield self._attention(f"{name} words to frames", number, slots, positions, causal=False, has_mask=True)
+        yield self._attention(f"{name} words to frames", number, slots, positions, causal=False, has_mask=True)
+        if has_row:
+            yield self._attention(f"{name} r_cls to words", number, 1, slots, causal=False)
+            yield self._attention(f"{name} r_cls to frames", number, 1, positions, causal=False, has_mask=True)
+
+    def _has_last_row(self) -> bool:
+        """Whether the last layer of words computes one row for the importance."""
+        options = self.config.reconstructor
+        return options.plan == "shared" and (options.num_word_layers or options.num_layers) > 1
+
+    def _shared_attention(self, place: str, number: int) -> Call:
+        """One sequence per sample under `number` masks."""
+        inputs = self._attention(place, 1, self.num_positions, self.num_positions).inputs
+        return Call(shared_attention, place, {**inputs, "key_bias": self.empty(number, self.num_positions)})
+
+    def norm_calls(self) -> Iterator[Call]:
+        """Ends of sub-layers, in the generator and then in the reconstructor's passes."""
+        yield self._norm("generator words", 1, self.num_columns + 1)
+        if self.config.generator.num_layers > 1:
+            yield self._norm("generator frames", 1, self.num_segments + 1)
+        yield self._norm("generator v_cls", 1, 1, has_first_row=True)
+        slots = self.num_columns + 2
+        for name, number in self.passes().items():
+            yield self._norm(f"{name} frames", number, self.num_positions)
+            yield self._norm(f"{name} words", number, slots)
+            if name == "importance" and self._has_last_row():
+                yield self._norm("importance q_cls", number, 1, has_first_row=True)
+
+    def _norm(self, place: str, number: int, rows: int, has_first_row: bool = False) -> Call:
+        """`number` sequences per sample."""
+        width = self.config.encoder.hidden_dim
+        row = self.empty(number, rows, width, dtype=self.dtype).flatten(0, 1)
+        parameter = torch.empty(width, device=self.device)
+        inputs = {"x": row, "branch": row, "weight": parameter, "bias": parameter}
+        key = self.empty(number, dtype=torch.int32).flatten()
+        first_row = self.empty(number, dtype=torch.int64).flatten() if has_first_row else None
+        dropping = {"key": key, "site": 0, "rate": self.config.encoder.dropout, "first_row": first_row}
+        return Call(residual_norm, place, inputs | dropping)
 
     def _attention(
         self, place: str, number: int, queries: int, keys: int, causal: bool = True, has_mask: bool = False
     ) -> Call:
         """`number` sequences per sample."""
-        heads = self.config.encoder.num_heads
-        width = self.config.encoder.hidden_dim // heads
+        heads, width = self.config.encoder.num_heads, self.config.encoder.hidden_dim
+        # what is not causal attends to a memory
+        if not causal and absorbs(self.config, queries, keys, self.device.type):
+            queries, heads = queries * heads, 1
 
         def made(*shape: int, dtype: torch.dtype) -> torch.Tensor:
             return self.empty(number, *shape, dtype=dtype).flatten(0, 1)
 
         inputs = {
-            "query": made(queries, heads, width, dtype=self.dtype).transpose(1, 2),
-            "key": made(keys, heads, width, dtype=self.dtype).transpose(1, 2),
-            "value": made(keys, heads, width, dtype=self.dtype).transpose(1, 2),
-            "key_mask": made(keys, dtype=torch.float32) if has_mask else None,
+            "query": made(queries, heads, width // heads, dtype=self.dtype).transpose(1, 2),
+            "key": made(keys, heads, width // heads, dtype=self.dtype).transpose(1, 2),
+            "value": made(keys, heads, width // heads, dtype=self.dtype).transpose(1, 2),
+            "key_bias": made(keys, dtype=torch.float32) if has_mask else None,
             "key_valid": made(keys, dtype=torch.bool),
             "causal": causal,
         }
@@ -147,12 +217,14 @@ class _Inputs:
         options, layout, config = self.config.losses, self.layout, self.config
         columns = self.num_columns + (config.reconstructor.target_length == "end_of_sentence")
         inputs = {
-            "logits": self.empty(2 * layout.num_proposals + 1, columns, self.vocab_size, dtype=self.dtype),
             "targets": self.empty(columns, dtype=torch.int64),
             "is_target": self.empty(columns, dtype=torch.bool),
             "smoothing": config.reconstructor.label_smoothing,
         }
-        yield Call(reconstruction_nll, "proposals", inputs)
+        for name, number in self.passes().items():
+            if name != "importance":
+                logits = self.empty(number, columns, self.vocab_size, dtype=self.dtype)
+                yield Call(reconstruction_nll, name, {"logits": logits, **inputs})
         if options.pull != 0:
             center = self.empty(layout.num_components)
             yield Call(PULL_STRATEGIES[options.pull_strategy], "loss", {"center": center, **self.groups_of(layout)})
@@ -179,7 +251,13 @@ def calls_of(
         num_columns: L, word columns of a batch.
     """
     made = _Inputs(config, sizes, num_columns, torch.device(device), batch_size)
-    return [*made.mask_calls(), *made.negative_calls(), *made.attention_calls(), *made.loss_calls()]
+    return [
+        *made.mask_calls(),
+        *made.negative_calls(),
+        *made.attention_calls(),
+        *made.norm_calls(),
+        *made.loss_calls(),
+    ]
 
 
 def _decide(call: Call, backend: str) -> tuple[str, tuple[str, ...]]:

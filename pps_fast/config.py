@@ -17,13 +17,14 @@ CenterSource = Literal["per_component", "per_proposal"]
 WidthSource = Literal["per_proposal", "per_component", "first", "across_batch"]
 LayoutKind = Literal["ramp", "uniform"]
 NegativeKind = Literal["learned", "learned_inverse", "inverse", "sides", "sides_saturated"]
+ReconstructorPlan = Literal["shared", "plain"]
 ImportanceSource = Literal["reconstructor", "generator", "none"]
 WordCls = Literal["vector", "scalar_per_batch_position"]
 TargetLength = Literal["exact", "plus_one", "end_of_sentence"]
 PullStrategy = Literal["distant", "middle", "all"]
 Selector = Literal["vote", "vote_loss_weighted", "vote_iou_weighted", "lowest_loss"]
 Backend = Literal["auto", "triton", "torch"]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "tf32", "bf16"]
 KeepPolicy = Literal["last", "validation"]
 
 
@@ -188,6 +189,9 @@ class ReconstructorConfig:
     """layers of the video stack, and of the word stack"""
     num_word_layers: int | None = None
     """layers of the word stack, when it has another number"""
+    plan: ReconstructorPlan = "shared"
+    """how the passes are computed: 'plain' runs every mask through everything, 'shared' leaves out what cannot matter
+    and does once what masks have in common; the results are the same"""
     stride: int = 4
     """every stride-th segment is a mask position; 1 keeps all"""
     importance: ImportanceSource = "reconstructor"
@@ -302,7 +306,10 @@ class TrainConfig:
     weight_decay: float = 0.0
     """decoupled"""
     precision: Precision = "fp32"
-    """'bf16' autocasts matrix products; masks, softmax, losses and statistics stay fp32"""
+    """of matrix products: 'tf32' rounds their fp32 operands to 10 bits on GPUs that can, 'bf16' autocasts them; masks,
+    softmax, losses and statistics stay fp32"""
+    capture: bool = True
+    """on a GPU, capture steps as CUDA graphs and replay them; what cannot be captured runs eagerly, with a warning"""
     seed: int = 8
     """of initial weights, order of samples, hidden words and dropout"""
     keep: KeepPolicy = "last"

@@ -6,17 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from pps_fast.config import PPSConfig
+from pps_fast.encoder.dropout import mask_keys, number_sites
 from pps_fast.encoder.embedding import Embedding
 from pps_fast.generator.generator import Generator
 from pps_fast.generator.heads import ComponentHead
 from pps_fast.layout import layout_of
-from pps_fast.ops.attentive_pooling import boundaries
+from pps_fast.ops.boundaries import boundaries
 from pps_fast.proposals.negatives import NEGATIVES, NegativeInput
 from pps_fast.proposals.shapes import MASK_SHAPES
 from pps_fast.reconstructor.importance import AttentivePooling
-from pps_fast.reconstructor.reconstructor import Reconstructor, ReconstructorInput, kept_segments
+from pps_fast.reconstructor.plans import ReconstructorInput
+from pps_fast.reconstructor.reconstructor import Reconstructor, kept_segments
 from pps_fast.reconstructor.word_masking import hidden_words
-from pps_fast.types import Batch, Components, FeatureSizes, ModelOutput, Proposals
+from pps_fast.types import Batch, Components, FeatureSizes, MaskSet, ModelOutput, Proposals
 
 
 class PPS(nn.Module):
@@ -42,6 +44,7 @@ class PPS(nn.Module):
         self.negatives = NEGATIVES[config.proposals.negatives.kind](config)
         kept = kept_segments(sizes.num_segments, config.reconstructor.stride, torch.device("cpu"))
         self.register_buffer("kept", kept, persistent=False)
+        number_sites(self)
 
     def forward(self, batch: Batch, with_negatives: bool = True) -> ModelOutput:
         """Proposes, mixes and reconstructs.
@@ -55,27 +58,36 @@ class PPS(nn.Module):
             ValueError: if the batch's sizes are not the model's.
         """
         self._check(batch)
-        frames, query = self.embed.frames(batch), self.embed.query(batch)
+        key = batch.dropout_key if self.training else None
+        frames, query = self.embed.frames(batch, key), self.embed.query(batch, key)
         frame_valid, word_valid = self._valid(batch)
-        g_cls = self.generator(frames, frame_valid, query, word_valid[:, :-1])
+        g_cls = self.generator(frames, frame_valid, query, word_valid[:, :-1], key)
         shared = self._reconstructor_input(batch, frames, frame_valid, word_valid)
+        of_components, *of_others = self._mask_keys(key)
         components = self._components(g_cls)
-        proposals = self._proposals(g_cls, components, shared)
+        proposals = self._proposals(g_cls, components, of_components, shared)
+        positives = MaskSet(log_masks=proposals.log_masks, dropout_key=of_others[0])
         if not with_negatives:
-            nll = self.reconstruct(shared, proposals.masks, batch).nll
-            return ModelOutput(proposals=proposals, positive_nll=nll)
-        negatives = self._negatives(g_cls, components)
-        whole_video = torch.ones_like(negatives[:, :1])
-        masks = torch.cat((proposals.masks, negatives, whole_video), 1)  # [B, 2K + 1, T]
-        num_proposals = self.layout.num_proposals
-        nll = self.reconstruct(shared, masks, batch).nll.split((num_proposals, num_proposals, 1), 1)
+            return ModelOutput(proposals=proposals, positive_nll=self.reconstruct(shared, positives, batch).nll)
+        negative_masks, log_negatives = self._negatives(g_cls, components)
+        negatives = MaskSet(log_masks=log_negatives, dropout_key=of_others[1])
+        whole_video = MaskSet(log_masks=torch.zeros_like(log_negatives[:, :1]), dropout_key=of_others[2])
+        scores = self.reconstruct.score(shared, positives, negatives, whole_video, batch)
         return ModelOutput(
             proposals=proposals,
-            positive_nll=nll[0],
-            negative_masks=negatives,
-            negative_nll=nll[1],
-            whole_video_nll=nll[2].squeeze(1),
+            positive_nll=scores.positive,
+            negative_masks=negative_masks,
+            best=scores.best,
+            best_nll=scores.best_positive,
+            negative_nll=scores.best_negative,
+            whole_video_nll=scores.whole_video,
         )
+
+    def _mask_keys(self, key: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Dropout keys of the masks of components [B, E], positives, negatives [B, K] and whole video [B, 1]."""
+        num_proposals = self.layout.num_proposals
+        sizes = (self.layout.num_components, num_proposals, num_proposals, 1)
+        return (None,) * len(sizes) if key is None else mask_keys(key, sum(sizes)).split(sizes, 1)
 
     def _check(self, batch: Batch) -> None:
         sizes = self.sizes
@@ -101,7 +113,7 @@ class PPS(nn.Module):
         return ReconstructorInput(
             frames=frames[:, self.kept],
             frame_valid=frame_valid[:, self.kept],
-            query=self.embed.hidden_query(batch, is_hidden),
+            query=self.embed.hidden_query(batch, is_hidden, batch.dropout_key if self.training else None),
             word_valid=word_valid,
             num_words=batch.num_words,
         )
@@ -112,14 +124,16 @@ class PPS(nn.Module):
         center, width = self.head(g_cls)
         mask_shape = MASK_SHAPES[options.mask_shape]
         num_positions = self.kept.shape[0]
-        masks = mask_shape(
+        masks, log_masks = mask_shape(
             center, width, options.sigma, num_positions, options.width_floor, backend=self.config.backend
         )
-        return Components(center=center, width=width, masks=masks)
+        return Components(center=center, width=width, masks=masks, log_masks=log_masks)
 
-    def _proposals(self, g_cls: Tensor, components: Components, shared: ReconstructorInput) -> Proposals:
+    def _proposals(
+        self, g_cls: Tensor, components: Components, dropout_key: Tensor | None, shared: ReconstructorInput
+    ) -> Proposals:
         """Eqs. (4), (9), (10) and the boundaries."""
-        weights, masks = self.pool(g_cls, components.masks, self.reconstruct, shared)
+        weights, masks, log_masks = self.pool(g_cls, components, dropout_key, self.reconstruct, shared)
         start, end = boundaries(
             components.center,
             components.width,
@@ -129,9 +143,11 @@ class PPS(nn.Module):
             self.config.proposals.boundary_shrink,
             backend=self.config.backend,
         )
-        return Proposals(components=components, importance=weights, masks=masks, start=start, end=end)
+        return Proposals(
+            components=components, importance=weights, masks=masks, log_masks=log_masks, start=start, end=end
+        )
 
-    def _negatives(self, g_cls: Tensor, components: Components) -> Tensor:
-        """Easy negatives: [B, K, T]."""
+    def _negatives(self, g_cls: Tensor, components: Components) -> tuple[Tensor, Tensor]:
+        """Easy negatives and their logs: [B, K, T]."""
         center, width = components.center, components.width
         return self.negatives(NegativeInput(g_cls=g_cls, center=center, width=width, num_positions=self.kept.shape[0]))

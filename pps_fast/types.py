@@ -19,6 +19,7 @@ statistics are fp32 (or fp64 when the model is fp64), whatever the autocast dtyp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -44,7 +45,7 @@ class FeatureSizes:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Everything one step reads. All randomness of the step but dropout enters here, as `word_noise`.
+    """Everything one step reads. All its randomness enters here, as `word_noise` and `dropout_key`.
 
     Attributes:
         frames: [B, S, F] segment features.
@@ -54,6 +55,7 @@ class Batch:
         num_words: [B] int64, 1 <= num_words <= L.
         hide_prob: [B, L] hiding probabilities; each row sums to 1, 0 after the last word.
         word_noise: [B, L] Gumbel noise; the words with the largest log(hide_prob) + word_noise are hidden.
+        dropout_key: [B] int32, from which dropout follows (see `counters.py`); not read in evaluation mode.
         sample_index: [B] int64, position of the sample in its data set.
     """
 
@@ -64,6 +66,7 @@ class Batch:
     num_words: Tensor
     hide_prob: Tensor
     word_noise: Tensor
+    dropout_key: Tensor
     sample_index: Tensor
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
@@ -83,11 +86,13 @@ class Components:
         center: [B, E] in (0, 1).
         width: [B, E] in (0, 1), before the division by sigma.
         masks: [B, E, T] in [0, 1].
+        log_masks: [B, E, T] log(masks + 1e-10), what they add to attention scores (Eq. 8).
     """
 
     center: Tensor
     width: Tensor
     masks: Tensor
+    log_masks: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +103,14 @@ class Proposals:
         components: the E components.
         importance: [B, E], sums to 1 over the components of a proposal (Eq. 10).
         masks: [B, K, T] in [0, 1].
+        log_masks: [B, K, T] log(masks + 1e-10).
         start, end: [B, K] boundaries in [0, 1].
     """
 
     components: Components
     importance: Tensor
     masks: Tensor
+    log_masks: Tensor
     start: Tensor
     end: Tensor
 
@@ -122,22 +129,62 @@ class Reconstruction:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MaskSet:
+    """Masks that sentences are reconstructed from.
+
+    Attributes:
+        log_masks: [B, N, T] log(mask + 1e-10), 0 where the mask is 1.
+        dropout_key: [B, N] int32, a key for each; None for no dropout.
+    """
+
+    log_masks: Tensor
+    dropout_key: Tensor | None = None
+
+    def take(self, index: Tensor) -> MaskSet:
+        """Returns some masks of each sample, index [B, n] int64."""
+        places = index.unsqueeze(-1).expand(-1, -1, self.log_masks.shape[-1])
+        key = self.dropout_key
+        return MaskSet(
+            log_masks=self.log_masks.gather(1, places), dropout_key=None if key is None else key.gather(1, index)
+        )
+
+    def split(self, sizes: tuple[int, ...]) -> tuple[MaskSet, ...]:
+        """Returns the masks in parts of these sizes."""
+        keys = [None] * len(sizes) if self.dropout_key is None else self.dropout_key.split(sizes, 1)
+        parts = zip(self.log_masks.split(sizes, 1), keys, strict=True)
+        return tuple(MaskSet(log_masks=log_masks, dropout_key=key) for log_masks, key in parts)
+
+
+def join_masks(parts: Sequence[MaskSet]) -> MaskSet:
+    """Returns the masks of all parts, one after the other."""
+    keys = [part.dropout_key for part in parts]
+    return MaskSet(
+        log_masks=torch.cat([part.log_masks for part in parts], 1),
+        dropout_key=None if keys[0] is None else torch.cat(keys, 1),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelOutput:
     """What the model hands to losses and inference.
 
-    The three negatives' fields are None when the model was asked to skip them (inference).
+    All but the first two fields are None when the model was asked to skip the negatives (inference).
 
     Attributes:
         proposals: the K positive proposals.
-        positive_nll: [B, K] C of the positive proposals.
+        positive_nll: [B, K] C of the positive proposals, for ranking; not every plan lets a gradient through it.
         negative_masks: [B, K, T] easy negatives.
-        negative_nll: [B, K] C of the easy negatives.
+        best: [B, n] int64, k*: the proposals of smallest C, in ascending order of it.
+        best_nll: [B, n] C of those.
+        negative_nll: [B, n] C of the easy negatives of the same proposals.
         whole_video_nll: [B] C of the whole video, the hard negative.
     """
 
     proposals: Proposals
     positive_nll: Tensor
     negative_masks: Tensor | None = None
+    best: Tensor | None = None
+    best_nll: Tensor | None = None
     negative_nll: Tensor | None = None
     whole_video_nll: Tensor | None = None
 
@@ -160,6 +207,11 @@ class LossReport:
         """Returns the report cut from the graph."""
         terms = {name: value.detach() for name, value in self.terms.items()}
         return LossReport(total=self.total.detach(), terms=terms, sample_total=self.sample_total.detach())
+
+    def clone(self) -> LossReport:
+        """Returns a copy in memory of its own."""
+        terms = {name: value.clone() for name, value in self.terms.items()}
+        return LossReport(total=self.total.clone(), terms=terms, sample_total=self.sample_total.clone())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pps_fast.config import PPSConfig
+from pps_fast.config_tree import override
 from pps_fast.losses.objective import Objective
 from pps_fast.model import PPS
 from pps_fast.train.released import import_released, released_config
-from pps_fast.types import Batch, FeatureSizes, LossReport, ModelOutput
+from pps_fast.types import Batch, FeatureSizes, LossReport, MaskSet, ModelOutput, Reconstruction
 
 # larger than any log-probability, so that exactly the recorded words are hidden
 _SURELY_HIDDEN = 1e4
@@ -49,6 +51,28 @@ class Golden:
         return released_config(self.meta["model"], self.meta["loss"], repaired=self.meta["variant"] == "fixed")
 
 
+@dataclass
+class Captured:
+    """What the model computes on its way.
+
+    Attributes:
+        is_hidden: [B, L] hidden words.
+        g_cls: [B, D].
+        video_rows: [B, S + 1, D] all rows of the generator's video stack; the model computes the last one only.
+        summaries: [B, mixed components, D] r_cls, of a model that reads importance from them.
+        features: [B, N, L + 2, D] of every scoring pass: one of all masks under the plain plan, one of the positives
+            and one of the best positives, their negatives and the whole video under the shared plan.
+        reconstructions: of the same passes.
+    """
+
+    is_hidden: Tensor | None = None
+    g_cls: Tensor | None = None
+    video_rows: Tensor | None = None
+    summaries: Tensor | None = None
+    features: list[Tensor] = field(default_factory=list)
+    reconstructions: list[Reconstruction] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class Run:
     """Our model on a golden file's input, after the backward pass."""
@@ -58,7 +82,12 @@ class Run:
     batch: Batch
     output: ModelOutput
     report: LossReport
-    captured: dict[str, Tensor]
+    captured: Captured
+
+    @property
+    def plan(self) -> str:
+        """The reconstructor's plan."""
+        return self.model.config.reconstructor.plan
 
 
 def batch_of(golden: Golden, dtype: torch.dtype) -> Batch:
@@ -78,6 +107,7 @@ def batch_of(golden: Golden, dtype: torch.dtype) -> Batch:
         num_words=num_words,
         hide_prob=golden.tensor("in/weights", dtype).clamp(min=1e-6) * is_word,
         word_noise=noise,
+        dropout_key=torch.zeros(len(words), dtype=torch.int32),
         sample_index=torch.arange(len(words)),
     )
 
@@ -95,53 +125,40 @@ def model_of(golden: Golden, dtype: torch.dtype, config: PPSConfig | None = None
     return model.eval()
 
 
-def _capture_hidden(model: PPS, captured: dict[str, Tensor]):
-    original = model.embed.hidden_query
+def _listen(model: PPS) -> Captured:
+    """Returns a record that fills while the model runs."""
+    captured = Captured()
+    hidden_query, at_row = model.embed.hidden_query, model.generator.video_stack.at_row
+    summaries, features = model.reconstruct.summaries, model.reconstruct.features
 
-    def hidden_query(batch: Batch, is_hidden: Tensor) -> Tensor:
-        captured["is_hidden"] = is_hidden
-        return original(batch, is_hidden)
+    def hear_hidden(batch: Batch, is_hidden: Tensor, key: Tensor | None) -> Tensor:
+        captured.is_hidden = is_hidden
+        return hidden_query(batch, is_hidden, key)
 
-    return hidden_query
+    def hear_row(x: Tensor, row: Tensor, *others: Any) -> Tensor:
+        captured.g_cls = at_row(x, row, *others)
+        with torch.no_grad():
+            captured.video_rows = model.generator.video_stack(x, *others)
+        return captured.g_cls
 
+    def hear_summaries(shared: Any, masks: MaskSet) -> Tensor:
+        captured.summaries = summaries(shared, masks)
+        return captured.summaries
 
-def _capture_summaries(model: PPS, captured: dict[str, Tensor]):
-    original = model.reconstruct.summaries
+    def hear_features(shared: Any, masks: MaskSet) -> Tensor:
+        captured.features.append(features(shared, masks))
+        return captured.features[-1]
 
-    def summaries(shared, masks: Tensor) -> Tensor:
-        captured["summaries"] = original(shared, masks)
-        return captured["summaries"]
-
-    return summaries
-
-
-def _capture_features(model: PPS, captured: dict[str, Tensor]):
-    original = model.reconstruct.features
-
-    def features(shared, masks: Tensor) -> Tensor:
-        captured["features"] = original(shared, masks)
-        return captured["features"]
-
-    return features
+    model.embed.hidden_query, model.generator.video_stack.at_row = hear_hidden, hear_row
+    model.reconstruct.summaries, model.reconstruct.features = hear_summaries, hear_features
+    model.reconstruct.register_forward_hook(lambda module, given, result: captured.reconstructions.append(result))
+    return captured
 
 
-def run_golden(golden: Golden, dtype: torch.dtype) -> Run:
-    """Runs forward, losses and backward on a file's input."""
-    model, batch = model_of(golden, dtype), batch_of(golden, dtype)
-    captured: dict[str, Tensor] = {}
-
-    def keep(name: str):
-        def hook(module, inputs, result):
-            captured[name] = result
-
-        return hook
-
-    for name in ("generator.video_stack", "reconstruct"):
-        model.get_submodule(name).register_forward_hook(keep(name))
-    model.embed.hidden_query = _capture_hidden(model, captured)
-    # the last of its two calls is that of the proposals
-    model.reconstruct.features = _capture_features(model, captured)
-    model.reconstruct.summaries = _capture_summaries(model, captured)
+def run_golden(golden: Golden, dtype: torch.dtype, changes: dict[str, Any]) -> Run:
+    """Runs forward, losses and backward on a file's input, under the file's config with dotted changes."""
+    model, batch = model_of(golden, dtype, override(golden.config(), changes)), batch_of(golden, dtype)
+    captured = _listen(model)
     output = model(batch)
     report = Objective(model.config).to(batch.frames.device)(output)
     report.total.backward()

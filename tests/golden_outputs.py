@@ -1,31 +1,36 @@
-"""Our model against a golden file of the published code: outputs, losses, gradients, evaluation."""
+"""Our model against a golden file of the published code: outputs, losses, gradients, evaluation; under both plans.
+
+A name "x@best" stands for what the file calls x, of the best positives only: the shared plan computes no more.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pps_fast import equations
-from pps_fast.config_tree import override
 from pps_fast.generator.heads import ComponentHead
 from pps_fast.inference.predict import predict
 from pps_fast.proposals.negatives import NegativeInput
 from pps_fast.reconstructor.targets import target_columns
 from pps_fast.train.released import released_gradients
 from tests.golden_kernels import check_selection
-from tests.golden_model import Golden, Run, batch_of, model_of, run_golden
+from tests.golden_model import Golden, Run, run_golden
 from tests.golden_report import Check, compare
 
+# after the names of what the shared plan computed
+SHARED = " (shared plan)"
 _SELECTORS = {"eval_CharadesSTA": "vote_loss_weighted", "eval_ActivityNet": "vote"}
 _TARGETS = {"alt_exactlen": "exact", "alt_eosall": "end_of_sentence"}
 
 
 def _raw(run: Run, head: ComponentHead) -> tuple[Tensor, Tensor]:
     """What a head computes from g_cls before the sigmoid."""
-    g_cls = run.captured["generator.video_stack"][:, -1]
+    g_cls = run.captured.g_cls
     return head.center(g_cls), head.width(g_cls)
 
 
@@ -54,7 +59,7 @@ def _negatives(run: Run) -> Iterator[tuple[str, Tensor]]:
     components = run.output.proposals.components
     masks = run.model.negatives.component_masks(
         NegativeInput(
-            g_cls=run.captured["generator.video_stack"][:, -1],
+            g_cls=run.captured.g_cls,
             center=components.center,
             width=components.width,
             num_positions=components.masks.shape[-1],
@@ -86,12 +91,20 @@ def _boundaries(run: Run) -> tuple[Tensor, Tensor]:
 
 def _logits(run: Run) -> Iterator[tuple[str, Tensor]]:
     """Logits of positives, easy negatives and the whole video."""
-    num_proposals = run.model.layout.num_proposals
-    logits = run.captured["reconstruct"].logits
-    yield "words_logits", logits[:, :num_proposals]
-    yield "neg_words_logits", logits[:, num_proposals : 2 * num_proposals]
-    yield "hneg_words_logits", logits[:, -1]
-    yield "words_logits_full", run.model.reconstruct.vocabulary(run.captured["features"][:, :num_proposals])
+    num_proposals, num_best = run.model.layout.num_proposals, run.model.config.losses.num_best
+    passes = [found.logits for found in run.captured.reconstructions]
+    if run.plan == "plain":
+        (logits,) = passes
+        positive, negative, whole = logits.split((num_proposals, num_proposals, 1), 1)
+        yield "neg_words_logits", negative
+    else:
+        positive, trained = passes
+        best, negative, whole = trained.split((num_best, num_best, 1), 1)
+        yield "words_logits@best", best
+        yield "neg_words_logits@best", negative
+    yield "words_logits", positive
+    yield "hneg_words_logits", whole.squeeze(1)
+    yield "words_logits_full", run.model.reconstruct.vocabulary(run.captured.features[0][:, :num_proposals])
 
 
 def our_outputs(run: Run) -> dict[str, Tensor]:
@@ -99,7 +112,8 @@ def our_outputs(run: Run) -> dict[str, Tensor]:
     proposals = run.output.proposals
     start, end = _boundaries(run)
     found = {
-        "gen_h": run.captured["generator.video_stack"],
+        # the row that the model computes, among the others of the same stack
+        "gen_h": torch.cat((run.captured.video_rows[:, :-1], run.captured.g_cls.unsqueeze(1)), 1),
         **dict(_components(run)),
         **dict(_negatives(run)),
         "prop_weights": proposals.masks,
@@ -116,24 +130,34 @@ def our_outputs(run: Run) -> dict[str, Tensor]:
 
 def _summaries(run: Run) -> Iterator[tuple[str, Tensor]]:
     """r_cls of the components of every mixture."""
-    summaries = run.captured["summaries"].split([k for k in run.model.layout.components_per_proposal if k > 1], 1)
+    summaries = run.captured.summaries.split([k for k in run.model.layout.components_per_proposal if k > 1], 1)
     for k, part in enumerate(summaries):
         yield f"h_cls_k{k + 2}", part
+
+
+def _scores(run: Run) -> dict[str, Tensor]:
+    """C(.) by the file's names."""
+    output, num_proposals = run.output, run.model.layout.num_proposals
+    found = {
+        "C_pos": output.positive_nll,
+        "C_pos@best": output.best_nll,
+        "C_eneg@best": output.negative_nll,
+        "C_hneg": output.whole_video_nll,
+    }
+    if run.plan == "plain":
+        found["C_eneg"] = run.captured.reconstructions[0].nll[:, num_proposals : 2 * num_proposals]
+    return found
 
 
 def our_losses(run: Run) -> dict[str, Tensor]:
     """Losses by the file's names."""
     output, options, terms = run.output, run.model.config.losses, run.report.terms
-    best = equations.best_proposals(output.positive_nll, options.num_best)
-    best_nll, negative = output.positive_nll.gather(1, best), output.negative_nll.gather(1, best)
     hinge_whole = equations.contrastive_loss(
-        best_nll, output.whole_video_nll, negative, options.whole_video_margin, float("-inf")
+        output.best_nll, output.whole_video_nll, output.negative_nll, options.whole_video_margin, float("-inf")
     )
     return {
-        "C_pos": output.positive_nll,
-        "C_eneg": output.negative_nll,
-        "C_hneg": output.whole_video_nll,
-        "k_star": best,
+        **_scores(run),
+        "k_star": output.best,
         "main_loss": options.reconstruction * terms["reconstruction"],
         "hinge_hneg": hinge_whole,
         "hinge_eneg": terms["contrastive"] - hinge_whole,
@@ -146,15 +170,25 @@ def our_losses(run: Run) -> dict[str, Tensor]:
     }
 
 
+def _compare(group: str, run: Run, name: str, value: Tensor) -> Check:
+    """Compares an array with the file's, or with what the file has of the best positives."""
+    key, _, is_of_best = name.partition("@")
+    expected = run.golden[key]
+    if is_of_best:
+        # the file's own choice
+        best = run.golden[f"{key.split('/')[0]}/loss/k_star"].reshape(len(expected), -1)
+        expected = np.take_along_axis(expected, best.reshape(*best.shape, *(1,) * (expected.ndim - 2)), 1)
+    return compare(group, name, value, expected)
+
+
 def _check_precision(golden: Golden, run: Run, tag: str, suffix: str) -> Iterator[Check]:
     for name, value in our_outputs(run).items():
         key = f"{tag}/out/{name}"
-        if key in golden:
-            yield compare("outputs" + suffix, key, value, golden[key])
+        if key.partition("@")[0] in golden:
+            yield _compare("outputs" + suffix, run, key, value)
     for name, value in our_losses(run).items():
-        key = f"{tag}/loss/{name}"
         group = "evaluation" if name == "k_star" else "losses" + suffix
-        yield compare(group, key, value, golden[key])
+        yield _compare(group, run, f"{tag}/loss/{name}", value)
     gradients = released_gradients(run.model)
     norm = torch.stack([value.norm() for value in gradients.values()]).norm()
     yield compare("gradients" + suffix, f"{tag}/grad_norm", norm, golden[f"{tag}/grad_norm"])
@@ -163,16 +197,19 @@ def _check_precision(golden: Golden, run: Run, tag: str, suffix: str) -> Iterato
             yield compare("gradients" + suffix, key, gradients[key.removeprefix(f"{tag}/grad/")], golden[key])
 
 
-def _check_targets(golden: Golden) -> Iterator[Check]:
-    """The two clean readings of the off-by-one in the targets."""
+def _check_targets(golden: Golden, plan: str) -> Iterator[Check]:
+    """The two clean readings of the off-by-one in the targets, in which other proposals may be the best."""
     for name, target_length in _TARGETS.items():
-        config = override(golden.config(), {"reconstructor.target_length": target_length})
-        with torch.no_grad():
-            output = model_of(golden, torch.float64, config)(batch_of(golden, torch.float64))
-        scores = {"C_pos": output.positive_nll, "C_eneg": output.negative_nll, "C_hneg": output.whole_video_nll}
-        for score, value in scores.items():
+        changes = {"reconstructor.target_length": target_length, "reconstructor.plan": plan}
+        run = run_golden(golden, torch.float64, changes)
+        for score, value in _scores(run).items():
+            score, _, is_of_best = score.partition("@")
             key = f"f64/loss/{name}/{score}"
-            yield compare("losses", key, value.reshape(golden[key].shape), golden[key])
+            # a file of one proposal or best may lack an axis
+            expected = golden[key].reshape(len(value), -1) if value.dim() == 2 else golden[key].reshape(-1)
+            if is_of_best:
+                expected = np.take_along_axis(expected, run.output.best.numpy(), 1)
+            yield compare("losses", key + ("@best" if is_of_best else ""), value, expected)
 
 
 def _check_evaluation(golden: Golden, run: Run) -> Iterator[Check]:
@@ -196,17 +233,25 @@ def _check_masks(golden: Golden, run: Run) -> Iterator[Check]:
     num_words, expected = run.batch.num_words, golden["f32/out/words_mask"]
     is_target = target_columns(num_words, expected.shape[1], run.model.config.reconstructor.target_length)
     yield compare("evaluation", "f32/out/words_mask", is_target, expected)
-    hidden = run.captured["is_hidden"]
+    hidden = run.captured.is_hidden
     expected = golden["f32/out/hidden_mask"]
     yield compare("evaluation", "f32/out/hidden_mask", np.pad(hidden.numpy(), ((0, 0), (1, 1))), expected)
 
 
-def check_model(golden: Golden) -> Iterator[Check]:
-    """All of a file of PPS as published, or with the two repairs."""
-    double = run_golden(golden, torch.float64)
+def _check_plan(golden: Golden, plan: str) -> Iterator[Check]:
+    """Everything a plan of the reconstructor produces."""
+    changes = {"reconstructor.plan": plan}
+    double = run_golden(golden, torch.float64, changes)
     yield from _check_precision(golden, double, "f64", "")
     yield from _check_masks(golden, double)
-    yield from _check_targets(golden)
-    single = run_golden(golden, torch.float32)
+    yield from _check_targets(golden, plan)
+    single = run_golden(golden, torch.float32, changes)
     yield from _check_precision(golden, single, "f32", " fp32")
     yield from _check_evaluation(golden, single)
+
+
+def check_model(golden: Golden) -> Iterator[Check]:
+    """All of a file of PPS as published, or with the two repairs, under the plain plan and again under the shared."""
+    yield from _check_plan(golden, "plain")
+    for check in _check_plan(golden, "shared"):
+        yield replace(check, name=check.name + SHARED)

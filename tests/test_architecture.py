@@ -26,10 +26,11 @@ LAYERS: dict[str, set[str]] = {
     "ablations": {"config", "presets"},
     "cli": {"config", "presets", "ablations", "backend"},
     "kernels": {"kernels"},
-    "equations": set(),
+    "counters": set(),
+    "equations": {"counters"},
     "backend": set(),
-    "ops": {"ops", "equations", "kernels", "backend"},
-    "encoder": BASE | {"encoder"},
+    "ops": {"ops", "equations", "kernels", "backend", "counters"},
+    "encoder": BASE | {"encoder", "counters"},
     "generator": BASE | {"generator", "encoder"},
     # learned negatives are drawn by heads of the generator's kind
     "proposals": BASE | {"proposals", "encoder", "generator"},
@@ -39,7 +40,7 @@ LAYERS: dict[str, set[str]] = {
     "inference": EVERYWHERE | {"inference"},
     "data": EVERYWHERE | {"data"},
     "prepare": EVERYWHERE | {"prepare", "data"},
-    "choices": BASE | {"losses", "proposals"},
+    "choices": BASE | {"losses", "proposals", "encoder"},
     "train": BASE | {"train", "presets", "model", "losses", "data"}
     | {"encoder", "generator", "proposals", "reconstructor"},
     "eval": EVERYWHERE | {"eval", "model", "inference", "data"},
@@ -49,15 +50,15 @@ LAYERS["info"] = set(LAYERS)
 RUN_TIME = {"torch", "numpy", "h5py", "safetensors", "tyro", "tqdm"}
 THIRD_PARTY: dict[str, set[str]] = {
     **dict.fromkeys(("package", "config", "config_tree", "presets", "ablations", "backend"), set()),
-    **dict.fromkeys(("types", "layout", "equations"), {"torch"}),
+    **dict.fromkeys(("types", "layout", "counters", "equations"), {"torch"}),
     "kernels": {"torch", "triton"},
     "ops": {"torch", "triton"},
 }
 
-# longer than 300 lines, and why one file is right
+# longer than 300 lines: the most they may have, and why one file is right
 LONG_FILES = {
-    "pps_fast/config.py": "every knob on one page; nearly all lines are fields and their one-line help",
-    "pps_fast/equations.py": "the paper's equations in the paper's order, on one page",
+    "pps_fast/config.py": (400, "every knob on one page; nearly all lines are fields and their one-line help"),
+    "pps_fast/equations.py": (500, "the paper's equations in the paper's order, on one page"),
 }
 # without tests/a/test_b.py of their own, and where they are tested
 TESTED_ELSEWHERE: dict[str, str] = {
@@ -120,7 +121,7 @@ def _functions(source: str) -> Iterator[tuple[ast.FunctionDef | ast.AsyncFunctio
 
 def _size_faults(name: str, source: str) -> list[str]:
     lines, faults = len(source.splitlines()), []
-    limit = 400 if name in LONG_FILES or _layer(name) == "kernels" else 300
+    limit = LONG_FILES[name][0] if name in LONG_FILES else 400 if _layer(name) == "kernels" else 300
     if lines > limit:
         faults.append(f"{name}: {lines} lines, at most {limit}")
     for function, is_kernel in _functions(source):
@@ -273,6 +274,9 @@ def test_import_rule_sees(name: str, source: str, faults: int) -> None:
     ("name", "source", "faults"),
     [
         ("pps_fast/x.py", "#\n" * 301, 1),
+        ("pps_fast/config.py", "#\n" * 401, 1),
+        ("pps_fast/equations.py", "#\n" * 500, 0),
+        ("pps_fast/equations.py", "#\n" * 501, 1),
         ("kernels/x.py", "#\n" * 301, 0),
         ("kernels/x.py", "#\n" * 401, 1),
         ("pps_fast/x.py", "def f():\n" + "    pass\n" * 40, 1),

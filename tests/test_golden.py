@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.golden_check import check_file, main, summarise
+from tests.golden_outputs import SHARED
 from tests.shared import shared_path
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -59,6 +60,20 @@ def test_nothing_the_published_code_computed_is_left_out() -> None:
     assert left_out == []
 
 
+def test_the_shared_plan_leaves_out_nothing_but_what_the_losses_do_not_read() -> None:
+    """Of the easy negatives it knows those of the best positives; everything else is compared under both plans."""
+    names = [check.name for check in check_file(GOLDEN / "tiny_topk2.npz")]
+    plain, shared = (
+        {name.removesuffix(SHARED) for name in names if name.endswith(SHARED) == is_shared}
+        for is_shared in (False, True)
+    )
+    missing = {re.sub("^f(32|64)/", "", name) for name in plain - shared}
+    alternatives = {f"loss/{reading}/C_eneg" for reading in ("alt_exactlen", "alt_eosall")}
+    assert missing == {"out/neg_words_logits", "loss/C_eneg"} | alternatives
+    assert {f"{tag}/{name}@best" for tag in ("f64", "f32") for name in ("loss/C_eneg", "loss/C_pos")} <= shared
+    assert "f64/out/neg_words_logits@best" in shared
+
+
 def _perturbed(tmp_path: Path, source: str, array: str) -> Path:
     """Copies a file with one array 1 % larger."""
     with np.load(GOLDEN / source) as archive:
@@ -81,13 +96,15 @@ def _perturbed(tmp_path: Path, source: str, array: str) -> Path:
 )
 def test_a_change_of_one_percent_is_found(tmp_path: Path, source: str, array: str, group: str) -> None:
     checks = check_file(_perturbed(tmp_path, source, array))
-    assert [(check.group, check.name) for check in checks if not check.is_ok] == [(group, array)]
+    plans = [array] if source.startswith("kernels") else [array, array + SHARED]
+    assert [(check.group, check.name) for check in checks if not check.is_ok] == [(group, name) for name in plans]
 
 
 def test_a_changed_weight_is_found_everywhere_behind_it(tmp_path: Path) -> None:
     checks = check_file(_perturbed(tmp_path, "tiny_topk2.npz", "state/word_fc.weight"))
-    failed = {check.group for check in checks if not check.is_ok}
-    assert {"outputs", "losses", "gradients"} <= failed
+    for is_shared in (False, True):
+        failed = {check.group for check in checks if not check.is_ok and check.name.endswith(SHARED) == is_shared}
+        assert {"outputs", "losses", "gradients"} <= failed
 
 
 def test_the_script_prints_a_line_per_group_and_fails_on_a_difference(tmp_path: Path) -> None:

@@ -27,7 +27,9 @@ def test_the_command_prints_versions_devices_and_every_op() -> None:
     assert "ops of preset charades on cpu, backend = auto" in lines
     for op in ALL_OPS:
         assert any(line.startswith(f"  {op.name} ") for line in lines), op.name
-    assert any("not triton: reconstruction_nll has no fused kernel" in line for line in lines)
+    # without a GPU the tests run kernels in the interpreter
+    reason = "needs a CUDA device" if torch.cuda.is_available() else "Triton's interpreter is on"
+    assert sum("not triton: " in line and reason in line for line in lines) >= 10
 
 
 def test_json_has_the_same_and_follows_the_config(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pps_fast import config as config_module
 from pps_fast.config import PPSConfig
+from pps_fast.config_tree import override
 from pps_fast.encoder.embedding import WORD_CLS
 from pps_fast.generator.heads import CENTERS, WIDTHS
 from pps_fast.layout import LAYOUTS
@@ -22,13 +23,17 @@ from pps_fast.model import PPS
 from pps_fast.proposals.negatives import NEGATIVES
 from pps_fast.proposals.shapes import MASK_SHAPES
 from pps_fast.reconstructor.importance import IMPORTANCE
+from pps_fast.reconstructor.plans import PLANS
 from pps_fast.reconstructor.reconstructor import Reconstructor
 from pps_fast.reconstructor.targets import TARGET_LENGTHS
-from pps_fast.types import ModelOutput
+from pps_fast.types import MaskSet, ModelOutput
+from tests import oracles
 from tests.cases import SIZES, pad_columns, random_batch, randomize, small_config, take
 from tests.compare import assert_agree
 
 BATCH = random_batch(dtype=torch.float64)
+# log(1e-10) to log(1 + 1e-10), with room for rounding
+LOG_RANGE = (-23.03, 1e-9)
 REGISTRIES = {
     "MaskShape": MASK_SHAPES,
     "CenterSource": CENTERS,
@@ -38,6 +43,7 @@ REGISTRIES = {
     "ImportanceSource": IMPORTANCE,
     "WordCls": WORD_CLS,
     "TargetLength": TARGET_LENGTHS,
+    "ReconstructorPlan": PLANS,
     "PullStrategy": PULL_STRATEGIES,
 }
 
@@ -77,18 +83,25 @@ def test_shapes_and_ranges_of_the_output() -> None:
         "proposals.components.center": (4, 6),
         "proposals.components.width": (4, 6),
         "proposals.components.masks": (4, 6, 4),
+        "proposals.components.log_masks": (4, 6, 4),
         "proposals.importance": (4, 6),
         "proposals.masks": (4, 3, 4),
+        "proposals.log_masks": (4, 3, 4),
         "proposals.start": (4, 3),
         "proposals.end": (4, 3),
         "positive_nll": (4, 3),
         "negative_masks": (4, 3, 4),
-        "negative_nll": (4, 3),
+        "best": (4, 1),
+        "best_nll": (4, 1),
+        "negative_nll": (4, 1),
         "whole_video_nll": (4,),
     }
     for name, value in _flat(output).items():
-        is_fraction = not name.endswith("nll")
-        assert (value >= 0).all() and (not is_fraction or (value <= 1).all()), name
+        highest = torch.inf if name.endswith("nll") else 2 if name == "best" else 1
+        low, high = LOG_RANGE if name.endswith("log_masks") else (0, highest)
+        assert (low <= value).all() and (value <= high).all(), name
+    for part in (output.proposals, output.proposals.components):
+        assert_agree("log", part.log_masks, torch.log(part.masks + 1e-10), atol=1e-10)
     assert (output.proposals.start < output.proposals.end).all()
 
 
@@ -153,7 +166,7 @@ def test_the_reconstructor_reads_the_kept_segments_and_every_token_but_q_cls_as_
     batch = replace(BATCH, num_frames=torch.tensor([16, 9, 16, 5]))
     model(batch)
     kept = [0, 5, 10, 15]
-    assert_agree("frames", seen[0].frames, model.embed.frames(batch)[:, kept])
+    assert_agree("frames", seen[0].frames, model.embed.frames(batch, None)[:, kept])
     assert_agree("frame keys", seen[0].frame_valid, torch.tensor([[k < n for k in kept] for n in (16, 9, 16, 5)]))
     # the start token and the words; q_cls stands behind them
     expected = torch.tensor([[slot <= n for slot in range(11)] for n in BATCH.num_words.tolist()])
@@ -171,41 +184,117 @@ def test_hidden_words_are_not_seen_by_the_reconstructor() -> None:
 def test_without_negatives_the_positives_are_the_same(preset: str) -> None:
     model = _model(small_config(preset, proposals__num_proposals=3))
     output = model(BATCH, with_negatives=False)
-    assert output.negative_masks is None and output.negative_nll is None and output.whole_video_nll is None
-    expected = replace(model(BATCH), negative_masks=None, negative_nll=None, whole_video_nll=None)
-    _assert_same(output, expected, 1e-12)
+    only_training = dict.fromkeys(("negative_masks", "best", "best_nll", "negative_nll", "whole_video_nll"))
+    assert all(getattr(output, name) is None for name in only_training)
+    _assert_same(output, replace(model(BATCH), **only_training), 1e-12)
 
 
-@pytest.mark.parametrize(
-    ("changes", "passes"),
-    [
-        ({}, [(4, 5, 4), (4, 7, 4)]),
-        ({"proposals__num_proposals": 7}, [(4, 27, 4), (4, 15, 4)]),
-        ({"proposals__layout": "uniform"}, [(4, 7, 4)]),
-        ({"reconstructor__importance": "generator"}, [(4, 7, 4)]),
-    ],
-    ids=str,
-)
-def test_the_reconstructor_runs_at_most_twice(
-    changes: dict, passes: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+# changes, number of components that are in a mixture, K, num_best
+PASSES = [
+    ({}, 5, 3, 1),
+    ({"proposals__num_proposals": 7, "losses__num_best": 2}, 27, 7, 2),
+    ({"proposals__layout": "uniform"}, 0, 3, 1),
+    ({"reconstructor__importance": "generator", "losses__num_best": 3}, 0, 3, 3),
+    ({"reconstructor__num_layers": 2}, 5, 3, 1),
+]
+
+
+@pytest.mark.parametrize(("changes", "num_mixed", "num_proposals", "num_best"), PASSES, ids=str)
+@pytest.mark.parametrize("plan", sorted(PLANS))
+def test_the_reconstructor_makes_no_more_passes_than_the_plan_needs(
+    plan: str, changes: dict, num_mixed: int, num_proposals: int, num_best: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen, features = [], Reconstructor.features
+    seen = []
 
-    def counted(self: Reconstructor, shared: Any, masks: Tensor) -> Tensor:
-        seen.append(tuple(masks.shape))
-        return features(self, shared, masks)
+    def counted(name: str) -> Any:
+        original = getattr(Reconstructor, name)
 
-    monkeypatch.setattr(Reconstructor, "features", counted)
-    _model(small_config(**changes))(BATCH)
-    assert seen == passes
+        def call(self: Reconstructor, shared: Any, masks: MaskSet) -> Tensor:
+            seen.append((name, *masks.log_masks.shape, torch.is_grad_enabled()))
+            return original(self, shared, masks)
+
+        return call
+
+    for name in ("features", "summaries"):
+        monkeypatch.setattr(Reconstructor, name, counted(name))
+    _model(small_config(reconstructor__plan=plan, **changes))(BATCH)
+    expected = [("summaries", 4, num_mixed, 4, True)] if num_mixed else []
+    if plan == "plain":
+        expected += [("features", 4, 2 * num_proposals + 1, 4, True)]
+    else:
+        expected += [("features", 4, num_proposals, 4, False), ("features", 4, 2 * num_best + 1, 4, True)]
+    assert seen == expected
 
 
-def test_the_whole_video_is_scored_with_a_mask_of_ones() -> None:
-    model, seen = _model(), []
-    model.reconstruct.register_forward_pre_hook(lambda module, given: seen.append(given[1]))
+@pytest.mark.parametrize(("changes", "num_mixed", "num_proposals", "num_best"), PASSES, ids=str)
+def test_the_shared_plan_builds_a_graph_for_mixtures_the_best_and_what_they_must_beat_only(
+    changes: dict, num_mixed: int, num_proposals: int, num_best: int
+) -> None:
+    model, with_graph, without = _model(small_config(**changes)).train(), [], []
+
+    def count(module: torch.nn.Module, given: Any, result: Tensor) -> None:
+        (with_graph if result.requires_grad else without).append(len(result))
+
+    # every sequence passes the norm at the end of each stack once
+    for stack in (model.reconstruct.video_stack, model.reconstruct.word_stack):
+        stack.blocks[-1].ffn_norm.register_forward_hook(count)
     output = model(BATCH)
-    expected = torch.cat((output.proposals.masks, output.negative_masks, torch.ones(4, 1, 4)), 1)
-    assert_agree("masks", seen[0], expected)
+    assert sum(with_graph) == 2 * 4 * (num_mixed + 2 * num_best + 1)
+    assert sum(without) == 2 * 4 * num_proposals
+    assert not output.positive_nll.requires_grad
+    assert output.best_nll.requires_grad and output.negative_nll.requires_grad and output.whole_video_nll.requires_grad
+
+
+def test_the_last_block_of_the_generator_computes_one_row() -> None:
+    model, rows = _model(small_config(generator__num_layers=3)), []
+    for block in model.generator.video_stack.blocks:
+        block.ffn_norm.register_forward_hook(lambda module, given, result: rows.append(tuple(result.shape)))
+    model(BATCH)
+    assert rows == [(4, 17, 8), (4, 17, 8), (4, 1, 8)]
+
+
+def _score_logs(model: PPS) -> tuple[ModelOutput, list[Tensor]]:
+    """The output, and logs of the masks of each scoring pass."""
+    seen: list[Tensor] = []
+    model.reconstruct.register_forward_pre_hook(lambda module, given: seen.append(given[1].log_masks))
+    return model(BATCH), seen
+
+
+@pytest.mark.parametrize("num_best", [1, 2])
+@pytest.mark.parametrize("plan", sorted(PLANS))
+def test_the_masks_scored_are_positives_negatives_and_one_of_ones(plan: str, num_best: int) -> None:
+    output, seen = _score_logs(_model(small_config(reconstructor__plan=plan, losses__num_best=num_best)))
+    positives, negatives, ones = output.proposals.log_masks, torch.log(output.negative_masks + 1e-10), torch.zeros(4, 4)
+    if plan == "plain":
+        expected = [torch.cat((positives, negatives, ones.unsqueeze(1)), 1)]
+    else:
+        best = oracles.best_proposals(output.positive_nll.detach().numpy(), num_best)
+        trained = [[*(x[b, k] for x in (positives, negatives) for k in ks), ones[b]] for b, ks in enumerate(best)]
+        expected = [positives, torch.stack([torch.stack(rows) for rows in trained])]
+    assert len(seen) == len(expected)
+    for logs, wanted in zip(seen, expected, strict=True):
+        assert_agree("logs", logs, wanted, atol=1e-14)
+
+
+@pytest.mark.parametrize("num_best", [1, 2, 3])
+@pytest.mark.parametrize("plan", sorted(PLANS))
+@pytest.mark.parametrize("is_training", [False, True], ids=["eval", "train"])
+def test_the_best_are_those_of_smallest_c_with_their_own_negatives(plan: str, num_best: int, is_training: bool) -> None:
+    config = small_config(losses__num_best=num_best, reconstructor__plan=plan)
+    model = _model(config).train(is_training)
+    output, passes = model(BATCH), []
+    best = oracles.best_proposals(output.positive_nll.detach().numpy(), num_best)
+    assert_agree("best", output.best, best)
+    # the plain plan scores every negative
+    plain = _model(override(config, {"reconstructor.plan": "plain"})).train(is_training)
+    plain.reconstruct.register_forward_hook(lambda module, given, result: passes.append(result.nll))
+    plain(BATCH)
+    positive, negative, whole = passes[0].split((3, 3, 1), 1)
+    for b, ks in enumerate(best):
+        assert_agree("positive", output.positive_nll[b], positive[b], atol=1e-12)
+        assert_agree("best positive", output.best_nll[b], positive[b, list(ks)], atol=1e-12)
+        assert_agree("their negatives", output.negative_nll[b], negative[b, list(ks)], atol=1e-12)
+    assert_agree("whole video", output.whole_video_nll, whole.squeeze(1), atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -235,17 +324,26 @@ def test_any_stride_works(stride: int) -> None:
     assert output.proposals.masks.shape == (4, 3, 16 // stride)
 
 
-def test_only_the_best_positive_and_its_negative_are_trained_by_the_reconstruction() -> None:
-    model = _model(small_config(losses__contrastive=1.0, losses__negative_margin=9.0))
+@pytest.mark.parametrize("num_best", [1, 2])
+@pytest.mark.parametrize("plan", sorted(PLANS))
+def test_only_the_best_positives_and_their_negatives_are_trained_by_the_reconstruction(
+    plan: str, num_best: int
+) -> None:
+    losses = {"losses__contrastive": 1.0, "losses__negative_margin": 9.0, "losses__num_best": num_best}
+    model = _model(small_config(reconstructor__plan=plan, **losses))
     output = model(BATCH)
-    for value in (output.positive_nll, output.negative_nll, output.negative_masks):
+    # what pushes proposals apart reads the masks and not their logs
+    reached = {"proposals": output.proposals.log_masks, "negatives": output.negative_masks}
+    for value in (*reached.values(), output.best_nll, output.negative_nll):
         value.retain_grad()
     Objective(model.config)(output).total.backward()
     is_best = torch.zeros(4, 3, dtype=torch.bool)
-    is_best[torch.arange(4), output.positive_nll.argmin(1)] = True
-    for name in ("positive_nll", "negative_nll", "negative_masks"):
-        reached = getattr(output, name).grad.reshape(4, 3, -1).abs().amax(2) > 0
-        assert_agree(name, reached, is_best)
+    for b, ks in enumerate(oracles.best_proposals(output.positive_nll.detach().numpy(), num_best)):
+        is_best[b, list(ks)] = True
+    for name, value in reached.items():
+        assert_agree(name, value.grad.abs().amax(2) > 0, is_best)
+    for value in (output.best_nll, output.negative_nll):
+        assert (value.grad != 0).all()
 
 
 def test_the_state_holds_parameters_only() -> None:

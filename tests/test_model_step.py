@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
-from pps_fast.backend import BackendError
 from pps_fast.config import PPSConfig
 from pps_fast.losses.objective import Objective
 from pps_fast.model import PPS
@@ -63,12 +62,9 @@ def test_every_choice_takes_a_training_step_and_trains_all_that_has_something_to
     # margins that keep both hinges active
     margins = {"losses__whole_video_margin": 20.0, "losses__negative_margin": 20.0}
     model = PPS(small_config(**margins, **{field.replace(".", "__"): choice}), SIZES).train()
-    if (field, choice) == ("backend", "triton"):
-        with pytest.raises(BackendError, match="backend 'triton' cannot serve this call"):
-            model(random_batch())
-        return
     randomize(model)
-    report = _step(model, random_batch())
+    # the interpreter takes a while for every program
+    report = _step(model, random_batch((3, 2), 4) if choice == "triton" else random_batch())
     assert torch.isfinite(report.total)
     idle = {name for name, p in model.named_parameters() if p.grad is None or not (p.grad != 0).any()}
     assert idle == IDLE.get((field, choice), set())
@@ -177,6 +173,7 @@ def test_bf16_autocast_keeps_masks_scores_and_losses_in_fp32(preset: str, is_obj
         report = objective(output) if is_objective_inside else None
     report = report or objective(output)
     found = {**_tensors(output), **report.terms, "total": report.total, "sample_total": report.sample_total}
+    assert found.pop("best").dtype == torch.int64
     assert {name for name, value in found.items() if value.dtype != torch.float32} == set()
     exact = objective(model(batch))
     assert (output.positive_nll != model(batch).positive_nll).any(), "autocast did nothing"

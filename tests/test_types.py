@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from pps_fast.types import Batch, LossReport
+from pps_fast.types import Batch, LossReport, MaskSet, join_masks
 
 
 def _batch() -> Batch:
@@ -19,6 +19,7 @@ def _batch() -> Batch:
         num_words=torch.tensor([3, 1]),
         hide_prob=torch.rand(2, 5),
         word_noise=torch.rand(2, 5),
+        dropout_key=torch.tensor([-5, 2**31 - 1], dtype=torch.int32),
         sample_index=torch.tensor([7, 9]),
     )
 
@@ -28,7 +29,7 @@ def test_a_batch_converts_its_floating_fields_only() -> None:
     moved = batch.to(dtype=torch.float64)
     for field in dataclasses.fields(Batch):
         before, after = getattr(batch, field.name), getattr(moved, field.name)
-        expected = torch.float64 if before.is_floating_point() else torch.int64
+        expected = torch.float64 if before.is_floating_point() else before.dtype
         assert after.dtype == expected, field.name
         assert torch.equal(after, before.to(expected)), field.name
 
@@ -50,3 +51,37 @@ def test_a_detached_report_has_the_values_and_no_graph() -> None:
     assert not any(value.requires_grad for value in (cut.total, cut.sample_total, *cut.terms.values()))
     assert cut.total.item() == 6.0 and cut.terms["pull"].item() == 2.0 and cut.sample_total.tolist() == [2.0] * 4
     assert report.total.requires_grad
+
+
+def _masks(number: int, has_key: bool = True, seed: int = 0) -> MaskSet:
+    generator = torch.Generator().manual_seed(seed)
+    key = torch.randint(-(2**31), 2**31, (2, number), generator=generator).to(torch.int32) if has_key else None
+    return MaskSet(log_masks=-torch.rand(2, number, 3, generator=generator), dropout_key=key)
+
+
+def test_masks_are_taken_with_their_keys() -> None:
+    masks, index = _masks(4), torch.tensor([[3, 0, 0], [1, 2, 3]])
+    taken = masks.take(index)
+    for sample in range(2):
+        for place in range(3):
+            assert torch.equal(taken.log_masks[sample, place], masks.log_masks[sample, index[sample, place]])
+            assert taken.dropout_key[sample, place] == masks.dropout_key[sample, index[sample, place]]
+    assert taken.dropout_key.dtype == torch.int32
+    assert _masks(4, has_key=False).take(index).dropout_key is None
+
+
+@pytest.mark.parametrize("has_key", [True, False])
+def test_masks_are_split_where_they_were_joined(has_key: bool) -> None:
+    parts = [_masks(number, has_key, seed=number) for number in (3, 1, 2)]
+    joined = join_masks(parts)
+    assert joined.log_masks.shape == (2, 6, 3)
+    assert (joined.dropout_key is not None) == has_key
+    for got, part in zip(joined.split((3, 1, 2)), parts, strict=True):
+        assert torch.equal(got.log_masks, part.log_masks)
+        assert torch.equal(got.dropout_key, part.dropout_key) if has_key else got.dropout_key is None
+
+
+def test_a_gradient_reaches_the_masks_that_were_taken() -> None:
+    log_masks = torch.rand(1, 3, 2, requires_grad=True)
+    MaskSet(log_masks=log_masks).take(torch.tensor([[2, 0]])).log_masks.sum().backward()
+    assert log_masks.grad.tolist() == [[[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]]]

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 _WORD = (1 << 64) - 1
+# stands where the noise has the number of a word column, of which there are fewer
+_DROPOUT = 1 << 32
 # increment and multipliers of the public-domain splitmix64 finaliser
 _STEP = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
@@ -47,6 +49,18 @@ def gumbel_noise(seed: int, epoch: int, sample_index: np.ndarray, num_columns: i
     # 52 bits and the half step fill a float64 exactly; one bit more would round the largest u up to 1
     uniform = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
     return (-np.log(-np.log(uniform))).astype(np.float32)
+
+
+def dropout_keys(seed: int, epoch: int, sample_index: np.ndarray) -> np.ndarray:
+    """Keys from which the dropout of a sample in one pass over the data follows.
+
+    Args:
+        seed, epoch, sample_index: as in `gumbel_noise`.
+    Returns:
+        [B] int32; entry b depends on sample_index[b] and on no other.
+    """
+    bits = counter_hash(seed, epoch, np.asarray(sample_index), _DROPOUT)
+    return (bits >> np.uint64(32)).astype(np.uint32).view(np.int32)
 
 
 def _as_word(counter: ArrayLike) -> np.ndarray:

@@ -6,9 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pps_fast.data.noise import gumbel_noise
+from pps_fast.data.noise import dropout_keys, gumbel_noise
 from pps_fast.data.prepared import PreparedData
 from pps_fast.types import Batch, FeatureSizes
+
+# columns come in multiples of this: few shapes for kernels and captured steps, little padding
+COLUMN_STEP = 2
 
 
 class Store:
@@ -30,6 +33,10 @@ class Store:
         self._num_words = self._move(data.num_words)  # [M]
         self._hide_prob = self._move(data.hide_prob)  # [M, L]
         self._sample_video = self._move(data.sample_video)  # [M]
+        # of the pass that was begun last; always in the same memory, where a captured step looks for them
+        self._word_noise = torch.zeros(self._word_ids.shape, device=self.device)  # [M, L]
+        self._dropout_key = torch.zeros(self._num_words.shape, dtype=torch.int32, device=self.device)  # [M]
+        self._pass: tuple[int, int] | None = None
 
     @property
     def sizes(self) -> FeatureSizes:
@@ -37,11 +44,11 @@ class Store:
         return self.data.sizes
 
     def batch(self, samples: np.ndarray, *, seed: int, epoch: int = 0, videos: np.ndarray | None = None) -> Batch:
-        """Returns the batch of some samples; L is the data set's, so all batches of one size have one shape.
+        """Returns the batch of some samples; L is the number of columns of its longest sentence (`num_columns`).
 
         Args:
             samples: [B] integer indices of samples.
-            seed, epoch: decide, with a sample's index, its `word_noise`; batch-mates do not.
+            seed, epoch: decide, with a sample's index, its `word_noise` and `dropout_key`; batch-mates do not.
             videos: [B] integer indices of videos to pair the sentences with; each sentence's own when not given.
         Returns:
             Batch on the store's device, floating fields float32.
@@ -49,14 +56,35 @@ class Store:
             ValueError: for an empty list or an index outside the data set.
         """
         index = self._index(samples, "samples", self.data.num_samples)
-        if videos is None:
-            video = self._sample_video.index_select(0, index)
-        else:
+        video = None
+        if videos is not None:
             video = self._index(videos, "videos", len(self.data.video_ids))
             if len(video) != len(index):
                 raise ValueError(f"Store.batch: {len(video)} videos for {len(index)} samples; expected one for each")
-        word_ids = self._word_ids.index_select(0, index)  # [B, L]
-        noise = gumbel_noise(seed, epoch, np.asarray(samples), word_ids.shape[1])
+        self.begin_pass(seed, epoch)
+        return self.gather(index, int(self.num_columns(samples).max()), video)
+
+    def begin_pass(self, seed: int, epoch: int) -> None:
+        """Draws the noise and dropout keys of one pass over the data, in place, for the `gather`s that follow."""
+        if self._pass == (seed, epoch):
+            return
+        every = np.arange(self.data.num_samples)
+        noise = gumbel_noise(seed, epoch, every, self._word_ids.shape[1])
+        self._word_noise.copy_(torch.from_numpy(noise))
+        self._dropout_key.copy_(torch.from_numpy(dropout_keys(seed, epoch, every)))
+        self._pass = (seed, epoch)
+
+    def gather(self, index: Tensor, num_columns: int, video: Tensor | None = None) -> Batch:
+        """Returns the batch of some samples as a program of the device: nothing is read or checked by the host.
+
+        Args:
+            index: [B] int64 samples, on the store's device.
+            num_columns: L, at least that of every sample.
+            video: [B] int64 videos to pair the sentences with; their own when not given.
+        """
+        if video is None:
+            video = self._sample_video.index_select(0, index)
+        word_ids = self._word_ids[:, :num_columns].index_select(0, index)  # [B, L]
         return Batch(
             frames=self._features.index_select(0, video).float(),  # [B, S, F]
             num_frames=torch.full_like(index, self._features.shape[1]),
@@ -64,24 +92,35 @@ class Store:
             words=self._word_vectors.index_select(0, word_ids.flatten()).unflatten(0, word_ids.shape),  # [B, L, W]
             word_ids=word_ids,
             num_words=self._num_words.index_select(0, index),
-            hide_prob=self._hide_prob.index_select(0, index),
-            word_noise=self._move(noise),
+            hide_prob=self._hide_prob[:, :num_columns].index_select(0, index),
+            word_noise=self._word_noise[:, :num_columns].index_select(0, index),
+            dropout_key=self._dropout_key.index_select(0, index),
             sample_index=index,
         )
 
+    def num_columns(self, samples: np.ndarray) -> np.ndarray:
+        """Returns the word columns each sample needs, [B] int64: its words, rounded up so that few shapes occur."""
+        words = self.data.num_words[_checked(samples, "samples", self.data.num_samples)].astype(np.int64)
+        return np.minimum(-(-words // COLUMN_STEP) * COLUMN_STEP, self.data.word_ids.shape[1])
+
     def _index(self, values: np.ndarray, name: str, limit: int) -> Tensor:
         """Returns int64 indices on the device, checked on the host: a wrong one would stop the device for good."""
-        values = np.asarray(values)
-        if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iu":
-            raise ValueError(
-                f"Store.batch: {name} has shape {values.shape} and dtype {values.dtype}; "
-                "expected one or more integers in one dimension"
-            )
-        if values.min() < 0 or values.max() >= limit:
-            raise ValueError(
-                f"Store.batch: {name} holds {values.min()} to {values.max()}; the data set has 0 to {limit - 1}"
-            )
-        return self._move(values.astype(np.int64))
+        return self._move(_checked(values, name, limit))
 
     def _move(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
+
+
+def _checked(values: np.ndarray, name: str, limit: int) -> np.ndarray:
+    """Returns indices as int64 if they are some and below the limit."""
+    values = np.asarray(values)
+    if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iu":
+        raise ValueError(
+            f"Store.batch: {name} has shape {values.shape} and dtype {values.dtype}; "
+            "expected one or more integers in one dimension"
+        )
+    if values.min() < 0 or values.max() >= limit:
+        raise ValueError(
+            f"Store.batch: {name} holds {values.min()} to {values.max()}; the data set has 0 to {limit - 1}"
+        )
+    return values.astype(np.int64)

@@ -9,28 +9,29 @@ import torch
 from torch import Tensor, nn
 
 from pps_fast.config import PPSConfig
+from pps_fast.encoder.dropout import Dropout
 from pps_fast.encoder.positions import add_positions
 from pps_fast.types import Batch, FeatureSizes
 
 
-def _word_cls_vector(embedding: Embedding, num_samples: int, is_cls: Tensor, embedded: Tensor) -> Tensor:
+def _word_cls_vector(embedding: Embedding, key: Tensor | None, is_cls: Tensor, embedded: Tensor) -> Tensor:
     """One learned vector stands at the CLS slot, after the projection."""
     return torch.where(is_cls.unsqueeze(-1), embedding.word_cls.to(embedded.dtype), embedded)
 
 
-def _word_cls_scalar(embedding: Embedding, num_samples: int, is_cls: Tensor, embedded: Tensor) -> Tensor:
+def _word_cls_scalar(embedding: Embedding, key: Tensor | None, is_cls: Tensor, embedded: Tensor) -> Tensor:
     """Entry b of the learned vector fills the CLS slot of the b-th sample of the batch, before the projection.
 
     The published code's form: a sample's importance weights depend on its position in the batch.
     """
-    limit = embedding.word_cls.numel()
+    num_samples, limit = len(is_cls), embedding.word_cls.numel()
     if num_samples > limit:
         raise ValueError(
             f"batch of {num_samples} samples: reconstructor.word_cls = 'scalar_per_batch_position' has only "
             f"encoder.hidden_dim = {limit} positions; use a smaller batch or word_cls = 'vector'"
         )
     row = embedding.word_cls[:num_samples, None, None].expand(-1, 1, embedding.hidden_word.numel())
-    cls = embedding.word_projection(embedding.dropout(row))  # [B, 1, D]
+    cls = embedding.word_projection(embedding.word_cls_dropout(row, key))  # [B, 1, D]
     return torch.where(is_cls.unsqueeze(-1), cls, embedded)
 
 
@@ -45,36 +46,39 @@ class Embedding(nn.Module):
         width = config.encoder.hidden_dim
         self.frame_projection = nn.Linear(sizes.frame_dim, width)
         self.word_projection = nn.Linear(sizes.word_dim, width)
-        self.dropout = nn.Dropout(config.encoder.dropout)
+        self.frame_dropout, self.query_dropout, self.hidden_query_dropout = (Dropout(config) for _ in range(3))
+        self.word_cls_dropout = Dropout(config)
         self.frame_cls = nn.Parameter(torch.zeros(sizes.frame_dim))
         self.start_word = nn.Parameter(torch.zeros(sizes.word_dim))
         self.hidden_word = nn.Parameter(torch.zeros(sizes.word_dim))
         self.word_cls = nn.Parameter(torch.zeros(width))
         self._write_word_cls = WORD_CLS[config.reconstructor.word_cls]
 
-    def frames(self, batch: Batch) -> Tensor:
+    def frames(self, batch: Batch, key: Tensor | None) -> Tensor:
         """V-hat: projected segments with v_cls behind the last one.
 
+        Args:
+            key: [B] int32 of the samples' dropout; None for no dropout, here and below.
         Returns:
             [B, S + 1, D].
         """
         cls = self.frame_cls.to(batch.frames.dtype).expand(batch.frames.shape[0], 1, -1)
-        return self.frame_projection(self.dropout(torch.cat((batch.frames, cls), 1)))
+        return self.frame_projection(self.frame_dropout(torch.cat((batch.frames, cls), 1), key))
 
     def _with_start(self, words: Tensor) -> Tensor:
         """[B, n, W] -> [B, n + 1, W]."""
         start = self.start_word.to(words.dtype).expand(words.shape[0], 1, -1)
         return torch.cat((start, words), 1)
 
-    def query(self, batch: Batch) -> Tensor:
+    def query(self, batch: Batch, key: Tensor | None) -> Tensor:
         """Q: start token and words.
 
         Returns:
             [B, L + 1, D].
         """
-        return add_positions(self.word_projection(self.dropout(self._with_start(batch.words))))
+        return add_positions(self.word_projection(self.query_dropout(self._with_start(batch.words), key)))
 
-    def hidden_query(self, batch: Batch, is_hidden: Tensor) -> Tensor:
+    def hidden_query(self, batch: Batch, is_hidden: Tensor, key: Tensor | None) -> Tensor:
         """Q-hat: start token, words with the hidden ones replaced, and q_cls behind the last word.
 
         Args:
@@ -82,12 +86,11 @@ class Embedding(nn.Module):
         Returns:
             [B, L + 2, D]; q_cls of sample b stands at num_words[b] + 1.
         """
-        num_samples = batch.words.shape[0]
         words = torch.cat((batch.words, torch.zeros_like(batch.words[:, :1])), 1)
-        embedded = self.word_projection(self.dropout(self._with_start(words)))
+        embedded = self.word_projection(self.hidden_query_dropout(self._with_start(words), key))
         slot = torch.arange(embedded.shape[1], device=embedded.device)
         is_cls = slot == (batch.num_words + 1).unsqueeze(1)
-        embedded = self._write_word_cls(self, num_samples, is_cls, embedded)
+        embedded = self._write_word_cls(self, key, is_cls, embedded)
         # slot 0 is the start token and the last one never a word
         hidden_slots = nn.functional.pad(is_hidden, (1, 1))
         replacement = self.word_projection(self.hidden_word)

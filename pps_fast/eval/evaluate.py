@@ -38,9 +38,9 @@ def predict_samples(
 ) -> Prediction:
     """Runs the model on M samples, negatives and dropout off, and selects their moments.
 
-    Hidden words depend on `config.inference.seed` and the sample alone. Every batch is filled up to
-    `config.inference.batch_size` by repeating its last sample, so that all calls of the model have one shape;
-    what the repeats answer is dropped. The model's training mode is restored afterwards.
+    Hidden words depend on `config.inference.seed` and the sample alone, and so does the shape of the batch it is in:
+    samples with as many word columns go together, and every batch is filled up to `config.inference.batch_size` by
+    repeating its last sample, whose further answers are dropped. The model's training mode is restored afterwards.
 
     Args:
         videos: [M] videos to pair the sentences with; their own when not given.
@@ -52,16 +52,27 @@ def predict_samples(
     if len(samples) == 0:
         raise ValueError("predict_samples: no samples; choose a split that has samples")
     size = config.inference.batch_size
-    starts = tqdm(range(0, len(samples), size), desc="evaluate", unit="batch", disable=not progress, leave=False)
-    parts = []
+    parts, places = [], []
+    batches = _of_one_shape(store.num_columns(samples), size)
     with _evaluation_mode(model), torch.inference_mode():
-        for start in starts:
-            here = np.minimum(np.arange(start, start + size), len(samples) - 1)
-            paired = None if videos is None else videos[here]
-            batch = store.batch(samples[here], seed=config.inference.seed, epoch=0, videos=paired)
+        for here in tqdm(batches, desc="evaluate", unit="batch", disable=not progress, leave=False):
+            filled = here[np.minimum(np.arange(size), len(here) - 1)]
+            paired = None if videos is None else videos[filled]
+            batch = store.batch(samples[filled], seed=config.inference.seed, epoch=0, videos=paired)
             part = predict(model(batch, with_negatives=False), config.inference.selector)
-            parts.append(_take(part, min(size, len(samples) - start)))
-    return clip_prediction(_join(parts))
+            parts.append(_take(part, torch.arange(len(here))))
+            places.append(here)
+    order = torch.from_numpy(np.argsort(np.concatenate(places)))
+    return clip_prediction(_take(_join(parts), order))
+
+
+def _of_one_shape(num_columns: np.ndarray, size: int) -> list[np.ndarray]:
+    """Returns the places [M] in batches of at most `size` with one number of word columns each."""
+    batches = []
+    for columns in np.unique(num_columns):
+        places = np.flatnonzero(num_columns == columns)
+        batches += [places[start : start + size] for start in range(0, len(places), size)]
+    return batches
 
 
 def score(model: nn.Module, store: Store, samples: np.ndarray, config: PPSConfig) -> dict[str, float]:
@@ -91,8 +102,8 @@ def evaluate(
     The model runs twice: with the true queries, and with every query asked of another video while the video keeps its
     own truth. Blind rows are fitted on the moments of `splits.train`.
 
-    Independence of batch composition: a sample's hidden words depend on nothing but itself, and every batch has one
-    shape (see `predict_samples`), so with the paper's presets neither batch-mates nor their number change a sample's
+    Independence of batch composition: a sample's hidden words and the shape of its batch depend on nothing but itself
+    (see `predict_samples`), so with the paper's presets neither batch-mates nor their number change a sample's
     ranking, answer or metrics. The `released` presets mix samples on purpose.
 
     Raises:
@@ -191,9 +202,9 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _take(prediction: Prediction, count: int) -> Prediction:
-    """Returns the first `count` samples."""
-    return Prediction(**{item.name: getattr(prediction, item.name)[:count] for item in fields(Prediction)})
+def _take(prediction: Prediction, places: Tensor) -> Prediction:
+    """Returns some samples."""
+    return Prediction(**{item.name: getattr(prediction, item.name)[places] for item in fields(Prediction)})
 
 
 def _join(parts: list[Prediction]) -> Prediction:

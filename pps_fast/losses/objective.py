@@ -16,7 +16,7 @@ from pps_fast.types import LossReport, ModelOutput
 
 def _reconstruction(objective: Objective, output: ModelOutput) -> Tensor:
     """L_rec, the mean over the batch."""
-    return reconstruction_per_sample(output, objective.options.num_best).mean()
+    return reconstruction_per_sample(output).mean()
 
 
 def _contrastive(objective: Objective, output: ModelOutput) -> Tensor:
@@ -91,5 +91,5 @@ class Objective(nn.Module):
         for name, value in terms.items():
             total = total + self.weights[name] * value
         with torch.no_grad():
-            sample_total = reconstruction_per_sample(output, self.options.num_best)
+            sample_total = reconstruction_per_sample(output)
         return LossReport(total=total, terms=terms, sample_total=sample_total)

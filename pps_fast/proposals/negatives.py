@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pps_fast.config import PPSConfig
-from pps_fast.equations import membership
+from pps_fast.equations import log_mask, membership
 from pps_fast.generator.heads import ComponentHead
 from pps_fast.layout import layout_of, uniform
 from pps_fast.ops.attentive_pooling import peak_mixture
@@ -48,24 +48,26 @@ class LearnedNegatives(nn.Module):
         self.head = ComponentHead(config.encoder.hidden_dim, layout, "per_component", "per_component")
         self.register_buffer("group", torch.tensor(layout.group), persistent=False)
 
+    is_inverse = False
+
     def component_masks(self, given: NegativeInput) -> Tensor:
         """Returns [B, M, T]."""
         center, width = self.head(given.g_cls)
-        shape = MASK_SHAPES[self.options.negatives.mask_shape]
-        sigma = self.options.negatives.sigma
-        return shape(center, width, sigma, given.num_positions, self.options.width_floor, backend=self.backend)
+        options = self.options
+        shape = MASK_SHAPES[options.negatives.mask_shape]
+        constants = (options.negatives.sigma, given.num_positions, options.width_floor, self.is_inverse)
+        masks, _ = shape(center, width, *constants, backend=self.backend)
+        return masks
 
-    def forward(self, given: NegativeInput) -> Tensor:
-        """Returns [B, K, T] in [0, 1]."""
+    def forward(self, given: NegativeInput) -> tuple[Tensor, Tensor]:
+        """Returns masks [B, K, T] in [0, 1] and their logs."""
         return peak_mixture(self.component_masks(given), self.group, self.options.num_proposals, backend=self.backend)
 
 
 class LearnedInverseNegatives(LearnedNegatives):
     """The same components turned inside out: 1 - mask, summed and divided by the peak."""
 
-    def component_masks(self, given: NegativeInput) -> Tensor:
-        """Returns [B, M, T]."""
-        return 1 - super().component_masks(given)
+    is_inverse = True
 
 
 class HullNegatives(nn.Module):
@@ -85,19 +87,19 @@ class HullNegatives(nn.Module):
         right = (given.center + given.width / 2).unsqueeze(1).masked_fill(~self.member, float("-inf"))
         return left.amin(-1).clamp(min=0), right.amax(-1).clamp(max=1)
 
-    def bump(self, center: Tensor, width: Tensor, num_positions: int) -> Tensor:
-        """Peak-one Gaussians, [B, K] -> [B, K, T]."""
-        sigma, width_floor = self.options.negatives.sigma, self.options.width_floor
-        return gaussian_peak_mask(center, width, sigma, num_positions, width_floor, backend=self.backend)
+    def bump(self, center: Tensor, width: Tensor, num_positions: int, inverse: bool = False) -> tuple[Tensor, Tensor]:
+        """Peak-one Gaussians, or 1 minus them, and their logs: [B, K] -> [B, K, T]."""
+        constants = (self.options.negatives.sigma, num_positions, self.options.width_floor, inverse)
+        return gaussian_peak_mask(center, width, *constants, backend=self.backend)
 
 
 class InverseNegatives(HullNegatives):
     """1 - the peak-one Gaussian over the hull of the positive proposal."""
 
-    def forward(self, given: NegativeInput) -> Tensor:
-        """Returns [B, K, T] in [0, 1]."""
+    def forward(self, given: NegativeInput) -> tuple[Tensor, Tensor]:
+        """Returns masks [B, K, T] in [0, 1] and their logs."""
         start, end = self.hull(given)
-        return 1 - self.bump((start + end) / 2, end - start, given.num_positions)
+        return self.bump((start + end) / 2, end - start, given.num_positions, inverse=True)
 
 
 class SideNegatives(HullNegatives):
@@ -105,18 +107,18 @@ class SideNegatives(HullNegatives):
 
     is_saturated = False
 
-    def forward(self, given: NegativeInput) -> Tensor:
-        """Returns [B, K, T] in [0, 2]."""
+    def forward(self, given: NegativeInput) -> tuple[Tensor, Tensor]:
+        """Returns masks [B, K, T] in [0, 2] and their logs."""
         start, end = self.hull(given)
         before, after = start / 2, (1 - end) / 2
-        left = self.bump(before, before, given.num_positions)
-        right = self.bump(1 - after, after, given.num_positions)
+        left, _ = self.bump(before, before, given.num_positions)
+        right, _ = self.bump(1 - after, after, given.num_positions)
         if self.is_saturated:
             steps = torch.arange(given.num_positions, device=left.device, dtype=left.dtype)
             position = steps / (given.num_positions - 1)
             left = left.masked_fill(position <= before.unsqueeze(-1), 1)
             right = right.masked_fill(position >= 1 - after.unsqueeze(-1), 1)
-        return left + right
+        return left + right, log_mask(left + right)
 
 
 class SaturatedSideNegatives(SideNegatives):

@@ -12,7 +12,9 @@ from pps_fast import equations
 from pps_fast.config import PPSConfig
 from pps_fast.layout import MixtureLayout
 from pps_fast.ops.attentive_pooling import importance, mixture, peak_mixture
-from pps_fast.reconstructor.reconstructor import Reconstructor, ReconstructorInput
+from pps_fast.reconstructor.plans import ReconstructorInput
+from pps_fast.reconstructor.reconstructor import Reconstructor
+from pps_fast.types import Components, MaskSet
 
 
 class ImportanceFromReconstructor(nn.Module):
@@ -26,19 +28,21 @@ class ImportanceFromReconstructor(nn.Module):
         self.inner = nn.Linear(width, width, bias=False)
         self.outer = nn.Linear(width, 1, bias=False)
 
-    def forward(self, g_cls: Tensor, masks: Tensor, reconstructor: Reconstructor, shared: ReconstructorInput) -> Tensor:
+    def forward(
+        self, g_cls: Tensor, masks: MaskSet, reconstructor: Reconstructor, shared: ReconstructorInput
+    ) -> Tensor:
         """Scores of all components; one that is alone in its proposal needs no pass and gets 0.
 
         Args:
             g_cls: [B, D].
-            masks: [B, E, T].
+            masks: of the E components.
         Returns:
             [B, E] h of Eq. (9).
         """
-        score = masks.new_zeros(masks.shape[:2])
+        score = torch.zeros_like(masks.log_masks[:, :, 0])
         if not self.has_mixed:
             return score
-        r_cls = reconstructor.summaries(shared, masks[:, self.mixed])
+        r_cls = reconstructor.summaries(shared, masks.take(self.mixed.expand(len(g_cls), -1)))
         found = equations.importance_score(r_cls, self.inner.weight, self.outer.weight)
         return score.index_copy(1, self.mixed, found.to(score.dtype))
 
@@ -50,7 +54,9 @@ class ImportanceFromGenerator(nn.Module):
         super().__init__()
         self.score = nn.Linear(config.encoder.hidden_dim, layout.num_components)
 
-    def forward(self, g_cls: Tensor, masks: Tensor, reconstructor: Reconstructor, shared: ReconstructorInput) -> Tensor:
+    def forward(
+        self, g_cls: Tensor, masks: MaskSet, reconstructor: Reconstructor, shared: ReconstructorInput
+    ) -> Tensor:
         """[B, D] -> [B, E]."""
         return self.score(g_cls)
 
@@ -61,17 +67,19 @@ class NoImportance(nn.Module):
     def __init__(self, config: PPSConfig, layout: MixtureLayout) -> None:
         super().__init__()
 
-    def forward(self, g_cls: Tensor, masks: Tensor, reconstructor: Reconstructor, shared: ReconstructorInput) -> Tensor:
-        """[B, E, T] -> [B, E] zeros."""
-        return masks.new_zeros(masks.shape[:2])
+    def forward(
+        self, g_cls: Tensor, masks: MaskSet, reconstructor: Reconstructor, shared: ReconstructorInput
+    ) -> Tensor:
+        """[B, E] zeros."""
+        return torch.zeros_like(masks.log_masks[:, :, 0])
 
 
-def _weighted(masks: Tensor, weights: Tensor, group: Tensor, num_groups: int, backend: str) -> Tensor:
-    return mixture(masks, weights, group, num_groups, backend=backend)
+def _weighted(made: Components, weights: Tensor, group: Tensor, num_groups: int, backend: str) -> tuple[Tensor, Tensor]:
+    return mixture(made.masks, made.log_masks, weights, group, num_groups, backend=backend)
 
 
-def _summed(masks: Tensor, weights: Tensor, group: Tensor, num_groups: int, backend: str) -> Tensor:
-    return peak_mixture(masks, group, num_groups, backend=backend)
+def _summed(made: Components, weights: Tensor, group: Tensor, num_groups: int, backend: str) -> tuple[Tensor, Tensor]:
+    return peak_mixture(made.masks, group, num_groups, backend=backend)
 
 
 # source -> (module that scores components, how masks are mixed)
@@ -94,16 +102,22 @@ class AttentivePooling(nn.Module):
         self.register_buffer("group", torch.tensor(layout.group), persistent=False)
 
     def forward(
-        self, g_cls: Tensor, masks: Tensor, reconstructor: Reconstructor, shared: ReconstructorInput
-    ) -> tuple[Tensor, Tensor]:
+        self,
+        g_cls: Tensor,
+        components: Components,
+        dropout_key: Tensor | None,
+        reconstructor: Reconstructor,
+        shared: ReconstructorInput,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Pools components into proposals.
 
         Args:
             g_cls: [B, D].
-            masks: [B, E, T].
+            dropout_key: [B, E] int32 of the components' passes; None for no dropout.
         Returns:
-            importance [B, E] and proposal masks [B, K, T].
+            importance [B, E], proposal masks and their logs [B, K, T].
         """
+        masks = MaskSet(log_masks=components.log_masks, dropout_key=dropout_key)
         score = self.scorer(g_cls, masks, reconstructor, shared)
         weights = importance(score, self.group, self.num_proposals, backend=self.backend)
-        return weights, self._mix(masks, weights, self.group, self.num_proposals, self.backend)
+        return weights, *self._mix(components, weights, self.group, self.num_proposals, self.backend)

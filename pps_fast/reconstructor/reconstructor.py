@@ -5,36 +5,18 @@ Paper: Section 3, "Importance-based Reconstructor", Eq. (8).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pps_fast.config import PPSConfig
-from pps_fast.encoder.transformer import Keys, Stack
+from pps_fast.encoder.transformer import Stack
 from pps_fast.ops.reconstruction_nll import reconstruction_nll
+from pps_fast.reconstructor.plans import PLANS, ReconstructorInput, Scores
 from pps_fast.reconstructor.targets import target_columns
-from pps_fast.types import Batch, Reconstruction
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReconstructorInput:
-    """What every mask of a batch shares.
-
-    Attributes:
-        frames: [B, T, D] the kept segments.
-        frame_valid: [B, T] bool.
-        query: [B, L + 2, D] hidden sentence, q_cls behind its last word.
-        word_valid: [B, L + 2] bool; False for q_cls, which reads and is not read.
-        num_words: [B] int64.
-    """
-
-    frames: Tensor
-    frame_valid: Tensor
-    query: Tensor
-    word_valid: Tensor
-    num_words: Tensor
+from pps_fast.types import Batch, MaskSet, Reconstruction
 
 
 def kept_segments(num_segments: int, stride: int, device: torch.device) -> Tensor:
@@ -57,37 +39,34 @@ class Reconstructor(nn.Module):
         super().__init__()
         self.config = config
         options = config.reconstructor
+        self.plan = PLANS[options.plan]
         self.video_stack = Stack(config, options.num_layers, has_memory=False)
         self.word_stack = Stack(config, options.num_word_layers or options.num_layers, has_memory=True)
         self.vocabulary = nn.Linear(config.encoder.hidden_dim, vocab_size)
 
-    def features(self, shared: ReconstructorInput, masks: Tensor) -> Tensor:
-        """R^M, Eq. (8).
+    def features(self, shared: ReconstructorInput, masks: MaskSet) -> Tensor:
+        """R^M, Eq. (8): [B, N, L + 2, D]."""
+        return self.plan.features(self, shared, masks)
+
+    def summaries(self, shared: ReconstructorInput, masks: MaskSet) -> Tensor:
+        """r_cls of every mask, [B, N, D]."""
+        return self.plan.summaries(self, shared, masks)
+
+    def score(
+        self, shared: ReconstructorInput, positives: MaskSet, negatives: MaskSet, whole_video: MaskSet, batch: Batch
+    ) -> Scores:
+        """C of all positives, of the best ones and of what those must beat (see `plans.Scores`).
 
         Args:
-            masks: [B, N, T] in [0, 1].
-        Returns:
-            [B, N, L + 2, D].
+            positives, negatives: K masks of each sample.
+            whole_video: one of each.
         """
-        num_samples, num_masks, _ = masks.shape
-        repeat = _Repeat(num_masks)
-        frame_keys = Keys(valid=repeat(shared.frame_valid), mask=masks.flatten(0, 1))
-        word_keys = Keys(valid=repeat(shared.word_valid))
-        video = self.video_stack(repeat(shared.frames), frame_keys)
-        words = self.word_stack(repeat(shared.query), word_keys, memory=video, memory_keys=frame_keys)
-        return words.unflatten(0, (num_samples, num_masks))
+        num_best = self.config.losses.num_best
+        return self.plan.score(partial(self, shared, batch=batch), positives, negatives, whole_video, num_best)
 
-    def summaries(self, shared: ReconstructorInput, masks: Tensor) -> Tensor:
-        """r_cls of every mask: [B, N, T] -> [B, N, D]."""
-        features = self.features(shared, masks)
-        slot = (shared.num_words + 1)[:, None, None, None].expand(-1, features.shape[1], 1, features.shape[-1])
-        return features.gather(2, slot).squeeze(2)
-
-    def forward(self, shared: ReconstructorInput, masks: Tensor, batch: Batch) -> Reconstruction:
+    def forward(self, shared: ReconstructorInput, masks: MaskSet, batch: Batch) -> Reconstruction:
         """Rebuilds the sentence from each mask and scores it.
 
-        Args:
-            masks: [B, N, T].
         Returns:
             logits [B, N, L, V] and nll [B, N].
         """
@@ -100,13 +79,3 @@ class Reconstructor(nn.Module):
         is_target = target_columns(batch.num_words, num_targets, options.target_length)
         nll = reconstruction_nll(logits, targets, is_target, options.label_smoothing, backend=self.config.backend)
         return Reconstruction(logits=logits[:, :, :num_columns], nll=nll)
-
-
-class _Repeat:
-    """Repeats each sample once per mask: [B, ...] -> [B * N, ...]."""
-
-    def __init__(self, num_masks: int) -> None:
-        self.num_masks = num_masks
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return x.unsqueeze(1).expand(-1, self.num_masks, *x.shape[1:]).flatten(0, 1)

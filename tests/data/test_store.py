@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pps_fast.config import PlantedConfig
-from pps_fast.data.noise import gumbel_noise
-from pps_fast.data.store import Store
+from pps_fast.data.noise import dropout_keys, gumbel_noise
+from pps_fast.data.store import COLUMN_STEP, Store
 from pps_fast.data.synthetic import planted_data
 
 DATA = planted_data(PlantedConfig(num_videos=12, num_segments=16, frame_dim=6))
@@ -31,6 +31,7 @@ def test_batch_holds_the_samples_own_rows(store):
     np.testing.assert_array_equal(batch.num_words.numpy(), DATA.num_words[SAMPLES])
     np.testing.assert_array_equal(batch.hide_prob.numpy(), DATA.hide_prob[SAMPLES])
     np.testing.assert_array_equal(batch.word_noise.numpy(), gumbel_noise(4, 2, SAMPLES, DATA.word_ids.shape[1]))
+    np.testing.assert_array_equal(batch.dropout_key.numpy(), dropout_keys(4, 2, SAMPLES))
     np.testing.assert_array_equal(batch.sample_index.numpy(), SAMPLES)
     assert batch.num_frames.tolist() == [16] * 4
 
@@ -40,13 +41,32 @@ def test_dtypes_are_those_of_the_record(store):
     assert {getattr(batch, name).dtype for name in ("frames", "words", "hide_prob", "word_noise")} == {torch.float32}
     indices = ("num_frames", "word_ids", "num_words", "sample_index")
     assert {getattr(batch, name).dtype for name in indices} == {torch.int64}
+    assert batch.dropout_key.dtype == torch.int32
 
 
 def test_a_sample_is_the_same_alone_and_in_company(store):
     together = store.batch(SAMPLES, seed=4)
+    (columns,) = store.num_columns(SAMPLES[2:3])
+    assert columns < together.words.shape[1], "the company must need more columns"
     alone = store.batch(SAMPLES[2:3], seed=4)
     for name, value in vars(alone).items():
-        torch.testing.assert_close(value[0], getattr(together, name)[2], rtol=0, atol=0)
+        found = getattr(together, name)[2]
+        if name in ("words", "word_ids", "hide_prob", "word_noise"):
+            found, rest = found[:columns], found[columns:]
+            assert name == "word_noise" or not rest.any(), f"{name} has something in the columns of longer sentences"
+        torch.testing.assert_close(value[0], found, rtol=0, atol=0)
+
+
+def test_columns_are_those_of_the_longest_sentence_in_steps(store):
+    everything = np.arange(DATA.num_samples)
+    columns, limit = store.num_columns(everything), DATA.word_ids.shape[1]
+    assert len(np.unique(columns)) > 1
+    for words, found in zip(DATA.num_words.tolist(), columns.tolist(), strict=True):
+        assert found == min(next(n for n in range(COLUMN_STEP, 100, COLUMN_STEP) if n >= words), limit)
+    for samples in (SAMPLES, SAMPLES[2:3], everything):
+        batch = store.batch(samples, seed=0)
+        shapes = {getattr(batch, name).shape[1] for name in ("words", "word_ids", "hide_prob", "word_noise")}
+        assert shapes == {columns[samples].max()}
 
 
 def test_words_after_the_last_one_are_zero(store):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 from pps_fast.config import PPSConfig
+from pps_fast.encoder.dropout import number_sites
 from pps_fast.encoder.embedding import WORD_CLS, Embedding
 from pps_fast.encoder.positions import add_positions
 from tests.cases import SIZES, random_batch, randomize, small_config, take
@@ -24,7 +26,7 @@ def _embedding(config: PPSConfig | None = None) -> Embedding:
 
 def test_frames_are_projected_without_positions_and_v_cls_is_last() -> None:
     embed = _embedding()
-    got = embed.frames(BATCH)
+    got = embed.frames(BATCH, None)
     weight, bias = embed.frame_projection.weight, embed.frame_projection.bias
     assert_agree("frames", got[:, :-1], BATCH.frames @ weight.T + bias, atol=1e-13)
     expected = (weight @ embed.frame_cls + bias).expand(4, -1)
@@ -35,12 +37,12 @@ def test_the_query_is_the_start_token_and_the_words_with_positions() -> None:
     embed = _embedding()
     words = torch.cat((embed.start_word.expand(4, 1, -1), BATCH.words), 1)
     expected = add_positions(words @ embed.word_projection.weight.T + embed.word_projection.bias)
-    assert_agree("query", embed.query(BATCH), expected, atol=1e-13)
+    assert_agree("query", embed.query(BATCH, None), expected, atol=1e-13)
 
 
 def test_without_hidden_words_the_hidden_query_is_the_query_with_q_cls_behind_the_last_word() -> None:
     embed = _embedding()
-    got, query = embed.hidden_query(BATCH, NOTHING), embed.query(BATCH)
+    got, query = embed.hidden_query(BATCH, NOTHING, None), embed.query(BATCH, None)
     bare = embed.word_cls.expand(4, 11, -1)
     for b, length in enumerate(BATCH.num_words.tolist()):
         assert_agree("words", got[b, : length + 1], query[b, : length + 1], atol=1e-13)
@@ -51,32 +53,32 @@ def test_hidden_words_are_replaced_and_their_content_does_not_matter() -> None:
     embed, is_hidden = _embedding(), NOTHING.clone()
     is_hidden[0, 1] = is_hidden[1, 0] = is_hidden[1, 6] = True
     changed = replace(BATCH, words=BATCH.words + 3.0 * is_hidden.unsqueeze(-1))
-    got = embed.hidden_query(BATCH, is_hidden)
-    assert_agree("hidden", embed.hidden_query(changed, is_hidden), got)
+    got = embed.hidden_query(BATCH, is_hidden, None)
+    assert_agree("hidden", embed.hidden_query(changed, is_hidden, None), got)
     expected = add_positions(embed.word_projection(embed.hidden_word).expand(1, 11, -1))[0]
     for b, word in is_hidden.nonzero().tolist():
         assert_agree("replacement", got[b, word + 1], expected[word + 1], atol=1e-13)
     open_slots = ~torch.nn.functional.pad(is_hidden, (1, 1))
-    assert_agree("others", got[open_slots], embed.hidden_query(BATCH, NOTHING)[open_slots])
+    assert_agree("others", got[open_slots], embed.hidden_query(BATCH, NOTHING, None)[open_slots])
 
 
 def test_the_batch_is_left_as_it_was() -> None:
     embed, before = _embedding(), BATCH.words.clone()
-    embed.query(BATCH)
-    embed.hidden_query(BATCH, ~NOTHING)
+    embed.query(BATCH, None)
+    embed.hidden_query(BATCH, ~NOTHING, None)
     assert_agree("words", BATCH.words, before)
     assert not BATCH.words.requires_grad
 
 
 def test_a_vector_word_cls_does_not_depend_on_the_place_in_the_batch() -> None:
     embed, order = _embedding(), [2, 0, 3, 1]
-    moved = embed.hidden_query(take(BATCH, order), NOTHING)
-    assert_agree("moved", moved, embed.hidden_query(BATCH, NOTHING)[order], atol=1e-13)
+    moved = embed.hidden_query(take(BATCH, order), NOTHING, None)
+    assert_agree("moved", moved, embed.hidden_query(BATCH, NOTHING, None)[order], atol=1e-13)
 
 
 def test_a_scalar_word_cls_fills_the_slot_of_sample_b_with_entry_b_before_the_projection() -> None:
     embed = _embedding(SCALAR)
-    got = embed.hidden_query(BATCH, NOTHING)
+    got = embed.hidden_query(BATCH, NOTHING, None)
     weight, bias = embed.word_projection.weight, embed.word_projection.bias
     for b, length in enumerate(BATCH.num_words.tolist()):
         bare = (embed.word_cls[b] * weight.sum(1) + bias).expand(1, 11, -1)
@@ -87,10 +89,10 @@ def test_a_scalar_word_cls_refuses_more_samples_than_it_has_entries() -> None:
     embed = _embedding(SCALAR)
     width = SCALAR.encoder.hidden_dim
     largest = random_batch((2,) * width, 3, dtype=torch.float64)
-    assert embed.hidden_query(largest, torch.zeros(width, 3).bool()).shape == (width, 5, width)
+    assert embed.hidden_query(largest, torch.zeros(width, 3).bool(), None).shape == (width, 5, width)
     batch = random_batch((2,) * (width + 1), 3, dtype=torch.float64)
     with pytest.raises(ValueError, match=f"batch of {width + 1} samples: .+ only encoder.hidden_dim = {width}"):
-        embed.hidden_query(batch, torch.zeros(width + 1, 3).bool())
+        embed.hidden_query(batch, torch.zeros(width + 1, 3).bool(), None)
 
 
 def test_learned_tokens_start_at_zero() -> None:
@@ -102,14 +104,18 @@ def test_learned_tokens_start_at_zero() -> None:
 @pytest.mark.parametrize("word_cls", sorted(WORD_CLS))
 def test_every_kind_of_word_cls_passes_a_gradient_back(word_cls: str) -> None:
     embed = _embedding(small_config(reconstructor__word_cls=word_cls))
-    (embed.hidden_query(BATCH, NOTHING) ** 2).sum().backward()
+    (embed.hidden_query(BATCH, NOTHING, None) ** 2).sum().backward()
     used = embed.word_cls.grad[:4] if word_cls == "scalar_per_batch_position" else embed.word_cls.grad
     assert (used != 0).all()
 
 
-def test_dropout_of_the_input_acts_in_training_only() -> None:
-    embed = _embedding(small_config(encoder__dropout=0.5))
-    assert_agree("eval", embed.frames(BATCH), embed.frames(BATCH))
-    embed.train()
-    torch.manual_seed(0)
-    assert (embed.frames(BATCH) - embed.frames(BATCH)).abs().max() > 1e-3
+def test_dropout_of_the_inputs_needs_a_key_and_differs_from_place_to_place() -> None:
+    embed, key = _embedding(small_config(encoder__dropout=0.5)), BATCH.dropout_key
+    number_sites(embed)
+    made = (embed.frames, embed.query, partial(embed.hidden_query, is_hidden=NOTHING))
+    for one in made:
+        assert_agree("again", one(BATCH, key=key), one(BATCH, key=key))
+        assert (one(BATCH, key=key) - one(BATCH, key=None)).abs().max() > 1e-3
+    # the same words at two places
+    query, hidden = made[1](BATCH, key=key), made[2](BATCH, key=key)
+    assert (query[:, 0] - hidden[:, 0]).abs().max() > 1e-3

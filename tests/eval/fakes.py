@@ -30,12 +30,12 @@ def store() -> Store:
 def output_of(nll: Tensor, spans: Tensor) -> ModelOutput:
     """Returns a model's output with nothing but what inference reads: nll [B, K], spans [B, K, 2]."""
     nothing = nll.new_zeros(len(nll), 0)
-    components = Components(center=nothing, width=nothing, masks=nothing)
+    components = Components(center=nothing, width=nothing, masks=nothing, log_masks=nothing)
     start, end = spans.unbind(-1)
-    proposals = Proposals(components=components, importance=nothing, masks=nothing, start=start, end=end)
-    return ModelOutput(
-        proposals=proposals, positive_nll=nll, negative_masks=None, negative_nll=None, whole_video_nll=None
+    proposals = Proposals(
+        components=components, importance=nothing, masks=nothing, log_masks=nothing, start=start, end=end
     )
+    return ModelOutput(proposals=proposals, positive_nll=nll)
 
 
 class Fake(nn.Module):
@@ -46,6 +46,7 @@ class Fake(nn.Module):
         self.dropout = nn.Dropout(0.5)
         self.calls: list[tuple[int, bool, bool]] = []
         self.noise: dict[int, Tensor] = {}
+        self.columns: dict[int, int] = {}
 
     def forward(self, batch: Batch, with_negatives: bool = True) -> ModelOutput:
         """Returns the output of `answer`, and notes batch size, with_negatives and training mode."""
@@ -53,6 +54,7 @@ class Fake(nn.Module):
         for sample, noise in zip(batch.sample_index.tolist(), batch.word_noise, strict=True):
             self.noise.setdefault(sample, noise)
             assert torch.equal(self.noise[sample], noise), "a sample's hidden words changed"
+            self.columns[sample] = batch.words.shape[1]
         return self.answer(batch)
 
     def answer(self, batch: Batch) -> ModelOutput:

@@ -11,6 +11,7 @@ import torch
 from pps_fast.config_tree import override
 from pps_fast.data.splits import Splits
 from pps_fast.eval.blind import WHOLE_VIDEO
+from pps_fast.eval.control import shuffle_queries
 from pps_fast.eval.evaluate import evaluate, predict_samples, score
 from pps_fast.eval.metrics import sample_table
 from pps_fast.eval.results import HEADLINE, MODEL, SHUFFLED
@@ -77,9 +78,20 @@ def test_every_call_has_one_shape_no_negatives_and_no_dropout() -> None:
     model = KnowsTheQuery()
     model.train()
     model.dropout.eval()
-    predict_samples(model, store(), SPLITS.test[:18], CONFIG)
-    assert model.calls == [(16, False, False)] * 2
+    samples = SPLITS.test[:18]
+    predict_samples(model, store(), samples, CONFIG)
+    assert set(model.calls) == {(16, False, False)}
     assert model.training and not model.dropout.training
+    # no more batches than it takes to keep sentences of one number of columns together
+    numbers = np.unique(store().num_columns(samples), return_counts=True)[1]
+    assert len(model.calls) == sum(-(-number // 16) for number in numbers)
+
+
+def test_a_samples_columns_are_its_own_whatever_it_is_asked_with() -> None:
+    model, samples = KnowsTheQuery(), SPLITS.test[:18]
+    predict_samples(model, store(), samples, CONFIG)
+    expected = dict(zip(samples.tolist(), store().num_columns(samples).tolist(), strict=True))
+    assert model.columns == expected and len(set(expected.values())) > 1
 
 
 def test_training_mode_comes_back_after_an_error() -> None:
@@ -140,10 +152,13 @@ def test_control_keeps_video_and_truth_and_asks_other_videos_queries(monkeypatch
     monkeypatch.setattr(type(data), "batch", spy)
     evaluate(KnowsTheQuery(), data, SPLITS, CONFIG, progress=False)
     asked, shown = (np.concatenate([pair[part] for pair in pairs if pair[1] is not None]) for part in (0, 1))
-    num = len(SPLITS.test)
-    assert (shown[:num] == DATA.sample_video[SPLITS.test]).all()
-    assert (DATA.sample_video[asked[:num]] != shown[:num]).all()
-    assert sorted(asked[:num].tolist()) == SPLITS.test.tolist()
+    assert (DATA.sample_video[asked] != shown).all()
+    video = DATA.sample_video[SPLITS.test]
+    expected = zip(SPLITS.test[shuffle_queries(video, CONFIG.inference.seed)].tolist(), video.tolist(), strict=True)
+    # batches are filled up with repeated samples
+    found = set(zip(asked.tolist(), shown.tolist(), strict=True))
+    assert found == set(expected) and len(found) == len(SPLITS.test)
+    assert sorted(sample for sample, _ in found) == SPLITS.test.tolist()
 
 
 def test_best_blind_row_of_each_metric_is_the_highest_one() -> None:

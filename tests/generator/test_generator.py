@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
+from pps_fast.encoder.dropout import number_sites
+from pps_fast.encoder.transformer import Context, Keys
 from pps_fast.generator.generator import Generator
 from tests.cases import randomize, small_config
 from tests.compare import assert_agree
@@ -24,11 +27,22 @@ def _inputs() -> dict[str, Tensor]:
         "frame_valid": torch.arange(6) < torch.tensor([[5], [3]]),
         "query": _draw(2, 4, WIDTH, seed=1),
         "word_valid": torch.arange(4) < torch.tensor([[4], [2]]),
+        "key": None,
     }
 
 
 def _generator() -> Generator:
-    return randomize(Generator(CONFIG).double().eval())
+    generator = randomize(Generator(CONFIG).double())
+    number_sites(generator)
+    return generator
+
+
+def _all_rows(generator: Generator, inputs: dict[str, Tensor]) -> Tensor:
+    """What the video stack gives for every frame and v_cls: [B, S + 1, D]."""
+    keys, dropout = Keys(valid=inputs["word_valid"]), Context(dropout_key=inputs["key"])
+    words = generator.word_stack(inputs["query"], keys, dropout)
+    context = Context(memory=words, memory_keys=keys, dropout_key=inputs["key"])
+    return generator.video_stack(inputs["frames"], Keys(valid=inputs["frame_valid"]), context)
 
 
 def test_the_summary_is_one_vector_per_sample() -> None:
@@ -58,14 +72,34 @@ def test_every_valid_frame_and_word_influences_the_summary() -> None:
 
 def test_v_cls_is_never_a_key() -> None:
     generator, inputs = _generator(), _inputs()
-    rows: list[Tensor] = []
-    generator.video_stack.register_forward_hook(lambda module, given, result: rows.append(result))
-    generator(**inputs)
+    before, summary = _all_rows(generator, inputs), generator(**inputs)
     inputs["frames"] = inputs["frames"].clone()
     inputs["frames"][:, -1] += 1
-    generator(**inputs)
-    assert_agree("frames", rows[1][:, :-1], rows[0][:, :-1])
-    assert ((rows[1] - rows[0])[:, -1].abs().amax(1) > 1e-3).all()
+    after = _all_rows(generator, inputs)
+    assert_agree("frames", after[:, :-1], before[:, :-1])
+    assert ((after - before)[:, -1].abs().amax(1) > 1e-3).all()
+    assert ((generator(**inputs) - summary).abs().amax(1) > 1e-3).all()
+
+
+@pytest.mark.parametrize("key", [None, torch.tensor([5, -7], dtype=torch.int32)], ids=["kept", "dropped"])
+def test_the_summary_is_the_last_row_and_the_last_block_computes_no_other(key: Tensor | None) -> None:
+    generator, inputs = _generator(), _inputs() | {"key": key}
+    expected = _all_rows(generator, inputs)[:, -1]
+    rows: list[int] = []
+    for block in generator.video_stack.blocks:
+        for part in (block.self_norm, block.cross_norm, block.expand, block.ffn_norm):
+            part.register_forward_hook(lambda module, given, result: rows.append(result.shape[1]))
+    assert_agree("summary", generator(**inputs), expected, atol=1e-12)
+    assert rows == [6] * 4 + [1] * 4
+
+
+def test_dropout_follows_from_the_key_of_each_sample() -> None:
+    generator, key = _generator(), torch.tensor([5, -7], dtype=torch.int32)
+    before = generator(**_inputs() | {"key": key})
+    assert_agree("again", generator(**_inputs() | {"key": key}), before)
+    assert ((before - generator(**_inputs())).abs().amax(1) > 1e-3).all()
+    moved = (generator(**_inputs() | {"key": key + torch.tensor([1, 0], dtype=torch.int32)}) - before).abs().amax(1)
+    assert moved[0] > 1e-3 and moved[1] == 0
 
 
 def test_only_the_video_stack_has_a_memory() -> None:

@@ -33,10 +33,13 @@ def _expected(config: PPSConfig, output: ModelOutput) -> dict[str, float]:
     if not options.push_single:
         masks = [[rows if len(rows) > 1 else rows[:0] for rows in sample] for sample in masks]
     proposals = [[sample] for sample in output.proposals.masks.detach().numpy()]
-    nll = [x.detach().numpy() for x in (output.positive_nll, output.whole_video_nll, output.negative_nll)]
+    nll = [x.detach().numpy() for x in (output.best_nll, output.whole_video_nll, output.negative_nll)]
     margins = (options.whole_video_margin, options.negative_margin)
     return {
-        "reconstruction": float(oracles.reconstruction_loss(nll[0], nll[1], options.num_best).mean()),
+        # all positives, so that the best are the loops' own choice
+        "reconstruction": float(
+            oracles.reconstruction_loss(output.positive_nll.detach().numpy(), nll[1], options.num_best).mean()
+        ),
         "contrastive": oracles.contrastive_loss(*nll, margins, options.num_best),
         "pull": getattr(oracles, f"pull_{options.pull_strategy}")(center),
         "push_intra": oracles.push(masks, options.push_intra_target, options.push_normalize),
@@ -58,7 +61,8 @@ def _expected(config: PPSConfig, output: ModelOutput) -> dict[str, float]:
     ids=str,
 )
 def test_every_term_agrees_with_the_loops_and_the_total_is_their_weighted_sum(changes: dict) -> None:
-    config, output = _config(**WEIGHTS, **changes), random_output()
+    config = _config(**WEIGHTS, **changes)
+    output = random_output(num_best=config.losses.num_best)
     report = Objective(config)(output)
     expected = _expected(config, output)
     assert list(report.terms) == list(LOSS_TERMS)
@@ -122,7 +126,8 @@ def test_gradients_reach_what_each_term_is_about() -> None:
     report = Objective(_config(**WEIGHTS))(output)
     components, proposals = output.proposals.components, output.proposals
     leaves = {
-        "positive": output.positive_nll,
+        "best": output.best_nll,
+        "ranking": output.positive_nll,
         "negative": output.negative_nll,
         "whole": output.whole_video_nll,
         "center": components.center,
@@ -130,8 +135,8 @@ def test_gradients_reach_what_each_term_is_about() -> None:
         "proposals": proposals.masks,
     }
     reached = {
-        "reconstruction": {"positive", "whole"},
-        "contrastive": {"positive", "negative", "whole"},
+        "reconstruction": {"best", "whole"},
+        "contrastive": {"best", "negative", "whole"},
         "pull": {"center"},
         "push_intra": {"masks"},
         "push_inter": {"proposals"},

@@ -19,7 +19,8 @@ LEARNED = ("learned", "learned_inverse")
 HULL = ("inverse", "sides", "sides_saturated")
 
 
-def _made(kind: str, **changes) -> tuple[nn.Module, NegativeInput, Tensor]:
+def _made(kind: str, **changes) -> tuple[nn.Module, NegativeInput, tuple[Tensor, Tensor]]:
+    """A module, its input, and the masks and logs it makes."""
     config = small_config(proposals__negatives__kind=kind, proposals__negatives__sigma=5.0, **changes)
     module = randomize(NEGATIVES[kind](config).double())
     rng = np.random.default_rng(3)
@@ -36,21 +37,22 @@ def _made(kind: str, **changes) -> tuple[nn.Module, NegativeInput, Tensor]:
 @pytest.mark.parametrize("kind", LEARNED)
 @pytest.mark.parametrize("mask_shape", ["gaussian", "gaussian_peak", "laplace"])
 def test_learned_negatives_are_sums_of_their_own_masks_over_the_peak(kind: str, mask_shape: str) -> None:
-    module, given, got = _made(kind, proposals__negatives__mask_shape=mask_shape)
+    module, given, results = _made(kind, proposals__negatives__mask_shape=mask_shape)
     center, width = (value.detach().numpy() for value in module.head(given.g_cls))
     draw = getattr(oracles, mask_shape if mask_shape == "laplace_mask" else f"{mask_shape}_mask")
-    masks = draw(center, width, 5.0, POSITIONS)
-    masks = 1 - masks if kind == "learned_inverse" else masks
+    masks, _ = draw(center, width, 5.0, POSITIONS, inverse=kind == "learned_inverse")
     group = np.repeat(np.arange(3), 3)
     assert masks.shape[1] == 9
-    assert_agree("negative", got, oracles.peak_mixture(oracles.ragged(masks, group)), atol=1e-12)
+    for got, expected in zip(results, oracles.peak_mixture(oracles.ragged(masks, group)), strict=True):
+        assert_agree("negative", got, expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("kind", LEARNED)
 def test_the_peak_of_learned_negatives_is_exactly_one(kind: str) -> None:
-    _, _, got = _made(kind)
+    _, _, (got, log) = _made(kind)
     assert_agree("peak", got.amax(-1), torch.ones(4, 3))
     assert (got >= 0).all()
+    assert_agree("log of the peak", log.amax(-1), torch.zeros(4, 3), atol=1e-9)
 
 
 def test_components_of_learned_negatives_have_their_own_widths() -> None:
@@ -64,7 +66,7 @@ def test_components_of_learned_negatives_have_their_own_widths() -> None:
 @pytest.mark.parametrize("kind", HULL)
 def test_negatives_around_the_hull_agree_with_the_loops(kind: str, layout: str) -> None:
     changes = {"proposals__layout": layout, "proposals__components_per_proposal": 2}
-    _, given, got = _made(kind, **changes)
+    _, given, (got, log) = _made(kind, **changes)
     group = np.array(layout_of(small_config(**changes).proposals).group)
     center, width = (oracles.ragged(value.detach().numpy(), group) for value in (given.center, given.width))
     if kind == "inverse":
@@ -72,16 +74,19 @@ def test_negatives_around_the_hull_agree_with_the_loops(kind: str, layout: str) 
     else:
         expected = side_negatives(center, width, 5.0, POSITIONS, saturated=kind == "sides_saturated")
     assert_agree(kind, got, expected, atol=1e-12)
+    assert_agree(f"log of {kind}", log, np.log(expected + 1e-10), atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", HULL)
 def test_negatives_around_the_hull_have_no_parameters_and_move_with_the_positives(kind: str) -> None:
-    module, given, got = _made(kind)
+    module, given, results = _made(kind)
     assert list(module.parameters()) == []
-    (got * torch.linspace(0, 1, POSITIONS)).sum().backward()
-    for grad in (given.center.grad, given.width.grad):
-        assert torch.isfinite(grad).all()
-        assert (grad != 0).any()
+    for result in results:
+        total = (result * torch.linspace(0, 1, POSITIONS)).sum()
+        grads = torch.autograd.grad(total, (given.center, given.width), retain_graph=True)
+        for grad in grads:
+            assert torch.isfinite(grad).all()
+            assert (grad != 0).any()
 
 
 @pytest.mark.parametrize("kind", ["sides", "sides_saturated"])
@@ -89,16 +94,17 @@ def test_a_hull_over_the_whole_video_leaves_finite_negatives_and_gradients(kind:
     module, given, _ = _made(kind)
     center = torch.full_like(given.center, 0.5, dtype=torch.float32).requires_grad_()
     width = torch.full_like(center, 0.999999).requires_grad_()
-    got = module(NegativeInput(g_cls=given.g_cls, center=center, width=width, num_positions=POSITIONS))
-    got.sum().backward()
+    got, log = module(NegativeInput(g_cls=given.g_cls, center=center, width=width, num_positions=POSITIONS))
+    (got + log).sum().backward()
     assert ((got >= 0) & (got <= 2)).all()
     assert torch.isfinite(torch.stack((center.grad, width.grad))).all()
 
 
 @pytest.mark.parametrize("kind", sorted(NEGATIVES))
 def test_no_negative_depends_on_the_other_samples(kind: str) -> None:
-    module, given, got = _made(kind)
+    module, given, together = _made(kind)
     alone = NegativeInput(
         g_cls=given.g_cls[2:3], center=given.center[2:3], width=given.width[2:3], num_positions=POSITIONS
     )
-    assert_agree("alone", module(alone), got[2:3], atol=1e-14)
+    for got, result in zip(module(alone), together, strict=True):
+        assert_agree("alone", got, result[2:3], atol=1e-14)

@@ -8,7 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from pps_fast.reconstructor.reconstructor import Reconstructor, ReconstructorInput, kept_segments
+from pps_fast.encoder.dropout import number_sites
+from pps_fast.equations import log_mask
+from pps_fast.reconstructor.plans import PLANS, ReconstructorInput
+from pps_fast.reconstructor.reconstructor import Reconstructor, kept_segments
+from pps_fast.types import MaskSet, join_masks
 from tests import oracles, oracles_model
 from tests.cases import SIZES, random_batch, randomize, small_config
 from tests.compare import assert_agree
@@ -21,9 +25,11 @@ def _draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def _reconstructor(**changes) -> Reconstructor:
-    config = small_config(reconstructor__num_layers=2, **changes)
-    return randomize(Reconstructor(config, SIZES.vocab_size).double().eval())
+def _reconstructor(plan: str, **changes) -> Reconstructor:
+    config = small_config(reconstructor__num_layers=2, reconstructor__plan=plan, **changes)
+    reconstruct = randomize(Reconstructor(config, SIZES.vocab_size).double())
+    number_sites(reconstruct)
+    return reconstruct
 
 
 def _shared(is_padded: bool = False) -> ReconstructorInput:
@@ -38,35 +44,44 @@ def _shared(is_padded: bool = False) -> ReconstructorInput:
     )
 
 
-def _masks(num_masks: int = 3) -> Tensor:
-    return torch.rand(4, num_masks, POSITIONS, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+def _masks(num_masks: int = 3, is_dropping: bool = False, seed: int = 2) -> MaskSet:
+    generator = torch.Generator().manual_seed(seed)
+    log_masks = log_mask(torch.rand(4, num_masks, POSITIONS, generator=generator, dtype=torch.float64))
+    key = torch.randint(-(2**31), 2**31, (4, num_masks), generator=generator).to(torch.int32)
+    return MaskSet(log_masks=log_masks, dropout_key=key if is_dropping else None)
 
 
-def test_many_masks_at_once_equal_single_passes() -> None:
-    reconstruct, shared, masks = _reconstructor(), _shared(), _masks(5)
+@pytest.fixture(params=sorted(PLANS))
+def plan(request: pytest.FixtureRequest) -> str:
+    """Every plan has every property."""
+    return request.param
+
+
+@pytest.mark.parametrize("is_dropping", [False, True], ids=["kept", "dropped"])
+def test_many_masks_at_once_equal_single_passes(plan: str, is_dropping: bool) -> None:
+    reconstruct, shared, masks = _reconstructor(plan), _shared(), _masks(5, is_dropping)
     features = reconstruct.features(shared, masks)
     assert features.shape == (4, 5, 11, 8)
     nll = reconstruct(shared, masks, BATCH).nll
-    for n in range(5):
-        single = masks[:, n : n + 1]
+    for n, single in enumerate(masks.split((1,) * 5)):
         assert_agree("features", reconstruct.features(shared, single), features[:, n : n + 1], atol=1e-12)
         assert_agree("nll", reconstruct(shared, single, BATCH).nll, nll[:, n : n + 1], atol=1e-12)
 
 
-def test_a_mask_decides_what_of_the_video_is_seen() -> None:
-    reconstruct, shared = _reconstructor(), _shared()
-    mask = torch.tensor([1.0, 0.0, 1.0, 0.0]).double().expand(4, 1, -1)
-    before = reconstruct.features(shared, mask)
+def test_a_mask_decides_what_of_the_video_is_seen(plan: str) -> None:
+    reconstruct, shared = _reconstructor(plan), _shared()
+    masks = MaskSet(log_masks=log_mask(torch.tensor([1.0, 0.0, 1.0, 0.0]).double()).expand(4, 1, -1))
+    before = reconstruct.features(shared, masks)
     for position, is_seen in enumerate([True, False, True, False]):
         frames = shared.frames.clone()
         frames[:, position] += 1
-        moved = (reconstruct.features(replace(shared, frames=frames), mask) - before).abs().max()
+        moved = (reconstruct.features(replace(shared, frames=frames), masks) - before).abs().max()
         # the floor of 1e-10 lets a trace of hidden frames through
         assert moved > 1e-3 if is_seen else moved < 1e-7, position
 
 
-def test_padding_of_frames_and_words_never_influences_words() -> None:
-    reconstruct, shared, masks = _reconstructor(), _shared(is_padded=True), _masks()
+def test_padding_of_frames_and_words_never_influences_words(plan: str) -> None:
+    reconstruct, shared, masks = _reconstructor(plan), _shared(is_padded=True), _masks()
     before = reconstruct(shared, masks, BATCH)
     frames, query = shared.frames.clone(), shared.query.clone()
     frames[~shared.frame_valid] += 5
@@ -75,8 +90,8 @@ def test_padding_of_frames_and_words_never_influences_words() -> None:
     assert_agree("nll", after.nll, before.nll)
 
 
-def test_the_summary_is_the_row_of_q_cls_and_q_cls_changes_only_its_own_row() -> None:
-    reconstruct, shared, masks = _reconstructor(), _shared(), _masks()
+def test_the_summary_is_the_row_of_q_cls_and_q_cls_changes_only_its_own_row(plan: str) -> None:
+    reconstruct, shared, masks = _reconstructor(plan), _shared(), _masks()
     before = reconstruct.features(shared, masks)
     query, rows = shared.query.clone(), torch.arange(4)
     query[rows, BATCH.num_words + 1] += 1
@@ -94,8 +109,8 @@ def test_the_summary_is_the_row_of_q_cls_and_q_cls_changes_only_its_own_row() ->
         assert_agree("summary", got, expected, atol=1e-13)
 
 
-def test_words_are_predicted_from_the_words_before_them_only() -> None:
-    reconstruct, shared, masks = _reconstructor(), _shared(), _masks()
+def test_words_are_predicted_from_the_words_before_them_only(plan: str) -> None:
+    reconstruct, shared, masks = _reconstructor(plan), _shared(), _masks()
     before = reconstruct(shared, masks, BATCH).logits
     query = shared.query.clone()
     query[:, 4] += 1
@@ -106,9 +121,9 @@ def test_words_are_predicted_from_the_words_before_them_only() -> None:
 
 @pytest.mark.parametrize("target_length", ["exact", "plus_one", "end_of_sentence"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_the_score_is_the_cross_entropy_of_the_targets(target_length: str, smoothing: float) -> None:
+def test_the_score_is_the_cross_entropy_of_the_targets(plan: str, target_length: str, smoothing: float) -> None:
     changes = {"reconstructor__target_length": target_length, "reconstructor__label_smoothing": smoothing}
-    reconstruct, shared, masks = _reconstructor(**changes), _shared(), _masks()
+    reconstruct, shared, masks = _reconstructor(plan, **changes), _shared(), _masks()
     got = reconstruct(shared, masks, BATCH)
     logits = reconstruct.vocabulary(reconstruct.features(shared, masks))
     assert_agree("logits", got.logits, logits[:, :, :9], atol=1e-13)
@@ -120,8 +135,8 @@ def test_the_score_is_the_cross_entropy_of_the_targets(target_length: str, smoot
     assert_agree("nll", got.nll, oracles.reconstruction_nll(*arrays, smoothing), atol=1e-12)
 
 
-def test_the_end_is_predicted_even_of_a_sentence_that_fills_all_columns() -> None:
-    reconstruct = _reconstructor(reconstructor__target_length="end_of_sentence")
+def test_the_end_is_predicted_even_of_a_sentence_that_fills_all_columns(plan: str) -> None:
+    reconstruct = _reconstructor(plan, reconstructor__target_length="end_of_sentence")
     batch = random_batch((9, 9, 9, 9), dtype=torch.float64)
     shared = replace(_shared(), num_words=batch.num_words, word_valid=torch.arange(11).expand(4, -1) < 10)
     got = reconstruct(shared, _masks(), batch)
@@ -130,6 +145,26 @@ def test_the_end_is_predicted_even_of_a_sentence_that_fills_all_columns() -> Non
     targets = torch.nn.functional.pad(batch.word_ids, (0, 1)).numpy()
     expected = oracles.reconstruction_nll(logits, targets, targets >= 0, 0.1)
     assert_agree("nll", got.nll, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("num_best", [1, 2, 3])
+@pytest.mark.parametrize("is_dropping", [False, True], ids=["kept", "dropped"])
+def test_scores_are_those_of_each_mask_and_the_best_come_with_their_own_negatives(
+    plan: str, is_dropping: bool, num_best: int
+) -> None:
+    reconstruct, shared = _reconstructor(plan, losses__num_best=num_best), _shared()
+    positives, negatives, whole_video = (_masks(n, is_dropping, seed=s) for s, n in enumerate((3, 3, 1)))
+    got = reconstruct.score(shared, positives, negatives, whole_video, BATCH)
+    every = reconstruct(shared, join_masks((positives, negatives, whole_video)), BATCH).nll
+    positive, negative, whole = every.split((3, 3, 1), 1)
+    best = oracles.best_proposals(positive.detach().numpy(), num_best)
+    assert len({int(ks[0]) for ks in best}) > 1, "every sample has the same best; the test would see little"
+    assert_agree("positive", got.positive, positive, atol=1e-12)
+    assert_agree("best", got.best, best)
+    assert_agree("whole video", got.whole_video, whole.squeeze(1), atol=1e-12)
+    for b, ks in enumerate(best):
+        assert_agree("best positive", got.best_positive[b], positive[b, list(ks)], atol=1e-12)
+        assert_agree("best negative", got.best_negative[b], negative[b, list(ks)], atol=1e-12)
 
 
 def test_segments_are_kept_as_in_the_published_code() -> None:

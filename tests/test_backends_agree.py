@@ -1,0 +1,132 @@
+"""The whole model with every op fused gives what it gives with every op as the equation: losses, gradients, training.
+
+Without a GPU Triton's interpreter runs the kernels, about 10 ms a program, so that everything here is as small as it
+can be; `tests/ops` has the shapes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pps_fast.backend import Op
+from pps_fast.config import PPSConfig
+from pps_fast.config_tree import override
+from pps_fast.losses.objective import Objective
+from pps_fast.model import PPS
+from pps_fast.reconstructor.plans import PLANS
+from pps_fast.train.optimizer import Adam
+from pps_fast.train.released import released_gradients
+from pps_fast.train.step import TrainStep
+from pps_fast.types import Batch
+from tests.cases import SIZES, random_batch, randomize, small_config, take
+from tests.compare import assert_agree
+from tests.golden_model import Golden, batch_of, model_of
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+GOLDEN = Path(__file__).parent / "golden" / "tiny_topk2.npz"
+# two proposals, three components, four positions
+SMALL: dict[str, Any] = {"proposals__num_proposals": 2, "proposals__negatives__num_components": 1}
+BATCH = random_batch((3, 2), 4)
+
+
+def _config(**changes: Any) -> PPSConfig:
+    return small_config("tiny", **SMALL, **changes)
+
+
+def _backward(model: PPS, batch: Batch) -> Tensor:
+    """Computes every gradient and returns the loss."""
+    total = Objective(model.config).to(DEVICE)(model(batch)).total
+    total.backward()
+    return total
+
+
+def _step(config: PPSConfig, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """The loss and every gradient of a training step, by name."""
+    model = randomize(PPS(config, SIZES)).to(DEVICE, dtype).train()
+    total = _backward(model, BATCH.to(DEVICE, dtype))
+    return {"loss": total} | {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+def _errors(got: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
+    """Largest error of each, relative to its largest value, or to 0.1 % of the largest of all.
+
+    Some gradients are zero but for rounding, such as that of a bias before a softmax.
+    """
+    assert got.keys() == exact.keys()
+    smallest = 1e-3 * max(value.abs().max().item() for value in exact.values())
+    return {
+        name: (got[name].detach().cpu() - value.detach().cpu()).abs().max().item()
+        / max(value.abs().max().item(), smallest)
+        for name, value in exact.items()
+    }  # fmt: skip
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How often a fused op was called, by its name."""
+    counted: dict[str, int] = {}
+    call = Op.__call__
+
+    def spy(op: Op, *args: Any, backend: str = "auto", **kwargs: Any) -> Any:
+        counted[op.name] = counted.get(op.name, 0) + (backend == "triton")
+        return call(op, *args, backend=backend, **kwargs)
+
+    monkeypatch.setattr(Op, "__call__", spy)
+    return counted
+
+
+@pytest.mark.parametrize("plan", sorted(PLANS))
+def test_a_step_with_dropout_has_the_same_loss_and_gradients(plan: str, calls: dict[str, int]) -> None:
+    config = _config(reconstructor__plan=plan, losses__push_intra=1.0)
+    assert config.encoder.dropout == 0.1
+    fused = _step(override(config, {"backend": "triton"}))
+    assert len(calls) >= 8 and all(calls.values()), calls
+    equations = _step(override(config, {"backend": "torch"}))
+    exact = _step(override(config, {"backend": "torch"}), torch.float64)
+    assert len(exact) > 50
+    found, reference = _errors(fused, exact), _errors(equations, exact)
+    # measured: loss 1e-8 and 2e-7, gradients 5e-5 and 1e-4, of kernels and equations
+    assert found["loss"] <= 1e-6
+    assert max(found.values()) <= min(2 * max(reference.values()), 2e-4), found
+
+
+def test_a_golden_file_has_the_same_loss_and_gradients() -> None:
+    golden = Golden(GOLDEN)
+    batch = batch_of(golden, torch.float32).to(DEVICE)
+    results = {}
+    for backend in ("triton", "torch"):
+        model = model_of(golden, torch.float32, override(golden.config(), {"backend": backend})).to(DEVICE)
+        results[backend] = {"loss": _backward(model, batch)} | released_gradients(model)
+    names = [name.removeprefix("f64/grad/") for name in golden.arrays if name.startswith("f64/grad/")]
+    assert len(names) > 50
+    file = {"loss": golden.tensor("f64/loss/total")} | {name: golden.tensor(f"f64/grad/{name}") for name in names}
+    fused = {name: results["triton"][name] for name in file}
+    equations = {name: results["torch"][name] for name in file}
+    # measured: 1.5e-6 and 1.4e-6
+    assert max(_errors(fused, file).values()) <= 2e-5
+    assert max(_errors(fused, equations).values()) <= 2e-5
+
+
+def _losses(config: PPSConfig, batches: list[Batch]) -> Tensor:
+    """Losses of training steps, one for each batch."""
+    # weights from which fp32 follows float64 to 1e-5; from others rounding alone grows to 1e-2 in as many steps
+    model = randomize(PPS(config, SIZES), seed=6).to(DEVICE).train()
+    step = TrainStep(model, Objective(config).to(DEVICE), Adam(model.parameters(), lr=2e-3), config.train.clip_norm)
+    return torch.stack([step(batch).loss.total for batch in batches])
+
+
+def test_twenty_steps_of_training_have_the_same_losses() -> None:
+    config = _config(encoder__num_heads=1)
+    # the two samples take turns, each time with other dropout
+    keys = torch.arange(1, 21, dtype=torch.int32).unsqueeze(1)
+    batches = [replace(take(BATCH, [n % 2]), dropout_key=key).to(DEVICE) for n, key in enumerate(keys)]
+    losses = {name: _losses(override(config, {"backend": name}), batches) for name in ("triton", "torch")}
+    assert losses["torch"][-5:].mean() < losses["torch"][:5].mean() - 0.5
+    # measured: 1e-5
+    assert_agree("losses", losses["triton"], losses["torch"], atol=1e-4)
