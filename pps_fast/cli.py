@@ -10,6 +10,7 @@ import torch
 import tyro
 
 from pps_fast.backend import BackendError
+from pps_fast.config import PPSConfig
 from pps_fast.presets import PRESETS
 
 PresetName = Literal[tuple(PRESETS)]  # type: ignore[valid-type]
@@ -77,6 +78,17 @@ def set_threads(number: int | None) -> None:
     if number < 1:
         raise ValueError(f"threads = {number}: expected at least 1")
     torch.set_num_threads(number)
+
+
+def slow_precision(config: PPSConfig, device: torch.device) -> str | None:
+    """Returns a sentence if the config asks a device for arithmetic that it has no instructions for."""
+    capability = torch.backends.cpu.get_cpu_capability()
+    if config.train.precision != "bf16" or device.type != "cpu" or capability.startswith("AVX512"):
+        return None
+    return (
+        f"note: train.precision = 'bf16': this CPU ({capability}) has no instructions for bf16, so that matrix "
+        "products take many times as long as with fp32"
+    )
 
 
 def exit_status(program: Callable[[], int]) -> int:

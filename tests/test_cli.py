@@ -10,7 +10,7 @@ import torch
 import tyro
 
 from pps_fast.backend import BackendError
-from pps_fast.cli import PresetName, choose_device, exit_status, parse_with_preset, set_threads
+from pps_fast.cli import PresetName, choose_device, exit_status, parse_with_preset, set_threads, slow_precision
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
 from pps_fast.presets import PRESETS
@@ -130,3 +130,19 @@ def test_threads_are_set_and_checked():
         torch.set_num_threads(before)
     with pytest.raises(ValueError, match="threads = 0"):
         set_threads(0)
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision", "is_slow"),
+    [("AVX2", "bf16", True), ("DEFAULT", "bf16", True), ("AVX512", "bf16", False), ("AVX2", "fp32", False)],
+)
+def test_bf16_on_a_cpu_without_its_instructions_is_noted(
+    monkeypatch: pytest.MonkeyPatch, capability: str, precision: str, is_slow: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    config = override(PRESETS["tiny"], {"train.precision": precision})
+    note = slow_precision(config, torch.device("cpu"))
+    assert (note is not None) == is_slow
+    if is_slow:
+        assert note.startswith(f"note: train.precision = 'bf16': this CPU ({capability}) has no instructions for bf16")
+    assert slow_precision(config, torch.device("cuda")) is None

@@ -12,7 +12,7 @@ from typing import Annotated
 import tyro
 
 from pps_fast.choices import choices_of, ops_line
-from pps_fast.cli import Device, PresetName, choose_device, exit_status, parse_with_preset, set_threads
+from pps_fast.cli import Device, PresetName, choose_device, exit_status, parse_with_preset, set_threads, slow_precision
 from pps_fast.config import PPSConfig
 from pps_fast.data.load import load_data
 from pps_fast.data.splits import Splits, select_samples
@@ -78,6 +78,8 @@ def run(arguments: TrainArguments) -> int:
     print(_describe_input(store, splits, out), flush=True)
     choices = choices_of(config, store.sizes, store.data.word_ids.shape[1], device)
     print(ops_line(choices), flush=True)
+    if note := slow_precision(config, device):
+        print(note, flush=True)
     scorer = _validation_scorer(store, splits, config)
     result = train(config, store, splits, out, resume=arguments.resume, evaluate=scorer)
     # only now: the run directory has to be empty when training begins

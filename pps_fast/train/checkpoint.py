@@ -51,7 +51,7 @@ class Header:
         step: updates done.
         epoch, batch: where the next update stands: passes finished, batches of the current pass finished.
         elapsed_s: seconds of training so far.
-        device: type of the device, whose random numbers the dropout drew.
+        device: type of the device that trains.
         config, sizes: what the model was built from.
         data: `describe_data` of the training data.
     """
@@ -166,7 +166,10 @@ def read_header(checkpoint: Path) -> Header:
 
 
 def restore(checkpoint: Path, model: nn.Module, optimizer: Adam) -> None:
-    """Puts model, optimiser and torch's random numbers back to where `save_checkpoint` found them.
+    """Puts model and optimiser back to where `save_checkpoint` found them.
+
+    Nothing else has a state: dropout and hidden words follow from the number of the update. Random numbers that older
+    checkpoints hold besides are left alone.
 
     Raises:
         ValueError: for missing or damaged files, or tensors that do not fit; the message names them.
@@ -175,10 +178,8 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: Adam) -> None:
     path = checkpoint / TRAINING_FILE
     tensors = _read_tensors(path)
     device = next(model.parameters()).device
-    needed = ("update", "rng.cpu") if device.type == "cpu" else ("update", "rng.cpu", f"rng.{device.type}")
-    missing = [name for name in needed if name not in tensors]
-    if missing:
-        raise ValueError(f"{path}: no tensor {', '.join(missing)}; continue on the device the run was started on")
+    if "update" not in tensors:
+        raise ValueError(f"{path}: no tensor update; it was not written by pps_fast.train")
     for group in optimizer.param_groups:
         group["update"].copy_(tensors["update"])
     for name, parameter in model.named_parameters():
@@ -191,9 +192,6 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: Adam) -> None:
                 shapes = f"shape {list(saved.shape)}, the model {list(parameter.shape)}"
                 raise ValueError(f"{path}: {moment}.{name} has {shapes}")
             optimizer.state[parameter][moment] = saved.to(device=device, copy=True)
-    torch.set_rng_state(tensors["rng.cpu"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["rng.cuda"], device)
 
 
 def load_model(
@@ -217,14 +215,11 @@ def load_model(
 
 
 def _training_state(model: nn.Module, optimizer: Adam) -> dict[str, Tensor]:
-    """Returns moments by parameter name, the count of updates and the random states."""
-    tensors = {"update": optimizer.param_groups[0]["update"], "rng.cpu": torch.get_rng_state()}
+    """Returns moments by parameter name, and the count of updates."""
+    tensors = {"update": optimizer.param_groups[0]["update"]}
     for name, parameter in model.named_parameters():
         for moment, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{moment}.{name}"] = value
-    device = next(model.parameters()).device
-    if device.type == "cuda":
-        tensors["rng.cuda"] = torch.cuda.get_rng_state(device)
     return tensors
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from pps_fast.train.checkpoint import (
     restore,
     save_checkpoint,
 )
+from pps_fast.train.cuda_graph import CapturedStep, EagerStep
 from pps_fast.train.interrupt import StopRequest
 from pps_fast.train.metrics_log import MetricsLog, require_tensorboard
 from pps_fast.train.optimizer import Adam
@@ -66,8 +66,8 @@ def train(
 ) -> TrainResult:
     """Trains a model on `splits.train` and leaves config, metrics and checkpoints in `directory`.
 
-    Everything random follows from `config.train.seed`; torch's global generators are seeded. A resumed run continues
-    bit-identically on the same device, torch and number of threads.
+    Everything random follows from `config.train.seed`: the initial weights by torch's generators, all else by counters.
+    A resumed run continues bit-identically on the same kind of device, torch and number of threads.
 
     Args:
         store: data on the device that trains.
@@ -122,6 +122,9 @@ class _Trainer:
         self.optimizer = Adam(self.model.parameters(), lr=0.0, weight_decay=options.weight_decay)
         objective = Objective(config).to(store.device)
         self.train_step = TrainStep(self.model, objective, self.optimizer, options.clip_norm, options.precision)
+        self.run_step = EagerStep(self.train_step, store)
+        if options.capture and store.device.type == "cuda":
+            self.run_step = CapturedStep(self.train_step, store, options.batch_size)
         self.steps_per_epoch = -(-len(self.samples) // options.batch_size)
         self.watch = FiniteWatch(self.train_step, store.data, self.steps_per_epoch)
         self.last_step = min(options.epochs * self.steps_per_epoch, options.max_steps or 2**62)
@@ -163,7 +166,8 @@ class _Trainer:
 
     def _train_on(self, samples: np.ndarray, epoch: int) -> StepReport:
         self.optimizer.set_learning_rate(learning_rate(self.step, self.config.train))
-        report = self.train_step(self.store.batch(samples, seed=self.config.train.seed, epoch=epoch))
+        self.store.begin_pass(self.config.train.seed, epoch)
+        report = self.run_step(samples)
         self.step += 1
         self._samples_since_mark += len(samples)
         self.watch.add(self.step, samples, report)
@@ -208,7 +212,7 @@ class _Trainer:
             return None
         self._check()
         began = time.perf_counter()
-        with _untouched_generators(self.store.device), torch.no_grad():
+        with torch.no_grad():
             metrics = self.evaluate(self.model.eval())
         self.model.train()
         # time spent here is no training speed
@@ -238,10 +242,3 @@ class _Trainer:
         point(self.run, "latest", checkpoint, step=self.step)
         self._latest = checkpoint
         prune(self.run)
-
-
-@contextmanager
-def _untouched_generators(device: torch.device) -> Iterator[None]:
-    """Puts torch's random state back at the end of the block."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        yield

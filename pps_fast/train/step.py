@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,10 @@ class StepReport:
     grad_norm: Tensor
     is_finite: Tensor
 
+    def clone(self) -> StepReport:
+        """Returns a copy in memory of its own."""
+        return StepReport(loss=self.loss.clone(), grad_norm=self.grad_norm.clone(), is_finite=self.is_finite.clone())
+
 
 class TrainStep:
     """Forward, losses, backward, clipping and update of one batch.
@@ -40,7 +45,8 @@ class TrainStep:
         objective: from the model's output to a LossReport.
         optimizer: over the model's parameters.
         clip_norm: largest global L2 norm of the gradient, > 0.
-        precision: 'bf16' autocasts the model's forward; losses and update stay as they are.
+        precision: 'bf16' autocasts the model's forward; 'tf32' lets fp32 matrix products be rounded, forward and
+            backward; losses and update stay as they are.
     """
 
     def __init__(
@@ -66,10 +72,11 @@ class TrainStep:
         Args:
             batch: B samples on the model's device.
         """
-        with torch.autocast(batch.frames.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
-            output = self.model(batch)
-        loss = self.objective(output)
-        loss.total.backward()
+        with _rounded_products(self.precision == "tf32"):
+            with torch.autocast(batch.frames.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+                output = self.model(batch)
+            loss = self.objective(output)
+            loss.total.backward()
         # the norm is that of the unclipped gradient; scaling never turns a bad gradient into a good one
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm, foreach=True)
         is_finite = torch.isfinite(loss.total.detach()) & torch.isfinite(norm)
@@ -77,3 +84,14 @@ class TrainStep:
         self.optimizer.step(apply=self.is_sound)
         self.optimizer.zero_grad(set_to_none=False)
         return StepReport(loss=loss.detach(), grad_norm=norm, is_finite=is_finite)
+
+
+@contextmanager
+def _rounded_products(is_wanted: bool) -> Iterator[None]:
+    """Lets matrix products of fp32 round their operands to tf32 inside the block, torch's and our kernels'."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if is_wanted else before)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

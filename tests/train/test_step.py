@@ -121,6 +121,18 @@ def test_bf16_autocasts_the_model_and_keeps_losses_and_parameters_in_fp32():
     assert {p.dtype for p in step.model.parameters()} == {torch.float32}
 
 
+def test_tf32_is_allowed_for_the_products_of_a_step_and_for_nothing_after_it():
+    config, seen = small_config(), []
+    for precision in ("fp32", "tf32"):
+        step = _step(config, precision=precision)
+        step.model.register_forward_hook(lambda *_: seen.append(torch.get_float32_matmul_precision()))
+        step.parameters[0].register_hook(lambda grad: seen.append(torch.get_float32_matmul_precision()))
+        step(_batch(config))
+        assert torch.get_float32_matmul_precision() == "highest"
+    # forward and backward of each
+    assert seen == ["highest", "highest", "high", "high"]
+
+
 def _fake_step(read_back: bool) -> None:
     """Runs a step on tensors without values, in which every read by the host fails."""
     config = small_config()

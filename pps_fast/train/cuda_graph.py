@@ -1,0 +1,143 @@
+"""Training steps that are captured once per shape as a CUDA graph and replayed: one launch instead of thousands.
+
+A captured step is the eager one: gathering the batch, forward, losses, backward, clipping and update are recorded as
+they are. What changes from step to step enters through memory that stays where it is: the indices of the samples, the
+noise of the pass in the store, the learning rate.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pps_fast.data.store import Store
+from pps_fast.train.step import StepReport, TrainStep
+
+Program = Callable[[], StepReport]
+# eager runs before the capture: kernels are compiled and chosen, gradients and moments allocated
+_WARM_UPS = 2
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A program that was recorded.
+
+    Attributes:
+        replay: runs it again.
+        report: where every run leaves its report.
+    """
+
+    replay: Callable[[], None]
+    report: StepReport
+
+
+Record = Callable[[Program], Recording]
+
+
+def record_cuda_graph(program: Program) -> Recording:
+    """Captures a program as a CUDA graph, after warm-up on a stream of its own.
+
+    Raises:
+        RuntimeError: what torch raises if something in the program cannot be captured.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(_WARM_UPS):
+            program()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        report = program()
+    return Recording(graph.replay, report)
+
+
+class EagerStep:
+    """Gathers the batch of some samples and trains on it."""
+
+    def __init__(self, train_step: TrainStep, store: Store) -> None:
+        self.train_step, self.store = train_step, store
+
+    def __call__(self, samples: np.ndarray) -> StepReport:
+        """Trains on [B] samples of the pass that the store began."""
+        index = torch.from_numpy(samples).to(self.store.device)
+        return self.train_step(self.store.gather(index, self._columns(samples)))
+
+    def _columns(self, samples: np.ndarray) -> int:
+        return int(self.store.num_columns(samples).max())
+
+
+class CapturedStep(EagerStep):
+    """The same, recorded for each number of word columns; batches of another size than `batch_size` run eagerly.
+
+    Where a step cannot be captured, a warning says why and all steps run eagerly from then on.
+
+    Args:
+        train_step: over parameters on the store's device.
+        store: where batches come from.
+        batch_size: of the batches that are worth a recording; the last one of an epoch is smaller.
+        record: makes a recording of a program.
+    """
+
+    def __init__(
+        self, train_step: TrainStep, store: Store, batch_size: int, record: Record = record_cuda_graph
+    ) -> None:
+        super().__init__(train_step, store)
+        self.batch_size = batch_size
+        self._record = record
+        self._recordings: dict[int, Recording] = {}
+        self._index = torch.zeros(batch_size, dtype=torch.int64, device=store.device)
+        self._is_capturable = True
+
+    def __call__(self, samples: np.ndarray) -> StepReport:
+        """Trains on [B] samples of the pass that the store began; the report is the caller's to keep."""
+        columns = self._columns(samples)
+        if len(samples) != self.batch_size or not self._can_replay(columns):
+            return super().__call__(samples)
+        recording = self._recordings[columns]
+        self._index.copy_(torch.from_numpy(samples), non_blocking=True)
+        recording.replay()
+        # the next replay writes over the recording's own
+        return recording.report.clone()
+
+    def _can_replay(self, columns: int) -> bool:
+        """Whether there is a recording for a number of columns, made now if there was none."""
+        if self._is_capturable and columns not in self._recordings:
+            try:
+                with restored(self.train_step):
+                    self._recordings[columns] = self._record(
+                        lambda: self.train_step(self.store.gather(self._index, columns))
+                    )
+            except RuntimeError as error:
+                self._is_capturable = False
+                reason = str(error).splitlines()[0]
+                warnings.warn(f"training steps run eagerly, they could not be captured: {reason}", stacklevel=3)
+        return self._is_capturable
+
+
+@contextmanager
+def restored(train_step: TrainStep) -> Iterator[None]:
+    """Puts parameters, moments and counts back in place at the end of the block; moments made in it become zero."""
+    before = {id(tensor): tensor.clone() for tensor in _state(train_step)}
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for tensor in _state(train_step):
+                kept = before.get(id(tensor))
+                tensor.zero_() if kept is None else tensor.copy_(kept)
+        train_step.optimizer.zero_grad(set_to_none=False)
+
+
+def _state(train_step: TrainStep) -> list[Tensor]:
+    """Everything a step changes."""
+    optimizer = train_step.optimizer
+    moments = [moment for parameter in optimizer.state for moment in optimizer.state[parameter].values()]
+    counts = [group["update"] for group in optimizer.param_groups]
+    return [*train_step.parameters, *moments, *counts, train_step.is_sound]

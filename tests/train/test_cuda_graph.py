@@ -1,0 +1,192 @@
+"""Captured steps: what is recorded, what a replay reads, and that a recording leaves no trace in the model.
+
+A CPU has no graphs: a stand-in runs the program again and writes its report where the first one lies.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pps_fast.config_tree import override
+from pps_fast.data.store import Store
+from pps_fast.data.synthetic import planted_data
+from pps_fast.losses.objective import Objective
+from pps_fast.model import PPS
+from pps_fast.presets import PRESETS
+from pps_fast.train.cuda_graph import CapturedStep, EagerStep, Program, Recording, restored
+from pps_fast.train.optimizer import Adam
+from pps_fast.train.step import StepReport, TrainStep
+from tests.compare import assert_agree
+
+CONFIG = override(PRESETS["tiny"], {"encoder.dropout": 0.1, "train.batch_size": 4})
+DATA = planted_data(CONFIG.data.planted)
+
+
+def _tensors(record: Any) -> list[Tensor]:
+    """All tensors of nested records, in order."""
+    if isinstance(record, Tensor):
+        return [record]
+    parts = record.values() if isinstance(record, dict) else vars(record).values()
+    return [tensor for part in parts for tensor in _tensors(part)]
+
+
+class FakeRecorder:
+    """Runs the program twice as warm-up, as the real one does, and once where the real one only records."""
+
+    def __init__(self) -> None:
+        self.num_recordings = 0
+
+    def __call__(self, program: Program) -> Recording:
+        self.num_recordings += 1
+        for _ in range(2):
+            program()
+        report = program().clone()
+
+        def replay() -> None:
+            for kept, new in zip(_tensors(report), _tensors(program()), strict=True):
+                kept.copy_(new)
+
+        return Recording(replay, report)
+
+
+def _train_step(store: Store) -> TrainStep:
+    torch.manual_seed(0)
+    model = PPS(CONFIG, store.sizes).to(store.device).train()
+    optimizer = Adam(model.parameters(), lr=1e-3)
+    return TrainStep(model, Objective(CONFIG).to(store.device), optimizer, CONFIG.train.clip_norm)
+
+
+def _batches(size: int = 4, number: int = 6) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.choice(DATA.num_samples, size, replace=False).astype(np.int64) for _ in range(number)]
+
+
+def _losses(store: Store, run: EagerStep, batches: list[np.ndarray]) -> list[StepReport]:
+    reports = []
+    for epoch, samples in enumerate(batches):
+        # another pass each time, so that a recording that kept the noise of its own would be seen
+        store.begin_pass(8, epoch)
+        reports.append(run(samples))
+    return reports
+
+
+def test_replays_train_like_eager_steps_and_reports_are_kept() -> None:
+    store = Store(DATA)
+    eager, captured = _train_step(store), _train_step(store)
+    recorder = FakeRecorder()
+    expected = _losses(store, EagerStep(eager, store), _batches())
+    got = _losses(store, CapturedStep(captured, store, 4, recorder), _batches())
+    columns = {int(store.num_columns(samples).max()) for samples in _batches()}
+    assert recorder.num_recordings == len(columns) < len(expected)
+    # compared after the last step: no replay wrote over an earlier report
+    for index, (one, other) in enumerate(zip(got, expected, strict=True)):
+        for found, wanted in zip(_tensors(one), _tensors(other), strict=True):
+            assert_agree(f"report {index}", found, wanted)
+    for found, wanted in zip(captured.parameters, eager.parameters, strict=True):
+        assert_agree("parameter", found, wanted)
+
+
+def test_batches_of_another_size_run_eagerly() -> None:
+    store, recorder = Store(DATA), FakeRecorder()
+    run = CapturedStep(_train_step(store), store, 4, recorder)
+    _losses(store, run, _batches(size=3))
+    assert recorder.num_recordings == 0
+
+
+def test_what_cannot_be_captured_is_said_once_and_trains_eagerly() -> None:
+    store = Store(DATA)
+    calls = []
+
+    def fail(program: Program) -> Recording:
+        calls.append(program())
+        raise RuntimeError("operation not permitted when stream is capturing\nand a second line")
+
+    eager, failing = _train_step(store), _train_step(store)
+    expected = _losses(store, EagerStep(eager, store), _batches())
+    run = CapturedStep(failing, store, 4, fail)
+    with pytest.warns(UserWarning, match="could not be captured: operation not permitted when stream is capturing$"):
+        got = _losses(store, run, _batches()[:1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for epoch, samples in enumerate(_batches()[1:], 1):
+            store.begin_pass(8, epoch)
+            got.append(run(samples))
+    assert len(calls) == 1
+    # what the failed attempt had trained was taken back
+    for one, other in zip(got, expected, strict=True):
+        assert_agree("loss", one.loss.total, other.loss.total)
+
+
+def test_other_errors_than_those_of_a_capture_are_not_swallowed() -> None:
+    store = Store(DATA)
+
+    def broken(program: Program) -> Recording:
+        raise KeyError("inside")
+
+    with pytest.raises(KeyError, match="inside"):
+        _losses(store, CapturedStep(_train_step(store), store, 4, broken), _batches())
+
+
+def test_restored_takes_back_all_a_step_changes_in_place() -> None:
+    store = Store(DATA)
+    train_step = _train_step(store)
+    run = EagerStep(train_step, store)
+    store.begin_pass(8, 0)
+    places = [parameter.data_ptr() for parameter in train_step.parameters]
+    before = [parameter.clone() for parameter in train_step.parameters]
+    with restored(train_step):
+        run(_batches()[0])
+        train_step.is_sound.fill_(False)
+        assert any(not torch.equal(p, b) for p, b in zip(train_step.parameters, before, strict=True))
+    assert [parameter.data_ptr() for parameter in train_step.parameters] == places
+    for parameter, kept in zip(train_step.parameters, before, strict=True):
+        assert_agree("parameter", parameter, kept)
+        state = train_step.optimizer.state[parameter]
+        assert all(not moment.any() for moment in state.values())
+        assert parameter.grad is None or not parameter.grad.any()
+    assert train_step.is_sound and train_step.optimizer.param_groups[0]["update"] == 0
+
+
+def test_a_report_and_its_copy_share_no_memory() -> None:
+    store = Store(DATA)
+    store.begin_pass(8, 0)
+    report = EagerStep(_train_step(store), store)(_batches()[0])
+    copy = report.clone()
+    assert {field.name for field in dataclasses.fields(copy)} == {field.name for field in dataclasses.fields(report)}
+    for kept, own in zip(_tensors(report), _tensors(copy), strict=True):
+        assert_agree("copy", own, kept)
+        assert own.data_ptr() != kept.data_ptr()
+
+
+@pytest.mark.gpu
+def test_captured_and_eager_steps_agree_on_a_gpu() -> None:
+    store = Store(DATA, "cuda")
+    eager, captured = _train_step(store), _train_step(store)
+    batches = _batches(number=20)
+    expected = [report.loss.total.item() for report in _losses(store, EagerStep(eager, store), batches)]
+    run = CapturedStep(captured, store, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = [report.loss.total.item() for report in _losses(store, run, batches)]
+    assert got == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.gpu
+def test_a_replay_never_waits_for_the_device() -> None:
+    store = Store(DATA, "cuda")
+    run = CapturedStep(_train_step(store), store, 4)
+    batches = _batches()
+    _losses(store, run, batches)
+    store.begin_pass(8, 0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        run(batches[0])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
