@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -28,12 +30,14 @@ import torch  # noqa: E402
 import tyro  # noqa: E402
 
 from pps_fast.cli import Device, PresetName, choose_device, set_threads  # noqa: E402
-from pps_fast.config import PPSConfig  # noqa: E402
+from pps_fast.config import PPSConfig, ReconstructorPlan  # noqa: E402
 from pps_fast.config_tree import override  # noqa: E402
+from pps_fast.data.store import COLUMN_STEP  # noqa: E402
 from pps_fast.info import PUBLISHED  # noqa: E402
 from pps_fast.losses.objective import Objective  # noqa: E402
 from pps_fast.model import PPS  # noqa: E402
 from pps_fast.presets import PRESETS  # noqa: E402
+from pps_fast.train.cuda_graph import CapturedStep  # noqa: E402
 from pps_fast.train.optimizer import Adam  # noqa: E402
 from pps_fast.train.step import TrainStep  # noqa: E402
 from pps_fast.types import Batch, FeatureSizes  # noqa: E402
@@ -68,6 +72,10 @@ class Arguments:
     """CPU threads; torch's choice without one"""
     bf16: bool = False
     """autocast to bf16"""
+    plan: ReconstructorPlan = "shared"
+    """how the reconstructor's passes are computed"""
+    capture: bool = False
+    """replay the step as a CUDA graph; needs a GPU"""
     out: Path | None = None
     """append a JSON line here"""
 
@@ -84,8 +92,9 @@ def random_batch(sizes: FeatureSizes, lengths: tuple[int, ...], batch_size: int,
     """Returns a batch with the data set's sizes and a sentence-length distribution like its own."""
     rng = np.random.default_rng(0)
     num_words = np.interp(rng.random(batch_size), (0.05, 0.5, 0.95, 1.0), lengths).round().astype(np.int64)
-    is_word = np.arange(MAX_NUM_WORDS) < num_words[:, None]
-    shape = (batch_size, MAX_NUM_WORDS)
+    columns = min(-(-int(num_words.max()) // COLUMN_STEP) * COLUMN_STEP, MAX_NUM_WORDS)
+    is_word = np.arange(columns) < num_words[:, None]
+    shape = (batch_size, columns)
     return Batch(
         frames=torch.from_numpy(rng.standard_normal((batch_size, sizes.num_segments, sizes.frame_dim), np.float32)),
         num_frames=torch.full((batch_size,), sizes.num_segments),
@@ -94,6 +103,7 @@ def random_batch(sizes: FeatureSizes, lengths: tuple[int, ...], batch_size: int,
         num_words=torch.from_numpy(num_words),
         hide_prob=torch.from_numpy((is_word / num_words[:, None]).astype(np.float32)),
         word_noise=torch.from_numpy(rng.gumbel(size=shape).astype(np.float32)),
+        dropout_key=torch.from_numpy(rng.integers(-(2**31), 2**31, batch_size, np.int32)),
         sample_index=torch.arange(batch_size),
     ).to(device)
 
@@ -107,13 +117,36 @@ def build_step(config: PPSConfig, sizes: FeatureSizes, device: torch.device) -> 
     return TrainStep(model, objective, optimizer, config.train.clip_norm, config.train.precision)
 
 
-def timed(step: TrainStep, batch: Batch, steps: int) -> list[float]:
-    """Returns the seconds of each of `steps` steps after two others."""
+class OneBatch:
+    """Stands in for a store that always hands out one batch, for steps that gather their own."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch, self.device = batch, batch.frames.device
+
+    def num_columns(self, samples: np.ndarray) -> np.ndarray:
+        """The batch's word columns, for every sample."""
+        return np.full(len(samples), self.batch.words.shape[1])
+
+    def gather(self, index: torch.Tensor, num_columns: int) -> Batch:
+        """The batch."""
+        return self.batch
+
+
+def runner(step: TrainStep, batch: Batch, is_captured: bool) -> Callable[[], Any]:
+    """Returns a function that trains on the batch once more."""
+    if not is_captured:
+        return lambda: step(batch)
+    run, samples = CapturedStep(step, OneBatch(batch), len(batch.frames)), np.arange(len(batch.frames))
+    return lambda: run(samples)
+
+
+def timed(run: Callable[[], Any], is_cuda: bool, steps: int) -> list[float]:
+    """Returns the seconds of each of `steps` calls after two others."""
     seconds = []
     for index in range(steps + 2):
         begin = time.perf_counter()
-        step(batch)
-        if batch.frames.is_cuda:
+        run()
+        if is_cuda:
             torch.cuda.synchronize()
         if index >= 2:
             seconds.append(time.perf_counter() - begin)
@@ -141,6 +174,11 @@ def profiled(step: TrainStep, batch: Batch) -> dict[str, float]:
 def _peak_memory_gib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # of this program; the other figure keeps the peak of the process that started it
+        found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(encoding="utf-8"), re.MULTILINE)
+        return int(found.group(1)) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
@@ -161,16 +199,21 @@ def measure(arguments: Arguments) -> dict[str, Any]:
     """Times, profiles and describes a step."""
     device = choose_device(arguments.device)
     set_threads(arguments.threads)
-    config = override(PRESETS[arguments.preset], {"train.precision": "bf16" if arguments.bf16 else "fp32"})
+    precision = "bf16" if arguments.bf16 else "fp32"
+    changes = {"train.precision": precision, "reconstructor.plan": arguments.plan}
+    config = override(PRESETS[arguments.preset], changes)
     sizes, lengths = sizes_of(arguments.preset)
     step, batch = build_step(config, sizes, device), random_batch(sizes, lengths, arguments.batch_size, device)
-    seconds = sorted(timed(step, batch, arguments.steps))
+    is_captured = arguments.capture and device.type == "cuda"
+    seconds = sorted(timed(runner(step, batch, is_captured), device.type == "cuda", arguments.steps))
     quantiles = statistics.quantiles(seconds, n=5) if len(seconds) > 1 else seconds * 4
     return {
         "what": "training step",
         "preset": arguments.preset,
         "batch_size": arguments.batch_size,
         "precision": config.train.precision,
+        "plan": arguments.plan,
+        "captured": is_captured,
         "seconds_median": round(statistics.median(seconds), 4),
         "seconds_q20": round(quantiles[0], 4),
         "seconds_q80": round(quantiles[-1], 4),

@@ -1,0 +1,49 @@
+"""Training steps to time against each other on the same batch, config and weights.
+
+Ours is built by `benchmarks.step.build_step`; the published formulation by `build_published_step`. Both are called with
+a `pps_fast.types.Batch` and have the model as `.model`. A comparison is fair only for a `*_released` preset, where both
+compute the same losses and gradients, which tests/test_peers.py shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.published import PublishedPPS, is_dead
+from benchmarks.published_step import PublishedAdam, PublishedStep
+from benchmarks.step import build_step
+from pps_fast.config import PPSConfig
+from pps_fast.types import FeatureSizes
+
+
+def load_live_weights(model: PublishedPPS, state: Mapping[str, Tensor]) -> None:
+    """Loads a state dict with the published names, dead weights left as they were initialised.
+
+    `pps_fast.train.released.export_released` gives zeros for the weights that cannot influence the output; the
+    published code trains with its initial values there, and a device may multiply by zeros with less power.
+
+    Args:
+        model: any dtype, anywhere.
+        state: with every published name.
+    Raises:
+        RuntimeError: for a missing or unknown name or another shape.
+    """
+    own = model.state_dict()
+    model.load_state_dict({name: own.get(name, value) if is_dead(name) else value for name, value in state.items()})
+
+
+def build_published_step(config: PPSConfig, sizes: FeatureSizes, device: torch.device) -> PublishedStep:
+    """Returns a training step of a freshly initialised published model."""
+    torch.manual_seed(0)
+    model = PublishedPPS(config, sizes).to(device).train()
+    return PublishedStep(model, PublishedAdam(model.parameters(), config.train.learning_rate))
+
+
+OPPONENTS: dict[str, Callable[[PPSConfig, FeatureSizes, torch.device], Any]] = {
+    "pps_fast": build_step,
+    "published": build_published_step,
+}

@@ -1,0 +1,85 @@
+"""Benchmark inputs have the shapes of the model, and values that make sense."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.cases import CASES, OpCase, cases_of, num_columns_of, wrt_of
+from pps_fast.data.store import COLUMN_STEP
+from pps_fast.ops import ALL_OPS
+
+SMALL = [case for cases in cases_of(("tiny",), batch_size=3).values() for case in cases]
+# data set, op, input and a shape that it has in some place: the sizes of the published models at batch 32
+SHAPES = [
+    ("charades", "masked_attention", "query", (32 * 27, 4, 50, 64)),
+    ("charades", "masked_attention", "key_bias", (32 * 27, 50)),
+    ("charades", "masked_attention", "key", (32, 4, 201, 64)),
+    ("charades", "shared_attention", "key_bias", (32, 27, 50)),
+    ("charades", "residual_norm", "x", (32 * 27, 50, 256)),
+    ("charades", "mixture", "masks", (32, 28, 50)),
+    ("activitynet", "masked_attention", "query", (32 * 14, 4, 50, 64)),
+    ("activitynet", "masked_attention", "key", (32, 4, 21, 64)),
+    ("activitynet", "mixture", "masks", (32, 15, 50)),
+]
+
+
+def _shapes(dataset: str, op: str, name: str) -> set[tuple[int, ...]]:
+    """Shapes of an input in all places, at batch 32 from batch 1."""
+    ones = [case.inputs("cpu").get(name) for case in cases_of((dataset,), ("fp32",), 1)[op]]
+    return {(32 * one.shape[0], *one.shape[1:]) for one in ones if one is not None}
+
+
+@pytest.mark.parametrize(("dataset", "op", "name", "shape"), SHAPES)
+def test_shapes_are_those_of_the_data_sets(dataset: str, op: str, name: str, shape: tuple[int, ...]) -> None:
+    assert shape in _shapes(dataset, op, name)
+    assert {case.batch_size for case in CASES[op]} == {32}
+
+
+@pytest.mark.parametrize(("dataset", "longest", "vocab_size"), [("charades", 13, 1112), ("activitynet", 20, 8001)])
+def test_word_columns_hold_the_longest_sentence(dataset: str, longest: int, vocab_size: int) -> None:
+    assert longest <= num_columns_of(dataset) < longest + COLUMN_STEP
+    shapes = _shapes(dataset, "reconstruction_nll", "logits")
+    assert {shape[2:] for shape in shapes} == {(num_columns_of(dataset), vocab_size)}
+
+
+@pytest.mark.parametrize("case", SMALL, ids=lambda case: f"{case.op}-{case.name}-{case.dtype}")
+def test_values_make_sense_and_repeat(case: OpCase) -> None:
+    inputs, again, other = case.inputs("cpu"), case.inputs("cpu"), case.inputs("cpu", draw=1)
+    tensors = {name: x for name, x in inputs.items() if isinstance(x, Tensor)}
+    assert wrt_of(inputs)
+    for name, x in tensors.items():
+        assert x.equal(again[name])
+        assert x.double().isfinite().all()
+        assert name not in wrt_of(inputs) or not x.equal(other[name]) or name == "importance"
+    for name in ("key_valid", "is_target"):
+        if name in tensors:
+            assert tensors[name].sum(-1).min() >= 1
+    for name in ("masks", "center", "width", "importance"):
+        if name in tensors:
+            assert tensors[name].min() > 0 and tensors[name].max() <= 1
+    if "importance" in tensors:
+        total = torch.zeros(3, inputs["num_groups"]).index_add(1, inputs["group"], tensors["importance"])
+        assert torch.allclose(total, torch.ones_like(total))
+
+
+def test_activations_have_the_dtype_asked_for_and_masks_stay_fp32() -> None:
+    found = cases_of(("charades",), ("bf16", "tf32"), 1)
+    attention = next(case for case in found["masked_attention"] if case.place == "importance frames")
+    inputs = attention.inputs("cpu", requires_grad=True)
+    assert inputs["query"].dtype == torch.bfloat16 and inputs["key_bias"].dtype == torch.float32
+    assert all(inputs[name].requires_grad for name in ("query", "key", "value", "key_bias"))
+    # as the model's heads lie in memory
+    assert inputs["query"].transpose(1, 2).is_contiguous()
+    # losses and masks exist in fp32 only, and only products can be rounded to tf32
+    assert "push" not in found and {case.dtype for case in found["reconstruction_nll"]} == {"bf16"}
+    assert {op for op, cases in found.items() if any(case.dtype == "tf32" for case in cases)} == {
+        "masked_attention",
+        "shared_attention",
+    }
+
+
+def test_every_op_has_cases_of_both_data_sets() -> None:
+    for op in ALL_OPS:
+        assert {case.dataset for case in CASES[op.name]} == {"charades", "activitynet"}, op.name

@@ -1,0 +1,180 @@
+"""Times of ops: who is timed, who is refused and why, and what a row says."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks import opponents, ops
+from benchmarks.cases import OpCase, cases_of
+from benchmarks.counts import PRODUCTS, Work
+from benchmarks.opponents import Opponent, opponents_of
+from benchmarks.timing import Ceilings, quantiles, timed
+from pps_fast import equations
+from pps_fast.ops import ALL_OPS, OPS
+from pps_fast.ops.shared_attention import shared_attention
+from tests.ops.check import equation_of
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+CEILINGS = Ceilings(1e10, {"fp32": 1e11})
+FIELDS = {
+    *("op", "case", "dataset", "dtype", "batch_size", "mode", "opponent", "status", "method", "repetitions"),
+    *("seconds_median", "seconds_q20", "seconds_q80", "bytes", "flops", "gb_per_s", "tflop_per_s", "share", "bound"),
+    *("error", "hardware", "threads", "torch", "triton", "commit", "date", "ceilings", "has_run_tests"),
+}
+ATTENTIONS = [case for op in PRODUCTS for case in cases_of(("tiny",), ("fp32",), 3)[op]]
+
+
+def _case(op: str = "push") -> OpCase:
+    return cases_of(("tiny",), ("fp32",), 2)[op][0]
+
+
+def _measured(monkeypatch: pytest.MonkeyPatch, function: Any) -> list[dict[str, Any]]:
+    monkeypatch.setattr(ops, "opponents_of", lambda *_: [Opponent("other", function)])
+    return list(ops.measure(_case(), CPU, CEILINGS, ops.Settings(seconds=0.0)))
+
+
+def test_a_run_writes_rows_with_every_field_and_says_who_is_missing(tmp_path: Path) -> None:
+    out = tmp_path / "results" / "ops.jsonl"
+    command = [sys.executable, "benchmarks/ops.py", "--op", "masked_attention", "--dataset", "tiny", "--device", "cpu"]
+    options = ["--no-tests", "--batch-size", "2", "--seconds", "0.001", "--out", str(out)]
+    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    timed_rows = [row for row in rows if row["status"] == "ok"]
+    assert all(set(row) == FIELDS for row in timed_rows)
+    assert {(row["opponent"], row["mode"]) for row in timed_rows} == {
+        (name, mode) for name in ("equation", "sdpa") for mode in ("forward", "backward", "both")
+    }
+    assert all(row["seconds_q20"] <= row["seconds_median"] <= row["seconds_q80"] for row in timed_rows)
+    refused = {row["opponent"]: row["why"] for row in rows if row["status"] == "refused"}
+    assert set(refused) == {"triton", "compile", "sdpa_mem_efficient", "flex_attention"}
+    assert refused["triton"] == opponents.NO_INTERPRETER
+    assert "| masked_attention | tiny generator words, B = 2 | fp32 | both | sdpa |" in done.stdout
+    assert f"(masked_attention): **refused**, {opponents.CPU_COMPILER}" in done.stdout
+
+
+def test_a_wrong_opponent_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scaled(**inputs: Any) -> Tensor:
+        return equations.push(**inputs) * 1.001
+
+    def wrong_gradient(masks: Tensor, **inputs: Any) -> Tensor:
+        return equations.push(masks.detach(), **inputs) + 0 * masks.sum()
+
+    def not_finite(**inputs: Any) -> Tensor:
+        return equations.push(**inputs) * float("nan")
+
+    for wrong in (scaled, wrong_gradient, not_finite):
+        (row,) = _measured(monkeypatch, wrong)
+        assert row["status"] == "failed" and "seconds_median" not in row, wrong.__name__
+        assert row["why"].startswith("differs from the float64 equation by")
+    right = _measured(monkeypatch, equations.push)
+    assert [row["mode"] for row in right] == ["forward", "backward", "both"]
+    assert all(row["error"] < 1e-6 and row["seconds_median"] > 0 for row in right)
+
+
+def test_what_an_opponent_raises_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(**inputs: Any) -> Tensor:
+        raise RuntimeError("no kernel image")
+
+    (row,) = _measured(monkeypatch, broken)
+    assert (row["status"], row["why"]) == ("failed", "RuntimeError: no kernel image")
+    assert "* other, 1 cases (push): **failed**, RuntimeError: no kernel image" in ops.markdown([row])
+
+
+def test_an_op_with_red_tests_is_not_measured_and_the_others_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(ops, "run_tests", lambda file: (file != "pull_push", f"1 failed: {file}"))
+    about = {"device": "cpu", "dataset": "tiny", "batch_size": 1, "seconds": 0.0, "out": tmp_path / "x.jsonl"}
+    assert ops.main(ops.Arguments(**about, op="push")) == 1
+    printed = capsys.readouterr().out
+    assert printed.startswith(
+        "1 failed: pull_push\nerror: tests/ops/test_pull_push.py fails; push: nothing is measured"
+    )
+    assert ops.main(ops.Arguments(**about, op="boundaries")) == 0
+    refused, *others = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
+    assert (refused["op"], refused["status"], refused["why"]) == (
+        "push",
+        "refused",
+        "tests/ops/test_pull_push.py fails",
+    )
+    assert {row["op"] for row in others} == {"boundaries"} and all(row["has_run_tests"] for row in others)
+
+
+def test_the_tests_that_run_first_are_those_of_the_op(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess:
+        ran.append(command[-1])
+        return subprocess.CompletedProcess(command, 0, "passed", "")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert ops.red_ops("push") == {}
+    assert ran == ["tests/ops/test_pull_push.py"]
+    ops.red_ops(None)
+    assert len(ran) == 1 + len(OPS) and all((ROOT / path).is_file() for path in ran)
+
+
+@pytest.mark.parametrize("case", ATTENTIONS, ids=lambda case: f"{case.op}-{case.place}")
+def test_attentions_of_torch_are_given_the_same_problem(case: OpCase) -> None:
+    op = next(op for op in (*ALL_OPS, shared_attention) if op.name == case.op)
+    for batch_size in (1, 3):
+        sized = OpCase(case.op, case.place, case.dataset, case.dtype, batch_size)
+        inputs = sized.inputs("cpu", requires_grad=True)
+        (sdpa,) = [other for other in opponents_of(op, inputs, False) if other.name == "sdpa"]
+        wide = {name: x.detach().double() if isinstance(x, Tensor) else x for name, x in inputs.items()}
+        wide |= {name: inputs[name] for name in ("key_valid",)}
+        wide = {name: x.requires_grad_() if name in ops.wrt_of(inputs) else x for name, x in wide.items()}
+        exact = ops.values_and_gradients(equation_of(op), wide, ops.wrt_of(inputs))
+        assert ops.error_of(sdpa, inputs, exact) < 1e-5
+
+
+@pytest.mark.parametrize("case", ATTENTIONS, ids=lambda case: f"{case.op}-{case.place}")
+def test_flex_attention_is_given_the_same_problem(case: OpCase) -> None:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    inputs = case.inputs("cpu")
+    attend = opponents._flex if case.op == "masked_attention" else opponents._flex_by_sample
+    with warnings.catch_warnings():
+        # uncompiled, which is slow and says so; without a backward pass on a CPU
+        warnings.simplefilter("ignore")
+        got = attend(flex_attention, **opponents._with_ends(inputs))
+    assert torch.allclose(got, getattr(equations, case.op)(**inputs), atol=1e-5)
+
+
+def test_times_are_taken_of_every_input_set_in_turn() -> None:
+    done: list[int] = []
+    calls = [lambda index=index: done.append(index) for index in range(3)]
+    times = timed(calls, CPU, 0.0)
+    # each once to warm up, one to see how long it takes, then at least five
+    assert done == [0, 1, 2, 0, 0, 1, 2, 0, 1] and len(times.seconds) == 5
+    assert set(times.values()) == {"seconds_median", "seconds_q20", "seconds_q80", "repetitions", "method"}
+
+
+def test_quantiles_are_of_fifths() -> None:
+    assert quantiles([1.0, 2.0, 3.0, 4.0]) == {"seconds_median": 2.5, "seconds_q20": 1.0, "seconds_q80": 4.0}
+    assert quantiles([7.0]) == {"seconds_median": 7.0, "seconds_q20": 7.0, "seconds_q80": 7.0}
+
+
+def test_the_share_is_of_the_ceiling_that_bounds_an_op() -> None:
+    assert CEILINGS.share(Work(bytes=10**9, flops=10**9), 1.0, "fp32") == (0.1, "memory")
+    assert CEILINGS.share(Work(bytes=10**6, flops=10**11), 2.0, "fp32") == (0.5, "compute")
+
+
+def test_a_trial_keeps_nothing_that_was_measured() -> None:
+    (row, *_) = ops.measure(_case(), CPU, CEILINGS, ops.Settings(0.0, opponents=("equation",)))
+    kept = ops.without_times({**row, "ceilings": {}})
+    assert set(row) - set(kept) == {
+        *("seconds_median", "seconds_q20", "seconds_q80", "gb_per_s", "tflop_per_s", "share", "bound", "repetitions")
+    }
+    assert "| forward | equation | not measured |" in ops.markdown([kept])
