@@ -61,7 +61,7 @@ def inverse_negatives(center: Ragged, width: Ragged, sigma: float, num_positions
     for cs, ws in zip(center, width, strict=True):
         hulls = [_hull(c, w) for c, w in zip(cs, ws, strict=True)]
         middle, length = (np.array([f(*h) for h in hulls]) for f in (lambda a, b: (a + b) / 2, lambda a, b: b - a))
-        result.append(1 - gaussian_peak_mask(middle, length, sigma, num_positions))
+        result.append(gaussian_peak_mask(middle, length, sigma, num_positions, inverse=True)[0])
     return np.array(result)
 
 
@@ -73,7 +73,7 @@ def side_negatives(center: Ragged, width: Ragged, sigma: float, num_positions: i
         for c, w in zip(cs, ws, strict=True):
             left, right = _hull(c, w)
             middle = np.array([left / 2, 1 - (1 - right) / 2])
-            bumps = gaussian_peak_mask(middle, np.array([left / 2, (1 - right) / 2]), sigma, num_positions)
+            bumps, _ = gaussian_peak_mask(middle, np.array([left / 2, (1 - right) / 2]), sigma, num_positions)
             for t, x in enumerate(positions(num_positions)):
                 if saturated and x <= middle[0]:
                     bumps[0, t] = 1.0

@@ -26,8 +26,10 @@ RULES = {
 def _output(nll: Tensor, start: Tensor, end: Tensor) -> ModelOutput:
     """Returns a model's output with nothing but what inference reads: [B, K] each."""
     nothing = nll.new_zeros(len(nll), 0)
-    components = Components(center=nothing, width=nothing, masks=nothing)
-    proposals = Proposals(components=components, importance=nothing, masks=nothing, start=start, end=end)
+    components = Components(center=nothing, width=nothing, masks=nothing, log_masks=nothing)
+    proposals = Proposals(
+        components=components, importance=nothing, masks=nothing, log_masks=nothing, start=start, end=end
+    )
     return ModelOutput(
         proposals=proposals, positive_nll=nll, negative_masks=None, negative_nll=None, whole_video_nll=None
     )
