@@ -17,6 +17,7 @@ from pps_fast.equations import best_proposals
 from pps_fast.losses.objective import Objective
 from pps_fast.model import PPS
 from pps_fast.presets import PRESETS
+from pps_fast.reconstructor import plans
 from pps_fast.reconstructor.plans import PLANS, PlainPlan, ReconstructorInput, Scores, SharedPlan
 from pps_fast.train.optimizer import Adam
 from pps_fast.train.step import TrainStep
@@ -260,3 +261,32 @@ def test_fifty_updates_have_the_same_losses() -> None:
         losses[plan] = torch.stack([report.loss.total for report in reports])
     assert len(losses["plain"]) == 50 and losses["plain"][-1] < losses["plain"][0]
     assert_agree("losses", losses["shared"], losses["plain"], rtol=1e-4)
+
+
+# --- masks in chunks ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("num_bytes", [1, 3000])
+@pytest.mark.parametrize("changes", [{}, {"reconstructor.num_layers": 2}], ids=["one layer", "two layers"])
+def test_few_masks_at_a_time_give_the_same(
+    num_bytes: int, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _run("shared", torch.float64, True, {**changes, "encoder.dropout": 0.1})
+    seen = []
+    words = SharedPlan._words
+    monkeypatch.setattr(plans, "_CHUNK_BYTES", num_bytes)
+    monkeypatch.setattr(
+        SharedPlan, "_words", staticmethod(lambda *given: (seen.append(given[2].log_masks.shape[1]), words(*given))[1])
+    )
+    chunked = _run("shared", torch.float64, True, {**changes, "encoder.dropout": 0.1})
+    # 5 components of mixtures, 3 positives, then the best, its negative and the whole video
+    assert sum(seen) == 5 + 3 + 3 and len(seen) > 3
+    _assert_same(chunked, whole, NEAR[torch.float64], NEAR_GRADIENTS[torch.float64])
+
+
+def test_chunks_are_as_large_as_the_memory_of_their_widest_result_allows() -> None:
+    # 32 samples of 50 positions, 768 values of a packed projection: 4.9 MB a mask in fp32
+    assert plans.masks_at_once(torch.empty(32, 50, 256)) == 4
+    assert plans.masks_at_once(torch.empty(32, 50, 256, dtype=torch.bfloat16)) == 8
+    assert plans.masks_at_once(torch.empty(4096, 50, 256)) == 1
+    assert plans.masks_at_once(torch.empty(32, 50, 256, device="meta")) > 1e6
