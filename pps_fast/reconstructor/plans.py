@@ -1,4 +1,4 @@
-"""How the reconstructor's passes are computed: the plain plan, and one that gives the same for half the work.
+"""How the reconstructor's passes are computed: the plain plan, and one that gives the same for less work.
 
 What the shared plan saves, exactly:
 
