@@ -34,6 +34,8 @@ _ARRAYS = {
     "fold": np.int64,
 }
 _STRINGS = ("video_ids", "words", "sentences", "split")
+# absent from files that do not say it
+_OPTIONAL = ("kind",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,7 @@ class PreparedData:
         split: [M] "train", "validation" or "test".
         fold: [M] int64, the fold of the sample's video; -1 for a sample outside the folds.
         provenance: JSON-able record of where all this came from.
+        kind: [M] words of the data set's own for samples that are reported apart, or None where it tells no kinds.
 
     Raises:
         ValueError: when the fields do not fit together; the message names the field.
@@ -74,6 +77,7 @@ class PreparedData:
     split: np.ndarray
     fold: np.ndarray
     provenance: dict[str, Any]
+    kind: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         _check_shapes(self)
@@ -125,6 +129,8 @@ def _check_shapes(data: PreparedData) -> None:
         "split": (num_samples,),
         "fold": (num_samples,),
     }
+    if data.kind is not None:
+        expected["kind"] = (num_samples,)
     for name, shape in expected.items():
         found = getattr(data, name).shape
         _require(found == shape, name, f"shape {found}", f"{shape}")
@@ -145,6 +151,8 @@ def _check_values(data: PreparedData) -> None:
     _require(not data.word_vectors[0].any(), "word_vectors", "row 0 (padding) is not zero", "zeros")
     strange = sorted(set(np.unique(data.split).tolist()) - set(SPLITS))
     _require(not strange, "split", f"values {strange}", f"one of {', '.join(SPLITS)}")
+    has_words = data.kind is None or bool((data.kind != "").all())
+    _require(has_words, "kind", "samples without a word", "a word for every sample, or None for all")
 
 
 def _require_range(values: np.ndarray, field: str, low: int, high: int) -> None:
@@ -210,10 +218,15 @@ def _write(path: Path, data: PreparedData) -> None:
         file.attrs["version"] = VERSION
         for name in _ARRAYS:
             file.create_dataset(name, data=getattr(data, name))
-        for name in _STRINGS:
+        for name in _strings_of(data):
             file.create_dataset(name, data=[str(text) for text in getattr(data, name)], dtype=h5py.string_dtype())
         # a data set and not an attribute: HDF5 limits attributes to 64 KiB
         file.create_dataset("provenance", data=json.dumps(data.provenance, sort_keys=True), dtype=h5py.string_dtype())
+
+
+def _strings_of(data: PreparedData) -> list[str]:
+    """Returns the fields of text that this data set has."""
+    return [*_STRINGS, *(name for name in _OPTIONAL if getattr(data, name) is not None)]
 
 
 def read_prepared(path: str | Path) -> PreparedData:
@@ -249,11 +262,14 @@ def _check_header(path: Path, file: h5py.File, remedy: str) -> None:
 
 
 def _read_fields(file: h5py.File) -> dict[str, Any]:
-    missing = [item.name for item in fields(PreparedData) if item.name not in file]
+    missing = [item.name for item in fields(PreparedData) if item.name not in file and item.name not in _OPTIONAL]
     if missing:
         raise KeyError(", ".join(missing))
     values: dict[str, Any] = {name: file[name][()] for name in _ARRAYS}
-    values.update({name: file[name].asstr()[()].tolist() for name in _STRINGS})
-    values["split"] = np.array(values["split"])
+    strings = [*_STRINGS, *(name for name in _OPTIONAL if name in file)]
+    values.update({name: file[name].asstr()[()].tolist() for name in strings})
+    for name in ("split", *_OPTIONAL):
+        if name in values:
+            values[name] = np.array(values[name])
     values["provenance"] = json.loads(file["provenance"].asstr()[()])
     return values

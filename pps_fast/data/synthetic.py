@@ -29,6 +29,8 @@ MAX_NUM_WORDS = 10
 NUM_EVENTS = 4
 """events of every video; each has a sentence, and so have NUM_PAIRS pairs of neighbours"""
 NUM_PAIRS = 2
+KINDS = ("single-event", "multi-event")
+"""kinds of samples, by how many events the sentence says"""
 
 # length of what is planted; the unit vectors of a verb and a noun add up to about this
 _STRENGTH = 2**0.5
@@ -100,6 +102,7 @@ def planted_data(config: PlantedConfig) -> PreparedData:
         split=np.where(sample_video < first_test, "train", "test"),
         fold=np.full(len(samples), -1, dtype=np.int64),
         provenance=_provenance(config, len(samples)),
+        kind=np.where((word_ids == _CLASS["then"]).any(axis=1), KINDS[1], KINDS[0]),
     )
 
 
@@ -141,7 +144,7 @@ def planted_features(
 
 def num_events(data: PreparedData) -> np.ndarray:
     """Returns [M] int64: how many events each sentence of the embedded data describes, 1 or 2."""
-    return 1 + (data.word_ids == data.words.index("then")).any(axis=1).astype(np.int64)
+    return 1 + (data.kind == KINDS[1]).astype(np.int64)
 
 
 def _generator(seed: int, stream: int, index: int = 0) -> np.random.Generator:

@@ -44,6 +44,17 @@ def test_reading_gives_back_what_was_written(tmp_path):
             assert got == expected
 
 
+def test_kinds_of_samples_are_kept_and_may_be_absent(tmp_path):
+    kinds = np.array(["short", "long", "short"])
+    write_prepared(tmp_path / "kinds.h5", replace(small(), kind=kinds))
+    assert read_prepared(tmp_path / "kinds.h5").kind.tolist() == kinds.tolist()
+    # as in every file written before there were kinds
+    write_prepared(tmp_path / "none.h5", small())
+    with h5py.File(tmp_path / "none.h5") as file:
+        assert "kind" not in file
+    assert read_prepared(tmp_path / "none.h5").kind is None
+
+
 def test_moments_are_fractions_clipped_to_the_video():
     np.testing.assert_allclose(small().moment, [[0.1, 0.5], [0.25, 1.0], [0.0, 0.5]], rtol=0, atol=1e-15)
 
@@ -77,6 +88,8 @@ def test_the_same_data_gives_the_same_bytes(tmp_path):
         ("word_vectors", np.ones((3, 2), np.float32), r"word_vectors: row 0 \(padding\) is not zero"),
         ("split", np.array(["train", "test", "dev"]), r"split: values \['dev'\]"),
         ("fold", np.array([0, 1]), r"fold: shape \(2,\)"),
+        ("kind", np.array(["short"]), r"kind: shape \(1,\)"),
+        ("kind", np.array(["short", "", "short"]), "kind: samples without a word"),
     ],
 )
 def test_fields_that_do_not_fit_are_refused_by_name(name, value, message):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pps_fast.config import PlantedConfig
-from pps_fast.data.synthetic import MAX_NUM_WORDS, NOUNS, VERBS, num_events, planted_data, planted_features
+from pps_fast.data.synthetic import KINDS, MAX_NUM_WORDS, NOUNS, VERBS, num_events, planted_data, planted_features
 
 DATA = planted_data(PlantedConfig())
 SMALL = PlantedConfig(num_videos=15, num_segments=16, frame_dim=8)
@@ -37,6 +37,12 @@ def test_no_fixed_interval_answers_the_embedded_data(seed):
     for interval in (by_recall, by_mean, np.array([0.0, 1.0])):
         assert (overlap(interval, test) >= 0.5).mean() <= 0.25
         assert overlap(interval, test).mean() <= 0.30
+
+
+def test_every_sample_says_its_kind():
+    expected = ["multi-event" if " then " in sentence else "single-event" for sentence in DATA.sentences]
+    assert DATA.kind.tolist() == expected
+    assert set(expected) == set(KINDS) and expected.count("multi-event") == len(expected) // 3
 
 
 def described_event_scores(keep: tuple[bool, bool]) -> float:
