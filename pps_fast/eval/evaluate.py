@@ -163,6 +163,7 @@ def _assemble(
         seed=inference.seed,
         num_bootstrap=inference.num_bootstrap,
         intervals={name: found.tolist() for name, found in blind.items()},
+        tables=tables,
         samples=samples,
         prediction=prediction,
         **_statistics(tables, blind, bootstrap, inference.iou_thresholds),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pps_fast.eval.bootstrap import Estimate
+from pps_fast.eval.metrics import SampleTable
 from pps_fast.types import Prediction
 
 MODEL = "model"
@@ -53,6 +54,7 @@ class EvalReport:
         intervals: blind row name -> its [start, end] guesses, fractions of the video's length.
         best_blind: metric name -> the model against the blind row that scores best on these very pairs.
         control: metric name -> the model against itself with shuffled queries; empty with a single video.
+        tables: row name -> overlaps of the model, its control and the blind rows with the truth, sample by sample.
         samples: [M] int64 scored sample indices.
         prediction: of these samples, moments clipped to the video.
     """
@@ -71,6 +73,7 @@ class EvalReport:
     intervals: dict[str, list[list[float]]]
     best_blind: dict[str, Comparison]
     control: dict[str, Comparison]
+    tables: dict[str, SampleTable]
     samples: np.ndarray
     prediction: Prediction
 
@@ -85,7 +88,7 @@ class EvalReport:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the report as JSON-able dicts, without the predictions."""
+        """Returns the report as JSON-able dicts, without what is per sample."""
         plain = {
             name: getattr(self, name)
             for name in ("name", "protocol", "split", "num_samples", "num_videos", "num_fit_samples", "selector")

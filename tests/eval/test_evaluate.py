@@ -13,7 +13,7 @@ from pps_fast.data.splits import Splits
 from pps_fast.eval.blind import WHOLE_VIDEO
 from pps_fast.eval.control import shuffle_queries
 from pps_fast.eval.evaluate import evaluate, predict_samples, score
-from pps_fast.eval.metrics import sample_table
+from pps_fast.eval.metrics import metric_means, sample_table
 from pps_fast.eval.results import HEADLINE, MODEL, SHUFFLED
 from pps_fast.model import PPS
 from pps_fast.types import Prediction
@@ -212,3 +212,11 @@ def test_unknown_or_empty_split_is_refused() -> None:
         evaluate(KnowsTheQuery(), store(), nothing, CONFIG, split="validation")
     with pytest.raises(ValueError, match="no samples"):
         score(KnowsTheQuery(), store(), nothing.validation, CONFIG)
+
+
+def test_every_row_is_the_mean_of_its_table() -> None:
+    report = evaluate(SeesOnlyTheVideo(), store(), SPLITS, CONFIG, progress=False)
+    assert report.tables.keys() == report.rows.keys() >= {MODEL, SHUFFLED, WHOLE_VIDEO}
+    for name, table in report.tables.items():
+        means = metric_means(table, CONFIG.inference.iou_thresholds)
+        assert means == {metric: estimate.value for metric, estimate in report.rows[name].items()}
