@@ -23,8 +23,8 @@ LAYERS: dict[str, set[str]] = {
     "config_tree": {"config"},
     "layout": {"config"},
     "presets": {"config", "config_tree"},
-    "ablations": {"config", "presets"},
-    "cli": {"config", "presets", "ablations", "backend"},
+    "ablations": {"config", "config_tree"},
+    "cli": {"config", "presets", "backend"},
     "kernels": {"kernels"},
     "counters": set(),
     "equations": {"counters"},
@@ -47,6 +47,9 @@ LAYERS: dict[str, set[str]] = {
 }  # fmt: skip
 # a program of one file: an entry point in all but its name
 LAYERS["info"] = set(LAYERS)
+# experiments drive training and evaluation and know both; nothing below knows them
+LAYERS["lab"] = set(LAYERS)
+LAYERS["ablate"] = set(LAYERS)
 RUN_TIME = {"torch", "numpy", "h5py", "safetensors", "tyro", "tqdm"}
 THIRD_PARTY: dict[str, set[str]] = {
     **dict.fromkeys(("package", "config", "config_tree", "presets", "ablations", "backend"), set()),
@@ -69,6 +72,7 @@ TESTED_ELSEWHERE: dict[str, str] = {
 PRINTS = {
     "pps_fast/train/interrupt.py": "answers Ctrl-C from a signal handler",
     "pps_fast/info.py": "a program of one file",
+    "pps_fast/ablate.py": "a program of one file",
 }
 # may import pickle, and why
 UNPICKLES = {"pps_fast/data/vocabulary.py": "the published vocabulary is a pickle; an allow-list unpickler reads it"}
