@@ -1,0 +1,130 @@
+"""From rows of a table and the options that all experiments share to finished runs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pps_fast.cli import Device, choose_device
+from pps_fast.config import PPSConfig, require
+from pps_fast.config_tree import override
+from pps_fast.data.load import load_data
+from pps_fast.data.prepared import PreparedData
+from pps_fast.data.splits import select_samples
+from pps_fast.lab.pool import Outcome, run_all
+from pps_fast.lab.runs import Run, num_updates, plan_run
+from pps_fast.train.checkpoint import describe_data
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabOptions:
+    """Which runs, where, and how many at a time."""
+
+    data: Path | None = None
+    """file written by `python -m pps_fast.prepare`; without one, the embedded planted-moment data"""
+    seeds: int = 1
+    """how many seeds: train.seed and the ones after it"""
+    folds: tuple[int, ...] = ()
+    """folds to test on, each in turn (prepared with --folds); without any, the data set's own splits"""
+    out: Path = Path("runs/lab")
+    """folder for runs/ and the tables; different tables may share it, and then share equal runs"""
+    jobs: int | None = None
+    """runs at a time; without one, 1 on a GPU and as many as there are CPUs otherwise"""
+    threads: int = 1
+    """CPU threads of each run; an interrupted run repeats itself only with the same number"""
+    device: Device = "auto"
+    """where to train; 'auto' is cuda where there is one"""
+    tables_only: bool = False
+    """train nothing: make the tables again from the finished runs"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """With which seeds and folds every row is run; a fold None means the data set's own splits."""
+
+    seeds: tuple[int, ...]
+    folds: tuple[int | None, ...]
+
+    @property
+    def places(self) -> list[tuple[int, int | None]]:
+        """Every (seed, fold): all folds with the first seed, then with the next, so that early tables are whole."""
+        return [(seed, fold) for seed in self.seeds for fold in self.folds]
+
+
+def design_of(config: PPSConfig, num_seeds: int, folds: tuple[int, ...]) -> Design:
+    """Returns the seeds train.seed, train.seed + 1, ... on the folds; without folds, on data.fold.
+
+    Raises:
+        ValueError: for fewer than one seed, or a fold that is given twice.
+    """
+    require(num_seeds >= 1, "seeds", num_seeds, "at least 1")
+    require(len(set(folds)) == len(folds), "folds", list(folds), "each fold once")
+    first = config.train.seed
+    return Design(seeds=tuple(range(first, first + num_seeds)), folds=folds or (config.data.fold,))
+
+
+def with_data(config: PPSConfig, path: Path | None) -> PPSConfig:
+    """Returns the config on a data file, named in full, so that a run continues whatever directory it is called from.
+
+    Raises:
+        ValueError: for another file in data.path.
+    """
+    given = config.data.path
+    if path is not None and given is not None and Path(given).resolve() != path.resolve():
+        raise ValueError(f"--data {path} and data.path = {given}: two data sets; give one of them")
+    chosen = path or given
+    return config if chosen is None else override(config, {"data.path": str(Path(chosen).resolve())})
+
+
+def plan(rows: dict[str, PPSConfig], design: Design, data: PreparedData) -> list[Run]:
+    """Returns every run of the rows (what it is called in messages -> config) once, seeds outermost."""
+    described = describe_data(data)
+    runs: dict[str, Run] = {}
+    for seed, fold in design.places:
+        where = f"seed {seed}" + ("" if fold is None else f", fold {fold}")
+        for about, config in rows.items():
+            run = plan_run(config, described, seed, fold, f"{about}, {where}")
+            runs.setdefault(run.name, run)
+    return list(runs.values())
+
+
+def num_jobs(jobs: int | None, device: Device) -> int:
+    """Returns how many runs go at a time: as asked, else one on a GPU and one per CPU this process may use.
+
+    Raises:
+        ValueError: for fewer than one, or a device that is not there.
+    """
+    require(jobs is None or jobs >= 1, "jobs", jobs, "at least 1")
+    if jobs is not None:
+        return jobs
+    if choose_device(device).type == "cuda":
+        return 1
+    # not on every system
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def execute(runs: list[Run], data: PreparedData, options: LabOptions) -> Outcome:
+    """Carries out, in options.out, what is not finished; see `pool.run_all`.
+
+    Raises:
+        ValueError: for options, or a fold that the data set does not have, before anything is trained.
+    """
+    require(options.threads >= 1, "threads", options.threads, "at least 1")
+    jobs = num_jobs(options.jobs, options.device)
+    splits = {run.config.data: select_samples(data, run.config.data) for run in runs}
+    updates = {run.name: num_updates(run.config, splits[run.config.data]) for run in runs}
+    return run_all(runs, updates, options.out, jobs=jobs, device=options.device, threads=options.threads)
+
+
+def load_once(configs: list[PPSConfig]) -> PreparedData:
+    """Returns the one data set of all rows.
+
+    Raises:
+        ValueError: where rows name different data sets.
+    """
+    wanted = {(config.data.path, config.data.planted if config.data.path is None else None) for config in configs}
+    if len(wanted) > 1:
+        names = sorted(path or "embedded planted data" for path, _ in wanted)
+        raise ValueError(f"rows on different data sets ({', '.join(names)}): give one with --data, or the same options")
+    return load_data(configs[0].data)

@@ -1,0 +1,210 @@
+"""Runs in processes of their own: several at a time, one's failure not the others', stopped without losing a step."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from tqdm import tqdm
+
+from pps_fast.cli import Device, exit_status
+from pps_fast.lab.runs import Run, carry_out, is_finished
+from pps_fast.train.interrupt import StopRequest
+from pps_fast.train.metrics_log import METRICS_FILE
+
+# a server forks processes that have already imported torch; itself it has run nothing, so that forking it is safe
+_CONTEXT = multiprocessing.get_context("forkserver")
+_POLL_S = 0.5
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """How the runs ended: reasons of those that failed by name, and the signal that stopped them all, or None."""
+
+    failed: dict[str, str] = field(default_factory=dict)
+    stopped_by: int | None = None
+
+
+def run_all(
+    runs: list[Run], updates: dict[str, int], directory: Path, *, jobs: int, device: Device, threads: int | None
+) -> Outcome:
+    """Carries out the runs that are not finished, `jobs` at a time, and shows how far they are.
+
+    Args:
+        runs: each once.
+        updates: name -> updates it makes, for the estimate of the time left.
+        directory: its runs/NAME are the run directories, runs/NAME.log what a run has printed.
+    """
+    folder = directory / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    todo = [run for run in runs if not is_finished(folder / run.name)]
+    _CONTEXT.set_forkserver_preload(["pps_fast.lab.runs", "torch._dynamo"])
+    with StopRequest() as stop, _Board(folder, runs, todo, updates) as board:
+        pool = _Pool(folder, device, threads)
+        try:
+            return _drive(pool, todo, jobs, stop, board)
+        finally:
+            # a second Ctrl-C, or a mistake of this program: leave nobody behind
+            pool.kill()
+
+
+def _drive(pool: _Pool, todo: list[Run], jobs: int, stop: StopRequest, board: _Board) -> Outcome:
+    outcome, waiting = Outcome(), list(reversed(todo))
+    while waiting or pool.active:
+        if stop.signal is not None and outcome.stopped_by is None:
+            outcome.stopped_by = stop.signal
+            waiting.clear()
+            pool.stop()
+        while waiting and len(pool.active) < jobs:
+            pool.start(waiting.pop())
+        for run, reason in pool.wait():
+            if reason is None:
+                board.finish(run)
+            elif outcome.stopped_by is None:
+                outcome.failed[run.name] = reason
+                board.fail(run, reason)
+        board.show(list(pool.active.values()))
+    # a signal may have come after the last run had begun
+    outcome.stopped_by = outcome.stopped_by if board.left else None
+    return outcome
+
+
+class _Pool:
+    """Processes at work."""
+
+    def __init__(self, folder: Path, device: Device, threads: int | None) -> None:
+        self.folder, self.device, self.threads = folder, device, threads
+        self.active: dict[BaseProcess, Run] = {}
+
+    def start(self, run: Run) -> None:
+        arguments = (run, self.folder, self.device, self.threads)
+        process = _CONTEXT.Process(target=_work, args=arguments, daemon=True)
+        process.start()
+        self.active[process] = run
+
+    def wait(self) -> list[tuple[Run, str | None]]:
+        """Returns, after half a second at most, the runs that have ended and why they failed (None: finished)."""
+        connection.wait([process.sentinel for process in self.active], timeout=_POLL_S)
+        ended = []
+        for process, run in list(self.active.items()):
+            if not process.is_alive():
+                del self.active[process]
+                ended.append((run, self._reason(process, run)))
+        return ended
+
+    def _reason(self, process: BaseProcess, run: Run) -> str | None:
+        if process.exitcode == 0 and is_finished(self.folder / run.name):
+            return None
+        if process.exitcode < 0:
+            return f"ended by {signal.Signals(-process.exitcode).name} (see {_log_of(self.folder, run)})"
+        lines = [line for line in _log_of(self.folder, run).read_text(encoding="utf-8").splitlines() if line.strip()]
+        said = lines[-1] if lines else f"exit status {process.exitcode}"
+        return f"{said.removeprefix('error: ')} (see {_log_of(self.folder, run)})"
+
+    def stop(self) -> None:
+        """Asks every process to save its current step and end."""
+        for process in self.active:
+            process.terminate()
+
+    def kill(self) -> None:
+        for process in self.active:
+            process.kill()
+            process.join()
+
+
+def _log_of(folder: Path, run: Run) -> Path:
+    return folder / f"{run.name}.log"
+
+
+def _work(run: Run, folder: Path, device: Device, threads: int | None) -> None:
+    """Body of a process: all it prints goes to the run's log, and it ends when its parent does."""
+    # a terminal's Ctrl-C reaches every process; the parent passes it on, once
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with open(_log_of(folder, run), "a", encoding="utf-8") as log:
+        # held as long as the process lives: two commands may share a directory, and then take turns
+        fcntl.flock(log, fcntl.LOCK_EX)
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+        sys.exit(exit_status(lambda: _carry_out(run, folder, device, threads)))
+
+
+def _carry_out(run: Run, folder: Path, device: Device, threads: int | None) -> int:
+    if is_finished(folder / run.name):
+        return 0
+    stopped_by = carry_out(run.config, folder / run.name, device, threads)
+    return 0 if stopped_by is None else 128 + stopped_by
+
+
+def _end_with_parent() -> None:
+    """Waits for the end of the process that asked for this one, then stops training as SIGTERM does."""
+    connection.wait([multiprocessing.parent_process().sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+class _Board:
+    """What the terminal shows: a line for every run that ends, and on a terminal one bar over the updates of all."""
+
+    def __init__(self, folder: Path, runs: list[Run], todo: list[Run], updates: dict[str, int]) -> None:
+        self.folder, self.num_runs = folder, len(runs)
+        self.before = {run.name: self._step(run) for run in todo}
+        # name -> updates to be made now
+        self.left = {run.name: updates[run.name] - self.before[run.name] for run in todo}
+        self.gained, self.begin = 0, time.monotonic()
+        self.bar = tqdm(total=sum(self.left.values()), unit="update", disable=None, leave=False)
+        self._say(f"{self.num_runs} runs, {self.num_runs - len(todo)} of them finished before")
+
+    def __enter__(self) -> _Board:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.bar.close()
+
+    def finish(self, run: Run) -> None:
+        self._end(run, f"finished: {run.about}")
+
+    def fail(self, run: Run, reason: str) -> None:
+        self._end(run, f"FAILED: {run.about}: {reason}")
+
+    def _end(self, run: Run, text: str) -> None:
+        self.gained += self.left.pop(run.name)
+        self._say(f"[{self._count()}] {text}{self._time_left(0)}")
+
+    def show(self, active: list[Run]) -> None:
+        """Brings the bar up to date."""
+        if not self.bar.disable:
+            under_way = sum(self._step(run) - self.before[run.name] for run in active)
+            self.bar.n = self.gained + under_way
+            self.bar.set_description(f"runs {self._count()}{self._time_left(under_way)}")
+
+    def _count(self) -> str:
+        return f"{self.num_runs - len(self.left)}/{self.num_runs}"
+
+    def _time_left(self, under_way: int) -> str:
+        """Returns how long the rest will take at the speed so far, given the updates of runs that have not ended."""
+        gained = self.gained + under_way
+        if not self.left or gained <= 0:
+            return ""
+        seconds = (time.monotonic() - self.begin) / gained * (sum(self.left.values()) - under_way)
+        return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
+
+    def _step(self, run: Run) -> int:
+        """Returns the updates a run has logged."""
+        path = self.folder / run.name / METRICS_FILE
+        # the last line may be half-written
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
+        return json.loads(lines[-1])["step"] if lines else 0
+
+    def _say(self, text: str) -> None:
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()

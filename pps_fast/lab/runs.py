@@ -1,0 +1,179 @@
+"""One run of an experiment: its name, its training, and what it leaves behind.
+
+A run is a config with a fold and a seed on a data set. Its name follows from these alone, so that equal runs of
+different tables are one run. DIR/runs/NAME is an ordinary run directory of `pps_fast.train`, and besides
+
+    evaluation_test.json, .md   the evaluation beside blind rows and control (`pps_fast.eval`)
+    samples.npz                 every tested sample: its names, its truth, and the model's overlaps with it
+    result.json                 written last: the run is finished. Data set, commit, machine, seconds of training
+
+A run without result.json continues from its checkpoint; one with it is never done again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from pps_fast.cli import Device, choose_device, set_threads
+from pps_fast.config import PPSConfig
+from pps_fast.config_tree import override, to_dict
+from pps_fast.data.load import load_data
+from pps_fast.data.prepared import PreparedData, replacing
+from pps_fast.data.splits import Splits, select_samples
+from pps_fast.data.store import Store
+from pps_fast.eval.evaluate import evaluate, score
+from pps_fast.eval.report import write_report
+from pps_fast.eval.results import HEADLINE, MODEL, SHUFFLED, EvalReport
+from pps_fast.info import devices
+from pps_fast.model import PPS
+from pps_fast.train.checkpoint import find_checkpoint, load_model, read_header
+from pps_fast.train.files import write_json
+from pps_fast.train.loop import train
+from pps_fast.train.run_directory import CONFIG_FILE
+
+RESULT_FILE, SAMPLES_FILE = "result.json", "samples.npz"
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What is trained once.
+
+    Attributes:
+        name: of its directory.
+        config: whole config, with `train.seed` and `data.fold`.
+        about: for whom it is trained, for messages.
+    """
+
+    name: str
+    config: PPSConfig
+    about: str
+
+    @property
+    def place(self) -> tuple[int, int | None]:
+        """Seed and fold: what pairs this run with one of another config."""
+        return self.config.train.seed, self.config.data.fold
+
+
+def plan_run(config: PPSConfig, data: dict[str, Any], seed: int, fold: int | None, about: str) -> Run:
+    """Returns the run of a config with a seed on a fold.
+
+    Args:
+        data: `checkpoint.describe_data` of the data set; it and not its path is part of the name.
+        fold: None for the data set's own splits.
+    """
+    config = override(config, {"train.seed": seed, "data.fold": fold})
+    values = to_dict(config)
+    del values["data"]["path"]
+    digest = hashlib.sha256(json.dumps([values, data["sha256"]], sort_keys=True).encode()).hexdigest()
+    where = "" if fold is None else f"_fold{fold}"
+    return Run(name=f"seed{seed}{where}_{digest[:12]}", config=config, about=about)
+
+
+def num_updates(config: PPSConfig, splits: Splits) -> int:
+    """Returns how many updates a run makes."""
+    options = config.train
+    return min(options.epochs * -(-len(splits.train) // options.batch_size), options.max_steps or 2**62)
+
+
+def is_finished(run: Path) -> bool:
+    """Whether the run directory holds a complete result."""
+    return (run / RESULT_FILE).is_file()
+
+
+def carry_out(config: PPSConfig, run: Path, device_name: Device, threads: int | None) -> int | None:
+    """Trains, or goes on training, in a run directory, evaluates on the test split and writes the result.
+
+    Returns:
+        None when finished, or the number of the signal that stopped the training, whose state is saved.
+    Raises:
+        ValueError: for data, device or a run directory that cannot be used.
+        NonFiniteLossError: when training met a loss that is not finite.
+    """
+    set_threads(threads)
+    device = choose_device(device_name)
+    store = Store(load_data(config.data), device)
+    splits = select_samples(store.data, config.data)
+    resume = (run / CONFIG_FILE).is_file()
+    if not resume:
+        # a kill before the first file was complete
+        shutil.rmtree(run, ignore_errors=True)
+
+    def score_validation(model: PPS) -> dict[str, float]:
+        metrics = score(model, store, splits.validation, config)
+        return {**metrics, "mIoU": metrics[HEADLINE]}
+
+    trained = train(config, store, splits, run, resume=resume, evaluate=score_validation, progress=False)
+    if trained.stopped_by is not None:
+        return trained.stopped_by
+    # what is reported is what was saved
+    model, _, _ = load_model(run, device)
+    report = evaluate(model, store, splits, config, progress=False)
+    write_report(run, report, config, store.data)
+    _write_samples(run / SAMPLES_FILE, report, store.data)
+    _write_result(run, device, store.data)
+    return None
+
+
+def _write_samples(path: Path, report: EvalReport, data: PreparedData) -> None:
+    """Writes what tables are made of; overlaps are float64, so that every metric comes out to the last bit."""
+    own, video = report.samples, data.sample_video[report.samples]
+    values = {
+        "sample": own,
+        "video": video,
+        "video_id": np.array([data.video_ids[index] for index in video]),
+        "sentence": np.array([data.sentences[index] for index in own]),
+        "moment": data.moment[own],
+    }
+    if data.kind is not None:
+        values["kind"] = data.kind[own]
+    for prefix, name in (("model", MODEL), ("shuffled", SHUFFLED)):
+        if name in report.tables:
+            values[f"{prefix}_top1"] = report.tables[name].iou_top1.numpy()
+            values[f"{prefix}_topn"] = report.tables[name].iou_topn.numpy()
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, **values)
+
+
+def _write_result(run: Path, device: torch.device, data: PreparedData) -> None:
+    header = read_header(find_checkpoint(run, "latest"))
+    found = devices()[f"{device.type}:{device.index or 0}" if device.type == "cuda" else "cpu"]
+    machine = f"{found['name']}, {found['memory_gib']} GiB"
+    if device.type == "cpu":
+        machine += f", {found['threads']} thread(s)"
+    write_json(
+        run / RESULT_FILE,
+        {
+            "format": "pps_fast.lab.run",
+            "version": VERSION,
+            "data": {**header.data, "protocol": str(data.provenance.get("protocol", "not recorded"))},
+            "commit": source_commit(),
+            "device": device.type,
+            "machine": machine,
+            "torch": str(torch.__version__),
+            "updates": header.step,
+            "train_s": header.elapsed_s,
+        },
+    )
+
+
+def source_commit() -> str:
+    """Returns the commit of the checkout this code runs from, "+changes" after it where tracked files differ."""
+    here = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run([*here, "rev-parse", "HEAD"], capture_output=True, text=True)
+        changes = subprocess.run([*here, "status", "--porcelain", "-uno"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return "unknown (git is not installed)"
+    if head.returncode != 0:
+        return "unknown (not a checkout)"
+    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

@@ -1,0 +1,77 @@
+"""From options to runs: each once, seeds outermost, mistakes before anything is trained."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pps_fast.config import PPSConfig
+from pps_fast.config_tree import override
+from pps_fast.data.load import load_data
+from pps_fast.lab import experiment
+from pps_fast.lab.experiment import Design, LabOptions, design_of, execute, load_once, num_jobs, plan, with_data
+from tests.lab.experiments import CONFIG
+
+DATA = load_data(CONFIG.data)
+
+
+def test_seeds_follow_the_presets_and_folds_are_as_given():
+    assert design_of(CONFIG, 3, ()) == Design(seeds=(8, 9, 10), folds=(None,))
+    config = override(CONFIG, {"train.seed": 1, "data.fold": 4})
+    assert design_of(config, 1, ()) == Design(seeds=(1,), folds=(4,))
+    assert design_of(config, 2, (0, 2)).places == [(1, 0), (1, 2), (2, 0), (2, 2)]
+
+
+@pytest.mark.parametrize(("seeds", "folds", "message"), [(0, (), "seeds = 0"), (1, (1, 1), "each fold once")])
+def test_impossible_designs_are_refused(seeds, folds, message):
+    with pytest.raises(ValueError, match=message):
+        design_of(CONFIG, seeds, folds)
+
+
+def test_equal_rows_are_one_run():
+    rows = {"full model": CONFIG, "table5 'all'": CONFIG, "table5 'none'": override(CONFIG, {"losses.pull": 0.0})}
+    runs = plan(rows, design_of(CONFIG, 2, ()), DATA)
+    assert [run.about for run in runs] == [
+        "full model, seed 8",
+        "table5 'none', seed 8",
+        "full model, seed 9",
+        "table5 'none', seed 9",
+    ]
+    assert len({run.name for run in runs}) == 4
+
+
+def test_data_file_is_named_in_full_and_once(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert with_data(CONFIG, None) == CONFIG
+    assert with_data(CONFIG, Path("x.h5")).data.path == str(tmp_path / "x.h5")
+    given = override(CONFIG, {"data.path": "x.h5"})
+    assert with_data(given, None).data.path == with_data(given, Path("x.h5")).data.path == str(tmp_path / "x.h5")
+    with pytest.raises(ValueError, match="two data sets"):
+        with_data(given, Path("y.h5"))
+
+
+def test_rows_stand_on_one_data_set():
+    other = override(CONFIG, {"data.planted.seed": 3})
+    assert load_once([CONFIG, CONFIG]).provenance == DATA.provenance
+    with pytest.raises(ValueError, match="rows on different data sets"):
+        load_once([CONFIG, other])
+
+
+def test_jobs_are_the_cpus_of_this_process_or_one_on_a_gpu(monkeypatch):
+    assert num_jobs(3, "auto") == 3
+    assert num_jobs(None, "cpu") == len(os.sched_getaffinity(0))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert num_jobs(None, "auto") == 1 and num_jobs(None, "cpu") >= 1
+    with pytest.raises(ValueError, match="jobs = 0"):
+        num_jobs(0, "cpu")
+
+
+def test_fold_that_the_data_lack_is_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "run_all", lambda *arguments, **options: pytest.fail("trained"))
+    runs = plan({"full model": PPSConfig()}, Design(seeds=(1,), folds=(0,)), DATA)
+    with pytest.raises(ValueError, match="data.fold = 0"):
+        execute(runs, DATA, LabOptions(out=tmp_path))
+    with pytest.raises(ValueError, match="threads = 0"):
+        execute(runs, DATA, LabOptions(out=tmp_path, threads=0))
