@@ -7,11 +7,10 @@ began), samples_per_s (since the line before). Lines of validation: step, epoch,
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from pps_fast.train.files import replace_text
+from pps_fast.train.json_lines import JsonLines, read_lines
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -32,23 +31,19 @@ class MetricsLog:
         self._writer = None
         if tensorboard:
             self._writer = require_tensorboard()(str(run / "tensorboard"), purge_step=step + 1)
-        path = run / METRICS_FILE
-        if path.exists():
-            replace_text(path, _lines_until(path, step))
-        self._file = open(path, "a", encoding="utf-8")
+        self._lines = JsonLines(run / METRICS_FILE, step=step)
 
     def __enter__(self) -> MetricsLog:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
+        self._lines.close()
         if self._writer is not None:
             self._writer.close()
 
     def write(self, values: dict[str, Any]) -> None:
         """Appends one line, which a kill of the process can no longer take back."""
-        self._file.write(json.dumps(values) + "\n")
-        self._file.flush()
+        self._lines.write(values)
         if self._writer is not None:
             for name, value in _scalars(values, ""):
                 self._writer.add_scalar(name, value, values["step"])
@@ -56,15 +51,7 @@ class MetricsLog:
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """Returns the lines of a run's metrics.jsonl."""
-    return [json.loads(line) for line in (run / METRICS_FILE).read_text(encoding="utf-8").splitlines()]
-
-
-def _lines_until(path: Path, step: int) -> str:
-    """Returns the complete lines up to `step`."""
-    # a kill can leave the last line without its end
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    complete = [line for line in lines if line.endswith("\n")]
-    return "".join(line for line in complete if json.loads(line)["step"] <= step)
+    return read_lines(run / METRICS_FILE)
 
 
 def _scalars(values: dict[str, Any], prefix: str) -> list[tuple[str, float]]:
