@@ -320,6 +320,8 @@ class TrainConfig:
     """updates between checkpoints inside an epoch; every epoch ends with one"""
     log_every: int = 10
     """updates between lines of metrics.jsonl"""
+    trace_every: int = 0
+    """updates between lines of trace.jsonl, which shows a few samples' proposals moving (0: none)"""
     tensorboard: bool = False
     """also write TensorBoard events (needs the `track` extra)"""
 
@@ -333,7 +335,8 @@ class TrainConfig:
         require(self.warmup_updates >= 1, "train.warmup_updates", self.warmup_updates, "at least 1")
         require(self.clip_norm > 0, "train.clip_norm", self.clip_norm, "> 0")
         require(self.weight_decay >= 0, "train.weight_decay", self.weight_decay, "0 or more")
-        require(self.evaluate_every >= 0, "train.evaluate_every", self.evaluate_every, "0 or more")
+        for name in ("evaluate_every", "trace_every"):
+            require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

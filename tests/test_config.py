@@ -69,6 +69,7 @@ REFUSED: dict[str, tuple[list[Any], str]] = {
     "train.evaluate_every": ([-1], "0 or more"),
     "train.checkpoint_every": ([0], "at least 1"),
     "train.log_every": ([0], "at least 1"),
+    "train.trace_every": ([-1], "0 or more"),
 }
 # every value of their type means something
 FREE = {

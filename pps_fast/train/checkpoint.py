@@ -4,6 +4,7 @@ A run directory holds
 
     config.json                 the resolved config
     metrics.jsonl               see `metrics_log`
+    trace.jsonl                 see `trace`; only where it was asked for
     checkpoints/step_000123/    model.safetensors, training.safetensors, checkpoint.json
     latest.json, best.json      which of the checkpoints to take; best.json only where a validation split chose one
 

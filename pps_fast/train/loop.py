@@ -34,6 +34,7 @@ from pps_fast.train.optimizer import Adam
 from pps_fast.train.run_directory import open_run
 from pps_fast.train.schedule import learning_rate
 from pps_fast.train.step import StepReport, TrainStep
+from pps_fast.train.trace import Trace
 from pps_fast.train.watch import FiniteWatch
 
 Evaluate = Callable[[PPS], dict[str, float]]
@@ -85,14 +86,14 @@ def train(
     trainer = _Trainer(config, store, splits, run, evaluate)
     # the first to write: all that can be refused was refused before
     checkpoint = open_run(run, config, trainer.data, store.device.type, resume)
-    if checkpoint is not None:
-        trainer.restore(checkpoint)
+    trainer.restore(checkpoint)
     with (
         MetricsLog(run, step=trainer.step, tensorboard=config.train.tensorboard) as log,
+        Trace(run, config, store, splits.train, step=trainer.step) as trace,
         StopRequest() as stop,
         tqdm(total=trainer.last_step, initial=trainer.step, unit="step", disable=not progress) as bar,
     ):
-        trainer.run_steps(log, stop, bar)
+        trainer.run_steps(log, trace, stop, bar)
     return TrainResult(model=trainer.model, step=trainer.step, stopped_by=stop.signal)
 
 
@@ -134,17 +135,21 @@ class _Trainer:
         self._samples_since_mark = 0
         self._latest: Path | None = None
 
-    def restore(self, checkpoint: Path) -> None:
-        """Continues where `checkpoint` was written."""
+    def restore(self, checkpoint: Path | None) -> None:
+        """Continues where `checkpoint` was written; None is the beginning."""
+        if checkpoint is None:
+            return
         restore(checkpoint, self.model, self.optimizer)
         header = read_header(checkpoint)
         self.step = header.step
         self._latest = checkpoint
         self._begin -= header.elapsed_s
 
-    def run_steps(self, log: MetricsLog, stop: StopRequest, bar: tqdm) -> None:
-        """Trains to the last step or to a signal; what is due after a step happens in the order log, score, save."""
+    def run_steps(self, log: MetricsLog, trace: Trace, stop: StopRequest, bar: tqdm) -> None:
+        """Trains to the last step or to a signal; what is due after a step: log, trace, score, save, in that order."""
         options = self.config.train
+        if self.step == 0:
+            self._trace(trace, is_last=False)
         epoch_of_batches, batches, stopping = -1, [], False
         while self.step < self.last_step and not stopping:
             epoch, position = divmod(self.step, self.steps_per_epoch)
@@ -158,6 +163,7 @@ class _Trainer:
             is_epoch_end = position + 1 == self.steps_per_epoch
             if is_last or self.step % options.log_every == 0:
                 bar.set_postfix(loss=f"{self._log(log, report):.3f}")
+            self._trace(trace, is_last)
             score = self._validate(log, is_last) if is_last or is_epoch_end else None
             # read once: a signal after this line stops the loop after the next step, which is then saved
             stopping = stop.signal is not None
@@ -201,6 +207,14 @@ class _Trainer:
             }
         )
         return total
+
+    def _trace(self, trace: Trace, is_last: bool) -> None:
+        """Writes a line of the trace if one is due; time spent here is no training speed."""
+        if trace.is_due(self.step, is_last):
+            self._check()
+            began = time.perf_counter()
+            trace.write(self.model, self.step)
+            self._mark += time.perf_counter() - began
 
     def _validate(self, log: MetricsLog, is_last: bool) -> float | None:
         """Scores the model on the validation split if that is due now, and returns its mIoU."""

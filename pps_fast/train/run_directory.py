@@ -13,7 +13,7 @@ from pps_fast.train.files import read_json, write_json
 CONFIG_FILE = "config.json"
 
 # what may change on resume, because no update of a running epoch depends on it
-_FREE = ("train.epochs", "train.max_steps", "train.log_every", "train.checkpoint_every")
+_FREE = ("train.epochs", "train.max_steps", "train.log_every", "train.checkpoint_every", "train.trace_every")
 
 
 def open_run(run: Path, config: PPSConfig, data: dict[str, Any], device: str, resume: bool) -> Path | None:

@@ -64,7 +64,7 @@ def test_changed_config_is_refused_naming_every_changed_field(run):
 
 
 def test_length_and_logging_may_change_and_are_recorded(run):
-    changes = {"epochs": 7, "max_steps": None, "log_every": 3, "checkpoint_every": 4}
+    changes = {"epochs": 7, "max_steps": None, "log_every": 3, "checkpoint_every": 4, "trace_every": 5}
     changed = override(CONFIG, {f"train.{name}": value for name, value in changes.items()})
     open_run(run, changed, DATA, "cpu", resume=True)
     assert json.loads((run / "config.json").read_text())["train"]["epochs"] == 7
