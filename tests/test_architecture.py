@@ -44,6 +44,8 @@ LAYERS: dict[str, set[str]] = {
     "train": BASE | {"train", "presets", "model", "losses", "data"}
     | {"encoder", "generator", "proposals", "reconstructor"},
     "eval": EVERYWHERE | {"eval", "model", "inference", "data"},
+    # takes records; its entry point loads them
+    "draw": EVERYWHERE | {"draw"},
 }  # fmt: skip
 # a program of one file: an entry point in all but its name
 LAYERS["info"] = set(LAYERS)
@@ -56,6 +58,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     **dict.fromkeys(("types", "layout", "counters", "equations"), {"torch"}),
     "kernels": {"torch", "triton"},
     "ops": {"torch", "triton"},
+    "draw": {"torch", "matplotlib"},
 }
 
 # longer than 300 lines: the most they may have, and why one file is right
@@ -260,6 +263,8 @@ def test_third_party_packages_are_those_setup_declares() -> None:
         ("pps_fast/eval/x.py", "from pps_fast import equations, config", 1),
         ("pps_fast/eval/x.py", "from pps_fast import __version__", 0),
         ("pps_fast/eval/__main__.py", "from pps_fast.train.checkpoint import load_model", 0),
+        ("pps_fast/draw/x.py", "from pps_fast.train.trace import read_trace", 1),
+        ("pps_fast/eval/x.py", "import matplotlib", 1),
         ("pps_fast/train/x.py", "from pps_fast.inference.predict import predict", 1),
         ("pps_fast/train/x.py", "from . import loop", 1),
         ("pps_fast/data/x.py", "import pandas", 1),
