@@ -48,7 +48,7 @@ demo: $(VENV)/installed  ## install into VENV, train on the embedded data and pr
 
 test: check-python  ## install into a fresh TEST_VENV and run the whole test suite there
 	rm -rf "$(TEST_VENV)"
-	$(call install,$(TEST_VENV),[test$(comma)track])
+	$(call install,$(TEST_VENV),[test$(comma)plot$(comma)track])
 # one thread: the tests' tensors are small, and torch's waiting threads starve on a machine that is busy otherwise
 	OMP_NUM_THREADS=1 "$(TEST_VENV)/bin/python" -m pytest $(ARGS)
 
