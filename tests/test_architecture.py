@@ -47,8 +47,9 @@ LAYERS: dict[str, set[str]] = {
     # takes records; its entry point loads them
     "draw": EVERYWHERE | {"draw"},
 }  # fmt: skip
-# a program of one file: an entry point in all but its name
+# programs of one file: entry points in all but their names
 LAYERS["info"] = set(LAYERS)
+LAYERS["blind"] = set(LAYERS)
 # experiments drive training and evaluation and know both; nothing below knows them
 LAYERS["lab"] = set(LAYERS)
 LAYERS["ablate"] = set(LAYERS)
@@ -76,6 +77,7 @@ PRINTS = {
     "pps_fast/train/interrupt.py": "answers Ctrl-C from a signal handler",
     "pps_fast/info.py": "a program of one file",
     "pps_fast/ablate.py": "a program of one file",
+    "pps_fast/blind.py": "a program of one file",
 }
 # may import pickle, and why
 UNPICKLES = {"pps_fast/data/vocabulary.py": "the published vocabulary is a pickle; an allow-list unpickler reads it"}

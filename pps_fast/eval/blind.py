@@ -20,6 +20,7 @@ _STEP = 0.02
 _CHUNK = 2048
 
 WHOLE_VIDEO = "whole video"
+RANDOM = "random start and end"
 
 
 def interval_grid(step: float = _STEP) -> Tensor:
@@ -132,6 +133,26 @@ def fit_blind_rows(moments: Tensor, thresholds: Sequence[float], num_ranked: int
         for m in thresholds:
             rows[f"{num_ranked} fixed intervals, IoU>={m:g}"] = fit_interval_set(moments, m, num_ranked)
     return rows
+
+
+def random_table(moments: Tensor, num_ranked: int, *, num_draws: int = 200, seed: int = 0) -> list[SampleTable]:
+    """Scores guesses by chance: start and end are two independent uniform draws in [0, 1], sorted.
+
+    Each of the n guesses of a sample is drawn anew, so R@n is that of n independent guesses.
+
+    Args:
+        moments: [B, 2] true moments of the scored samples.
+        num_ranked: n of R@n.
+        num_draws: repetitions, one table each; a metric is the mean over all.
+        seed: of the draws.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    tables = []
+    for _ in range(num_draws):
+        drawn = torch.rand(len(moments), num_ranked, 2, generator=generator, dtype=torch.float64)
+        overlap = temporal_iou(drawn.sort(dim=-1).values, moments.double()[:, None])  # [B, n]
+        tables.append(SampleTable(iou_top1=overlap[:, 0], iou_topn=overlap.amax(dim=1), num_ranked=num_ranked))
+    return tables
 
 
 def blind_table(intervals: Tensor, moments: Tensor) -> SampleTable:

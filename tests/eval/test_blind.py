@@ -15,6 +15,7 @@ from pps_fast.eval.blind import (
     fit_interval_set,
     fit_single_intervals,
     interval_grid,
+    random_table,
 )
 from pps_fast.eval.metrics import metric_means
 from pps_fast.inference.selection import temporal_iou
@@ -124,3 +125,24 @@ def test_greedy_choice_alone_gives_the_known_figure(monkeypatch: pytest.MonkeyPa
     fitted = fit_interval_set(_charades("train"), 0.5, 5)
     found = metric_means(blind_table(fitted, _charades("test")), THRESHOLDS)
     assert [f"{value:.2f}" for value in found.values()][:3] == ["99.62", "87.75", "41.07"]
+
+
+def test_random_guesses_have_the_scores_of_their_distribution() -> None:
+    # against the whole video the overlap is the length of the guess: P(length >= m) = (1 - m)^2, mean 1 / 3
+    whole = torch.tensor([[0.0, 1.0]]).expand(500, 2)
+    tables = random_table(whole, 5, num_draws=100, seed=3)
+    single = torch.cat([table.iou_top1 for table in tables])
+    best = torch.cat([table.iou_topn for table in tables])
+    assert single.mean().item() == pytest.approx(1 / 3, abs=0.005)
+    for m in THRESHOLDS:
+        hit = (1 - m) ** 2
+        assert (single >= m).double().mean().item() == pytest.approx(hit, abs=0.01)
+        assert (best >= m).double().mean().item() == pytest.approx(1 - (1 - hit) ** 5, abs=0.01)
+
+
+def test_random_guesses_follow_their_seed() -> None:
+    moments = _moments(20)
+    first, again, other = (random_table(moments, 3, num_draws=2, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first[1].iou_topn, again[1].iou_topn)
+    assert not torch.equal(first[1].iou_topn, other[1].iou_topn)
+    assert not torch.equal(first[0].iou_topn, first[1].iou_topn)

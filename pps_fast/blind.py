@@ -1,0 +1,165 @@
+"""python -m pps_fast.blind: what ignoring the video reaches on a data set, before any model is trained."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+
+from pps_fast import __version__
+from pps_fast.cli import exit_status
+from pps_fast.config import DataConfig
+from pps_fast.data.load import load_data
+from pps_fast.data.prepared import PreparedData
+from pps_fast.data.splits import Splits, select_samples
+from pps_fast.eval.blind import RANDOM, blind_table, fit_blind_rows, random_table
+from pps_fast.eval.bootstrap import VideoBootstrap
+from pps_fast.eval.metrics import MAX_RANK, sample_values
+from pps_fast.train.files import write_json
+
+PROGRAM = "python -m pps_fast.blind"
+DESCRIPTION = """Scores guesses that see neither video nor sentence, on the test split of a prepared file.
+
+The whole video, the best fixed interval, the best n fixed intervals (fitted on the training moments), and random
+guesses. A model whose score does not beat these has shown no grounding; look here before training one.
+
+examples:
+  python -m pps_fast.blind
+  python -m pps_fast.blind --data charades.h5
+  python -m pps_fast.blind --data activitynet.h5 --thresholds 0.1 0.3 0.5 --out blind_activitynet.json
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlindArguments:
+    """Options of the command."""
+
+    data: Path | None = None
+    """file written by `python -m pps_fast.prepare`; without one, the embedded planted-moment data"""
+    split: Literal["test", "validation", "train"] = "test"
+    """which samples are scored; intervals are always fitted on the training samples"""
+    fold: int | None = None
+    """test on this fold of the file"""
+    thresholds: tuple[float, ...] = (0.3, 0.5, 0.7)
+    """m of R@n, IoU >= m"""
+    ranked: int = MAX_RANK
+    """n of R@n: how many guesses a row of several has"""
+    draws: int = 200
+    """repetitions of the random guesses"""
+    seed: int = 0
+    """of random guesses and bootstrap"""
+    out: Path | None = None
+    """also write the rows to this JSON file"""
+
+
+def run(arguments: BlindArguments) -> dict[str, Any]:
+    """Returns the rows with 95 % bootstrap intervals by video, and what they were computed on.
+
+    Raises:
+        ValueError: for data or options that cannot be used.
+    """
+    _check(arguments)
+    options = DataConfig(path=None if arguments.data is None else str(arguments.data), fold=arguments.fold)
+    data = load_data(options)
+    splits = select_samples(data, options)
+    samples = getattr(splits, arguments.split)
+    if len(samples) == 0:
+        raise ValueError(f"--split {arguments.split}: the data set has no such samples; choose another split")
+    rows, intervals = _rows(arguments, data, splits, samples)
+    return {
+        "name": str(data.provenance.get("name", "not recorded")),
+        "protocol": str(data.provenance.get("protocol", "not recorded")),
+        "split": arguments.split,
+        "fold": arguments.fold,
+        "num_samples": len(samples),
+        "num_videos": len(np.unique(data.sample_video[samples])),
+        "num_fit_samples": len(splits.train),
+        "unit": "percent; low and high bound the 95 % bootstrap interval by video",
+        "random": f"start and end two uniform draws, sorted; n independent guesses; {arguments.draws} repetitions",
+        "seed": arguments.seed,
+        "rows": rows,
+        "intervals": intervals,
+        "provenance": data.provenance,
+        "versions": {"pps_fast": __version__, "torch": str(torch.__version__)},
+    }
+
+
+def _check(arguments: BlindArguments) -> None:
+    if not all(0 < m <= 1 for m in arguments.thresholds) or not arguments.thresholds:
+        raise ValueError(f"--thresholds {arguments.thresholds}: expected one or more values above 0, at most 1")
+    for name in ("ranked", "draws"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name} {getattr(arguments, name)}: expected at least 1")
+    if arguments.out is not None and (arguments.out.is_dir() or not arguments.out.parent.is_dir()):
+        raise ValueError(f"--out {arguments.out}: expected a file in a folder that exists")
+
+
+def _rows(
+    arguments: BlindArguments, data: PreparedData, splits: Splits, samples: np.ndarray
+) -> tuple[dict[str, Any], dict[str, list]]:
+    """Returns row -> metric -> estimate, and row -> its intervals."""
+    thresholds, truth = arguments.thresholds, torch.from_numpy(data.moment[samples])
+    video = torch.from_numpy(data.sample_video[samples])
+    bootstrap = VideoBootstrap(video, num_resamples=1000, seed=arguments.seed)
+    fitted = fit_blind_rows(torch.from_numpy(data.moment[splits.train]), thresholds, arguments.ranked)
+    values = {name: sample_values(blind_table(found, truth), thresholds) for name, found in fitted.items()}
+    tables = random_table(truth, arguments.ranked, num_draws=arguments.draws, seed=arguments.seed)
+    values[RANDOM] = _mean([sample_values(table, thresholds) for table in tables])
+    rows = {
+        name: {metric: asdict(bootstrap.estimate(column)) for metric, column in columns.items()}
+        for name, columns in values.items()
+    }
+    return rows, {name: found.tolist() for name, found in fitted.items()}
+
+
+def _mean(draws: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Returns metric -> [B] mean over repetitions."""
+    return {metric: torch.stack([draw[metric] for draw in draws]).mean(0) for metric in draws[0]}
+
+
+def format_rows(found: dict[str, Any]) -> str:
+    """Returns the rows as tables of plain text, one per n of R@n."""
+    lines = [
+        f"{found['name']}, protocol {found['protocol']}, {found['split']} split: {found['num_samples']} pairs, "
+        f"{found['num_videos']} videos; intervals fitted on {found['num_fit_samples']} training pairs"
+    ]
+    rows = found["rows"]
+    families = dict.fromkeys(metric.split()[0] for columns in rows.values() for metric in columns)
+    for family in families:
+        metrics = list(dict.fromkeys(m for columns in rows.values() for m in columns if m.split()[0] == family))
+        lines += ["", f"{family + ', %':30s}" + "".join(f"{metric.split(maxsplit=1)[1]:>24s}" for metric in metrics)]
+        for name, columns in rows.items():
+            if metrics[0] in columns:
+                lines.append(f"{name:30s}" + "".join(f"{_cell(columns[metric]):>24s}" for metric in metrics))
+    return "\n".join(lines)
+
+
+def _cell(estimate: dict[str, float]) -> str:
+    return f"{estimate['value']:.2f} [{estimate['low']:.1f}, {estimate['high']:.1f}]"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+
+    def program() -> int:
+        arguments = tyro.cli(BlindArguments, args=list(argv), prog=PROGRAM, description=DESCRIPTION)
+        found = run(arguments)
+        print(format_rows(found))
+        if arguments.out is not None:
+            write_json(arguments.out, found)
+            print(f"\nwritten: {arguments.out}")
+        return 0
+
+    return exit_status(program)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
