@@ -1,12 +1,18 @@
-"""Everything that needs a GPU, in one command: python benchmarks/gpu_report.py --check
+"""Everything that needs a GPU, in one command: python benchmarks/gpu_report.py
 
-Environment; with --check every case of tests/cases.py through every kernel, compiled for the GPU, in fp32, bf16, fp16
-and where there are products tf32, value and gradients against the float64 equation; then every op beside its opponents
-(see ops.py), and the tests marked `gpu`. At the end training steps with the kernels and without. Every row is written
-as a JSON line when it is known, tables in Markdown at the end. What the budget leaves no time for is said. --dry-run
-goes through the stages on a CPU, with kernels in Triton's interpreter, and measures nothing.
+Stages, each with a share of the budget, what it leaves going to those after it: environment (always: versions, clocks,
+measured ceilings); parity (every case of tests/cases.py through every kernel, value and gradients against the float64
+equation); pytest (the tests marked `gpu`); steps (whole training steps beside the published formulation and torch's
+attention, eager and captured); training (30 epochs of Charades' size with their evaluations); curves (200 steps beside
+the published formulation); kernels (every op beside its opponents); compiled (whole steps by torch.compile and
+FlexAttention, which take minutes to compile: give them a command of their own). Columns are documented in
+whole_steps.py, full_training.py, ops.py and parity.py.
 
-Exit status: 0; 1 if a check failed or did not finish; 2 without a CUDA device.
+Every row is written as a JSON line when it is known, tables in Markdown at the end. What fails, and what the budget
+leaves no time for, is a row with its reason. --stages runs some of them. --dry-run goes through them with tiny sizes on
+a CPU, kernels in Triton's interpreter, and measures nothing.
+
+Exit status: 0; 1 if a check failed or something that has to run did not; 2 without a CUDA device.
 """
 
 from __future__ import annotations
@@ -15,6 +21,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -30,33 +38,23 @@ import torch  # noqa: E402
 import tyro  # noqa: E402
 
 from benchmarks import ops, step  # noqa: E402
-from benchmarks.cases import OpCase, cases_of  # noqa: E402
+from benchmarks.cases import PRECISIONS, OpCase, cases_of  # noqa: E402
+from benchmarks.full_training import curve_table, curves, training, training_table  # noqa: E402
 from benchmarks.parity import is_alive, parity  # noqa: E402
-from benchmarks.report import NOTHING_MEASURED, Arguments, Report, Row, markdown  # noqa: E402
-from benchmarks.timing import ceilings  # noqa: E402
-from pps_fast.backend import use_backend  # noqa: E402
+from benchmarks.report import NOTHING_MEASURED, Arguments, Report, kernel_table, markdown, parity_table  # noqa: E402
+from benchmarks.timing import OutOfTime, ceilings, time_limit  # noqa: E402
+from benchmarks.whole_steps import compiled, step_table, steps  # noqa: E402
 from pps_fast.choices import choices_of  # noqa: E402
 from pps_fast.info import data_sizes, devices, versions  # noqa: E402
 from pps_fast.ops import ALL_OPS  # noqa: E402
 from pps_fast.presets import PRESETS  # noqa: E402
 
-# share of the budget that the ops' times leave to the tests and the training steps
-RESERVED = 0.3
 # who is timed first: a spent budget should leave the other opponents out, and those that compile above all
 ROUNDS = (ops.OURS, ("sdpa", "sdpa_mem_efficient"), ("compile", "flex_attention"))
 
-# backend, plan, captured: one more saving at a time
-LADDER = (
-    ("torch", "plain", False),
-    ("auto", "plain", False),
-    ("torch", "shared", False),
-    ("auto", "shared", False),
-    ("auto", "shared", True),
-)
-
 
 def environment(report: Report) -> None:
-    """Versions, devices, commit, clocks, and what 'auto' means for every op of both data sets."""
+    """Versions, devices, commit, clocks, ceilings, and what 'auto' means for every op of both data sets."""
     chosen = {}
     for preset in ("charades", "activitynet"):
         sizes, num_columns = data_sizes(preset, PRESETS[preset])
@@ -66,7 +64,9 @@ def environment(report: Report) -> None:
         query = "--query-gpu=name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,power.limit"
         done = subprocess.run(["nvidia-smi", query, "--format=csv"], capture_output=True, text=True)
         clocks = done.stdout.strip()
+    report.ceilings = ceilings(report.device, tuple(PRECISIONS), is_small=report.is_dry)
     found = {"versions": versions(), "devices": devices(), "commit": step._commit(), "clocks": clocks, "ops": chosen}
+    found |= report.measured(ceilings=report.ceilings.values())
     report.add("environment", "ok", **found, date=datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
 
@@ -87,21 +87,20 @@ def kernels(report: Report) -> None:
     failed = {row["op"] for row in report.of("parity") if row["status"] == "failed" and "op" in row}
     for name in failed:
         report.add("kernels", "refused", op=name, opponent="triton", why="it failed its parity")
-    if report.left() <= RESERVED * report.budget:
+    if report.left() <= 0:
         report.add("kernels", "not run", why="its share of the budget is spent")
         return
-    ceiling = ceilings(report.device, [case.dtype for case in cases], is_small=report.is_dry)
-    about = {**ops.about_machine(report.device), "ceilings": ceiling.values()}
+    about = {**ops.about_machine(report.device), "ceilings": report.ceilings.values()}
     for opponents in ROUNDS:
         for index, case in enumerate(cases):
-            if report.left() <= RESERVED * report.budget:
+            if report.left() <= 0:
                 left = f"{len(cases) - index} of {len(cases)} cases of {' and '.join(opponents)}"
                 status = "not run" if opponents == ops.OURS else "left out"
                 report.add("kernels", status, why=f"its share of the budget is spent: without {left} and the rest")
                 return
             served = tuple(name for name in opponents if name != "triton" or case.op not in failed)
             settings = ops.Settings(0.0 if report.is_dry else 0.05, served)
-            for row in ops.measure(case, report.device, ceiling, settings):
+            for row in ops.measure(case, report.device, report.ceilings, settings):
                 row = {**row, **about}
                 report.add("kernels", **(ops.without_times(row) if report.is_dry else row))
             if not is_alive(report.device):
@@ -127,36 +126,47 @@ def pytest_gpu(report: Report) -> None:
     report.add("pytest", "failed" if failed else "ok", summary=lines[-1], **failed)
 
 
-def steps(report: Report) -> None:
-    """Training steps of both data sets, from the plain equations to the captured shared plan, in fp32 and bf16."""
-    presets = ("charades_clip_small",) if report.is_dry else ("charades", "activitynet")
-    for preset in presets:
-        for is_bf16 in (False,) if report.is_dry else (False, True):
-            for backend, plan, is_captured in LADDER:
-                ours = {"backend": backend, "plan": plan, "captured": is_captured}
-                about = {"preset": preset, "precision": "bf16" if is_bf16 else "fp32", **ours}
-                if report.left() <= 0:
-                    report.add("step", "not run", **about, why="the budget is spent")
-                    continue
-                _step(report, about, is_bf16)
+# stages in the order they run in, with about the seconds each needs of the default budget
+STAGES: dict[str, tuple[Callable[[Report], None], float]] = {
+    "parity": (parity, 90.0),
+    "pytest": (pytest_gpu, 60.0),
+    "steps": (steps, 100.0),
+    "training": (training, 90.0),
+    "curves": (curves, 40.0),
+    "kernels": (kernels, 50.0),
+    "compiled": (compiled, 20.0),
+}
+TABLES = {
+    "parity": parity_table,
+    "steps and compiled": step_table,
+    "training": training_table,
+    "curves": curve_table,
+    "kernels": kernel_table,
+}
 
 
-def _step(report: Report, about: Row, is_bf16: bool) -> None:
-    how = {"plan": about["plan"], "capture": about["captured"]}
-    sizes = {"batch_size": 1, "steps": 1, "device": "cpu"} if report.is_dry else {"steps": 20, "device": "cuda"}
-    if not report.is_dry:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    try:
-        with use_backend(about["backend"]):
-            row = step.measure(step.Arguments(preset=about["preset"], bf16=is_bf16, **how, **sizes))
-    # what does not run or does not fit is a result too
-    except Exception as error:
-        report.add("step", "failed", **about, why=f"{type(error).__name__}: {error}")
-        return
-    # times of a dry run are times of nothing
-    kept = {"what": row["what"]} if report.is_dry else row
-    report.add("step", "ok", **{**kept, **about})
+# whose unfinished rest makes a report no less complete: the ops themselves come first there
+OPTIONAL = ("kernels", "compiled")
+# seconds that a stage may take beyond its share to end what it began, and the whole report beyond its budget
+GRACE, LAST_GRACE = 20.0, 5.0
+
+
+def run_stages(report: Report, names: Sequence[str]) -> None:
+    """Runs the environment and the named stages; what a stage breaks on is a row, and the others run."""
+    environment(report)
+    chosen = [name for name in STAGES if name in names]
+    for index, name in enumerate(chosen):
+        stage, weight = STAGES[name]
+        report.begin(weight / sum(STAGES[other][1] for other in chosen[index:]))
+        begin = time.monotonic()
+        try:
+            with time_limit(min(report.left() + GRACE, report.deadline - begin + LAST_GRACE)):
+                stage(report)
+        except OutOfTime as error:
+            report.add(name, "left out" if name in OPTIONAL else "not run", why=f"interrupted: {error}")
+        except Exception as error:
+            report.add(name, "failed", why=f"{type(error).__name__}: {error}"[:2000])
+        report.add("budget", "ok", what=name, **report.measured(seconds=round(time.monotonic() - begin, 1)))
 
 
 def main(arguments: Arguments) -> int:
@@ -167,12 +177,10 @@ def main(arguments: Arguments) -> int:
     report = Report(arguments, torch.device("cpu" if arguments.dry_run else "cuda"))
     if report.is_dry:
         print(NOTHING_MEASURED, flush=True)
-    stages = [environment, parity, kernels, pytest_gpu, steps] if arguments.check else [environment, steps]
     try:
-        for stage in stages:
-            stage(report)
+        run_stages(report, arguments.stages)
     finally:
-        text = markdown(report)
+        text = markdown(report, TABLES)
         report.path.with_suffix(".md").write_text(text, encoding="utf-8")
         print(f"\n{text}\nwritten: {report.path}, {report.path.with_suffix('.md')}")
     return int(not report.is_complete())

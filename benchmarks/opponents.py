@@ -102,10 +102,10 @@ def _by_sequence(attend: Callable[..., Tensor], key_bias: Tensor | None, is_caus
 
 def _by_sample(attend: Callable[..., Tensor], key_bias: Tensor, is_causal: bool, **tensors: Tensor) -> Tensor:
     """`shared_attention` of an attention without it: every mask is a sequence, [B, N, H, Q, h]."""
-    return _repeated(partial(attend, attn_mask=key_bias, is_causal=is_causal), key_bias, *tensors.values())
+    return repeated(partial(attend, attn_mask=key_bias, is_causal=is_causal), key_bias, *tensors.values())
 
 
-def _repeated(attend: Callable[..., Tensor], key_bias: Tensor, *tensors: Tensor) -> Tensor:
+def repeated(attend: Callable[..., Tensor], key_bias: Tensor, *tensors: Tensor) -> Tensor:
     num_masks = len(key_bias) // len(tensors[0])
     sequences = (x.unsqueeze(1).expand(-1, num_masks, -1, -1, -1).flatten(0, 1) for x in tensors)
     return attend(*sequences).unflatten(0, (-1, num_masks))
@@ -157,7 +157,7 @@ def _flex_opponent(op: str, device: torch.device) -> Opponent:
         from torch.nn.attention.flex_attention import flex_attention
     except ImportError as error:
         return Opponent(name, dict, why_not=f"not in this torch: {error}", is_compiled=True)
-    attend = _flex if op == "masked_attention" else _flex_by_sample
+    attend = flex if op == "masked_attention" else flex_by_sample
 
     def function(**inputs: Any) -> Tensor:
         return attend(flex_attention, **inputs)
@@ -174,7 +174,7 @@ def _with_ends(inputs: Inputs) -> Inputs:
     return {**given, "hidden": hidden}
 
 
-def _flex(
+def flex(
     attend: Callable[..., Tensor],
     query: Tensor,
     key: Tensor,
@@ -195,7 +195,7 @@ def _flex(
     return attend(query, key, value, score_mod=score_mod)
 
 
-def _flex_by_sample(
+def flex_by_sample(
     attend: Callable[..., Tensor], key_bias: Tensor, causal: bool, hidden: Tensor | None, **tensors: Tensor
 ) -> Tensor:
     num_masks = key_bias.shape[1]
@@ -203,6 +203,6 @@ def _flex_by_sample(
     flat = key_bias.flatten(0, 1)  # [B N, T]
 
     def each(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return _flex(attend, query, key, value, flat, causal, every)
+        return flex(attend, query, key, value, flat, causal, every)
 
-    return _repeated(each, flat, *tensors.values())
+    return repeated(each, flat, *tensors.values())

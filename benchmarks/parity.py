@@ -22,8 +22,6 @@ from tests.ops.check import equation_of, values_and_gradients
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # ops that multiply matrices are also checked with products rounded to tf32: 10 bits of mantissa and sums of hundreds
 TF32_CAP = 2e-3
-# share of the budget that parity leaves to what comes after it: compiling for every case takes most of the time
-RESERVED = 0.5
 
 
 @contextmanager
@@ -123,7 +121,7 @@ def parity(report: Report) -> None:
 def _parity_case(report: Report, op: Op, file: str, case: Case, dtype: str) -> bool:
     """Adds a row; False if no other case can follow."""
     about = {"op": op.name, "case": case.name, "dtype": dtype}
-    if report.left() <= RESERVED * report.budget:
+    if report.left() <= 0:
         report.add("parity", "not run", **about, why="its share of the budget is spent; the cases after it neither")
         return False
     is_tf32 = dtype == "tf32"

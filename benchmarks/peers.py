@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.published import PublishedPPS, is_dead
+from benchmarks.published_parts import Hidden
 from benchmarks.published_step import PublishedAdam, PublishedStep
 from benchmarks.step import build_step
 from pps_fast.config import PPSConfig
-from pps_fast.types import FeatureSizes
+from pps_fast.reconstructor.word_masking import hidden_words
+from pps_fast.types import Batch, FeatureSizes
 
 
 def load_live_weights(model: PublishedPPS, state: Mapping[str, Tensor]) -> None:
@@ -41,6 +43,17 @@ def build_published_step(config: PPSConfig, sizes: FeatureSizes, device: torch.d
     torch.manual_seed(0)
     model = PublishedPPS(config, sizes).to(device).train()
     return PublishedStep(model, PublishedAdam(model.parameters(), config.train.learning_rate))
+
+
+def hidden_positions(batch: Batch, divisor: int) -> Hidden:
+    """Returns the words that our model hides in a batch, as the published formulation takes them: from 1 on."""
+    is_hidden = hidden_words(batch.hide_prob, batch.word_noise, batch.num_words, divisor)
+    return [(row.nonzero().flatten() + 1).tolist() for row in is_hidden.cpu()]
+
+
+def published_total(logged: Mapping[str, float]) -> float:
+    """Returns the total loss from the published step's logged numbers (items 38, 39)."""
+    return logged["final_loss"] + logged["ivc_loss"]
 
 
 OPPONENTS: dict[str, Callable[[PPSConfig, FeatureSizes, torch.device], Any]] = {

@@ -5,32 +5,37 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
 from benchmarks import ops
+from benchmarks.timing import Ceilings
 
 NOTHING_MEASURED = "DRY RUN on a CPU, kernels interpreted: nothing was measured, no GPU was used."
-_SHOWN = ("op", "case", "dataset", "dtype", "mode", "opponent", "preset", "backend")
+_SHOWN = ("op", "case", "dataset", "dtype", "mode", "what", "preset", "precision", "opponent", "batch_size")
+# opponents whose failure is theirs: torch's attention and compiler
+EXCUSED = ("sdpa", "flex", "compile")
 Row = dict[str, Any]
+StageName = Literal["parity", "pytest", "steps", "training", "curves", "kernels", "compiled"]
 
 
 @dataclass(frozen=True)
 class Arguments:
     """What to run."""
 
-    check: bool = False
-    """also check every kernel, time it beside its opponents, and run the tests marked gpu"""
+    stages: tuple[StageName, ...] = get_args(StageName)
+    """what to run, in the order of the help text's list whatever is given; the environment always"""
     dry_run: bool = False
     """tiny sizes on a CPU, to see that every stage runs"""
     out: Path = Path("runs/gpu_report")
     """directory of the result files, which are never overwritten"""
     budget: float = 460.0
-    """seconds, after which no further part begins"""
+    """seconds in all; a stage may use its share of what the ones before it left"""
 
 
 class Report:
@@ -39,7 +44,9 @@ class Report:
     def __init__(self, arguments: Arguments, device: torch.device) -> None:
         self.device, self.is_dry = device, arguments.dry_run
         self.budget = arguments.budget
-        self.deadline = time.monotonic() + arguments.budget
+        self.deadline = self.stage_end = time.monotonic() + arguments.budget
+        # of the device, measured once by the stage `environment`
+        self.ceilings: Ceilings | None = None
         self.rows: list[Row] = []
         hardware = "dry_run" if self.is_dry else re.sub(r"\W+", "_", torch.cuda.get_device_name(device)).lower()
         moment = datetime.now(timezone.utc).strftime("%Y%m%d_%H%M%S")
@@ -47,8 +54,17 @@ class Report:
         self.path = arguments.out / f"gpu_report_{hardware}_{moment}.jsonl"
 
     def left(self) -> float:
-        """Seconds of the budget that are left."""
-        return self.deadline - time.monotonic()
+        """Seconds that are left to the stage."""
+        return min(self.deadline, self.stage_end) - time.monotonic()
+
+    def begin(self, share: float) -> None:
+        """Begins a stage that may use this share of what is left of the budget."""
+        now = time.monotonic()
+        self.stage_end = now + share * max(self.deadline - now, 0.0)
+
+    def measured(self, **values: Any) -> Row:
+        """Columns that were measured; none in a dry run, whose times are times of nothing."""
+        return {} if self.is_dry else values
 
     def add(self, stage: str, status: str, **values: Any) -> None:
         """Writes a row; status is ok, failed, refused, absent (no kernel), not run, or left out.
@@ -66,38 +82,48 @@ class Report:
             print(f"{stage}: {status} {shown} {values.get('why', '')}".rstrip(), flush=True)
 
     def is_complete(self) -> bool:
-        """Whether everything ran that had to and no check failed; an opponent may be wrong or break."""
+        """Whether everything ran that had to and no check failed; torch's own attention and compiler may break."""
         wrong = [row for row in self.rows if row["status"] in ("failed", "not run")]
-        return all(row.get("opponent", "triton") not in ops.OURS for row in wrong)
+        return all(row.get("opponent", "").startswith(EXCUSED) for row in wrong)
 
     def of(self, stage: str) -> list[Row]:
         """The rows of a stage."""
         return [row for row in self.rows if row["stage"] == stage]
 
 
-def markdown(report: Report) -> str:
-    """Returns all tables."""
+def markdown(report: Report, tables: Mapping[str, Callable[[list[Row]], list[str]]]) -> str:
+    """Returns all tables.
+
+    Args:
+        tables: for the rows of each stage that has any, by its title; a stage may be several, joined by " and ".
+    """
     lines = ["# GPU report", ""]
     lines += [f"**{NOTHING_MEASURED}**", ""] if report.is_dry else []
     for row in report.of("environment"):
         lines += [f"{row['date']}, commit {row['commit']}", ""]
-        lines += [f"* {name}: {known}" for name, known in {**row["versions"], **row["devices"]}.items()]
-    lines += ["", *_parity_table(report.of("parity")), ""]
-    timed = [row for row in report.of("kernels") if "opponent" in row]
-    lines += [ops.markdown(timed), ""] if timed else []
+        known = {**row["versions"], **row["devices"], **row.get("ceilings", {})}
+        lines += [f"* {name}: {value}" for name, value in known.items()]
     for row in report.of("pytest"):
-        lines += [f"Tests marked gpu: {row['status']}; {row.get('summary', row.get('why'))}", ""]
-    lines += [*_step_table(report.of("step"), report.is_dry), ""]
-    wrong = [row for row in report.rows if row["status"] in ("failed", "not run", "left out")]
-    for row in wrong:
+        lines += ["", f"Tests marked gpu: {row['status']}; {row.get('summary', row.get('why'))}"]
+    for title, table in tables.items():
+        rows = [row for stage in title.split(" and ") for row in report.of(stage)]
+        lines += ["", f"## {title}", "", *table(rows)] if rows else []
+    wrong = [row for row in report.rows if row["status"] in ("failed", "not run", "left out", "refused")]
+    lines.append("")
+    # every refusal of a kernel stands in the table of kernels
+    for row in (row for row in wrong if row["status"] != "refused" or row["stage"] not in ("parity", "kernels")):
         about = " ".join(str(row[name]) for name in _SHOWN if name in row)
         lines.append(f"* {row['stage']} {about}: **{row['status']}**, {row['why']}")
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _parity_table(rows: list[Row]) -> list[str]:
-    if not rows:
-        return ["Kernels were not checked (no --check)."]
+def kernel_table(rows: list[Row]) -> list[str]:
+    """Returns the rows of `kernels` as a Markdown table."""
+    return ops.markdown([row for row in rows if "mode" in row]).splitlines()
+
+
+def parity_table(rows: list[Row]) -> list[str]:
+    """Returns the rows of `parity` as a Markdown table."""
     lines = ["| op | dtype | ok | failed | refused | largest error of a value | of a gradient |", "|" + " --- |" * 7]
     groups = dict.fromkeys((row["op"], row.get("dtype", "-")) for row in rows if "op" in row)
     for op, dtype in groups:
@@ -112,22 +138,4 @@ def _parity_table(rows: list[Row]) -> list[str]:
             of_kind = (e for found in errors for name, e in found.items() if name.startswith(kind))
             largest.append(f"{max(of_kind, default=float('nan')):.1e}")
         lines.append(f"| {op} | {dtype} | {' | '.join([*map(str, counts), *largest])} |")
-    return lines
-
-
-def _step_table(rows: list[Row], is_dry: bool) -> list[str]:
-    lines = ["| preset | precision | backend | plan | seconds per step: median (20 %, 80 %) | peak GiB | times plain |"]
-    lines.append("|" + " --- |" * 7)
-    plain = [row for row in rows if (row["backend"], row["plan"]) == ("torch", "plain")]
-    base = {(row["preset"], row["precision"]): row.get("seconds_median") for row in plain}
-    for row in rows:
-        plan = f"{row['plan']}, captured" if row["captured"] else row["plan"]
-        start = f"| {row['preset']} | {row['precision']} | {row['backend']} | {plan} |"
-        if row["status"] != "ok" or is_dry:
-            lines.append(f"{start} {'not measured' if row['status'] == 'ok' else row['status']} |  |  |")
-            continue
-        before = base.get((row["preset"], row["precision"]))
-        ratio = f"{before / row['seconds_median']:.2f}" if before else "-"
-        spread = f"{row['seconds_median']} ({row['seconds_q20']}, {row['seconds_q80']})"
-        lines.append(f"{start} {spread} | {row['peak_memory_gib']} | {ratio} |")
     return lines

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from torch import Tensor
 
 from benchmarks import gpu_report, parity
 from benchmarks.counts import MODES, PRODUCTS
-from benchmarks.report import Report
+from benchmarks.report import Report, StageName
+from benchmarks.timing import ceilings
+from benchmarks.whole_steps import STEPS
 from pps_fast import equations
 from pps_fast.backend import Op
 from pps_fast.ops import ALL_OPS
@@ -32,14 +35,28 @@ def _rows(out: Path) -> list[dict[str, Any]]:
 
 
 def test_a_dry_run_goes_through_every_stage_and_says_that_nothing_was_measured(tmp_path: Path) -> None:
-    command = [*SCRIPT, "--check", "--dry-run", "--out", str(tmp_path)]
+    command = [*SCRIPT, "--dry-run", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith(gpu_report.NOTHING_MEASURED)
     rows = _rows(tmp_path)
-    assert list(dict.fromkeys(row["stage"] for row in rows)) == ["environment", "parity", "kernels", "pytest", "step"]
+    stages = list(dict.fromkeys(row["stage"] for row in rows if row["stage"] != "budget"))
+    assert stages == ["environment", *gpu_report.STAGES] == ["environment", *get_args(StageName)]
+    assert [row["what"] for row in rows if row["stage"] == "budget"] == list(gpu_report.STAGES)
     assert all(row["dry_run"] for row in rows)
-    assert not any("seconds_median" in row for row in rows)
+    measured = ("seconds", "share", "ceilings", "host_seconds", "wall_seconds", "train_samples", "eval_samples")
+    assert not any(name.startswith(measured) for row in rows for name in row)
+    _check_parity_and_kernels(rows)
+    _check_steps(rows)
+    _check_trainings(rows)
+    (table,) = tmp_path.glob("*.md")
+    assert gpu_report.NOTHING_MEASURED in table.read_text()
+    assert "| not measured |" in table.read_text()
+    for title in gpu_report.TABLES:
+        assert f"## {title}" in table.read_text()
+
+
+def _check_parity_and_kernels(rows: list[dict[str, Any]]) -> None:
     checked = {row["op"]: row for row in rows if row["stage"] == "parity"}
     assert set(checked) == {op.name for op in ALL_OPS}
     # every op with a kernel was run and agreed in every dtype, the others are said to have none
@@ -54,24 +71,48 @@ def test_a_dry_run_goes_through_every_stage_and_says_that_nothing_was_measured(t
         (op.name, mode) for op in ALL_OPS for mode in MODES
     }
     assert {row["status"] for row in timed if row["opponent"] == "triton"} == {"refused"}
-    assert not any(name.startswith("seconds") or name in ("share", "ceilings") for row in timed for name in row)
-    (table,) = tmp_path.glob("*.md")
-    assert gpu_report.NOTHING_MEASURED in table.read_text()
-    assert "| not measured |" in table.read_text()
+
+
+def _check_steps(rows: list[dict[str, Any]]) -> None:
+    steps = [row for row in rows if row["stage"] == "steps"]
+    assert [row["opponent"] for row in steps if row["precision"] == "fp32"] == [each.name for each in STEPS]
+    assert {row["status"] for row in steps} == {"ok"} and {row["precision"] for row in steps} == {"fp32", "bf16"}
+    for row in (row for row in steps if row["precision"] == "fp32"):
+        # both losses, before and after an update, are those of the reference; dropout makes the two references
+        assert row["losses"] == pytest.approx(row["reference"], rel=1e-4), row["opponent"]
+    assert len({tuple(row["reference"]) for row in steps}) == 2
+    assert all(row["operators"] > 1000 for row in steps if row["precision"] == "bf16")
+    compiled = {row["opponent"]: row["status"] for row in rows if row["stage"] == "compiled"}
+    assert compiled == {"compile_default": "ok", "flex_eager": "refused"}
+
+
+def _check_trainings(rows: list[dict[str, Any]]) -> None:
+    trained = [row for row in rows if row["stage"] == "training" and row["what"] == "training"]
+    assert {row["precision"]: row["epochs_measured"] for row in trained} == {"bf16": 2, "tf32": 2, "fp32": 2}
+    assert {row["opponent"] for row in rows if row.get("what") == "evaluation"} == {"ours", "published"}
+    published, fp32, bf16 = (row for row in rows if row["stage"] == "curves")
+    assert published["opponent"] == "published" and len(published["losses"]) == fp32["steps"] == 3
+    assert fp32["precision"] == "fp32" and fp32["largest_difference"] < 1e-4
+    assert bf16["precision"] == "bf16" and 1e-5 < bf16["largest_difference"] < 0.5
+    assert set(fp32["metric_differences"]) == set(published["metrics"]) and fp32["metric_differences"]["R@1 mIoU"] == 0
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_without_a_gpu_it_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpu_report.main(gpu_report.Arguments(check=True, out=tmp_path / "out")) == 2
+    assert gpu_report.main(gpu_report.Arguments(out=tmp_path / "out")) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: torch finds no CUDA device") and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
 def test_a_spent_budget_is_said_and_is_no_success(tmp_path: Path) -> None:
-    assert gpu_report.main(gpu_report.Arguments(check=True, dry_run=True, out=tmp_path, budget=0.0)) == 1
+    assert gpu_report.main(gpu_report.Arguments(dry_run=True, out=tmp_path, budget=0.0)) == 1
     rows = _rows(tmp_path)
-    assert {row["status"] for row in rows if row["stage"] != "environment"} <= {"absent", "not run"}
+    others = [row for row in rows if row["stage"] not in ("environment", "budget")]
+    assert {row["status"] for row in others} <= {"absent", "not run", "left out"}
+    # what is this project's own has to run, others' steps need not
+    steps = {row["opponent"]: row["status"] for row in rows if row["stage"] == "steps"}
+    assert steps["ours_captured"] == steps["ours_eager"] == "not run" and steps["published"] == "left out"
     (table,) = tmp_path.glob("*.md")
     assert "* pytest : **not run**, the budget is spent" in table.read_text().replace("pytest  ", "pytest ")
 
@@ -135,7 +176,7 @@ def test_what_a_kernel_raises_is_a_row_and_the_others_are_still_checked(tmp_path
     assert parity._parity_case(report, _mask_op(broken), "gaussian_mask", case, "fp32")
     (row,) = _rows(tmp_path)
     assert row["status"] == "failed" and row["why"] == "RuntimeError: out of resource: shared memory"
-    assert "| gaussian_mask | fp32 | 0 | 1 | 0 |" in gpu_report.markdown(report)
+    assert "| gaussian_mask | fp32 | 0 | 1 | 0 |" in gpu_report.markdown(report, gpu_report.TABLES)
 
 
 def test_tf32_has_a_cap_of_its_own() -> None:
@@ -152,7 +193,43 @@ def test_tf32_has_a_cap_of_its_own() -> None:
 
 
 def _report(tmp_path: Path, budget: float = 460.0) -> Report:
-    return Report(gpu_report.Arguments(dry_run=True, out=tmp_path, budget=budget), torch.device("cpu"))
+    report = Report(gpu_report.Arguments(dry_run=True, out=tmp_path, budget=budget), torch.device("cpu"))
+    report.ceilings = ceilings(report.device, ("fp32", "bf16"), is_small=True)
+    return report
+
+
+def test_a_stage_that_breaks_or_takes_too_long_is_a_row_and_the_others_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(report: Report) -> None:
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    def endless(report: Report) -> None:
+        while True:
+            time.sleep(0.01)
+
+    def last(report: Report) -> None:
+        report.add("curves", "ok")
+
+    monkeypatch.setattr(gpu_report, "GRACE", 0.0)
+    monkeypatch.setattr(gpu_report, "environment", lambda report: None)
+    stages = {"steps": (broken, 1.0), "training": (endless, 1.0), "kernels": (endless, 1.0), "curves": (last, 1e4)}
+    monkeypatch.setattr(gpu_report, "STAGES", stages)
+    report = _report(tmp_path, budget=1000.0)
+    gpu_report.run_stages(report, ("curves", "kernels", "training", "steps"))
+    found = {row["stage"]: (row["status"], row.get("why", "")) for row in report.rows if row["stage"] != "budget"}
+    assert found["steps"] == ("failed", "RuntimeError: CUDA error: unspecified launch failure")
+    assert found["training"][0] == "not run" and "interrupted: not finished within" in found["training"][1]
+    assert found["kernels"][0] == "left out" and found["curves"][0] == "ok"
+    assert not report.is_complete()
+
+
+def test_a_stage_may_use_what_the_ones_before_it_left(tmp_path: Path) -> None:
+    report = _report(tmp_path, budget=100.0)
+    report.begin(0.25)
+    assert 24 < report.left() <= 25
+    report.begin(1.0)
+    assert 99 < report.left() <= 100
 
 
 def test_a_kernel_that_failed_its_parity_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,13 +253,17 @@ def test_a_budget_spent_in_the_middle_of_the_kernels_is_said(tmp_path: Path, mon
         last = report.of("kernels")[-1]
         assert last["status"] == status and f"without 1 of 1 cases of {opponents}" in last["why"]
         assert report.is_complete() == is_complete
-        assert f"* kernels : **{status}**" in gpu_report.markdown(report).replace("kernels  ", "kernels ")
+        assert f"* kernels : **{status}**" in gpu_report.markdown(report, gpu_report.TABLES).replace(
+            "kernels  ", "kernels "
+        )
 
 
 def test_a_wrong_opponent_makes_no_kernel_wrong(tmp_path: Path) -> None:
     report = _report(tmp_path)
     about = {"op": "push", "case": "x", "dataset": "tiny", "dtype": "fp32", "batch_size": 1, "mode": "all"}
     report.add("kernels", "failed", **about, opponent="compile", why="differs")
-    assert report.is_complete() and "compile, 1 cases (push): **failed**, differs" in gpu_report.markdown(report)
+    assert report.is_complete() and "compile, 1 cases (push): **failed**, differs" in gpu_report.markdown(
+        report, gpu_report.TABLES
+    )
     report.add("kernels", "failed", **about, opponent="triton", why="differs")
     assert not report.is_complete()

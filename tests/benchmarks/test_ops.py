@@ -144,7 +144,7 @@ def test_flex_attention_is_given_the_same_problem(case: OpCase) -> None:
     from torch.nn.attention.flex_attention import flex_attention
 
     inputs = case.inputs("cpu")
-    attend = opponents._flex if case.op == "masked_attention" else opponents._flex_by_sample
+    attend = opponents.flex if case.op == "masked_attention" else opponents.flex_by_sample
     with warnings.catch_warnings():
         # uncompiled, which is slow and says so; without a backward pass on a CPU
         warnings.simplefilter("ignore")
