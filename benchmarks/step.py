@@ -112,7 +112,7 @@ def build_step(config: PPSConfig, sizes: FeatureSizes, device: torch.device) -> 
     """Returns a training step of a freshly initialised model."""
     torch.manual_seed(0)
     model = PPS(config, sizes).to(device).train()
-    optimizer = Adam(model.parameters(), lr=config.train.learning_rate)
+    optimizer = Adam(model.parameters(), lr=config.train.learning_rate, backend=config.backend)
     objective = Objective(config).to(device)
     return TrainStep(model, objective, optimizer, config.train.clip_norm, config.train.precision)
 
