@@ -22,7 +22,7 @@ from pps_fast import equations
 from pps_fast.choices import Call, calls_of
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
-from pps_fast.data.store import COLUMN_STEP
+from pps_fast.data.store import rounded_columns
 from pps_fast.presets import PRESETS
 from pps_fast.types import FeatureSizes
 
@@ -51,8 +51,7 @@ _VARIANTS: dict[str, dict[str, Any]] = {
 
 def num_columns_of(dataset: str) -> int:
     """Word columns of a batch that holds the longest sentence."""
-    longest = DATASETS[dataset][2][-1]
-    return min(-(-longest // COLUMN_STEP) * COLUMN_STEP, MAX_NUM_WORDS)
+    return int(rounded_columns(np.array(DATASETS[dataset][2]), MAX_NUM_WORDS)[-1])
 
 
 @dataclass(frozen=True)

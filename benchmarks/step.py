@@ -32,7 +32,7 @@ import tyro  # noqa: E402
 from pps_fast.cli import Device, PresetName, choose_device, set_threads  # noqa: E402
 from pps_fast.config import PPSConfig, ReconstructorPlan  # noqa: E402
 from pps_fast.config_tree import override  # noqa: E402
-from pps_fast.data.store import COLUMN_STEP  # noqa: E402
+from pps_fast.data.store import rounded_columns  # noqa: E402
 from pps_fast.info import PUBLISHED  # noqa: E402
 from pps_fast.losses.objective import Objective  # noqa: E402
 from pps_fast.model import PPS  # noqa: E402
@@ -92,7 +92,7 @@ def random_batch(sizes: FeatureSizes, lengths: tuple[int, ...], batch_size: int,
     """Returns a batch with the data set's sizes and a sentence-length distribution like its own."""
     rng = np.random.default_rng(0)
     num_words = np.interp(rng.random(batch_size), (0.05, 0.5, 0.95, 1.0), lengths).round().astype(np.int64)
-    columns = min(-(-int(num_words.max()) // COLUMN_STEP) * COLUMN_STEP, MAX_NUM_WORDS)
+    columns = int(rounded_columns(num_words, MAX_NUM_WORDS).max())
     is_word = np.arange(columns) < num_words[:, None]
     shape = (batch_size, columns)
     return Batch(
@@ -112,7 +112,7 @@ def build_step(config: PPSConfig, sizes: FeatureSizes, device: torch.device) -> 
     """Returns a training step of a freshly initialised model."""
     torch.manual_seed(0)
     model = PPS(config, sizes).to(device).train()
-    optimizer = Adam(model.parameters(), lr=config.train.learning_rate)
+    optimizer = Adam(model.parameters(), lr=config.train.learning_rate, backend=config.backend)
     objective = Objective(config).to(device)
     return TrainStep(model, objective, optimizer, config.train.clip_norm, config.train.precision)
 

@@ -16,6 +16,7 @@ from pps_fast.losses.pull_push import PULL_STRATEGIES
 from pps_fast.ops import ALL_OPS
 from pps_fast.ops.attentive_pooling import importance, mixture, peak_mixture
 from pps_fast.ops.boundaries import boundaries
+from pps_fast.ops.clip_adam import AdamConstants, clip_adam
 from pps_fast.ops.gaussian_mask import gaussian_peak_mask
 from pps_fast.ops.masked_attention import masked_attention
 from pps_fast.ops.pull_push import push
@@ -85,8 +86,7 @@ class _Inputs:
         component = self.empty(layout.num_components)
         yield self._mask_call(MASK_SHAPES[options.mask_shape], "components", layout.num_components, options.sigma)
         score_type = self.dtype if self.config.reconstructor.importance == "generator" else torch.float32
-        score = self.empty(layout.num_components, dtype=score_type)
-        yield Call(importance, "components", {"score": score, **group})
+        yield Call(importance, "components", {"score": self.empty(layout.num_components, dtype=score_type), **group})
         if self.config.reconstructor.importance == "none":
             yield Call(peak_mixture, "proposals", {"masks": masks, **group})
         else:
@@ -102,8 +102,7 @@ class _Inputs:
             yield self._mask_call(gaussian_peak_mask, "negatives", options.num_proposals, negatives.sigma)
             return
         layout = uniform(options.num_proposals, negatives.num_components)
-        shape = MASK_SHAPES[negatives.mask_shape]
-        yield self._mask_call(shape, "negatives", layout.num_components, negatives.sigma)
+        yield self._mask_call(MASK_SHAPES[negatives.mask_shape], "negatives", layout.num_components, negatives.sigma)
         masks = self.empty(layout.num_components, self.num_positions)
         yield Call(peak_mixture, "negatives", {"masks": masks, **self.groups_of(layout)})
 
@@ -251,13 +250,16 @@ def calls_of(
         num_columns: L, word columns of a batch.
     """
     made = _Inputs(config, sizes, num_columns, torch.device(device), batch_size)
-    return [
-        *made.mask_calls(),
-        *made.negative_calls(),
-        *made.attention_calls(),
-        *made.norm_calls(),
-        *made.loss_calls(),
-    ]
+    parts = (made.mask_calls, made.negative_calls, made.attention_calls, made.norm_calls, made.loss_calls)
+    return [call for part in parts for call in part()]
+
+
+def update_call(device: torch.device | str) -> Call:
+    """Returns the call that ends a step, on buffers of one value: their sizes and the constants decide nothing."""
+    buffers = dict.fromkeys(("parameters", "gradients", "first", "second"), [torch.empty(1, device=device)])
+    wide = torch.zeros((), dtype=torch.float64, device=device)
+    state = {"rate": wide, "update": wide, "is_sound": wide.bool()}
+    return Call(clip_adam, "update", {**buffers, **state, "constants": AdamConstants(1, 0.9, 0.999, 1e-8, 0)})
 
 
 def _decide(call: Call, backend: str) -> tuple[str, tuple[str, ...]]:
@@ -274,16 +276,14 @@ def _decide(call: Call, backend: str) -> tuple[str, tuple[str, ...]]:
 
 
 def choices_of(config: PPSConfig, sizes: FeatureSizes, num_columns: int, device: torch.device | str) -> list[Choice]:
-    """Returns what serves every op on `device` under `config`, in the order of ALL_OPS."""
-    found: dict[str, dict[tuple[str, tuple[str, ...]], list[str]]] = {op.name: {} for op in ALL_OPS}
-    for call in calls_of(config, sizes, num_columns, device):
+    """Returns what serves every op on `device` under `config`, in the order of ALL_OPS, and the update."""
+    found: dict[str, dict[tuple[str, tuple[str, ...]], list[str]]] = {op.name: {} for op in (*ALL_OPS, clip_adam)}
+    for call in (*calls_of(config, sizes, num_columns, device), update_call(device)):
         found[call.op.name].setdefault(_decide(call, config.backend), []).append(call.place)
-    choices = []
+    choices: list[Choice] = []
     for name, decisions in found.items():
-        if not decisions:
-            choices.append(Choice(name, "unused"))
-        for (backend, reasons), places in decisions.items():
-            choices.append(Choice(name, backend, tuple(places), reasons))
+        made = [Choice(name, backend, tuple(places), reasons) for (backend, reasons), places in decisions.items()]
+        choices += made or [Choice(name, "unused")]
     return choices
 
 

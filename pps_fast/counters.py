@@ -79,24 +79,6 @@ def _chunks(key: Tensor, pairs: Tensor) -> Iterator[tuple[slice, Tensor]]:
         yield chosen, (pairs if pairs.dim() == 1 else pairs[chosen])
 
 
-def keep_mask(key: Tensor, shape: tuple[int, int], rate: float, first_row: Tensor | None = None) -> Tensor:
-    """Decides which values dropout keeps.
-
-    Args:
-        key: [G] int32, one for each sequence.
-        shape: n and D of the sequences' values [G, n, D]; D even where `first_row` is given.
-        rate: share that is dropped, 0 to below 1.
-        first_row: [G] int64 position of the first of the n rows in its sequence; 0 when not given.
-    Returns:
-        [G, n, D] bool, False where a value is dropped.
-    """
-    num_rows, width = shape
-    pairs = _pairs_of(shape, first_row, key.device)
-    kept = torch.empty(len(key), 2 * pairs.shape[-1], dtype=torch.bool, device=key.device)
-    _decide(key, pairs, rate, out=kept)
-    return kept[:, : num_rows * width].unflatten(1, shape)
-
-
 def _sum_with_kept(x: Tensor | None, branch: Tensor, key: Tensor, rate: float, first_row: Tensor | None) -> Tensor:
     """x + what is kept of branch [G, n, D], scaled; without x, the second term alone."""
     shape = (branch.shape[1], branch.shape[2])
@@ -140,7 +122,7 @@ def dropout(branch: Tensor, key: Tensor | None, rate: float, first_row: Tensor |
         branch: [G, n, D].
         key: [G] int32; None drops nothing.
         rate: 0 to below 1, rounded to 1 / 65,536.
-        first_row: [G], as in `keep_mask`.
+        first_row: [G] int64 position of the first of the n rows in its sequence, with D even; 0 when not given.
     Returns:
         [G, n, D].
     """

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from pps_fast import counters
-from pps_fast.counters import NUM_LEVELS, add_dropout, dropout, keep_mask, mix, num_dropped_levels
+from pps_fast.counters import NUM_LEVELS, add_dropout, dropout, mix, num_dropped_levels
 from pps_fast.data.noise import dropout_keys
 from tests import oracles
 from tests.compare import assert_agree
+from tests.keep_mask import keep_mask
 
 RATES = (0.1, 0.5, 0.001)
 # 256 sequences of 64 rows of 256 values: 4.2 million decisions

@@ -14,6 +14,11 @@ from pps_fast.types import Batch, FeatureSizes
 COLUMN_STEP = 2
 
 
+def rounded_columns(num_words: np.ndarray, limit: int) -> np.ndarray:
+    """Returns the word columns that sentences take, int64: their words, rounded up to COLUMN_STEP, at most `limit`."""
+    return np.minimum(-(-num_words.astype(np.int64) // COLUMN_STEP) * COLUMN_STEP, limit)
+
+
 class Store:
     """Holds a prepared data set on a device and hands out batches of it.
 
@@ -100,8 +105,8 @@ class Store:
 
     def num_columns(self, samples: np.ndarray) -> np.ndarray:
         """Returns the word columns each sample needs, [B] int64: its words, rounded up so that few shapes occur."""
-        words = self.data.num_words[_checked(samples, "samples", self.data.num_samples)].astype(np.int64)
-        return np.minimum(-(-words // COLUMN_STEP) * COLUMN_STEP, self.data.word_ids.shape[1])
+        num_words = self.data.num_words[_checked(samples, "samples", self.data.num_samples)]
+        return rounded_columns(num_words, self.data.word_ids.shape[1])
 
     def _index(self, values: np.ndarray, name: str, limit: int) -> Tensor:
         """Returns int64 indices on the device, checked on the host: a wrong one would stop the device for good."""

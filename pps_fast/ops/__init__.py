@@ -1,4 +1,4 @@
-"""Every public op, by the file that holds it."""
+"""Every public op of the model, by the file that holds it; `clip_adam`, which updates the model, stands beside them."""
 
 from __future__ import annotations
 

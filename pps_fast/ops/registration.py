@@ -57,11 +57,16 @@ def register(schema: str, implementation: Callable[..., Any] | None, fake: Calla
     torch.library.register_fake(f"pps_fast::{name}", fake, lib=_library)
 
 
-def fused_op(name: str, fused: Callable[..., Any], unsupported: Callable[..., list[str]]) -> Op:
-    """Returns the op of an equation and its kernel, which share name and signature."""
+def fused_op(
+    name: str,
+    fused: Callable[..., Any],
+    unsupported: Callable[..., list[str]],
+    equation: Callable[..., Any] | None = None,
+) -> Op:
+    """Returns the op of an equation and its kernel, which share name and signature; the one of the paper by default."""
     return Op(
         name,
-        torch=getattr(equations, name),
+        torch=equation or getattr(equations, name),
         triton=fused,
         unsupported=unsupported if _launch is not None else _without_triton,
         is_interpreted=is_interpreted(),

@@ -192,7 +192,12 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: Adam) -> None:
             if saved.shape != parameter.shape:
                 shapes = f"shape {list(saved.shape)}, the model {list(parameter.shape)}"
                 raise ValueError(f"{path}: {moment}.{name} has {shapes}")
-            optimizer.state[parameter][moment] = saved.to(device=device, copy=True)
+            state = optimizer.state[parameter]
+            if moment in state:
+                # in place, as it may be part of a buffer
+                state[moment].copy_(saved)
+            else:
+                state[moment] = saved.to(device=device, copy=True)
 
 
 def load_model(

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -124,20 +125,21 @@ class CapturedStep(EagerStep):
 @contextmanager
 def restored(train_step: TrainStep) -> Iterator[None]:
     """Puts parameters, moments and counts back in place at the end of the block; moments made in it become zero."""
-    before = {id(tensor): tensor.clone() for tensor in _state(train_step)}
+    before = {name: tensor.clone() for name, tensor in _state(train_step).items()}
     try:
         yield
     finally:
         with torch.no_grad():
-            for tensor in _state(train_step):
-                kept = before.get(id(tensor))
-                tensor.zero_() if kept is None else tensor.copy_(kept)
-        train_step.optimizer.zero_grad(set_to_none=False)
+            for name, tensor in _state(train_step).items():
+                tensor.copy_(before[name]) if name in before else tensor.zero_()
+        train_step.optimizer.zero_grad()
 
 
-def _state(train_step: TrainStep) -> list[Tensor]:
-    """Everything a step changes."""
+def _state(train_step: TrainStep) -> dict[tuple[Any, ...], Tensor]:
+    """Everything a step changes, by a name that stays when the first update moves it into buffers."""
     optimizer = train_step.optimizer
-    moments = [moment for parameter in optimizer.state for moment in optimizer.state[parameter].values()]
-    counts = [group["update"] for group in optimizer.param_groups]
-    return [*train_step.parameters, *moments, *counts, train_step.is_sound]
+    named = {("parameter", parameter): parameter for parameter in train_step.parameters}
+    for parameter, state in optimizer.state.items():
+        named |= {(moment, parameter): value for moment, value in state.items()}
+    named |= {("update", index): group["update"] for index, group in enumerate(optimizer.param_groups)}
+    return {**named, ("is_sound",): train_step.is_sound}

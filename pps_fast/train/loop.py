@@ -120,7 +120,8 @@ class _Trainer:
         options = config.train
         torch.manual_seed(options.seed)
         self.model = PPS(config, store.sizes).to(store.device).train()
-        self.optimizer = Adam(self.model.parameters(), lr=0.0, weight_decay=options.weight_decay)
+        parameters, decay = self.model.parameters(), options.weight_decay
+        self.optimizer = Adam(parameters, lr=0.0, weight_decay=decay, backend=config.backend)
         objective = Objective(config).to(store.device)
         self.train_step = TrainStep(self.model, objective, self.optimizer, options.clip_norm, options.precision)
         self.run_step = EagerStep(self.train_step, store)

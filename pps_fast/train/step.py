@@ -77,12 +77,10 @@ class TrainStep:
                 output = self.model(batch)
             loss = self.objective(output)
             loss.total.backward()
-        # the norm is that of the unclipped gradient; scaling never turns a bad gradient into a good one
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm, foreach=True)
-        is_finite = torch.isfinite(loss.total.detach()) & torch.isfinite(norm)
+        is_finite = torch.isfinite(loss.total.detach())
         self.is_sound.logical_and_(is_finite)
-        self.optimizer.step(apply=self.is_sound)
-        self.optimizer.zero_grad(set_to_none=False)
+        norm = self.optimizer.clip_and_step(self.clip_norm, self.is_sound)
+        is_finite = is_finite & torch.isfinite(norm)
         return StepReport(loss=loss.detach(), grad_norm=norm, is_finite=is_finite)
 
 

