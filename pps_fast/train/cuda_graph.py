@@ -132,12 +132,13 @@ def restored(train_step: TrainStep) -> Iterator[None]:
             for tensor in _state(train_step):
                 kept = before.get(id(tensor))
                 tensor.zero_() if kept is None else tensor.copy_(kept)
-        train_step.optimizer.zero_grad(set_to_none=False)
+        for optimizer in train_step.optimizers:
+            optimizer.zero_grad(set_to_none=False)
 
 
 def _state(train_step: TrainStep) -> list[Tensor]:
     """Everything a step changes."""
-    optimizer = train_step.optimizer
-    moments = [moment for parameter in optimizer.state for moment in optimizer.state[parameter].values()]
-    counts = [group["update"] for group in optimizer.param_groups]
+    optimizers = train_step.optimizers
+    moments = [moment for optimizer in optimizers for state in optimizer.state.values() for moment in state.values()]
+    counts = [group["update"] for optimizer in optimizers for group in optimizer.param_groups]
     return [*train_step.parameters, *moments, *counts, train_step.is_sound]
