@@ -22,6 +22,7 @@ from pps_fast.ops.pull_push import push
 from pps_fast.ops.reconstruction_nll import reconstruction_nll
 from pps_fast.ops.residual_norm import residual_norm
 from pps_fast.ops.shared_attention import shared_attention
+from pps_fast.proposals.negatives import NEGATIVES
 from pps_fast.proposals.shapes import MASK_SHAPES
 from pps_fast.types import FeatureSizes
 
@@ -59,9 +60,12 @@ class _Inputs:
         self, config: PPSConfig, sizes: FeatureSizes, num_columns: int, device: torch.device, batch_size: int
     ) -> None:
         self.config, self.device, self.batch_size = config, device, batch_size
-        self.vocab_size, self.num_segments, self.num_columns = sizes.vocab_size, sizes.num_segments, num_columns
-        self.num_positions = sizes.num_segments // config.reconstructor.stride
-        self.layout = layout_of(config.proposals)
+        self.vocab_size, self.num_columns = sizes.vocab_size, num_columns
+        self.layout, self.num_positions = layout_of(config.proposals), sizes.num_segments // config.reconstructor.stride
+        # rows of the generator's frames and of the reconstructor's words
+        self.num_frames = sizes.num_segments + (config.encoder.frame_summary == "cls")
+        self.num_slots = num_columns + 2 * (config.reconstructor.word_tokens == "projected")
+        self.num_negatives = NEGATIVES[config.proposals.negatives.kind].num_per_proposal
         # autocast gives the results of linear layers this type; masks and losses stay fp32
         self.dtype = torch.bfloat16 if config.train.precision == "bf16" else torch.float32
 
@@ -80,37 +84,36 @@ class _Inputs:
     def mask_calls(self) -> Iterator[Call]:
         """Component masks and proposals."""
         options, layout = self.config.proposals, self.layout
-        group = self.groups_of(layout)
+        group, component = self.groups_of(layout), self.empty(layout.num_components)
         masks = self.empty(layout.num_components, self.num_positions)
-        component = self.empty(layout.num_components)
         yield self._mask_call(MASK_SHAPES[options.mask_shape], "components", layout.num_components, options.sigma)
-        score_type = self.dtype if self.config.reconstructor.importance == "generator" else torch.float32
-        score = self.empty(layout.num_components, dtype=score_type)
-        yield Call(importance, "components", {"score": score, **group})
-        if self.config.reconstructor.importance == "none":
+        source = self.config.reconstructor.importance
+        score_type = self.dtype if source == "generator" else torch.float32
+        yield Call(importance, "components", {"score": self.empty(layout.num_components, dtype=score_type), **group})
+        if source == "none":
             yield Call(peak_mixture, "proposals", {"masks": masks, **group})
         else:
-            mixed = {"masks": masks, "log_masks": masks, "importance": component}
-            yield Call(mixture, "proposals", {**mixed, **group})
-        bounds = {"center": component, "width": component, "importance": component, **group}
-        yield Call(boundaries, "proposals", {**bounds, "shrink": options.boundary_shrink})
+            yield Call(mixture, "proposals", {"masks": masks, "log_masks": masks, "importance": component, **group})
+        bounds = {"center": component, "width": component, "importance": component, "shrink": options.boundary_shrink}
+        yield Call(boundaries, "proposals", bounds | group)
 
     def negative_calls(self) -> Iterator[Call]:
         """Easy negatives."""
         options, negatives = self.config.proposals, self.config.proposals.negatives
+        shape = MASK_SHAPES[negatives.mask_shape]
         if not negatives.kind.startswith("learned"):
-            yield self._mask_call(gaussian_peak_mask, "negatives", options.num_proposals, negatives.sigma)
+            own = (MASK_SHAPES[options.mask_shape], options.sigma)
+            shape, sigma = own if negatives.kind == "complement" else (gaussian_peak_mask, negatives.sigma)
+            yield self._mask_call(shape, "negatives", options.num_proposals * self.num_negatives, sigma)
             return
         layout = uniform(options.num_proposals, negatives.num_components)
-        shape = MASK_SHAPES[negatives.mask_shape]
         yield self._mask_call(shape, "negatives", layout.num_components, negatives.sigma)
-        masks = self.empty(layout.num_components, self.num_positions)
-        yield Call(peak_mixture, "negatives", {"masks": masks, **self.groups_of(layout)})
+        masks = {"masks": self.empty(layout.num_components, self.num_positions)}
+        yield Call(peak_mixture, "negatives", masks | self.groups_of(layout))
 
     def _mask_call(self, shape: Op, place: str, number: int, sigma: float) -> Call:
-        row = self.empty(number)
-        inputs = {"center": row, "width": row, "sigma": sigma, "num_positions": self.num_positions}
-        return Call(shape, place, {**inputs, "width_floor": self.config.proposals.width_floor})
+        inputs = {**dict.fromkeys(("center", "width"), self.empty(number)), "num_positions": self.num_positions}
+        return Call(shape, place, {**inputs, "sigma": sigma, "width_floor": self.config.proposals.width_floor})
 
     def passes(self) -> dict[str, int]:
         """The reconstructor's passes and how many masks of a sample each has (see `reconstructor.plans`)."""
@@ -118,13 +121,14 @@ class _Inputs:
         found = {}
         if options.importance == "reconstructor" and self.layout.mixed:
             found["importance"] = len(self.layout.mixed)
-        if options.plan == "plain":
-            return found | {"proposals": 2 * num_proposals + 1}
-        return found | {"positives": num_proposals, "best": 2 * self.config.losses.num_best + 1}
+        num_best, num_each = self.config.losses.num_best, 1 + self.num_negatives
+        if options.plan == "plain" or num_best == num_proposals:
+            return found | {"proposals": num_proposals * num_each + 1}
+        return found | {"positives": num_proposals, "best": num_best * num_each + 1}
 
     def attention_calls(self) -> Iterator[Call]:
         """Generator, then the reconstructor's passes."""
-        frames, words = self.num_segments + 1, self.num_columns + 1
+        frames, words = self.num_frames, self.num_columns + 1
         yield self._attention("generator words", 1, words, words)
         if self.config.generator.num_layers > 1:
             yield self._attention("generator frames", 1, frames, frames)
@@ -137,13 +141,13 @@ class _Inputs:
             yield from calls(name, number)
 
     def _plain_pass(self, name: str, number: int) -> Iterator[Call]:
-        slots, positions = self.num_columns + 2, self.num_positions
+        slots, positions = self.num_slots, self.num_positions
         yield self._attention(f"{name} frames", number, positions, positions, has_mask=True)
         yield self._attention(f"{name} words", number, slots, slots)
         yield self._attention(f"{name} words to frames", number, slots, positions, causal=False, has_mask=True)
 
     def _shared_pass(self, name: str, number: int) -> Iterator[Call]:
-        options, slots, positions = self.config.reconstructor, self.num_columns + 2, self.num_positions
+        options, slots, positions = self.config.reconstructor, self.num_slots, self.num_positions
         has_row = name == "importance" and self._has_last_row()
         yield self._shared_attention(f"{name} first frames", number)
         if options.num_layers > 1:
@@ -170,12 +174,11 @@ class _Inputs:
         """Ends of sub-layers, in the generator and then in the reconstructor's passes."""
         yield self._norm("generator words", 1, self.num_columns + 1)
         if self.config.generator.num_layers > 1:
-            yield self._norm("generator frames", 1, self.num_segments + 1)
-        yield self._norm("generator v_cls", 1, 1, has_first_row=True)
-        slots = self.num_columns + 2
+            yield self._norm("generator frames", 1, self.num_frames)
+        yield self._norm("generator summary", 1, 1, has_first_row=True)
         for name, number in self.passes().items():
             yield self._norm(f"{name} frames", number, self.num_positions)
-            yield self._norm(f"{name} words", number, slots)
+            yield self._norm(f"{name} words", number, self.num_slots)
             if name == "importance" and self._has_last_row():
                 yield self._norm("importance q_cls", number, 1, has_first_row=True)
 
@@ -183,8 +186,7 @@ class _Inputs:
         """`number` sequences per sample."""
         width = self.config.encoder.hidden_dim
         row = self.empty(number, rows, width, dtype=self.dtype).flatten(0, 1)
-        parameter = torch.empty(width, device=self.device)
-        inputs = {"x": row, "branch": row, "weight": parameter, "bias": parameter}
+        inputs = {"x": row, "branch": row, **dict.fromkeys(("weight", "bias"), torch.empty(width, device=self.device))}
         key = self.empty(number, dtype=torch.int32).flatten()
         first_row = self.empty(number, dtype=torch.int64).flatten() if has_first_row else None
         dropping = {"key": key, "site": 0, "rate": self.config.encoder.dropout, "first_row": first_row}
@@ -226,18 +228,16 @@ class _Inputs:
                 logits = self.empty(number, columns, self.vocab_size, dtype=self.dtype)
                 yield Call(reconstruction_nll, name, {"logits": logits, **inputs})
         if options.pull != 0:
-            center = self.empty(layout.num_components)
-            yield Call(PULL_STRATEGIES[options.pull_strategy], "loss", {"center": center, **self.groups_of(layout)})
+            center = {"center": self.empty(layout.num_components)}
+            yield Call(PULL_STRATEGIES[options.pull_strategy], "loss", center | self.groups_of(layout))
         pushed = range(layout.num_components) if options.push_single else layout.mixed
         if options.push_intra != 0:
-            group = [layout.group[component] for component in pushed]
-            yield self._push_call("intra loss", group, options.push_intra_target)
+            yield self._push_call("intra loss", [layout.group[e] for e in pushed], options.push_intra_target)
         if options.push_inter != 0:
             yield self._push_call("inter loss", [0] * layout.num_proposals, options.push_inter_target)
 
     def _push_call(self, place: str, group: list[int], target: float) -> Call:
-        masks = self.empty(len(group), self.num_positions)
-        inputs = {"masks": masks, "group": self.group(group), "target": target}
+        inputs = {"masks": self.empty(len(group), self.num_positions), "group": self.group(group), "target": target}
         return Call(push, place, {**inputs, "normalize": self.config.losses.push_normalize})
 
 

@@ -33,6 +33,9 @@ CONFIGS = {
     "uneven": small_config(reconstructor__num_layers=2, reconstructor__num_word_layers=1),
     "plain": small_config(reconstructor__plan="plain", reconstructor__num_layers=2),
     "bf16": small_config(train__precision="bf16", losses__push_inter=0.0),
+    "cpl": small_config("cpl_demo", generator__num_layers=2, reconstructor__num_layers=2),
+    "cpl plain": small_config("cpl", reconstructor__plan="plain"),
+    "cnm": small_config("cnm_demo"),
 }
 
 
