@@ -180,6 +180,7 @@ def _build() -> dict[str, PPSConfig]:
         "cnm": override(charades, {**CNM, **CNM_CHARADES}),
         "cnm_activitynet": override(activitynet, {**CNM, **CNM_ACTIVITYNET}),
         "cnm_charades_clip_small": override(small, CNM),
+        # trains, but stays at the level of a fixed interval: its mask goes to the largest width, whatever the query
         "cnm_demo": override(paper, {**DEMO, **CNM}),
     }
 
