@@ -1,6 +1,6 @@
 """Inputs of every op with the shapes a training step has, random values and the precisions it can run in.
 
-The shapes come from `pps_fast.choices.calls_of`, so that they are those of the model whatever becomes of it; the word
+The shapes come from `pps_fast.calls.calls_of`, so that they are those of the model whatever becomes of it; the word
 columns are those of a batch that holds the data set's longest sentence.
 """
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from benchmarks.counts import PRODUCTS
 from benchmarks.step import MAX_NUM_WORDS, SIZES
 from pps_fast import equations
-from pps_fast.choices import Call, calls_of
+from pps_fast.calls import Call, calls_of
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
 from pps_fast.data.store import rounded_columns

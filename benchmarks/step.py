@@ -105,6 +105,7 @@ def random_batch(sizes: FeatureSizes, lengths: tuple[int, ...], batch_size: int,
         word_noise=torch.from_numpy(rng.gumbel(size=shape).astype(np.float32)),
         dropout_key=torch.from_numpy(rng.integers(-(2**31), 2**31, batch_size, np.int32)),
         sample_index=torch.arange(batch_size),
+        progress=torch.ones(batch_size),
     ).to(device)
 
 

@@ -16,16 +16,21 @@ MaskShape = Literal["gaussian", "gaussian_peak", "laplace"]
 CenterSource = Literal["per_component", "per_proposal"]
 WidthSource = Literal["per_proposal", "per_component", "first", "across_batch"]
 LayoutKind = Literal["ramp", "uniform"]
-NegativeKind = Literal["learned", "learned_inverse", "inverse", "sides", "sides_saturated"]
+NegativeKind = Literal[
+    "learned", "learned_inverse", "inverse", "sides", "sides_saturated", "sides_apart", "complement"
+]  # fmt: skip
+FrameSummary = Literal["cls", "last_frame"]
 ReconstructorPlan = Literal["shared", "plain"]
 ImportanceSource = Literal["reconstructor", "generator", "none"]
-WordCls = Literal["vector", "scalar_per_batch_position"]
+WordCls = Literal["vector", "scalar_per_batch_position", "none"]
+WordTokens = Literal["projected", "reused"]
 TargetLength = Literal["exact", "plus_one", "end_of_sentence"]
 PullStrategy = Literal["distant", "middle", "all"]
 Selector = Literal["vote", "vote_loss_weighted", "vote_iou_weighted", "lowest_loss"]
 Backend = Literal["auto", "triton", "torch"]
 Precision = Literal["fp32", "tf32", "bf16"]
 KeepPolicy = Literal["last", "validation"]
+Optimisation = Literal["joint", "alternating"]
 
 
 def require(condition: bool, name: str, value: Any, expected: str) -> None:
@@ -95,8 +100,11 @@ class EncoderConfig:
     """attention heads"""
     dropout: float = 0.1
     """on inputs and residual branches"""
+    frame_summary: FrameSummary = "cls"
+    """where the generator's summary of the video is read: at a learned token behind the frames, or at the last frame"""
 
     def __post_init__(self) -> None:
+        _check_choices(self, "encoder")
         require(self.hidden_dim > 0 and self.hidden_dim % 2 == 0, "encoder.hidden_dim", self.hidden_dim, "even, > 0")
         require(
             self.num_heads > 0 and self.hidden_dim % self.num_heads == 0,
@@ -119,12 +127,15 @@ class GeneratorConfig:
     """a center for every component, or one for the whole proposal (Table 2)"""
     width_source: WidthSource = "per_proposal"
     """whose width a component has; 'across_batch' is the published code's mix-up of samples, 'first' its repair"""
+    max_width: float = 1.0
+    """largest width of a component, as a share of the video"""
 
     def __post_init__(self) -> None:
         _check_choices(self, "generator")
         require(self.num_layers >= 1, "generator.num_layers", self.num_layers, "at least 1")
         words = self.num_word_layers
         require(words is None or words >= 1, "generator.num_word_layers", words, "at least 1")
+        require(0 < self.max_width <= 1, "generator.max_width", self.max_width, "above 0, at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,16 +143,20 @@ class NegativesConfig:
     """Easy negatives."""
 
     kind: NegativeKind = "learned"
-    """how the easy negatives are made"""
+    """how the easy negatives are made; 'sides_apart' (CPL) has two for each proposal, what lies before it and what
+    lies after it, 'complement' (CNM) is 1 - the proposal's mask"""
     num_components: int = 3
     """E_en, components of each learned easy negative"""
     mask_shape: MaskShape = "gaussian"
     """shape of their components"""
     sigma: float = 9.0
     """width / standard deviation of their components"""
+    curriculum: float = 0.0
+    """'sides_apart' comes in from the video's ends by the share of the epochs to this power; with 0, it is in"""
 
     def __post_init__(self) -> None:
         _check_choices(self, "proposals.negatives")
+        require(self.curriculum >= 0, "proposals.negatives.curriculum", self.curriculum, "0 or more")
         require(self.num_components >= 1, "proposals.negatives.num_components", self.num_components, "at least 1")
         require(self.sigma > 0, "proposals.negatives.sigma", self.sigma, "> 0")
 
@@ -167,6 +182,11 @@ class ProposalsConfig:
     negatives: NegativesConfig = field(default_factory=NegativesConfig)
     """easy negatives"""
 
+    @property
+    def has_mixtures(self) -> bool:
+        """Whether a proposal has more than one component."""
+        return (self.num_proposals if self.layout == "ramp" else self.components_per_proposal) > 1
+
     def __post_init__(self) -> None:
         _check_choices(self, "proposals")
         require(self.num_proposals >= 1, "proposals.num_proposals", self.num_proposals, "at least 1")
@@ -189,6 +209,8 @@ class ReconstructorConfig:
     """layers of the video stack, and of the word stack"""
     num_word_layers: int | None = None
     """layers of the word stack, when it has another number"""
+    shares_generator: bool = False
+    """run the generator's transformer, whose frames then attend to words there and whose words to frames here"""
     plan: ReconstructorPlan = "shared"
     """how the passes are computed: 'plain' runs every mask through everything, 'shared' leaves out what cannot matter
     and does once what masks have in common; the results are the same"""
@@ -197,7 +219,9 @@ class ReconstructorConfig:
     importance: ImportanceSource = "reconstructor"
     """where importance weights come from (Table 2); 'none' sums the masks and divides by the peak"""
     word_cls: WordCls = "vector"
-    """a learned vector, or the published code's scalar that depends on the position in the batch"""
+    """a learned vector, the published code's scalar that depends on the position in the batch, or no such token"""
+    word_tokens: WordTokens = "projected"
+    """'projected': the whole sentence with dropout of its own; 'reused': the generator's words, but not the last one"""
     target_length: TargetLength = "exact"
     """targets per sentence: its words; 'plus_one' adds the published off-by-one, 'end_of_sentence' always one more"""
     label_smoothing: float = 0.1
@@ -322,6 +346,9 @@ class TrainConfig:
     """updates between lines of metrics.jsonl"""
     trace_every: int = 0
     """updates between lines of trace.jsonl, which shows a few samples' proposals moving (0: none)"""
+    optimise: Optimisation = "joint"
+    """'alternating': the reconstruction loss updates all but the mask heads, then, with other dropout and hidden
+    words, the other losses update the mask heads"""
     tensorboard: bool = False
     """also write TensorBoard events (needs the `track` extra)"""
 
@@ -362,3 +389,52 @@ class PPSConfig:
             self.losses.num_best,
             f"at most proposals.num_proposals = {self.proposals.num_proposals}",
         )
+        _check_mixtures(self.proposals, self.reconstructor)
+        _check_words(self.reconstructor)
+        _check_sharing(self.generator, self.reconstructor)
+        weights = self.losses
+        others = (weights.contrastive, weights.pull, weights.push_intra, weights.push_inter)
+        require(
+            self.train.optimise == "joint" or (weights.reconstruction > 0 and any(others)),
+            "train.optimise",
+            self.train.optimise,
+            "losses.reconstruction and another loss above 0, one for each of the two updates",
+        )
+
+
+def _check_mixtures(proposals: ProposalsConfig, reconstructor: ReconstructorConfig) -> None:
+    """Raises ValueError where a mixture needs what is not there, or is there where none may be."""
+    require(
+        reconstructor.word_cls != "none" or reconstructor.importance != "reconstructor" or not proposals.has_mixtures,
+        "reconstructor.word_cls",
+        reconstructor.word_cls,
+        "a token, because reconstructor.importance = 'reconstructor' is read from it",
+    )
+    require(
+        proposals.negatives.kind != "complement" or not proposals.has_mixtures,
+        "proposals.negatives.kind",
+        proposals.negatives.kind,
+        "proposals of one component: proposals.layout = 'uniform', components_per_proposal = 1",
+    )
+
+
+def _check_words(reconstructor: ReconstructorConfig) -> None:
+    """Raises ValueError where the reconstructor has no slot for a token it is asked for."""
+    require(
+        reconstructor.word_tokens == "projected"
+        or (reconstructor.word_cls == "none" and reconstructor.target_length != "end_of_sentence"),
+        "reconstructor.word_tokens",
+        reconstructor.word_tokens,
+        "word_cls = 'none' and no target_length = 'end_of_sentence', for both of which it has no slot",
+    )
+
+
+def _check_sharing(generator: GeneratorConfig, reconstructor: ReconstructorConfig) -> None:
+    """Raises ValueError for a shared transformer of two depths."""
+    depths = [(part.num_layers, part.num_word_layers or part.num_layers) for part in (generator, reconstructor)]
+    require(
+        not reconstructor.shares_generator or depths[0] == depths[1],
+        "reconstructor.shares_generator",
+        reconstructor.shares_generator,
+        "as many layers (num_layers, num_word_layers) in generator and reconstructor",
+    )

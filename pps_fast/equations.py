@@ -462,19 +462,19 @@ def contrastive_loss(
 ) -> Tensor:
     """L_ivc = max(C(P^(k*)) - C(P_hn) + beta_1, 0) + max(C(P^(k*)) - C(P_en^(k*)) + beta_2, 0), mean of the batch.
 
-    Neither negative is detached: they are pushed to reconstruct worse.
+    A proposal of several easy negatives has a hinge for each. None is detached: they are pushed to reconstruct worse.
 
     Args:
         best_nll: [B, num_best].
         whole_video_nll: [B].
-        negative_nll: [B, num_best], easy negatives of the same proposals.
+        negative_nll: [B, num_best, J], easy negatives of the same proposals.
     Returns:
         scalar. At the kink of a hinge the gradient is halved.
     """
     zero = torch.zeros_like(best_nll)
     whole_video = torch.maximum(best_nll - whole_video_nll.unsqueeze(-1) + whole_video_margin, zero)
-    negative = torch.maximum(best_nll - negative_nll + negative_margin, zero)
-    return (whole_video + negative).mean()
+    negative = torch.maximum(best_nll.unsqueeze(-1) - negative_nll + negative_margin, zero.unsqueeze(-1))
+    return (whole_video + negative.sum(-1)).mean()
 
 
 # --- inference ------------------------------------------------------------------------------------

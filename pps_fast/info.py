@@ -29,12 +29,14 @@ examples:
   python -m pps_fast.info --preset activitynet --train.precision bf16
   python -m pps_fast.info --preset charades --json
 """
-# sizes and word columns of the published data sets, for presets whose file is not at hand; by the preset's beginning
+# sizes and word columns of the published data sets, for presets whose file is not at hand; by the preset's beginning,
+# less the method's name
 PUBLISHED: dict[str, tuple[FeatureSizes, int]] = {
     "charades_clip": (FeatureSizes(frame_dim=512, word_dim=300, vocab_size=1112, num_segments=200), 20),
     "charades": (FeatureSizes(frame_dim=1024, word_dim=300, vocab_size=1112, num_segments=200), 20),
     "activitynet": (FeatureSizes(frame_dim=500, word_dim=300, vocab_size=8001, num_segments=200), 20),
 }
+_METHODS = ("cpl", "cnm")
 _PACKAGES = ("torch", "triton", "numpy", "h5py", "safetensors")
 
 
@@ -88,7 +90,10 @@ def data_sizes(preset: str, config: PPSConfig) -> tuple[FeatureSizes, int]:
     Raises:
         ValueError: for a data file that cannot be read.
     """
-    names = [name for name in PUBLISHED if preset.startswith(name)]
+    method, _, rest = preset.partition("_")
+    # presets of a method alone are for Charades-STA
+    on = (rest or "charades") if method in _METHODS else preset
+    names = [name for name in PUBLISHED if on.startswith(name)]
     if config.data.path is None and names:
         return PUBLISHED[max(names, key=len)]
     data = load_data(config.data)

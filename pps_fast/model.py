@@ -37,9 +37,14 @@ class PPS(nn.Module):
         self.embed = Embedding(config, sizes)
         self.generator = Generator(config)
         self.head = ComponentHead(
-            config.encoder.hidden_dim, self.layout, generator.center_source, generator.width_source
+            config.encoder.hidden_dim,
+            self.layout,
+            generator.center_source,
+            generator.width_source,
+            generator.max_width,
         )
-        self.reconstruct = Reconstructor(config, sizes.vocab_size)
+        borrowed = self.generator if config.reconstructor.shares_generator else None
+        self.reconstruct = Reconstructor(config, sizes.vocab_size, borrowed)
         self.pool = AttentivePooling(config, self.layout)
         self.negatives = NEGATIVES[config.proposals.negatives.kind](config)
         kept = kept_segments(sizes.num_segments, config.reconstructor.stride, torch.device("cpu"))
@@ -60,7 +65,7 @@ class PPS(nn.Module):
         self._check(batch)
         key = batch.dropout_key if self.training else None
         frames, query = self.embed.frames(batch, key), self.embed.query(batch, key)
-        frame_valid, word_valid = self._valid(batch)
+        frame_valid, word_valid = self._valid(batch, frames.shape[1])
         g_cls = self.generator(frames, frame_valid, query, word_valid[:, :-1], key)
         shared = self._reconstructor_input(batch, frames, frame_valid, word_valid)
         of_components, *of_others = self._mask_keys(key)
@@ -69,7 +74,7 @@ class PPS(nn.Module):
         positives = MaskSet(log_masks=proposals.log_masks, dropout_key=of_others[0])
         if not with_negatives:
             return ModelOutput(proposals=proposals, positive_nll=self.reconstruct(shared, positives, batch).nll)
-        negative_masks, log_negatives = self._negatives(g_cls, components)
+        negative_masks, log_negatives = self._negatives(g_cls, components, batch.progress)
         negatives = MaskSet(log_masks=log_negatives, dropout_key=of_others[1])
         whole_video = MaskSet(log_masks=torch.zeros_like(log_negatives[:, :1]), dropout_key=of_others[2])
         scores = self.reconstruct.score(shared, positives, negatives, whole_video, batch)
@@ -83,10 +88,14 @@ class PPS(nn.Module):
             whole_video_nll=scores.whole_video,
         )
 
+    def mask_parameters(self) -> list[nn.Parameter]:
+        """Parameters that do nothing but place masks: those of the heads of positives and of easy negatives."""
+        return [*self.head.parameters(), *self.negatives.parameters()]
+
     def _mask_keys(self, key: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Dropout keys of the masks of components [B, E], positives, negatives [B, K] and whole video [B, 1]."""
+        """Dropout keys of components [B, E], positives [B, K], easy negatives [B, K * J] and whole video [B, 1]."""
         num_proposals = self.layout.num_proposals
-        sizes = (self.layout.num_components, num_proposals, num_proposals, 1)
+        sizes = (self.layout.num_components, num_proposals, num_proposals * self.negatives.num_per_proposal, 1)
         return (None,) * len(sizes) if key is None else mask_keys(key, sum(sizes)).split(sizes, 1)
 
     def _check(self, batch: Batch) -> None:
@@ -99,9 +108,9 @@ class PPS(nn.Module):
                 "prepare the data with the same settings"
             )
 
-    def _valid(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Keys that may be attended to: [B, S + 1] frames without v_cls, [B, L + 2] start token and words."""
-        segment = torch.arange(batch.frames.shape[1] + 1, device=batch.frames.device)
+    def _valid(self, batch: Batch, num_rows: int) -> tuple[Tensor, Tensor]:
+        """Keys that may be attended to: frames without v_cls among `num_rows`, [B, L + 2] start token and words."""
+        segment = torch.arange(num_rows, device=batch.frames.device)
         slot = torch.arange(batch.words.shape[1] + 2, device=batch.frames.device)
         return segment < batch.num_frames.unsqueeze(1), slot < (batch.num_words + 1).unsqueeze(1)
 
@@ -110,11 +119,12 @@ class PPS(nn.Module):
     ) -> ReconstructorInput:
         divisor = self.config.reconstructor.hidden_words_divisor
         is_hidden = hidden_words(batch.hide_prob, batch.word_noise, batch.num_words, divisor)
+        query = self.embed.hidden_query(batch, is_hidden, batch.dropout_key if self.training else None)
         return ReconstructorInput(
             frames=frames[:, self.kept],
             frame_valid=frame_valid[:, self.kept],
-            query=self.embed.hidden_query(batch, is_hidden, batch.dropout_key if self.training else None),
-            word_valid=word_valid,
+            query=query,
+            word_valid=word_valid[:, : query.shape[1]],
             num_words=batch.num_words,
         )
 
@@ -147,7 +157,13 @@ class PPS(nn.Module):
             components=components, importance=weights, masks=masks, log_masks=log_masks, start=start, end=end
         )
 
-    def _negatives(self, g_cls: Tensor, components: Components) -> tuple[Tensor, Tensor]:
-        """Easy negatives and their logs: [B, K, T]."""
-        center, width = components.center, components.width
-        return self.negatives(NegativeInput(g_cls=g_cls, center=center, width=width, num_positions=self.kept.shape[0]))
+    def _negatives(self, g_cls: Tensor, components: Components, progress: Tensor) -> tuple[Tensor, Tensor]:
+        """Easy negatives and their logs: [B, K * J, T]."""
+        given = NegativeInput(
+            g_cls=g_cls,
+            center=components.center,
+            width=components.width,
+            num_positions=self.kept.shape[0],
+            progress=progress,
+        )
+        return self.negatives(given)

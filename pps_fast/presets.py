@@ -1,4 +1,8 @@
-"""Named configs. Each is a list of field overrides of another, so that it says only what it changes."""
+"""Named configs. Each is a list of field overrides of another, so that it says only what it changes.
+
+CPL and CNM are such lists too: applied to the preset of any data set, they make it theirs. What their papers and
+published code leave open is PPS's: widths and depths, dropout, learning rate and its warm-up.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +40,74 @@ ACTIVITYNET: dict[str, Any] = {
 CHARADES_RESCALED: dict[str, Any] = {"losses.push_inter": 3.0, "losses.push_intra": 0.0012}
 ACTIVITYNET_RESCALED: dict[str, Any] = {"losses.push_inter": 0.2, "losses.push_intra": 0.005}
 
+# CPL (CVPR 2022) with its numbers for Charades-STA: one Gaussian per proposal, two easy negatives for each, one
+# transformer. The number of proposals is the base's
+CPL: dict[str, Any] = {
+    "generator.width_source": "per_component",
+    "proposals.layout": "uniform",
+    "proposals.components_per_proposal": 1,
+    "proposals.mask_shape": "gaussian_peak",
+    "proposals.sigma": 9.0,
+    "proposals.boundary_shrink": 0.0,
+    "proposals.negatives.kind": "sides_apart",
+    # half of the positives'
+    "proposals.negatives.sigma": 4.5,
+    "proposals.negatives.curriculum": 0.5,
+    "reconstructor.shares_generator": True,
+    "reconstructor.word_cls": "none",
+    "reconstructor.word_tokens": "reused",
+    "losses.reconstruction": 0.5,
+    "losses.contrastive": 1.0,
+    "losses.pull": 0.0,
+    "losses.push_intra": 0.0,
+    "losses.push_inter": 5.0,
+    "losses.push_inter_target": 0.146,
+    # its code has votes as an option: 'vote_iou_weighted' on Charades-STA, 'vote' on ActivityNet
+    "inference.selector": "lowest_loss",
+}
+CPL_CHARADES: dict[str, Any] = {"proposals.num_proposals": 8}
+CPL_ACTIVITYNET: dict[str, Any] = {
+    "proposals.num_proposals": 8,
+    "proposals.negatives.curriculum": 0.0,
+    "losses.contrastive": 2.0,
+    "losses.push_inter": 0.1,
+    "losses.push_inter_target": 0.13,
+}
+
+# CNM (AAAI 2022) with its numbers for Charades-STA: one Gaussian, 1 - it as the easy negative, one transformer, and
+# updates of the mask head by the contrastive loss alone
+CNM: dict[str, Any] = {
+    "encoder.frame_summary": "last_frame",
+    "generator.width_source": "per_component",
+    "generator.max_width": 0.45,
+    "proposals.num_proposals": 1,
+    "proposals.layout": "uniform",
+    "proposals.components_per_proposal": 1,
+    "proposals.mask_shape": "gaussian",
+    # its mask is exp(-alpha d^2 / width^2), alpha = 5.5
+    "proposals.sigma": 5.5**0.5,
+    "proposals.width_floor": 0.1,
+    "proposals.boundary_shrink": 0.0,
+    "proposals.negatives.kind": "complement",
+    "reconstructor.shares_generator": True,
+    "reconstructor.word_cls": "none",
+    "reconstructor.word_tokens": "reused",
+    "losses.reconstruction": 1.0,
+    "losses.contrastive": 1.0,
+    "losses.pull": 0.0,
+    "losses.push_intra": 0.0,
+    "losses.push_inter": 0.0,
+    "inference.selector": "lowest_loss",
+    "train.optimise": "alternating",
+}
+CNM_CHARADES: dict[str, Any] = {"train.batch_size": 128, "train.epochs": 50}
+CNM_ACTIVITYNET: dict[str, Any] = {
+    "generator.max_width": 1.0,
+    "proposals.sigma": 5.0**0.5,
+    "train.batch_size": 128,
+    "train.epochs": 30,
+}
+
 SMALL: dict[str, Any] = {
     "encoder.hidden_dim": 64,
     "generator.num_layers": 2,
@@ -56,6 +128,9 @@ DEMO: dict[str, Any] = {
     "train.warmup_updates": 50,
     "train.epochs": 4,
 }
+
+# masks as wide as the demo's, which are exp(-d^2) and not exp(-d^2 / 2)
+CPL_DEMO: dict[str, Any] = {"proposals.sigma": 8.0**0.5, "proposals.negatives.sigma": 2.0**0.5}
 
 CLIP_SMALL: dict[str, Any] = {
     **SMALL,
@@ -86,6 +161,7 @@ def _build() -> dict[str, PPSConfig]:
     activitynet = override(paper, ACTIVITYNET)
     charades_released = override(charades, RELEASED)
     activitynet_released = override(activitynet, {**RELEASED, "proposals.negatives.sigma": 3.0})
+    small = override(charades, CLIP_SMALL)
     return {
         "demo": override(paper, DEMO),
         "tiny": override(paper, TINY),
@@ -96,7 +172,16 @@ def _build() -> dict[str, PPSConfig]:
         "charades_rescaled": override(charades_released, CHARADES_RESCALED),
         "activitynet_rescaled": override(activitynet_released, ACTIVITYNET_RESCALED),
         "charades_clip": charades,
-        "charades_clip_small": override(charades, CLIP_SMALL),
+        "charades_clip_small": small,
+        "cpl": override(charades, {**CPL, **CPL_CHARADES}),
+        "cpl_activitynet": override(activitynet, {**CPL, **CPL_ACTIVITYNET}),
+        "cpl_charades_clip_small": override(small, CPL),
+        "cpl_demo": override(paper, {**DEMO, **CPL, **CPL_DEMO}),
+        "cnm": override(charades, {**CNM, **CNM_CHARADES}),
+        "cnm_activitynet": override(activitynet, {**CNM, **CNM_ACTIVITYNET}),
+        "cnm_charades_clip_small": override(small, CNM),
+        # trains, but stays at the level of a fixed interval: its mask goes to the largest width, whatever the query
+        "cnm_demo": override(paper, {**DEMO, **CNM}),
     }
 
 

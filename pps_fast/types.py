@@ -8,6 +8,7 @@ Dimensions, used in every docstring of the project:
     L  word columns of the batch, padded; sample b has num_words[b] <= L words
     K  proposals          E  components (Gaussians), E = sum of n_k
     M  components of all easy negatives
+    J  easy negatives of a proposal (1, but 2 of kind 'sides_apart')
     N  masks per sample in one reconstructor pass
     D  hidden width       H  attention heads
     V  vocabulary classes, class 0 is padding
@@ -57,6 +58,7 @@ class Batch:
         word_noise: [B, L] Gumbel noise; the words with the largest log(hide_prob) + word_noise are hidden.
         dropout_key: [B] int32, from which dropout follows (see `counters.py`); not read in evaluation mode.
         sample_index: [B] int64, position of the sample in its data set.
+        progress: [B] share of the training's epochs that has begun, above 0 to 1; 0 outside training.
     """
 
     frames: Tensor
@@ -68,6 +70,7 @@ class Batch:
     word_noise: Tensor
     dropout_key: Tensor
     sample_index: Tensor
+    progress: Tensor
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
         """Returns the batch on `device`, its floating fields as `dtype`."""
@@ -173,10 +176,10 @@ class ModelOutput:
     Attributes:
         proposals: the K positive proposals.
         positive_nll: [B, K] C of the positive proposals, for ranking; not every plan lets a gradient through it.
-        negative_masks: [B, K, T] easy negatives.
+        negative_masks: [B, K * J, T] easy negatives, the J of a proposal side by side.
         best: [B, n] int64, k*: the proposals of smallest C, in ascending order of it.
         best_nll: [B, n] C of those.
-        negative_nll: [B, n] C of the easy negatives of the same proposals.
+        negative_nll: [B, n, J] C of the easy negatives of the same proposals.
         whole_video_nll: [B] C of the whole video, the hard negative.
     """
 

@@ -270,6 +270,14 @@ SHRINK: dict[str, Any] = {
 }
 
 
+# what a choice of the config needs to be accepted
+NEEDED: dict[tuple[str, str], dict[str, Any]] = {
+    ("proposals.negatives.kind", "complement"): {"proposals.layout": "uniform"},
+    ("reconstructor.word_cls", "none"): {"proposals.layout": "uniform"},
+    ("reconstructor.word_tokens", "reused"): {"proposals.layout": "uniform", "reconstructor.word_cls": "none"},
+}
+
+
 def small_config(preset: str = "tiny", **changes: Any) -> PPSConfig:
     """Returns a preset with the smallest transformers; `losses__pull=0` overrides losses.pull."""
     dotted = {name.replace("__", "."): value for name, value in changes.items()}
@@ -301,6 +309,7 @@ def _random_sample(rng: np.random.Generator, length: int, num_columns: int, size
         "hide_prob": weight / weight.sum(),
         "word_noise": rng.gumbel(size=num_columns),
         "dropout_key": rng.integers(-(2**31), 2**31, dtype=np.int32),
+        "progress": 0.4,
     }
 
 
@@ -334,6 +343,7 @@ def random_output(
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
     num_best: int = 1,
+    num_negatives: int = 1,
 ) -> ModelOutput:
     """Returns a model's output made of leaves with gradients, for the losses; `best_nll` is a leaf of its own."""
     rng = np.random.default_rng(seed)
@@ -362,9 +372,11 @@ def random_output(
     return ModelOutput(
         proposals=proposals,
         positive_nll=positive_nll,
-        negative_masks=leaf(0, 1, num, num_positions),
+        negative_masks=leaf(0, 1, num * num_negatives, num_positions),
         best=best,
         best_nll=positive_nll.detach().gather(1, best).requires_grad_(),
-        negative_nll=leaf(2, 2.8, num).detach().gather(1, best).requires_grad_(),
+        negative_nll=leaf(2, 2.8, num, num_negatives)
+        .detach()[torch.arange(num_samples)[:, None], best]
+        .requires_grad_(),
         whole_video_nll=leaf(2, 2.8),
     )

@@ -1,6 +1,7 @@
 """Compares this package with golden files of the published code: python tests/golden_check.py FILE.npz ...
 
-Takes files of any shape in the golden format: PPS as published, with the two repairs (`_fixed`), and `kernels_f64*`.
+Takes files of any shape in the golden format: PPS as published, with the two repairs (`_fixed`), CPL, CNM, and
+`kernels_f64*`.
 Prints the largest error of every group and exits with status 1 if one is beyond its tolerance.
 """
 
@@ -12,25 +13,29 @@ from pathlib import Path
 # run as a script, the tests' folder is on the path and the checkout is not
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from tests.golden_ancestors import check_ancestor  # noqa: E402
 from tests.golden_kernels import check_kernels  # noqa: E402
 from tests.golden_model import Golden  # noqa: E402
 from tests.golden_outputs import check_model  # noqa: E402
 from tests.golden_report import TOLERANCE, Check  # noqa: E402
+
+# model of a file -> all comparisons with it
+CHECKS = {"PPS": check_model, "CPL": check_ancestor, "CNM": check_ancestor}
 
 
 def check_file(path: str | Path) -> list[Check]:
     """Returns every comparison with one file.
 
     Raises:
-        ValueError: for a file of another model than PPS.
+        ValueError: for a file of another model.
     """
     golden = Golden(path)
     if not golden.meta:
         return list(check_kernels(golden))
     name = golden.meta["model"]["name"]
-    if name != "PPS":
-        raise ValueError(f"{path}: golden file of {name}; expected PPS or kernels_f64")
-    return list(check_model(golden))
+    if name not in CHECKS:
+        raise ValueError(f"{path}: golden file of {name}; expected {', '.join(CHECKS)} or kernels_f64")
+    return list(CHECKS[name](golden))
 
 
 def summarise(checks: list[Check]) -> list[str]:

@@ -170,7 +170,7 @@ def check_reconstruction(golden: Golden) -> Iterator[Check]:
             # the published code halves it
             loss = equations.reconstruction_loss(positive, leaves["c_hneg"]).mean() / 2
         else:
-            loss = equations.contrastive_loss(positive, leaves["c_hneg"], negative, *margins)
+            loss = equations.contrastive_loss(positive, leaves["c_hneg"], negative.unsqueeze(-1), *margins)
         loss.backward()
         yield compare("kernels", f"rec_ivc/{loss_name}", loss, golden[f"rec_ivc/{loss_name}"])
         yield compare("kernels", "rec_ivc/k_star", best.squeeze(1), golden["rec_ivc/k_star"])

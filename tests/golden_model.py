@@ -46,6 +46,11 @@ class Golden:
         """Returns the published state dict."""
         return {name.removeprefix("state/"): self.tensor(name) for name in self.arrays if name.startswith("state/")}
 
+    @property
+    def progress(self) -> float:
+        """Share of the training's epochs; only CPL's files say how many there are."""
+        return float(self["in/epoch"]) / self.meta["model"]["max_epoch"] if "max_epoch" in self.meta["model"] else 0.0
+
     def config(self) -> PPSConfig:
         """Returns the config that computes what the file records."""
         return released_config(self.meta["model"], self.meta["loss"], repaired=self.meta["variant"] == "fixed")
@@ -109,6 +114,7 @@ def batch_of(golden: Golden, dtype: torch.dtype) -> Batch:
         word_noise=noise,
         dropout_key=torch.zeros(len(words), dtype=torch.int32),
         sample_index=torch.arange(len(words)),
+        progress=torch.full((len(words),), golden.progress, dtype=dtype),
     )
 
 
@@ -117,7 +123,9 @@ def model_of(golden: Golden, dtype: torch.dtype, config: PPSConfig | None = None
     sizes = FeatureSizes(
         frame_dim=golden["in/frames_feat"].shape[2],
         word_dim=golden["in/words_feat"].shape[2],
-        vocab_size=golden["state/fc_comp.weight"].shape[0],
+        vocab_size=golden["state/fc_rec.weight" if "state/fc_rec.weight" in golden else "state/fc_comp.weight"].shape[
+            0
+        ],
         num_segments=golden["in/frames_feat"].shape[1],
     )
     model = PPS(config or golden.config(), sizes).to(dtype)
@@ -125,7 +133,7 @@ def model_of(golden: Golden, dtype: torch.dtype, config: PPSConfig | None = None
     return model.eval()
 
 
-def _listen(model: PPS) -> Captured:
+def listen(model: PPS) -> Captured:
     """Returns a record that fills while the model runs."""
     captured = Captured()
     hidden_query, at_row = model.embed.hidden_query, model.generator.video_stack.at_row
@@ -158,7 +166,7 @@ def _listen(model: PPS) -> Captured:
 def run_golden(golden: Golden, dtype: torch.dtype, changes: dict[str, Any]) -> Run:
     """Runs forward, losses and backward on a file's input, under the file's config with dotted changes."""
     model, batch = model_of(golden, dtype, override(golden.config(), changes)), batch_of(golden, dtype)
-    captured = _listen(model)
+    captured = listen(model)
     output = model(batch)
     report = Objective(model.config).to(batch.frames.device)(output)
     report.total.backward()

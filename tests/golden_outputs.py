@@ -63,6 +63,7 @@ def _negatives(run: Run) -> Iterator[tuple[str, Tensor]]:
             center=components.center,
             width=components.width,
             num_positions=components.masks.shape[-1],
+            progress=run.batch.progress,
         )
     )
     yield "neg_each_mask", masks.unflatten(1, (num_proposals, -1))
@@ -141,7 +142,7 @@ def _scores(run: Run) -> dict[str, Tensor]:
     found = {
         "C_pos": output.positive_nll,
         "C_pos@best": output.best_nll,
-        "C_eneg@best": output.negative_nll,
+        "C_eneg@best": output.negative_nll.squeeze(-1),
         "C_hneg": output.whole_video_nll,
     }
     if run.plan == "plain":
@@ -228,7 +229,7 @@ def _check_evaluation(golden: Golden, run: Run) -> Iterator[Check]:
 
 def _check_masks(golden: Golden, run: Run) -> Iterator[Check]:
     """Which keys are visible and which words hidden."""
-    frame_valid, _ = run.model._valid(run.batch)
+    frame_valid, _ = run.model._valid(run.batch, run.batch.frames.shape[1] + 1)
     yield compare("evaluation", "f32/out/frames_mask", frame_valid, golden["f32/out/frames_mask"])
     num_words, expected = run.batch.num_words, golden["f32/out/words_mask"]
     is_target = target_columns(num_words, expected.shape[1], run.model.config.reconstructor.target_length)

@@ -288,12 +288,13 @@ def reconstruction_loss(positive: Array, whole_video: Array, num_best: int = 1) 
 def contrastive_loss(
     positive: Array, whole_video: Array, negative: Array, margins: tuple[float, float], num_best: int = 1
 ) -> float:
-    """L_ivc: positive and negative [B, K], whole_video [B], margins (beta_1, beta_2)."""
+    """L_ivc: positive [B, K], whole_video [B], negative [B, K, J], margins (beta_1, beta_2)."""
     total = 0.0
     for b, ks in enumerate(best_proposals(positive, num_best)):
         for k in ks:
             total += max(positive[b, k] - whole_video[b] + margins[0], 0.0)
-            total += max(positive[b, k] - negative[b, k] + margins[1], 0.0)
+            for other in negative[b, k]:
+                total += max(positive[b, k] - other + margins[1], 0.0)
     return total / (len(positive) * num_best)
 
 

@@ -82,3 +82,20 @@ def side_negatives(center: Ragged, width: Ragged, sigma: float, num_positions: i
             row.append(bumps[0] + bumps[1])
         result.append(row)
     return np.array(result)
+
+
+def apart_side_negatives(
+    center: Ragged, width: Ragged, sigma: float, num_positions: int, progress: list[float], exponent: float
+) -> Array:
+    """CPL's: for each proposal a bump left of the hull, then one right of it -> [B, 2 K, T]."""
+    result = []
+    for cs, ws, share in zip(center, width, progress, strict=True):
+        row = []
+        for c, w in zip(cs, ws, strict=True):
+            left, right = _hull(c, w)
+            pace = min(share, 1.0) ** exponent
+            middle = np.array([left * 0.5 * pace, 1 - (1 - right) * 0.5 * pace])
+            length = np.array([middle[0], 1 - middle[1]])
+            row += list(gaussian_peak_mask(middle, length, sigma, num_positions)[0])
+        result.append(row)
+    return np.array(result)

@@ -19,6 +19,7 @@ from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
 from pps_fast.losses.objective import Objective
 from pps_fast.model import PPS
+from pps_fast.presets import CNM, CPL
 from pps_fast.reconstructor.plans import PLANS
 from pps_fast.train.optimizer import Adam
 from pps_fast.train.released import released_gradients
@@ -94,6 +95,19 @@ def test_a_step_with_dropout_has_the_same_loss_and_gradients(plan: str, calls: d
     # measured: loss 1e-8 and 2e-7, gradients 5e-5 and 1e-4, of kernels and equations
     assert found["loss"] <= 1e-6
     assert max(found.values()) <= min(2 * max(reference.values()), 2e-4), found
+
+
+@pytest.mark.parametrize("method", [CPL, CNM], ids=["CPL", "CNM"])
+def test_a_step_of_the_ancestors_has_the_same_loss_and_gradients(method: dict[str, Any], calls: dict[str, int]) -> None:
+    config = override(_config(), method)
+    fused = _step(override(config, {"backend": "triton"}))
+    assert len(calls) >= 7 and all(calls.values()), calls
+    equations = _step(override(config, {"backend": "torch"}))
+    exact = _step(override(config, {"backend": "torch"}), torch.float64)
+    assert len(exact) > 40 and any(name.startswith("head.") for name in exact)
+    found, reference = _errors(fused, exact), _errors(equations, exact)
+    assert found["loss"] <= 1e-6
+    assert max(found.values()) <= min(max(2 * max(reference.values()), 1e-5), 2e-4), (found, reference)
 
 
 def test_a_golden_file_has_the_same_loss_and_gradients() -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 import pps_fast.ops
 from pps_fast.backend import Op
-from pps_fast.choices import Choice, calls_of, choices_of, ops_line
+from pps_fast.calls import calls_of
+from pps_fast.choices import Choice, choices_of, ops_line
 from pps_fast.config import PPSConfig
 from pps_fast.losses.objective import Objective
 from pps_fast.model import PPS
@@ -33,6 +34,9 @@ CONFIGS = {
     "uneven": small_config(reconstructor__num_layers=2, reconstructor__num_word_layers=1),
     "plain": small_config(reconstructor__plan="plain", reconstructor__num_layers=2),
     "bf16": small_config(train__precision="bf16", losses__push_inter=0.0),
+    "cpl": small_config("cpl_demo", generator__num_layers=2, reconstructor__num_layers=2),
+    "cpl plain": small_config("cpl", reconstructor__plan="plain"),
+    "cnm": small_config("cnm_demo"),
 }
 
 

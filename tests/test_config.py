@@ -16,13 +16,18 @@ import pytest
 from pps_fast import backend, config
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
+from pps_fast.encoder.embedding import WORD_CLS, WORD_TOKENS
+from pps_fast.generator.generator import FRAME_SUMMARIES
 from pps_fast.generator.heads import CENTERS, WIDTHS
 from pps_fast.inference.selection import SELECTORS
+from pps_fast.layout import layout_of
 from pps_fast.losses.objective import LOSS_TERMS
 from pps_fast.losses.pull_push import PULL_STRATEGIES
 from pps_fast.proposals.negatives import NEGATIVES
 from pps_fast.proposals.shapes import MASK_SHAPES
 from pps_fast.reconstructor.importance import IMPORTANCE
+from pps_fast.train.alternating import TRAIN_STEPS
+from tests.cases import NEEDED
 
 # field, values it must refuse, the end of the message
 REFUSED: dict[str, tuple[list[Any], str]] = {
@@ -37,6 +42,7 @@ REFUSED: dict[str, tuple[list[Any], str]] = {
     "encoder.dropout": ([-0.1, 1.0], "0 to below 1"),
     "generator.num_layers": ([0], "at least 1"),
     "generator.num_word_layers": ([0], "at least 1"),
+    "generator.max_width": ([0.0, 1.1, math.nan], "above 0, at most 1"),
     "proposals.num_proposals": ([0], "at least 1"),
     "proposals.components_per_proposal": ([0], "at least 1"),
     "proposals.sigma": ([0.0, -9.0, math.nan], "> 0"),
@@ -44,8 +50,21 @@ REFUSED: dict[str, tuple[list[Any], str]] = {
     "proposals.boundary_shrink": ([-0.1, 1.0], "0 to below 1"),
     "proposals.negatives.num_components": ([0], "at least 1"),
     "proposals.negatives.sigma": ([0.0], "> 0"),
+    "proposals.negatives.curriculum": ([-0.5, math.nan], "0 or more"),
+    "proposals.negatives.kind": (
+        ["complement"],
+        "proposals of one component: proposals.layout = 'uniform', components_per_proposal = 1",
+    ),
     "reconstructor.num_layers": ([0], "at least 1"),
     "reconstructor.num_word_layers": ([0], "at least 1"),
+    "reconstructor.word_cls": (
+        ["none"],
+        "a token, because reconstructor.importance = 'reconstructor' is read from it",
+    ),
+    "reconstructor.word_tokens": (
+        ["reused"],
+        "word_cls = 'none' and no target_length = 'end_of_sentence', for both of which it has no slot",
+    ),
     "reconstructor.stride": ([0], "at least 1"),
     "reconstructor.label_smoothing": ([-0.1, 1.0], "0 to below 1"),
     "reconstructor.hidden_words_divisor": ([0], "at least 1"),
@@ -75,8 +94,10 @@ REFUSED: dict[str, tuple[list[Any], str]] = {
 FREE = {
     "data.path", "data.planted.seed", "inference.seed", "train.seed", "train.tensorboard", "train.capture",
     "losses.push_normalize", "losses.push_single", "losses.whole_video_margin", "losses.negative_margin",
-    "losses.push_intra_target", "losses.push_inter_target",
+    "losses.push_intra_target", "losses.push_inter_target", "reconstructor.shares_generator",
 }  # fmt: skip
+# every value is accepted with the defaults of the others: see `test_what_does_not_fit_together_is_refused`
+TOGETHER = {"train.optimise", "reconstructor.shares_generator"}
 REGISTRIES = {
     "MaskShape": MASK_SHAPES,
     "CenterSource": CENTERS,
@@ -85,6 +106,10 @@ REGISTRIES = {
     "ImportanceSource": IMPORTANCE,
     "PullStrategy": PULL_STRATEGIES,
     "Selector": SELECTORS,
+    "FrameSummary": FRAME_SUMMARIES,
+    "WordCls": WORD_CLS,
+    "WordTokens": WORD_TOKENS,
+    "Optimisation": TRAIN_STEPS,
 }
 
 
@@ -120,7 +145,44 @@ def test_an_unknown_choice_is_refused_with_the_choices(path: str) -> None:
 @pytest.mark.parametrize("path", CHOICES)
 def test_every_choice_is_accepted(path: str) -> None:
     for choice in CHOICES[path]:
-        assert dict(_values(override(PPSConfig(), {path: choice})))[path] == choice
+        changes = NEEDED.get((path, choice), {}) | {path: choice}
+        assert dict(_values(override(PPSConfig(), changes)))[path] == choice
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train.optimise": "alternating", "losses.reconstruction": 0.0}, "train.optimise = 'alternating': expected "),
+        (
+            {"train.optimise": "alternating"} | {f"losses.{name}": 0.0 for name in list(LOSS_TERMS)[1:]},
+            "train.optimise = 'alternating': expected losses.reconstruction and another loss above 0",
+        ),
+        (
+            {"reconstructor.shares_generator": True, "reconstructor.num_word_layers": 2},
+            "reconstructor.shares_generator = True: expected as many layers",
+        ),
+        (
+            {**NEEDED["reconstructor.word_tokens", "reused"], "reconstructor.word_tokens": "reused"}
+            | {"reconstructor.target_length": "end_of_sentence"},
+            "reconstructor.word_tokens = 'reused': expected word_cls = 'none' and no target_length",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        override(PPSConfig(), changes)
+
+
+def test_a_layout_has_mixtures_where_a_proposal_has_several_components() -> None:
+    proposals = PPSConfig().proposals
+    for changes, expected in (
+        ({}, True),
+        ({"num_proposals": 1}, False),
+        ({"layout": "uniform"}, False),
+        ({"layout": "uniform", "components_per_proposal": 2}, True),
+    ):
+        made = override(proposals, changes)
+        assert made.has_mixtures == expected == bool(layout_of(made).mixed)
 
 
 def test_more_best_proposals_than_proposals_are_refused() -> None:
@@ -131,6 +193,7 @@ def test_more_best_proposals_than_proposals_are_refused() -> None:
 
 def test_every_knob_has_a_row_of_refused_values_or_is_free_for_a_reason() -> None:
     assert FIELDS.keys() == REFUSED.keys() | FREE | CHOICES.keys()
+    assert not FREE & REFUSED.keys()
 
 
 def test_every_validation_line_has_a_row_of_refused_values() -> None:
@@ -139,7 +202,7 @@ def test_every_validation_line_has_a_row_of_refused_values() -> None:
     named = [call.args[1] for call in calls if ast.unparse(call.func) == "require"]
     plain = {name.value for name in named if isinstance(name, ast.Constant)}
     assert len(plain) > 30
-    assert plain <= REFUSED.keys()
+    assert plain <= REFUSED.keys() | TOGETHER
 
 
 @pytest.mark.parametrize("name", REGISTRIES)

@@ -68,17 +68,18 @@ def test_importance_scores_agree_with_the_loops_and_have_gradients() -> None:
     assert gradcheck(equations.importance_score, leaves)
 
 
+@pytest.mark.parametrize("num_negatives", [1, 2])
 @pytest.mark.parametrize("num_best", [1, 2, 5])
-def test_reconstruction_losses_agree_with_the_loops_and_have_gradients(num_best: int) -> None:
+def test_reconstruction_losses_agree_with_the_loops_and_have_gradients(num_best: int, num_negatives: int) -> None:
     rng = np.random.default_rng(2)
-    arrays = [rng.uniform(2, 3, shape) for shape in ((4, 5), (4,), (4, 5))]
+    arrays = [rng.uniform(2, 3, shape) for shape in ((4, 5), (4,), (4, 5, num_negatives))]
     arrays[0][1] += 5  # both hinges of this sample are active
     arrays[0][2] -= 5  # and none of this one's
     leaves = [torch.from_numpy(array).requires_grad_() for array in arrays]
 
     def both(positive: Tensor, whole: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
         best = equations.best_proposals(positive, num_best)
-        chosen = positive.gather(1, best), negative.gather(1, best)
+        chosen = positive.gather(1, best), negative[torch.arange(4).unsqueeze(1), best]
         return (
             equations.reconstruction_loss(chosen[0], whole),
             equations.contrastive_loss(chosen[0], whole, chosen[1], 0.1, 0.15),
@@ -96,7 +97,7 @@ def test_equal_proposals_are_ranked_by_their_index() -> None:
 
 
 def test_inactive_hinges_have_no_gradient_and_a_kink_half_of_it() -> None:
-    best, whole, negative = _double([[1.0]]), _double([1.5]), _double([[1.0]])
+    best, whole, negative = _double([[1.0]]), _double([1.5]), _double([[[1.0]]])
     loss = equations.contrastive_loss(best, whole, negative, 0.1, 0.15)
     got = torch.autograd.grad(loss, (best, whole, negative))
     assert [value.item() for value in got] == [1.0, 0.0, -1.0]

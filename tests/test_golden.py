@@ -30,7 +30,7 @@ SHARED_FILES = [
         "tiny_topk2",
     )
     for suffix in ("", "_fixed")
-]
+] + ["cpl_tiny.npz", "cnm_tiny.npz"]
 
 
 def _assert_all_ok(path: Path) -> None:
@@ -117,11 +117,31 @@ def test_the_script_prints_a_line_per_group_and_fails_on_a_difference(tmp_path: 
     assert main([str(_perturbed(tmp_path, "kernels_f64.npz", "c_loss/C"))]) == 1
 
 
+@pytest.mark.parametrize("name", ["cpl_tiny_gamma0", "cpl_tiny", "cnm_tiny"])
+def test_of_the_ancestors_nothing_is_left_out(name: str) -> None:
+    """CPL's `official_log/ivc_loss` and the like say `loss/...` again; CNM's attention weights are no result."""
+    committed = GOLDEN / f"{name}.npz"
+    path = committed if committed.exists() else shared_path(f"golden/{name}.npz")
+    compared = {check.name.removesuffix(SHARED) for check in check_file(path)}
+    again = "final_loss|nll_loss|ref_nll_loss|neg_nll_loss|ivc_loss"
+    not_results = re.compile(rf"meta/|state/|in/|.*/official_log/({again})$|.*/out/attn_weight")
+    with np.load(path) as archive:
+        left_out = [key for key in archive.files if key not in compared and not not_results.match(key)]
+    # the plans' losses know the negatives of the best positives, and those are compared
+    assert {f"{key}@best" for key in left_out} <= compared
+
+
+@pytest.mark.parametrize("array", ["f64/out/gauss_weight", "f64/loss/ivc", "f64/grad/fc_gauss.weight"])
+def test_a_change_of_one_percent_is_found_in_an_ancestor(tmp_path: Path, array: str) -> None:
+    checks = check_file(_perturbed(tmp_path, "cpl_tiny_gamma0.npz", array))
+    assert [check.name for check in checks if not check.is_ok] == [array, array + SHARED]
+
+
 def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "cpl.npz"
+    path = tmp_path / "scn.npz"
     with np.load(GOLDEN / "tiny_topk2.npz") as archive:
         arrays = {name: archive[name] for name in archive.files}
-    arrays["meta/config_json"] = np.array(str(arrays["meta/config_json"]).replace('"PPS"', '"CPL"'))
+    arrays["meta/config_json"] = np.array(str(arrays["meta/config_json"]).replace('"PPS"', '"SCN"'))
     np.savez(path, **arrays)
-    with pytest.raises(ValueError, match="golden file of CPL"):
+    with pytest.raises(ValueError, match="golden file of SCN; expected PPS, CPL, CNM"):
         check_file(path)

@@ -46,10 +46,12 @@ def test_json_has_the_same_and_follows_the_config(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_has_sizes(preset: str) -> None:
     sizes, num_columns = info.data_sizes(preset, PRESETS[preset])
-    published = preset.startswith(("charades", "activitynet"))
+    published = preset in ("cpl", "cnm") or "charades" in preset or "activitynet" in preset
     assert (sizes.num_segments, num_columns) == (
         (200, 20) if published else (PRESETS[preset].data.planted.num_segments, 10)
     )
+    width = 512 if "clip" in preset else 500 if "activitynet" in preset else 1024
+    assert sizes.frame_dim == (width if published else PRESETS[preset].data.planted.frame_dim)
 
 
 def test_a_missing_data_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -93,7 +93,7 @@ def test_shapes_and_ranges_of_the_output() -> None:
         "negative_masks": (4, 3, 4),
         "best": (4, 1),
         "best_nll": (4, 1),
-        "negative_nll": (4, 1),
+        "negative_nll": (4, 1, 1),
         "whole_video_nll": (4,),
     }
     for name, value in _flat(output).items():
@@ -219,7 +219,7 @@ def test_the_reconstructor_makes_no_more_passes_than_the_plan_needs(
         monkeypatch.setattr(Reconstructor, name, counted(name))
     _model(small_config(reconstructor__plan=plan, **changes))(BATCH)
     expected = [("summaries", 4, num_mixed, 4, True)] if num_mixed else []
-    if plan == "plain":
+    if plan == "plain" or num_best == num_proposals:
         expected += [("features", 4, 2 * num_proposals + 1, 4, True)]
     else:
         expected += [("features", 4, num_proposals, 4, False), ("features", 4, 2 * num_best + 1, 4, True)]
@@ -240,8 +240,10 @@ def test_the_shared_plan_builds_a_graph_for_mixtures_the_best_and_what_they_must
         stack.blocks[-1].ffn_norm.register_forward_hook(count)
     output = model(BATCH)
     assert sum(with_graph) == 2 * 4 * (num_mixed + 2 * num_best + 1)
-    assert sum(without) == 2 * 4 * num_proposals
-    assert not output.positive_nll.requires_grad
+    # where all are trained, all are scored with a graph at once
+    is_scored_apart = num_best < num_proposals
+    assert sum(without) == 2 * 4 * num_proposals * is_scored_apart
+    assert output.positive_nll.requires_grad != is_scored_apart
     assert output.best_nll.requires_grad and output.negative_nll.requires_grad and output.whole_video_nll.requires_grad
 
 
@@ -293,7 +295,7 @@ def test_the_best_are_those_of_smallest_c_with_their_own_negatives(plan: str, nu
     for b, ks in enumerate(best):
         assert_agree("positive", output.positive_nll[b], positive[b], atol=1e-12)
         assert_agree("best positive", output.best_nll[b], positive[b, list(ks)], atol=1e-12)
-        assert_agree("their negatives", output.negative_nll[b], negative[b, list(ks)], atol=1e-12)
+        assert_agree("their negatives", output.negative_nll[b, :, 0], negative[b, list(ks)], atol=1e-12)
     assert_agree("whole video", output.whole_video_nll, whole.squeeze(1), atol=1e-12)
 
 

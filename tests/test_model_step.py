@@ -18,16 +18,17 @@ from pps_fast.losses.objective import Objective
 from pps_fast.model import PPS
 from pps_fast.presets import PRESETS
 from pps_fast.types import Batch, LossReport, ModelOutput
-from tests.cases import SIZES, random_batch, randomize, small_config
+from tests.cases import NEEDED, SIZES, random_batch, randomize, small_config
 from tests.compare import assert_agree
 
 STEPPED = ("tiny", "charades_released")
-SCORER = {"pool.scorer.inner.weight", "pool.scorer.outer.weight"}
 # choices under which a parameter has nothing to do; everywhere else every parameter is trained
 IDLE = {
     ("reconstructor.importance", "generator"): {"embed.word_cls"},
     ("reconstructor.importance", "none"): {"embed.word_cls"},
-    ("proposals.layout", "uniform"): {"embed.word_cls"} | SCORER,
+    ("proposals.layout", "uniform"): {"embed.word_cls"},
+    # one component for each proposal, of which nothing is asked
+    ("proposals.negatives.kind", "complement"): {"embed.word_cls"},
 }
 
 
@@ -61,7 +62,9 @@ def test_every_choice_takes_a_training_step_and_trains_all_that_has_something_to
     torch.manual_seed(0)
     # margins that keep both hinges active
     margins = {"losses__whole_video_margin": 20.0, "losses__negative_margin": 20.0}
-    model = PPS(small_config(**margins, **{field.replace(".", "__"): choice}), SIZES).train()
+    changes = NEEDED.get((field, choice), {}) | {field: choice}
+    changes = {name.replace(".", "__"): value for name, value in changes.items()}
+    model = PPS(small_config(**margins, **changes), SIZES).train()
     randomize(model)
     # the interpreter takes a while for every program
     report = _step(model, random_batch((3, 2), 4) if choice == "triton" else random_batch())

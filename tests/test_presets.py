@@ -11,7 +11,7 @@ import pytest
 from pps_fast import config
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override, to_dict
-from pps_fast.presets import PRESETS
+from pps_fast.presets import CNM, CPL, PRESETS
 
 # Section 4, "Datasets" and "Implementation details"
 PAPER_BOTH = {
@@ -123,6 +123,100 @@ def test_small_presets_keep_every_rule_of_the_paper() -> None:
         free = {path for path in found if path.startswith(("train.", "data.", "inference."))}
         assert found.keys() - free <= sizes, name
         assert found["encoder.hidden_dim"] <= 64, name
+
+
+# Table J of what their published code does; both have the sizes of the transformers of PPS
+ANCESTOR_BOTH = {
+    "encoder.hidden_dim": 256,
+    "generator.num_layers": 3,
+    "generator.width_source": "per_component",
+    "proposals.layout": "uniform",
+    "proposals.components_per_proposal": 1,
+    "proposals.boundary_shrink": 0.0,
+    "reconstructor.shares_generator": True,
+    "reconstructor.word_cls": "none",
+    "reconstructor.word_tokens": "reused",
+    "reconstructor.target_length": "exact",
+    "losses.whole_video_margin": 0.1,
+    "losses.negative_margin": 0.15,
+    "losses.pull": 0.0,
+    "losses.push_intra": 0.0,
+    "inference.selector": "lowest_loss",
+}
+_CPL = {
+    "encoder.frame_summary": "cls",
+    "generator.max_width": 1.0,
+    "proposals.num_proposals": 8,
+    "proposals.mask_shape": "gaussian_peak",
+    "proposals.sigma": 9.0,
+    "proposals.width_floor": 0.01,
+    "proposals.negatives.kind": "sides_apart",
+    "proposals.negatives.sigma": 4.5,
+    "losses.reconstruction": 0.5,
+    "train.batch_size": 32,
+    "train.epochs": 30,
+    "train.optimise": "joint",
+}
+_CNM = {
+    "encoder.frame_summary": "last_frame",
+    "proposals.num_proposals": 1,
+    "proposals.mask_shape": "gaussian",
+    "proposals.width_floor": 0.1,
+    "proposals.negatives.kind": "complement",
+    "losses.reconstruction": 1.0,
+    "losses.contrastive": 1.0,
+    "losses.push_inter": 0.0,
+    "train.batch_size": 128,
+    "train.optimise": "alternating",
+}
+ANCESTORS = {
+    "cpl": {
+        **_CPL,
+        "proposals.negatives.curriculum": 0.5,
+        "losses.contrastive": 1.0,
+        "losses.push_inter": 5.0,
+        "losses.push_inter_target": 0.146,
+        "inference.iou_thresholds": [0.3, 0.5, 0.7],
+    },
+    "cpl_activitynet": {
+        **_CPL,
+        "proposals.negatives.curriculum": 0.0,
+        "losses.contrastive": 2.0,
+        "losses.push_inter": 0.1,
+        "losses.push_inter_target": 0.13,
+        "inference.iou_thresholds": [0.1, 0.3, 0.5],
+    },
+    "cnm": {**_CNM, "generator.max_width": 0.45, "train.epochs": 50},
+    "cnm_activitynet": {**_CNM, "generator.max_width": 1.0, "train.epochs": 30},
+}
+
+
+@pytest.mark.parametrize("name", ANCESTORS)
+def test_presets_of_the_ancestors_hold_their_numbers(name: str) -> None:
+    found = _flat(to_dict(PRESETS[name]))
+    expected = {**ANCESTOR_BOTH, **ANCESTORS[name]}
+    assert {path: found[path] for path in expected} == expected
+
+
+def test_cnm_masks_have_the_published_exponents() -> None:
+    """alpha, which stands where sigma squared does."""
+    exponents = [PRESETS[name].proposals.sigma ** 2 for name in ("cnm", "cnm_activitynet")]
+    assert exponents == pytest.approx([5.5, 5.0], rel=1e-12)
+
+
+@pytest.mark.parametrize(("method", "changes"), [("cpl", CPL), ("cnm", CNM)])
+def test_a_method_on_any_data_set_is_its_overrides_on_that_preset(method: str, changes: dict[str, Any]) -> None:
+    assert PRESETS[f"{method}_charades_clip_small"] == override(PRESETS["charades_clip_small"], changes)
+    for base, preset in PRESETS.items():
+        made = _flat(to_dict(override(preset, changes)))
+        assert {path: made[path] for path in changes} == changes, base
+
+
+@pytest.mark.parametrize("method", ["cpl", "cnm"])
+def test_demos_of_the_ancestors_train_like_the_demo(method: str) -> None:
+    found = _differences(PRESETS["demo"], PRESETS[f"{method}_demo"])
+    kept = ("data.", "encoder.hidden_dim", "generator.num", "reconstructor.num", "reconstructor.stride", "train.")
+    assert [path for path in found if path.startswith(kept)] == (["train.optimise"] if method == "cnm" else [])
 
 
 def test_demo_and_tiny_need_no_data_file() -> None:

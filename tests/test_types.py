@@ -21,6 +21,7 @@ def _batch() -> Batch:
         word_noise=torch.rand(2, 5),
         dropout_key=torch.tensor([-5, 2**31 - 1], dtype=torch.int32),
         sample_index=torch.tensor([7, 9]),
+        progress=torch.tensor([0.5, 0.5]),
     )
 
 

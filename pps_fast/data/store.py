@@ -41,6 +41,7 @@ class Store:
         # of the pass that was begun last; always in the same memory, where a captured step looks for them
         self._word_noise = torch.zeros(self._word_ids.shape, device=self.device)  # [M, L]
         self._dropout_key = torch.zeros(self._num_words.shape, dtype=torch.int32, device=self.device)  # [M]
+        self._progress = torch.zeros((), device=self.device)
         self._pass: tuple[int, int] | None = None
 
     @property
@@ -69,8 +70,14 @@ class Store:
         self.begin_pass(seed, epoch)
         return self.gather(index, int(self.num_columns(samples).max()), video)
 
-    def begin_pass(self, seed: int, epoch: int) -> None:
-        """Draws the noise and dropout keys of one pass over the data, in place, for the `gather`s that follow."""
+    def begin_pass(self, seed: int, epoch: int, progress: float = 0.0) -> None:
+        """Draws the noise and dropout keys of one pass over the data, in place, for the `gather`s that follow.
+
+        Args:
+            seed, epoch: as in `batch`.
+            progress: of the batches' record; 0 outside training.
+        """
+        self._progress.fill_(progress)
         if self._pass == (seed, epoch):
             return
         every = np.arange(self.data.num_samples)
@@ -101,6 +108,7 @@ class Store:
             word_noise=self._word_noise[:, :num_columns].index_select(0, index),
             dropout_key=self._dropout_key.index_select(0, index),
             sample_index=index,
+            progress=self._progress.repeat(len(index)),
         )
 
     def num_columns(self, samples: np.ndarray) -> np.ndarray:

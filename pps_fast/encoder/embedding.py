@@ -35,11 +35,39 @@ def _word_cls_scalar(embedding: Embedding, key: Tensor | None, is_cls: Tensor, e
     return torch.where(is_cls.unsqueeze(-1), cls, embedded)
 
 
-WORD_CLS = {"vector": _word_cls_vector, "scalar_per_batch_position": _word_cls_scalar}
+def _no_word_cls(embedding: Embedding, key: Tensor | None, is_cls: Tensor, embedded: Tensor) -> Tensor:
+    """The slot stays empty; nobody reads it."""
+    return embedded
+
+
+WORD_CLS = {"vector": _word_cls_vector, "scalar_per_batch_position": _word_cls_scalar, "none": _no_word_cls}
+
+
+def _projected_words(embedding: Embedding, batch: Batch, key: Tensor | None) -> Tensor:
+    """[B, L + 2, D]: the sentence with dropout of its own and q_cls behind its last word."""
+    words = torch.cat((batch.words, torch.zeros_like(batch.words[:, :1])), 1)
+    embedded = embedding.word_projection(embedding.hidden_query_dropout(embedding.with_start(words), key))
+    slot = torch.arange(embedded.shape[1], device=embedded.device)
+    is_cls = slot == (batch.num_words + 1).unsqueeze(1)
+    return embedding.write_word_cls(embedding, key, is_cls, embedded)
+
+
+def _reused_words(embedding: Embedding, batch: Batch, key: Tensor | None) -> Tensor:
+    """[B, L, D]: the generator's words without the last, after which nothing is predicted.
+
+    Computed a second time, which the counters of dropout make the same.
+    """
+    return embedding.embedded_words(batch, key)[:, :-1]
+
+
+WORD_TOKENS = {"projected": _projected_words, "reused": _reused_words}
 
 
 class Embedding(nn.Module):
-    """Frames with v_cls, the sentence with its start token, and the hidden sentence with q_cls."""
+    """Frames with v_cls, the sentence with its start token, and the hidden sentence with q_cls.
+
+    Whether there is a v_cls and a q_cls follows from the config.
+    """
 
     def __init__(self, config: PPSConfig, sizes: FeatureSizes) -> None:
         super().__init__()
@@ -48,27 +76,36 @@ class Embedding(nn.Module):
         self.word_projection = nn.Linear(sizes.word_dim, width)
         self.frame_dropout, self.query_dropout, self.hidden_query_dropout = (Dropout(config) for _ in range(3))
         self.word_cls_dropout = Dropout(config)
-        self.frame_cls = nn.Parameter(torch.zeros(sizes.frame_dim))
+        has_frame_cls, has_word_cls = config.encoder.frame_summary == "cls", config.reconstructor.word_cls != "none"
+        self.frame_cls = nn.Parameter(torch.zeros(sizes.frame_dim)) if has_frame_cls else None
         self.start_word = nn.Parameter(torch.zeros(sizes.word_dim))
         self.hidden_word = nn.Parameter(torch.zeros(sizes.word_dim))
-        self.word_cls = nn.Parameter(torch.zeros(width))
-        self._write_word_cls = WORD_CLS[config.reconstructor.word_cls]
+        self.word_cls = nn.Parameter(torch.zeros(width)) if has_word_cls else None
+        self.write_word_cls = WORD_CLS[config.reconstructor.word_cls]
+        self._word_tokens = WORD_TOKENS[config.reconstructor.word_tokens]
 
     def frames(self, batch: Batch, key: Tensor | None) -> Tensor:
-        """V-hat: projected segments with v_cls behind the last one.
+        """V-hat: projected segments with v_cls behind the last one, if there is one.
 
         Args:
             key: [B] int32 of the samples' dropout; None for no dropout, here and below.
         Returns:
-            [B, S + 1, D].
+            [B, S + 1, D], or [B, S, D] without v_cls.
         """
-        cls = self.frame_cls.to(batch.frames.dtype).expand(batch.frames.shape[0], 1, -1)
-        return self.frame_projection(self.frame_dropout(torch.cat((batch.frames, cls), 1), key))
+        frames = batch.frames
+        if self.frame_cls is not None:
+            cls = self.frame_cls.to(frames.dtype).expand(frames.shape[0], 1, -1)
+            frames = torch.cat((frames, cls), 1)
+        return self.frame_projection(self.frame_dropout(frames, key))
 
-    def _with_start(self, words: Tensor) -> Tensor:
+    def with_start(self, words: Tensor) -> Tensor:
         """[B, n, W] -> [B, n + 1, W]."""
         start = self.start_word.to(words.dtype).expand(words.shape[0], 1, -1)
         return torch.cat((start, words), 1)
+
+    def embedded_words(self, batch: Batch, key: Tensor | None) -> Tensor:
+        """Start token and words without positions: [B, L + 1, D]."""
+        return self.word_projection(self.query_dropout(self.with_start(batch.words), key))
 
     def query(self, batch: Batch, key: Tensor | None) -> Tensor:
         """Q: start token and words.
@@ -76,7 +113,7 @@ class Embedding(nn.Module):
         Returns:
             [B, L + 1, D].
         """
-        return add_positions(self.word_projection(self.query_dropout(self._with_start(batch.words), key)))
+        return add_positions(self.embedded_words(batch, key))
 
     def hidden_query(self, batch: Batch, is_hidden: Tensor, key: Tensor | None) -> Tensor:
         """Q-hat: start token, words with the hidden ones replaced, and q_cls behind the last word.
@@ -84,14 +121,11 @@ class Embedding(nn.Module):
         Args:
             is_hidden: [B, L] bool.
         Returns:
-            [B, L + 2, D]; q_cls of sample b stands at num_words[b] + 1.
+            [B, L + 2, D], q_cls of sample b at num_words[b] + 1; or [B, L, D], the start token and all words but the
+            last, where `reconstructor.word_tokens` is 'reused'.
         """
-        words = torch.cat((batch.words, torch.zeros_like(batch.words[:, :1])), 1)
-        embedded = self.word_projection(self.hidden_query_dropout(self._with_start(words), key))
-        slot = torch.arange(embedded.shape[1], device=embedded.device)
-        is_cls = slot == (batch.num_words + 1).unsqueeze(1)
-        embedded = self._write_word_cls(self, key, is_cls, embedded)
-        # slot 0 is the start token and the last one never a word
-        hidden_slots = nn.functional.pad(is_hidden, (1, 1))
+        embedded = self._word_tokens(self, batch, key)
+        # slot 0 is the start token and that behind the words never hidden
+        hidden_slots = nn.functional.pad(is_hidden, (1, 1))[:, : embedded.shape[1]]
         replacement = self.word_projection(self.hidden_word)
         return add_positions(torch.where(hidden_slots.unsqueeze(-1), replacement, embedded))

@@ -38,7 +38,7 @@ class Context:
     """What the blocks of a stack read besides their own rows.
 
     Attributes:
-        memory: [G, T, D] to attend to, for a stack with memory.
+        memory: [G, T, D] to attend to; without one, blocks that could attend to a memory leave that out.
         memory_keys: keys among memory.
         dropout_key: [G] int32 keys of the sequences' dropout; None for no dropout.
     """
@@ -163,7 +163,9 @@ class MultiHeadAttention(nn.Module):
 class Block(nn.Module):
     """x <- LN(x + SelfAtt(x)); with memory, x <- LN(x + CrossAtt(x, memory)); x <- LN(x + FFN(x)).
 
-    Dropout lies on each branch, before the sum.
+    Dropout lies on each branch, before the sum. A block that has the weights for a memory runs without one, too: a
+    transformer that generator and reconstructor share attends from frames to words in one, from words to frames in the
+    other.
     """
 
     def __init__(self, config: PPSConfig, has_memory: bool) -> None:
@@ -206,13 +208,13 @@ class Block(nn.Module):
     def _rest(self, x: Tensor, context: Context, first_row: Tensor | None = None) -> Tensor:
         """Cross-attention and feed-forward network."""
         key = context.dropout_key
-        if self.cross_attention is not None:
+        if self.cross_attention is not None and context.memory is not None:
             x = self.cross_norm(x, self.cross_attention(x, context.memory, context.memory_keys), key, first_row)
         return self.ffn_norm(x, self.contract(F.relu(self.expand(x), inplace=True)), key, first_row)
 
 
 class Stack(nn.Module):
-    """A stack of blocks, with cross-attention to a memory or without."""
+    """A stack of blocks, with weights for attending to a memory or without."""
 
     def __init__(self, config: PPSConfig, num_layers: int, has_memory: bool) -> None:
         super().__init__()
@@ -224,7 +226,7 @@ class Stack(nn.Module):
         Args:
             x: [G, n, D].
             own_keys: keys among x.
-            context: memory for a stack that has one, and dropout.
+            context: memory, for a stack that can attend to one, and dropout.
         Returns:
             [G, n, D].
         """

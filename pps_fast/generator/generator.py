@@ -12,14 +12,34 @@ from pps_fast.config import PPSConfig
 from pps_fast.encoder.transformer import Context, Keys, Stack
 
 
+def _cls_row(frame_valid: Tensor) -> Tensor:
+    """v_cls stands behind the last frame."""
+    return torch.full_like(frame_valid[:, 0], frame_valid.shape[1] - 1, dtype=torch.int64)
+
+
+def _last_frame_row(frame_valid: Tensor) -> Tensor:
+    """The last frame that is not padding, which has seen all others."""
+    return frame_valid.sum(1) - 1
+
+
+# frame_valid [B, n] -> the row that is the summary, [B] int64
+FRAME_SUMMARIES = {"cls": _cls_row, "last_frame": _last_frame_row}
+
+
 class Generator(nn.Module):
-    """G = f_td(V-hat, f_te(Q)); g_cls is its last row."""
+    """G = f_td(V-hat, f_te(Q)); g_cls is the row of v_cls, or that of the last frame.
+
+    A transformer that the reconstructor shares has weights for a memory in the word stack, too.
+    """
 
     def __init__(self, config: PPSConfig) -> None:
         super().__init__()
         options = config.generator
-        self.word_stack = Stack(config, options.num_word_layers or options.num_layers, has_memory=False)
+        self.word_stack = Stack(
+            config, options.num_word_layers or options.num_layers, config.reconstructor.shares_generator
+        )
         self.video_stack = Stack(config, options.num_layers, has_memory=True)
+        self._summary_row = FRAME_SUMMARIES[config.encoder.frame_summary]
 
     def forward(
         self, frames: Tensor, frame_valid: Tensor, query: Tensor, word_valid: Tensor, key: Tensor | None
@@ -27,8 +47,8 @@ class Generator(nn.Module):
         """Summarises video and query.
 
         Args:
-            frames: [B, S + 1, D], v_cls last.
-            frame_valid: [B, S + 1] bool; False for v_cls, which reads and is not read.
+            frames: [B, S + 1, D], v_cls last; or [B, S, D] without it.
+            frame_valid: as many bool; False for v_cls, which reads and is not read.
             query: [B, L + 1, D].
             word_valid: [B, L + 1] bool.
             key: [B] int32 of the samples' dropout; None for no dropout.
@@ -38,5 +58,4 @@ class Generator(nn.Module):
         word_keys = Keys(valid=word_valid)
         words = self.word_stack(query, word_keys, Context(dropout_key=key))
         context = Context(memory=words, memory_keys=word_keys, dropout_key=key)
-        last = torch.full_like(frames[:, 0, 0], frames.shape[1] - 1, dtype=torch.int64)
-        return self.video_stack.at_row(frames, last, Keys(valid=frame_valid), context)
+        return self.video_stack.at_row(frames, self._summary_row(frame_valid), Keys(valid=frame_valid), context)

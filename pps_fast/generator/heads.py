@@ -61,10 +61,13 @@ def _num_values(layout: MixtureLayout, source: str) -> int:
 
 
 class ComponentHead(nn.Module):
-    """Centers and widths of all components of a layout."""
+    """Centers and widths of all components of a layout; widths go up to `max_width`."""
 
-    def __init__(self, hidden_dim: int, layout: MixtureLayout, center_source: str, width_source: str) -> None:
+    def __init__(
+        self, hidden_dim: int, layout: MixtureLayout, center_source: str, width_source: str, max_width: float = 1.0
+    ) -> None:
         super().__init__()
+        self.max_width = max_width
         self.center = nn.Linear(hidden_dim, _num_values(layout, center_source))
         self.width = nn.Linear(hidden_dim, _num_values(layout, width_source))
         center_index, self._read_center = CENTERS[center_source]
@@ -81,10 +84,10 @@ class ComponentHead(nn.Module):
         Args:
             g_cls: [B, D].
         Returns:
-            center, width: [B, E] in (0, 1).
+            center, width: [B, E] in (0, 1), width in (0, max_width).
         """
         center = equations.centers(g_cls, self.center.weight, self.center.bias)
-        width = equations.widths(g_cls, self.width.weight, self.width.bias)
+        width = self.max_width * equations.widths(g_cls, self.width.weight, self.width.bias)
         return (
             self._read_center(center, self.center_index, self.count),
             self._read_width(width, self.width_index, self.count),

@@ -10,6 +10,6 @@ from pps_fast.types import ModelOutput
 
 
 def contrastive(output: ModelOutput, options: LossesConfig) -> Tensor:
-    """Two hinges: the best positive must beat the whole video and its own easy negative. Scalar."""
+    """Hinges: the best positive must beat the whole video and each of its own easy negatives. Scalar."""
     compared = (output.best_nll, output.whole_video_nll, output.negative_nll)
     return equations.contrastive_loss(*compared, options.whole_video_margin, options.negative_margin)

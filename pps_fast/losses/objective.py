@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -62,15 +64,16 @@ class Objective(nn.Module):
 
     Args:
         config: the run; its losses, layout and backend are read.
+        terms: names of the terms that take part; all of them by default.
     """
 
-    def __init__(self, config: PPSConfig) -> None:
+    def __init__(self, config: PPSConfig, terms: Sequence[str] = tuple(LOSS_TERMS)) -> None:
         super().__init__()
         self.options = config.losses
         self.backend = config.backend
         layout = layout_of(config.proposals)
         self.num_proposals = layout.num_proposals
-        self.weights = {name: getattr(config.losses, name) for name in LOSS_TERMS if getattr(config.losses, name) != 0}
+        self.weights = {name: getattr(config.losses, name) for name in terms if getattr(config.losses, name) != 0}
         pushed = range(layout.num_components) if config.losses.push_single else layout.mixed
         self.register_buffer("group", torch.tensor(layout.group), persistent=False)
         self.register_buffer("pushed", torch.tensor(tuple(pushed), dtype=torch.int64), persistent=False)

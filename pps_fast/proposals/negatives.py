@@ -1,7 +1,9 @@
 """Easy negatives: confusing places inside the same video. The hard negative is the whole video and needs no code.
 
-Paper: Section 3, "Negative proposal mining". Only 'learned' is the paper's;
-the others are options of the published code.
+Paper: Section 3, "Negative proposal mining". Only 'learned' is the paper's; 'sides_apart' is CPL's, 'complement' CNM's,
+and the others are options of the published code.
+
+A strategy has `num_per_proposal` J and makes masks [B, K * J, T], the J of a proposal side by side.
 """
 
 from __future__ import annotations
@@ -28,12 +30,14 @@ class NegativeInput:
         g_cls: [B, D].
         center, width: [B, E] of the positives' components.
         num_positions: T.
+        progress: [B] share of the training's epochs that has begun; 0 outside training.
     """
 
     g_cls: Tensor
     center: Tensor
     width: Tensor
     num_positions: int
+    progress: Tensor
 
 
 class LearnedNegatives(nn.Module):
@@ -48,6 +52,7 @@ class LearnedNegatives(nn.Module):
         self.head = ComponentHead(config.encoder.hidden_dim, layout, "per_component", "per_component")
         self.register_buffer("group", torch.tensor(layout.group), persistent=False)
 
+    num_per_proposal = 1
     is_inverse = False
 
     def component_masks(self, given: NegativeInput) -> Tensor:
@@ -73,6 +78,8 @@ class LearnedInverseNegatives(LearnedNegatives):
 class HullNegatives(nn.Module):
     """Base of the negatives without parameters, drawn around the hull of each positive proposal."""
 
+    num_per_proposal = 1
+
     def __init__(self, config: PPSConfig) -> None:
         super().__init__()
         self.options = config.proposals
@@ -88,7 +95,7 @@ class HullNegatives(nn.Module):
         return left.amin(-1).clamp(min=0), right.amax(-1).clamp(max=1)
 
     def bump(self, center: Tensor, width: Tensor, num_positions: int, inverse: bool = False) -> tuple[Tensor, Tensor]:
-        """Peak-one Gaussians, or 1 minus them, and their logs: [B, K] -> [B, K, T]."""
+        """Peak-one Gaussians, or 1 minus them, and their logs: [B, n] -> [B, n, T]."""
         constants = (self.options.negatives.sigma, num_positions, self.options.width_floor, inverse)
         return gaussian_peak_mask(center, width, *constants, backend=self.backend)
 
@@ -127,10 +134,48 @@ class SaturatedSideNegatives(SideNegatives):
     is_saturated = True
 
 
+class ApartSideNegatives(HullNegatives):
+    """CPL's: a bump before the hull and one after it, each a negative of its own, that come in with the epochs.
+
+    The left one has its center at pace times the middle of what lies before the hull, pace = progress^curriculum, and
+    is as wide; the right one mirrors that. A curriculum of 0 has pace 1, also at progress 0.
+    """
+
+    num_per_proposal = 2
+
+    def forward(self, given: NegativeInput) -> tuple[Tensor, Tensor]:
+        """Returns masks [B, K * 2, T] in [0, 1], left before right, and their logs."""
+        start, end = self.hull(given)
+        pace = given.progress.to(start.dtype).pow(self.options.negatives.curriculum).unsqueeze(1)
+        before, after = pace * start / 2, pace * (1 - end) / 2
+        center, width = torch.stack((before, 1 - after), -1), torch.stack((before, after), -1)
+        return self.bump(center.flatten(1), width.flatten(1), given.num_positions)
+
+
+class ComplementNegatives(nn.Module):
+    """CNM's: 1 - the mask of the proposal, which has one component."""
+
+    num_per_proposal = 1
+
+    def __init__(self, config: PPSConfig) -> None:
+        super().__init__()
+        self.options = config.proposals
+        self.backend = config.backend
+
+    def forward(self, given: NegativeInput) -> tuple[Tensor, Tensor]:
+        """Returns masks [B, K, T] in [0, 1] and their logs."""
+        options = self.options
+        # drawn again and not subtracted, which would lose the digits of a small result
+        constants = (options.sigma, given.num_positions, options.width_floor, True)
+        return MASK_SHAPES[options.mask_shape](given.center, given.width, *constants, backend=self.backend)
+
+
 NEGATIVES = {
     "learned": LearnedNegatives,
     "learned_inverse": LearnedInverseNegatives,
     "inverse": InverseNegatives,
     "sides": SideNegatives,
     "sides_saturated": SaturatedSideNegatives,
+    "sides_apart": ApartSideNegatives,
+    "complement": ComplementNegatives,
 }

@@ -25,8 +25,9 @@ class ImportanceFromReconstructor(nn.Module):
         width = config.encoder.hidden_dim
         self.has_mixed = bool(layout.mixed)
         self.register_buffer("mixed", torch.tensor(layout.mixed, dtype=torch.int64), persistent=False)
-        self.inner = nn.Linear(width, width, bias=False)
-        self.outer = nn.Linear(width, 1, bias=False)
+        # a component that is alone has nothing to be weighed against
+        self.inner = nn.Linear(width, width, bias=False) if layout.mixed else None
+        self.outer = nn.Linear(width, 1, bias=False) if layout.mixed else None
 
     def forward(
         self, g_cls: Tensor, masks: MaskSet, reconstructor: Reconstructor, shared: ReconstructorInput

@@ -35,8 +35,8 @@ class ReconstructorInput:
     Attributes:
         frames: [B, T, D] the kept segments.
         frame_valid: [B, T] bool.
-        query: [B, L + 2, D] hidden sentence, q_cls behind its last word.
-        word_valid: [B, L + 2] bool; False for q_cls, which reads and is not read.
+        query: [B, n, D] hidden sentence, n = L + 2 with q_cls behind its last word; or L without the last word.
+        word_valid: [B, n] bool; False for q_cls, which reads and is not read.
         num_words: [B] int64.
     """
 
@@ -55,7 +55,7 @@ class Scores:
         positive: [B, K] of all proposals, for ranking.
         best: [B, n] int64 the proposals with the smallest.
         best_positive: [B, n] of those.
-        best_negative: [B, n] of their easy negatives.
+        best_negative: [B, n, J] of their easy negatives.
         whole_video: [B].
     """
 
@@ -82,7 +82,7 @@ class PlainPlan:
 
     @staticmethod
     def features(stacks: Stacks, shared: ReconstructorInput, masks: MaskSet) -> Tensor:
-        """R^M of every mask: [B, N, L + 2, D]."""
+        """R^M of every mask and word token: [B, N, n, D]."""
         num_masks, key = masks.log_masks.shape[1], _flat(masks.dropout_key)
         frame_keys = Keys(valid=repeat(shared.frame_valid, num_masks), log_mask=masks.log_masks.flatten(0, 1))
         video = stacks.video_stack(repeat(shared.frames, num_masks), frame_keys, Context(dropout_key=key))
@@ -101,15 +101,16 @@ class PlainPlan:
     @staticmethod
     def score(nll_of: Score, positives: MaskSet, negatives: MaskSet, whole_video: MaskSet, num_best: int) -> Scores:
         """C of everything, with gradients, of which the best are taken."""
-        num_proposals = positives.log_masks.shape[1]
+        num_proposals, num_negatives = positives.log_masks.shape[1], negatives.log_masks.shape[1]
         nll = nll_of(join_masks((positives, negatives, whole_video))).nll
-        positive, negative, whole = nll.split((num_proposals, num_proposals, 1), 1)
+        positive, negative, whole = nll.split((num_proposals, num_negatives, 1), 1)
         best = best_proposals(positive, num_best)
+        own = own_negatives(best, num_negatives // num_proposals)
         return Scores(
             positive=positive,
             best=best,
             best_positive=positive.gather(1, best),
-            best_negative=negative.gather(1, best),
+            best_negative=negative.gather(1, own.flatten(1)).view(own.shape),
             whole_video=whole.squeeze(1),
         )
 
@@ -130,7 +131,7 @@ class SharedPlan:
 
     @staticmethod
     def features(stacks: Stacks, shared: ReconstructorInput, masks: MaskSet) -> Tensor:
-        """R^M of every mask: [B, N, L + 2, D]."""
+        """R^M of every mask and word token: [B, N, n, D]."""
         return SharedPlan._in_chunks(stacks, shared, masks)
 
     @staticmethod
@@ -148,7 +149,7 @@ class SharedPlan:
 
     @staticmethod
     def _words(stacks: Stacks, shared: ReconstructorInput, masks: MaskSet, row: Tensor | None = None) -> Tensor:
-        """Rows of the word stack, all or that at row [B] only: [B, N, L + 2, D] or [B, N, 1, D]."""
+        """Rows of the word stack, all or that at row [B] only: [B, N, n, D] or [B, N, 1, D]."""
         num_masks, key = masks.log_masks.shape[1], _flat(masks.dropout_key)
         frame_keys = Keys(valid=shared.frame_valid, log_mask=masks.log_masks)
         video = stacks.video_stack.under_masks(shared.frames, frame_keys, num_masks, Context(dropout_key=key))
@@ -161,18 +162,28 @@ class SharedPlan:
     @staticmethod
     def score(nll_of: Score, positives: MaskSet, negatives: MaskSet, whole_video: MaskSet, num_best: int) -> Scores:
         """C of all positives without gradients; of the best, their negatives and the whole video with them."""
+        num_proposals, num_negatives = positives.log_masks.shape[1], negatives.log_masks.shape[1]
+        if num_best == num_proposals:
+            # all have gradients: there is nothing to leave out
+            return PlainPlan.score(nll_of, positives, negatives, whole_video, num_best)
         with torch.no_grad():
             positive = nll_of(positives).nll
         best = best_proposals(positive, num_best)
-        trained = join_masks((positives.take(best), negatives.take(best), whole_video))
-        best_positive, best_negative, whole = nll_of(trained).nll.split((num_best, num_best, 1), 1)
+        own = own_negatives(best, num_negatives // num_proposals)
+        trained = join_masks((positives.take(best), negatives.take(own.flatten(1)), whole_video))
+        best_positive, best_negative, whole = nll_of(trained).nll.split((num_best, own[0].numel(), 1), 1)
         return Scores(
             positive=positive,
             best=best,
             best_positive=best_positive,
-            best_negative=best_negative,
+            best_negative=best_negative.view(own.shape),
             whole_video=whole.squeeze(1),
         )
+
+
+def own_negatives(proposals: Tensor, num_each: int) -> Tensor:
+    """Returns which easy negatives are those of some proposals: [B, n] int64 -> [B, n, J], of J for each proposal."""
+    return proposals.unsqueeze(-1) * num_each + torch.arange(num_each, device=proposals.device)
 
 
 def _flat(key: Tensor | None) -> Tensor | None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pps_fast.config import PPSConfig
 from pps_fast.encoder.transformer import Stack
 from pps_fast.ops.reconstruction_nll import reconstruction_nll
-from pps_fast.reconstructor.plans import PLANS, ReconstructorInput, Scores
+from pps_fast.reconstructor.plans import PLANS, ReconstructorInput, Scores, Stacks
 from pps_fast.reconstructor.targets import target_columns
 from pps_fast.types import Batch, MaskSet, Reconstruction
 
@@ -33,24 +33,38 @@ def kept_segments(num_segments: int, stride: int, device: torch.device) -> Tenso
 
 
 class Reconstructor(nn.Module):
-    """R^M = f_md(Q-hat, f_me(V, M), M) for N masks per sample at once, and the words it predicts."""
+    """R^M = f_md(Q-hat, f_me(V, M), M) for N masks per sample at once, and the words it predicts.
 
-    def __init__(self, config: PPSConfig, vocab_size: int) -> None:
+    Args:
+        config: what is computed.
+        vocab_size: V.
+        borrowed: stacks that belong to another module, to run instead of own ones.
+    """
+
+    def __init__(self, config: PPSConfig, vocab_size: int, borrowed: Stacks | None = None) -> None:
         super().__init__()
         self.config = config
         options = config.reconstructor
         self.plan = PLANS[options.plan]
-        self.video_stack = Stack(config, options.num_layers, has_memory=False)
-        self.word_stack = Stack(config, options.num_word_layers or options.num_layers, has_memory=True)
+        # in a tuple, so that their parameters are not listed a second time as ours
+        self._borrowed = (borrowed,)
+        if borrowed is None:
+            self.video_stack = Stack(config, options.num_layers, has_memory=False)
+            self.word_stack = Stack(config, options.num_word_layers or options.num_layers, has_memory=True)
         self.vocabulary = nn.Linear(config.encoder.hidden_dim, vocab_size)
 
+    @property
+    def stacks(self) -> Stacks:
+        """What the passes run through."""
+        return self if self._borrowed[0] is None else self._borrowed[0]
+
     def features(self, shared: ReconstructorInput, masks: MaskSet) -> Tensor:
-        """R^M, Eq. (8): [B, N, L + 2, D]."""
-        return self.plan.features(self, shared, masks)
+        """R^M, Eq. (8): [B, N, n, D] for the n tokens of `shared.query`."""
+        return self.plan.features(self.stacks, shared, masks)
 
     def summaries(self, shared: ReconstructorInput, masks: MaskSet) -> Tensor:
         """r_cls of every mask, [B, N, D]."""
-        return self.plan.summaries(self, shared, masks)
+        return self.plan.summaries(self.stacks, shared, masks)
 
     def score(
         self, shared: ReconstructorInput, positives: MaskSet, negatives: MaskSet, whole_video: MaskSet, batch: Batch
@@ -58,7 +72,7 @@ class Reconstructor(nn.Module):
         """C of all positives, of the best ones and of what those must beat (see `plans.Scores`).
 
         Args:
-            positives, negatives: K masks of each sample.
+            positives, negatives: K and K * J masks of each sample.
             whole_video: one of each.
         """
         num_best = self.config.losses.num_best

@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -75,10 +76,13 @@ def describe_data(data: PreparedData) -> dict[str, Any]:
     return {"name": str(data.provenance.get("name", "unnamed")), "sha256": digest.hexdigest()}
 
 
-def save_checkpoint(run: Path, model: nn.Module, optimizer: Adam, header: Header) -> Path:
+def save_checkpoint(run: Path, model: nn.Module, optimizers: Sequence[Adam], header: Header) -> Path:
     """Writes the checkpoint of `header.step` and returns its directory; one that is there already is left alone.
 
     Training being deterministic, the checkpoint of a step is the same whoever wrote it.
+
+    Args:
+        optimizers: over disjoint parameters of the model, all after the same number of updates.
     """
     final = run / "checkpoints" / f"step_{header.step:06d}"
     if final.exists():
@@ -88,7 +92,7 @@ def save_checkpoint(run: Path, model: nn.Module, optimizer: Adam, header: Header
     temporary.mkdir(parents=True)
     # not safetensors' own writing to a file, which denies reading to everybody else
     replace_bytes(temporary / MODEL_FILE, save(_on_host(model.state_dict())))
-    replace_bytes(temporary / TRAINING_FILE, save(_on_host(_training_state(model, optimizer))))
+    replace_bytes(temporary / TRAINING_FILE, save(_on_host(_training_state(model, optimizers))))
     values = {"format": FORMAT, "version": VERSION, "torch": torch.__version__}
     values.update({item.name: getattr(header, item.name) for item in dataclasses.fields(header)})
     values.update(config=to_dict(header.config), sizes=to_dict(header.sizes))
@@ -166,8 +170,8 @@ def read_header(checkpoint: Path) -> Header:
     return Header(**values)
 
 
-def restore(checkpoint: Path, model: nn.Module, optimizer: Adam) -> None:
-    """Puts model and optimiser back to where `save_checkpoint` found them.
+def restore(checkpoint: Path, model: nn.Module, optimizers: Sequence[Adam]) -> None:
+    """Puts model and optimisers back to where `save_checkpoint` found them.
 
     Nothing else has a state: dropout and hidden words follow from the number of the update. Random numbers that older
     checkpoints hold besides are left alone.
@@ -181,8 +185,9 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: Adam) -> None:
     device = next(model.parameters()).device
     if "update" not in tensors:
         raise ValueError(f"{path}: no tensor update; it was not written by pps_fast.train")
-    for group in optimizer.param_groups:
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         group["update"].copy_(tensors["update"])
+    owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for name, parameter in model.named_parameters():
         for moment in MOMENTS:
             saved = tensors.get(f"{moment}.{name}")
@@ -192,7 +197,7 @@ def restore(checkpoint: Path, model: nn.Module, optimizer: Adam) -> None:
             if saved.shape != parameter.shape:
                 shapes = f"shape {list(saved.shape)}, the model {list(parameter.shape)}"
                 raise ValueError(f"{path}: {moment}.{name} has {shapes}")
-            state = optimizer.state[parameter]
+            state = owner[parameter].state[parameter]
             if moment in state:
                 # in place, as it may be part of a buffer
                 state[moment].copy_(saved)
@@ -220,12 +225,13 @@ def load_model(
     return model.to(device).eval(), header.config, header.sizes
 
 
-def _training_state(model: nn.Module, optimizer: Adam) -> dict[str, Tensor]:
+def _training_state(model: nn.Module, optimizers: Sequence[Adam]) -> dict[str, Tensor]:
     """Returns moments by parameter name, and the count of updates."""
-    tensors = {"update": optimizer.param_groups[0]["update"]}
-    for name, parameter in model.named_parameters():
-        for moment, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{moment}.{name}"] = value
+    tensors = {"update": optimizers[0].param_groups[0]["update"]}
+    for optimizer in optimizers:
+        for name, parameter in model.named_parameters():
+            for moment, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"{moment}.{name}"] = value
     return tensors
 
 

@@ -132,14 +132,15 @@ def restored(train_step: TrainStep) -> Iterator[None]:
         with torch.no_grad():
             for name, tensor in _state(train_step).items():
                 tensor.copy_(before[name]) if name in before else tensor.zero_()
-        train_step.optimizer.zero_grad()
+        for optimizer in train_step.optimizers:
+            optimizer.zero_grad()
 
 
 def _state(train_step: TrainStep) -> dict[tuple[Any, ...], Tensor]:
     """Everything a step changes, by a name that stays when the first update moves it into buffers."""
-    optimizer = train_step.optimizer
     named = {("parameter", parameter): parameter for parameter in train_step.parameters}
-    for parameter, state in optimizer.state.items():
-        named |= {(moment, parameter): value for moment, value in state.items()}
-    named |= {("update", index): group["update"] for index, group in enumerate(optimizer.param_groups)}
+    for index, optimizer in enumerate(train_step.optimizers):
+        for parameter, state in optimizer.state.items():
+            named |= {(moment, parameter): value for moment, value in state.items()}
+        named["update", index] = optimizer.param_groups[0]["update"]
     return {**named, ("is_sound",): train_step.is_sound}

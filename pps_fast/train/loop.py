@@ -15,8 +15,8 @@ from pps_fast.config import PPSConfig
 from pps_fast.data.sampler import epoch_batches
 from pps_fast.data.splits import Splits
 from pps_fast.data.store import Store
-from pps_fast.losses.objective import Objective
 from pps_fast.model import PPS
+from pps_fast.train.alternating import TRAIN_STEPS
 from pps_fast.train.checkpoint import (
     Header,
     describe_data,
@@ -30,10 +30,9 @@ from pps_fast.train.checkpoint import (
 from pps_fast.train.cuda_graph import CapturedStep, EagerStep
 from pps_fast.train.interrupt import StopRequest
 from pps_fast.train.metrics_log import MetricsLog, require_tensorboard
-from pps_fast.train.optimizer import Adam
 from pps_fast.train.run_directory import open_run
 from pps_fast.train.schedule import learning_rate
-from pps_fast.train.step import StepReport, TrainStep
+from pps_fast.train.step import StepReport
 from pps_fast.train.trace import Trace
 from pps_fast.train.watch import FiniteWatch
 
@@ -120,10 +119,7 @@ class _Trainer:
         options = config.train
         torch.manual_seed(options.seed)
         self.model = PPS(config, store.sizes).to(store.device).train()
-        parameters, decay = self.model.parameters(), options.weight_decay
-        self.optimizer = Adam(parameters, lr=0.0, weight_decay=decay, backend=config.backend)
-        objective = Objective(config).to(store.device)
-        self.train_step = TrainStep(self.model, objective, self.optimizer, options.clip_norm, options.precision)
+        self.train_step = TRAIN_STEPS[options.optimise](self.model, config)
         self.run_step = EagerStep(self.train_step, store)
         if options.capture and store.device.type == "cuda":
             self.run_step = CapturedStep(self.train_step, store, options.batch_size)
@@ -140,7 +136,7 @@ class _Trainer:
         """Continues where `checkpoint` was written; None is the beginning."""
         if checkpoint is None:
             return
-        restore(checkpoint, self.model, self.optimizer)
+        restore(checkpoint, self.model, self.train_step.optimizers)
         header = read_header(checkpoint)
         self.step = header.step
         self._latest = checkpoint
@@ -172,8 +168,9 @@ class _Trainer:
                 self._save(score)
 
     def _train_on(self, samples: np.ndarray, epoch: int) -> StepReport:
-        self.optimizer.set_learning_rate(learning_rate(self.step, self.config.train))
-        self.store.begin_pass(self.config.train.seed, epoch)
+        for optimizer in self.train_step.optimizers:
+            optimizer.set_learning_rate(learning_rate(self.step, self.config.train))
+        self.store.begin_pass(self.config.train.seed, epoch, progress=(epoch + 1) / self.config.train.epochs)
         report = self.run_step(samples)
         self.step += 1
         self._samples_since_mark += len(samples)
@@ -249,7 +246,7 @@ class _Trainer:
             sizes=self.store.sizes,
             data=self.data,
         )
-        checkpoint = save_checkpoint(self.run, self.model, self.optimizer, header)
+        checkpoint = save_checkpoint(self.run, self.model, self.train_step.optimizers, header)
         best = read_pointer(self.run, "best")
         # before latest.json: a kill in between must not lose the score, and a repeated score is not better
         if self.config.train.keep == "validation" and score is not None and (best is None or score > best["mIoU"]):

@@ -1,6 +1,7 @@
-"""Weights and settings of the published code (sunoh-kim/pps), into our modules and back.
+"""Weights and settings of the published code (sunoh-kim/pps, minghangz/cpl, minghangz/cnm), into our modules and back.
 
-The published names are those of its checkpoints' `model_parameters`. Blocks that cannot influence its output
+The published names are those of its checkpoints' `model_parameters`. PPS is here, CPL's and CNM's names and settings
+are in `released_ancestors`. Blocks that cannot influence its output
 (a whole second generator transformer, the cross-attention of stacks without memory, `attn_func.fc`) have no
 counterpart here: they are ignored on import and exported as zeros, so that the published code can load the result.
 """
@@ -17,6 +18,7 @@ from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
 from pps_fast.model import PPS
 from pps_fast.presets import RELEASED
+from pps_fast.train.released_ancestors import ANCESTORS, HEADS, PLAIN, STACKS, ancestor_changes, family_of
 
 # published name -> ours, for parameters of one shape
 _PLAIN = {
@@ -58,7 +60,7 @@ def released_config(model: Mapping[str, Any], loss: Mapping[str, Any], repaired:
     """Translates the published `model` and `loss` settings.
 
     Args:
-        model: the published config's `model` section.
+        model: the published config's `model` section; its `name` tells CPL and CNM from PPS.
         loss: its `loss` section.
         repaired: take the repaired width and word CLS instead of those that mix the samples of a batch.
     Returns:
@@ -67,6 +69,8 @@ def released_config(model: Mapping[str, Any], loss: Mapping[str, Any], repaired:
         ValueError: for a setting that is unknown here.
         KeyError: for a section that lacks a setting.
     """
+    if model.get("name") in ANCESTORS:
+        return override(PPSConfig(), ancestor_changes(model, loss))
     changes = {**RELEASED, **_network_changes(model), **_proposal_changes(model), **_loss_changes(loss)}
     if repaired:
         changes.update({"generator.width_source": "first", "reconstructor.word_cls": "vector"})
@@ -201,14 +205,21 @@ def _correspondence(model: PPS) -> dict[str, tuple[list[str], str]]:
     for name, _ in model.named_parameters():
         owner, _, leaf = name.rpartition(".")
         if owner == "head.center" or owner == "head.width":
-            mask_key = _MASK_KEYS[model.config.proposals.mask_shape]
-            sources = [f"fc_mask.{mask_key}.{k}.{leaf}" for k in range(model.layout.num_proposals)]
-            table[name] = (sources, owner.removeprefix("head."))
+            table[name] = ([f"{head}.{leaf}" for head in _heads(model)], owner.removeprefix("head."))
         elif owner.startswith("negatives.head."):
             table[name] = ([f"{_negative_head(model)}.{leaf}"], owner.removeprefix("negatives.head."))
         else:
             table[name] = ([_published_name(model, name)], "")
     return table
+
+
+def _heads(model: PPS) -> list[str]:
+    """Published heads of the positives: PPS has one for each proposal, the ancestors one for all."""
+    family = family_of(model.config)
+    if family in ANCESTORS:
+        return [HEADS[family]]
+    mask_key = _MASK_KEYS[model.config.proposals.mask_shape]
+    return [f"fc_mask.{mask_key}.{k}" for k in range(model.layout.num_proposals)]
 
 
 def _negative_head(model: PPS) -> str:
@@ -218,6 +229,8 @@ def _negative_head(model: PPS) -> str:
 
 def _stacks(model: PPS) -> dict[str, str]:
     """Our stack -> published stack. decoder1 reads frames, decoder2 words."""
+    if family_of(model.config) in ANCESTORS:
+        return STACKS
     mask_key = _MASK_KEYS[model.config.proposals.mask_shape]
     return {
         "generator.word_stack": f"trans_mask_generator.{mask_key}.decoder2",
@@ -228,7 +241,7 @@ def _stacks(model: PPS) -> dict[str, str]:
 
 
 def _published_name(model: PPS, name: str) -> str:
-    for theirs, ours in _PLAIN.items():
+    for theirs, ours in PLAIN.get(family_of(model.config), _PLAIN).items():
         if name == ours or name.startswith(ours + "."):
             return theirs + name[len(ours) :]
     for ours, theirs in _stacks(model).items():
@@ -236,11 +249,13 @@ def _published_name(model: PPS, name: str) -> str:
             _, layer, part, *rest = name[len(ours) + 1 :].split(".")
             part = {ours_: theirs_ for theirs_, ours_ in _IN_BLOCK.items()}[part]
             return ".".join((theirs, "decoder_layers", layer, part, *rest))
-    raise ValueError(f"{name} has no counterpart in the published code; export needs a *_released config")
+    raise ValueError(f"{name} has no counterpart in the published code; export needs a *_released, CPL or CNM config")
 
 
 def _dead_blocks(model: PPS, published: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Yields the published parameters that cannot influence its output, as zeros."""
+    """Yields the published parameters that cannot influence its output, as zeros; the ancestors have none."""
+    if family_of(model.config) in ANCESTORS:
+        return
     stacks = _stacks(model)
     cross = {
         name.partition(".encoder_attn")[2]: torch.zeros_like(value)
@@ -252,9 +267,13 @@ def _dead_blocks(model: PPS, published: Mapping[str, Tensor]) -> Iterator[tuple[
             for rest, value in cross.items():
                 yield f"{stacks[ours]}.decoder_layers.{layer}.encoder_attn{rest}", value
     if model.config.reconstructor.importance == "reconstructor":
-        inner = published["attn_func.feat2att.weight"]
-        yield "attn_func.fc.weight", torch.zeros_like(inner)
-        yield "attn_func.fc.bias", torch.zeros_like(inner[0])
+        row = torch.zeros_like(published["fc_comp.weight"][:1])
+        square = row.expand(row.shape[1], -1).clone()
+        yield "attn_func.fc.weight", square
+        yield "attn_func.fc.bias", row[0].clone()
+        if not model.layout.mixed:
+            yield "attn_func.feat2att.weight", square.clone()
+            yield "attn_func.to_alpha.weight", row
 
 
 def _dead_generator(model: PPS, published: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

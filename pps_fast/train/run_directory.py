@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pps_fast.config import PPSConfig
-from pps_fast.config_tree import to_dict
+from pps_fast.config_tree import from_dict, to_dict
 from pps_fast.train.checkpoint import Header, find_checkpoint, prune, read_header, read_pointer
 from pps_fast.train.files import read_json, write_json
 
@@ -37,7 +37,9 @@ def open_run(run: Path, config: PPSConfig, data: dict[str, Any], device: str, re
     elif not (run / CONFIG_FILE).is_file():
         raise ValueError(f"{run}: no run to resume here (no {CONFIG_FILE}); leave --resume out to start one")
     else:
-        _require_same_config(run, read_json(run / CONFIG_FILE, ("train",)), to_dict(config))
+        # knobs that an older run did not have yet stand at their defaults
+        saved = from_dict(PPSConfig, read_json(run / CONFIG_FILE, ("train",)))
+        _require_same_config(run, to_dict(saved), to_dict(config))
         checkpoint = find_checkpoint(run, "latest") if read_pointer(run, "latest") is not None else None
         if checkpoint is not None:
             _require_same_input(checkpoint, read_header(checkpoint), data, device)
@@ -59,12 +61,14 @@ def _require_empty(run: Path) -> None:
 
 def _require_same_config(run: Path, saved: dict[str, Any], given: dict[str, Any]) -> None:
     old, new = _flatten(saved), _flatten(given)
-    names = sorted(name for name in old.keys() | new.keys() if name not in _FREE and old.get(name) != new.get(name))
+    # a curriculum goes by the share of the epochs
+    free = [name for name in _FREE if name != "train.epochs" or not new["proposals.negatives.curriculum"]]
+    names = sorted(name for name in old.keys() | new.keys() if name not in free and old.get(name) != new.get(name))
     if names:
         changes = "; ".join(f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in names)
         raise ValueError(
             f"{run}: resumed with another config: {changes}. Use the run's own values, or another --out "
-            f"(only {', '.join(_FREE)} may change)"
+            f"(only {', '.join(free)} may change)"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -60,6 +60,8 @@ class TrainStep:
         self.model = model
         self.objective = objective
         self.optimizer = optimizer
+        self.optimizers = (optimizer,)
+        """all optimisers of a step"""
         self.clip_norm = clip_norm
         self.precision = precision
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -72,14 +74,25 @@ class TrainStep:
         Args:
             batch: B samples on the model's device.
         """
+        loss = self._backward(batch, self.objective)
+        return self._update(loss, self.optimizer)
+
+    def _backward(
+        self, batch: Batch, objective: Callable[[ModelOutput], LossReport], parameters: Sequence[Tensor] | None = None
+    ) -> LossReport:
+        """Forward, losses, and the gradients of some parameters, of all of them by default."""
         with _rounded_products(self.precision == "tf32"):
             with torch.autocast(batch.frames.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
                 output = self.model(batch)
-            loss = self.objective(output)
-            loss.total.backward()
+            loss = objective(output)
+            loss.total.backward(inputs=parameters)
+        return loss
+
+    def _update(self, loss: LossReport, optimizer: Adam) -> StepReport:
+        """Clips the gradients of an optimiser's parameters, updates these, and clears the gradients."""
         is_finite = torch.isfinite(loss.total.detach())
         self.is_sound.logical_and_(is_finite)
-        norm = self.optimizer.clip_and_step(self.clip_norm, self.is_sound)
+        norm = optimizer.clip_and_step(self.clip_norm, self.is_sound)
         is_finite = is_finite & torch.isfinite(norm)
         return StepReport(loss=loss.detach(), grad_norm=norm, is_finite=is_finite)
 

@@ -34,6 +34,19 @@ def test_batch_holds_the_samples_own_rows(store):
     np.testing.assert_array_equal(batch.dropout_key.numpy(), dropout_keys(4, 2, SAMPLES))
     np.testing.assert_array_equal(batch.sample_index.numpy(), SAMPLES)
     assert batch.num_frames.tolist() == [16] * 4
+    assert batch.progress.tolist() == [0.0] * 4
+
+
+def test_progress_is_that_of_the_pass_and_of_no_batch_handed_out_before() -> None:
+    store, index = Store(DATA), torch.from_numpy(SAMPLES)
+    store.begin_pass(4, 2, progress=0.25)
+    quarter = store.gather(index, 10)
+    # the same noise at another time
+    store.begin_pass(4, 2, progress=0.5)
+    half = store.gather(index, 10)
+    assert quarter.progress.tolist() == [0.25] * 4 and half.progress.tolist() == [0.5] * 4
+    assert torch.equal(quarter.word_noise, half.word_noise)
+    assert store.batch(SAMPLES, seed=4, epoch=2).progress.tolist() == [0.0] * 4
 
 
 def test_dtypes_are_those_of_the_record(store):

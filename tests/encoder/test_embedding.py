@@ -101,7 +101,43 @@ def test_learned_tokens_start_at_zero() -> None:
         assert_agree("token", token, torch.zeros_like(token))
 
 
-@pytest.mark.parametrize("word_cls", sorted(WORD_CLS))
+def _ancestors(**changes) -> PPSConfig:
+    """A config whose reconstructor has no word CLS, as nothing is read from it."""
+    return small_config(proposals__layout="uniform", reconstructor__word_cls="none", **changes)
+
+
+def test_reused_words_are_the_query_without_the_last_but_for_the_hidden_ones() -> None:
+    embed, key = _embedding(_ancestors(reconstructor__word_tokens="reused", encoder__dropout=0.5)), BATCH.dropout_key
+    number_sites(embed)
+    for given in (None, key):
+        assert_agree("words", embed.hidden_query(BATCH, NOTHING, given), embed.query(BATCH, given)[:, :-1])
+    is_hidden = NOTHING.clone()
+    is_hidden[1, 2] = is_hidden[0, 8] = True
+    got, query = embed.hidden_query(BATCH, is_hidden, key), embed.query(BATCH, key)[:, :-1]
+    replaced = (got != query).any(-1).nonzero()
+    # the last of the columns has no slot
+    assert replaced.tolist() == [[1, 3]]
+    expected = add_positions(embed.word_projection(embed.hidden_word).expand(1, 9, -1))[0, 3]
+    assert_agree("replacement", got[1, 3], expected, atol=1e-13)
+
+
+def test_without_v_cls_the_frames_are_projected_alone() -> None:
+    embed = _embedding(small_config(encoder__frame_summary="last_frame"))
+    weight, bias = embed.frame_projection.weight, embed.frame_projection.bias
+    assert_agree("frames", embed.frames(BATCH, None), BATCH.frames @ weight.T + bias, atol=1e-13)
+    assert "frame_cls" not in dict(embed.named_parameters())
+
+
+def test_without_q_cls_its_slot_depends_on_nothing() -> None:
+    embed = _embedding(_ancestors())
+    assert "word_cls" not in dict(embed.named_parameters())
+    bare = add_positions(embed.word_projection.bias.expand(1, 11, -1))[0]
+    got = embed.hidden_query(BATCH, NOTHING, None)
+    for b, length in enumerate(BATCH.num_words.tolist()):
+        assert_agree("slot", got[b, length + 1], bare[length + 1], atol=1e-13)
+
+
+@pytest.mark.parametrize("word_cls", sorted(set(WORD_CLS) - {"none"}))
 def test_every_kind_of_word_cls_passes_a_gradient_back(word_cls: str) -> None:
     embed = _embedding(small_config(reconstructor__word_cls=word_cls))
     (embed.hidden_query(BATCH, NOTHING, None) ** 2).sum().backward()

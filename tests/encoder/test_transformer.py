@@ -52,6 +52,14 @@ def test_memory_is_seen_by_every_token_but_its_padding_by_none() -> None:
     assert ((stack(x, Keys(), _context(word, Keys(valid=valid))) - before).abs().amax((0, 2)) > 1e-3).all()
 
 
+def test_a_stack_with_weights_for_a_memory_is_one_without_where_it_gets_none() -> None:
+    stack, x, other = _stack(True), _draw(2, 4, WIDTH), Stack(CONFIG, 2, has_memory=False).double()
+    other.load_state_dict({name: value for name, value in stack.state_dict().items() if ".cross_" not in name})
+    assert_agree("rows", stack(x, Keys(), _context()), other(x, Keys(), _context()), atol=1e-14)
+    row = torch.tensor([3, 1])
+    assert_agree("row", stack.at_row(x, row, Keys(), _context()), other.at_row(x, row, Keys(), _context()), atol=1e-14)
+
+
 def test_tokens_that_are_not_keys_change_only_their_own_row() -> None:
     stack, x = _stack(False), _draw(2, 6, WIDTH)
     valid = torch.tensor([True, True, False, True, True, True]).expand(2, -1)

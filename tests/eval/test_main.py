@@ -37,7 +37,7 @@ def _save(run: Path, config) -> Path:
         sizes=data.sizes,
         data=describe_data(data),
     )
-    point(run, "latest", save_checkpoint(run, model, Adam(model.parameters(), lr=1e-3), header))
+    point(run, "latest", save_checkpoint(run, model, [Adam(model.parameters(), lr=1e-3)], header))
     return run
 
 

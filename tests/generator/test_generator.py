@@ -13,6 +13,7 @@ from tests.cases import randomize, small_config
 from tests.compare import assert_agree
 
 CONFIG = small_config(generator__num_layers=2)
+SHARED = {"reconstructor__shares_generator": True, "reconstructor__num_layers": 2}
 WIDTH = CONFIG.encoder.hidden_dim
 
 
@@ -100,6 +101,26 @@ def test_dropout_follows_from_the_key_of_each_sample() -> None:
     assert ((before - generator(**_inputs())).abs().amax(1) > 1e-3).all()
     moved = (generator(**_inputs() | {"key": key + torch.tensor([1, 0], dtype=torch.int32)}) - before).abs().amax(1)
     assert moved[0] > 1e-3 and moved[1] == 0
+
+
+def test_without_v_cls_the_summary_is_the_row_of_the_last_valid_frame() -> None:
+    config = small_config(generator__num_layers=2, encoder__frame_summary="last_frame")
+    generator = randomize(Generator(config).double())
+    number_sites(generator)
+    inputs = _inputs()
+    inputs = {**inputs, "frames": inputs["frames"][:, :5], "frame_valid": inputs["frame_valid"][:, :5]}
+    rows = _all_rows(generator, inputs)
+    assert_agree("summary", generator(**inputs), torch.stack((rows[0, 4], rows[1, 2])), atol=1e-12)
+
+
+def test_a_generator_that_is_shared_has_weights_for_a_memory_of_words_that_it_does_not_use_itself() -> None:
+    shared = randomize(Generator(small_config(generator__num_layers=2, **SHARED)).double())
+    assert all(block.cross_attention is not None for block in shared.word_stack.blocks)
+    before = shared(**_inputs())
+    with torch.no_grad():
+        for block in shared.word_stack.blocks:
+            block.cross_attention.in_proj_weight.add_(1)
+    assert_agree("summary", shared(**_inputs()), before)
 
 
 def test_only_the_video_stack_has_a_memory() -> None:

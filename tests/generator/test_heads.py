@@ -82,6 +82,14 @@ def test_a_proposal_of_seven_reads_38_of_224_widths_from_its_own_sample() -> Non
     assert (read == sample.numpy()[:, :7]).sum() == 38
 
 
+def test_the_largest_width_scales_all_widths_and_no_center() -> None:
+    layout, g_cls = uniform(3, 1), _g_cls()
+    whole = _head(layout, width="per_component")
+    part = randomize(ComponentHead(WIDTH, layout, "per_component", "per_component", 0.45).double())
+    assert_agree("width", part(g_cls)[1], 0.45 * whole(g_cls)[1], atol=1e-15)
+    assert_agree("center", part(g_cls)[0], whole(g_cls)[0])
+
+
 @pytest.mark.parametrize(("center", "width"), EVERY)
 def test_only_the_mix_up_depends_on_the_other_samples(center: str, width: str) -> None:
     head, g_cls = _head(ramp(3), center, width), _g_cls(4)

@@ -14,10 +14,11 @@ from tests.cases import random_output
 from tests.compare import assert_agree
 
 
+@pytest.mark.parametrize("num_negatives", [1, 2])
 @pytest.mark.parametrize("num_best", [1, 2, 3])
 @pytest.mark.parametrize("margins", [(0.1, 0.15), (0.0, 0.7)])
-def test_contrastive_agrees_with_the_loops(num_best: int, margins: tuple[float, float]) -> None:
-    output = random_output(num_samples=8, num_best=num_best)
+def test_contrastive_agrees_with_the_loops(num_best: int, num_negatives: int, margins: tuple[float, float]) -> None:
+    output = random_output(num_samples=8, num_best=num_best, num_negatives=num_negatives)
     options = LossesConfig(num_best=num_best, whole_video_margin=margins[0], negative_margin=margins[1])
     fields = (output.best_nll, output.whole_video_nll, output.negative_nll)
     arrays = [value.detach().numpy() for value in fields]
@@ -26,14 +27,16 @@ def test_contrastive_agrees_with_the_loops(num_best: int, margins: tuple[float, 
     assert_agree("ivc", contrastive(output, options), torch.tensor(expected, dtype=torch.float64), atol=1e-14)
 
 
+@pytest.mark.parametrize("num_negatives", [1, 2])
 @pytest.mark.parametrize("num_best", [1, 2])
-def test_the_best_and_their_negatives_get_a_gradient_and_none_is_detached(num_best: int) -> None:
-    output = random_output(num_samples=8, num_best=num_best)
+def test_the_best_and_their_negatives_get_a_gradient_and_none_is_detached(num_best: int, num_negatives: int) -> None:
+    output = random_output(num_samples=8, num_best=num_best, num_negatives=num_negatives)
     options = LossesConfig(num_best=num_best, whole_video_margin=2.0, negative_margin=2.0)
     contrastive(output, options).backward()
     share = torch.full((8, num_best), 1 / (8 * num_best), dtype=torch.float64)
-    assert_agree("negatives", output.negative_nll.grad, -share, atol=1e-15)
-    assert_agree("best", output.best_nll.grad, 2 * share, atol=1e-15)
+    each = -share.unsqueeze(-1).expand(-1, -1, num_negatives)
+    assert_agree("negatives", output.negative_nll.grad, each, atol=1e-15)
+    assert_agree("best", output.best_nll.grad, (1 + num_negatives) * share, atol=1e-15)
     assert_agree("whole video", output.whole_video_nll.grad, torch.full((8,), -1 / 8, dtype=torch.float64), atol=1e-15)
     assert output.positive_nll.grad is None
 

@@ -12,16 +12,19 @@ from pps_fast.proposals.negatives import NEGATIVES, NegativeInput
 from tests import oracles
 from tests.cases import randomize, small_config
 from tests.compare import assert_agree
-from tests.oracles_model import inverse_negatives, side_negatives
+from tests.oracles_model import apart_side_negatives, inverse_negatives, side_negatives
 
 POSITIONS = 13
 LEARNED = ("learned", "learned_inverse")
 HULL = ("inverse", "sides", "sides_saturated")
+# one of each sample, as no training has, to see that each counts
+PROGRESS = torch.tensor([0.0, 0.25, 0.6, 1.0], dtype=torch.float64)
 
 
 def _made(kind: str, **changes) -> tuple[nn.Module, NegativeInput, tuple[Tensor, Tensor]]:
     """A module, its input, and the masks and logs it makes."""
-    config = small_config(proposals__negatives__kind=kind, proposals__negatives__sigma=5.0, **changes)
+    single = {"proposals__layout": "uniform"} if kind == "complement" else {}
+    config = small_config(proposals__negatives__kind=kind, proposals__negatives__sigma=5.0, **single | changes)
     module = randomize(NEGATIVES[kind](config).double())
     rng = np.random.default_rng(3)
     shape = (4, layout_of(config.proposals).num_components)
@@ -30,6 +33,7 @@ def _made(kind: str, **changes) -> tuple[nn.Module, NegativeInput, tuple[Tensor,
         center=torch.from_numpy(rng.uniform(0.1, 0.9, shape)).requires_grad_(),
         width=torch.from_numpy(rng.uniform(0.1, 0.6, shape)).requires_grad_(),
         num_positions=POSITIONS,
+        progress=PROGRESS,
     )
     return module, given, module(given)
 
@@ -77,6 +81,48 @@ def test_negatives_around_the_hull_agree_with_the_loops(kind: str, layout: str) 
     assert_agree(f"log of {kind}", log, np.log(expected + 1e-10), atol=1e-10)
 
 
+@pytest.mark.parametrize("curriculum", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("layout", ["ramp", "uniform"])
+def test_negatives_on_two_sides_agree_with_the_loops(layout: str, curriculum: float) -> None:
+    changes = {"proposals__layout": layout, "proposals__negatives__curriculum": curriculum}
+    module, given, (got, log) = _made("sides_apart", **changes)
+    assert module.num_per_proposal == 2 and got.shape == (4, 6, POSITIONS)
+    group = np.array(layout_of(small_config(**changes).proposals).group)
+    center, width = (oracles.ragged(value.detach().numpy(), group) for value in (given.center, given.width))
+    expected = apart_side_negatives(center, width, 5.0, POSITIONS, PROGRESS.tolist(), curriculum)
+    assert_agree("sides", got, expected, atol=1e-12)
+    assert_agree("logs", log, np.log(expected + 1e-10), atol=1e-10)
+
+
+def test_the_two_sides_start_at_the_ends_of_the_video_and_come_in() -> None:
+    _, _, (got, _) = _made("sides_apart", proposals__negatives__curriculum=1.0)
+    steps = torch.linspace(0, 1, POSITIONS, dtype=torch.float64)
+    place = (got * steps).sum(-1) / got.sum(-1)
+    left, right = place[:, ::2], place[:, 1::2]
+    assert (left[0] < 1e-3).all() and (right[0] > 1 - 1e-3).all()
+    assert (left < right).all()
+
+
+@pytest.mark.parametrize("mask_shape", ["gaussian", "gaussian_peak", "laplace"])
+def test_a_complement_is_one_minus_the_proposal(mask_shape: str) -> None:
+    _, given, (got, log) = _made("complement", proposals__mask_shape=mask_shape)
+    center, width = given.center.detach().numpy(), given.width.detach().numpy()
+    options = small_config().proposals
+    expected, _ = getattr(oracles, f"{mask_shape}_mask")(center, width, options.sigma, POSITIONS, inverse=True)
+    assert_agree("complement", got, expected, atol=1e-12)
+    assert_agree("log", log, np.log(expected + 1e-10), atol=1e-10)
+
+
+@pytest.mark.parametrize("kind", ["sides_apart", "complement"])
+def test_negatives_of_the_ancestors_have_no_parameters_and_move_with_the_positives(kind: str) -> None:
+    module, given, results = _made(kind)
+    assert list(module.parameters()) == []
+    for result in results:
+        total = (result * torch.linspace(0, 1, POSITIONS)).sum()
+        for grad in torch.autograd.grad(total, (given.center, given.width), retain_graph=True):
+            assert torch.isfinite(grad).all() and (grad != 0).any()
+
+
 @pytest.mark.parametrize("kind", HULL)
 def test_negatives_around_the_hull_have_no_parameters_and_move_with_the_positives(kind: str) -> None:
     module, given, results = _made(kind)
@@ -94,7 +140,9 @@ def test_a_hull_over_the_whole_video_leaves_finite_negatives_and_gradients(kind:
     module, given, _ = _made(kind)
     center = torch.full_like(given.center, 0.5, dtype=torch.float32).requires_grad_()
     width = torch.full_like(center, 0.999999).requires_grad_()
-    got, log = module(NegativeInput(g_cls=given.g_cls, center=center, width=width, num_positions=POSITIONS))
+    got, log = module(
+        NegativeInput(g_cls=given.g_cls, center=center, width=width, num_positions=POSITIONS, progress=PROGRESS)
+    )
     (got + log).sum().backward()
     assert ((got >= 0) & (got <= 2)).all()
     assert torch.isfinite(torch.stack((center.grad, width.grad))).all()
@@ -104,7 +152,11 @@ def test_a_hull_over_the_whole_video_leaves_finite_negatives_and_gradients(kind:
 def test_no_negative_depends_on_the_other_samples(kind: str) -> None:
     module, given, together = _made(kind)
     alone = NegativeInput(
-        g_cls=given.g_cls[2:3], center=given.center[2:3], width=given.width[2:3], num_positions=POSITIONS
+        g_cls=given.g_cls[2:3],
+        center=given.center[2:3],
+        width=given.width[2:3],
+        num_positions=POSITIONS,
+        progress=PROGRESS[2:3],
     )
     for got, result in zip(module(alone), together, strict=True):
         assert_agree("alone", got, result[2:3], atol=1e-14)

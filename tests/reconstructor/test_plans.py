@@ -16,7 +16,7 @@ from pps_fast.encoder.transformer import Stack
 from pps_fast.equations import best_proposals
 from pps_fast.losses.objective import Objective
 from pps_fast.model import PPS
-from pps_fast.presets import PRESETS
+from pps_fast.presets import CNM, CPL, PRESETS
 from pps_fast.reconstructor import plans
 from pps_fast.reconstructor.plans import PLANS, PlainPlan, ReconstructorInput, Scores, SharedPlan
 from pps_fast.train.optimizer import Adam
@@ -52,7 +52,18 @@ CHANGES: list[dict[str, Any]] = [
     {"proposals.layout": "uniform", "proposals.components_per_proposal": 1},
     {"proposals.num_proposals": 1, "reconstructor.num_layers": 2},
     {"losses.num_best": 3},
+    {**CPL, "generator.num_layers": 2, "reconstructor.num_layers": 2},
+    {**CPL, "losses.num_best": 2},
+    {**CNM, "generator.num_layers": 2, "reconstructor.num_layers": 2},
 ]
+# of a change that is a whole method, its name
+METHODS = {"sides_apart": "CPL", "complement": "CNM"}
+
+
+def _named(changes: dict[str, Any]) -> str:
+    method = METHODS.get(changes.get("proposals.negatives.kind", ""))
+    values = [f"{value}" for name, value in changes.items() if not method or name not in CPL | CNM]
+    return "-".join([method] * bool(method) + values) or "paper"
 
 
 def _batch(dtype: torch.dtype) -> Batch:
@@ -108,7 +119,7 @@ def _norm(x: Tensor) -> float:
 @pytest.mark.parametrize("is_training", [True, False], ids=["train", "eval"])
 @pytest.mark.parametrize("dropout", [0.1, 0.0])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("changes", CHANGES, ids=lambda changes: "-".join(f"{v}" for v in changes.values()) or "paper")
+@pytest.mark.parametrize("changes", CHANGES, ids=_named)
 def test_plans_agree(changes: dict[str, Any], dtype: torch.dtype, dropout: float, is_training: bool) -> None:
     changes = {**changes, "encoder.dropout": dropout}
     got, expected = (_run(plan, dtype, is_training, changes) for plan in ("shared", "plain"))
@@ -214,7 +225,7 @@ def test_only_what_the_losses_read_is_computed_with_gradients(num_best: int) -> 
     assert calls == [(4, False), (2 * num_best + 1, True)]
     assert torch.equal(scores.best, best_proposals(scores.positive, num_best))
     assert_agree("best", scores.best_positive, scores.positive.gather(1, scores.best))
-    assert scores.best_negative.shape == (2, num_best) and scores.whole_video.shape == (2,)
+    assert scores.best_negative.shape == (2, num_best, 1) and scores.whole_video.shape == (2,)
 
 
 def test_summaries_are_a_row_of_the_features() -> None:

@@ -147,16 +147,18 @@ def test_the_end_is_predicted_even_of_a_sentence_that_fills_all_columns(plan: st
     assert_agree("nll", got.nll, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("num_negatives", [1, 2])
 @pytest.mark.parametrize("num_best", [1, 2, 3])
 @pytest.mark.parametrize("is_dropping", [False, True], ids=["kept", "dropped"])
 def test_scores_are_those_of_each_mask_and_the_best_come_with_their_own_negatives(
-    plan: str, is_dropping: bool, num_best: int
+    plan: str, is_dropping: bool, num_best: int, num_negatives: int
 ) -> None:
     reconstruct, shared = _reconstructor(plan, losses__num_best=num_best), _shared()
-    positives, negatives, whole_video = (_masks(n, is_dropping, seed=s) for s, n in enumerate((3, 3, 1)))
+    sizes = (3, 3 * num_negatives, 1)
+    positives, negatives, whole_video = (_masks(n, is_dropping, seed=s) for s, n in enumerate(sizes))
     got = reconstruct.score(shared, positives, negatives, whole_video, BATCH)
     every = reconstruct(shared, join_masks((positives, negatives, whole_video)), BATCH).nll
-    positive, negative, whole = every.split((3, 3, 1), 1)
+    positive, negative, whole = every.split(sizes, 1)
     best = oracles.best_proposals(positive.detach().numpy(), num_best)
     assert len({int(ks[0]) for ks in best}) > 1, "every sample has the same best; the test would see little"
     assert_agree("positive", got.positive, positive, atol=1e-12)
@@ -164,7 +166,18 @@ def test_scores_are_those_of_each_mask_and_the_best_come_with_their_own_negative
     assert_agree("whole video", got.whole_video, whole.squeeze(1), atol=1e-12)
     for b, ks in enumerate(best):
         assert_agree("best positive", got.best_positive[b], positive[b, list(ks)], atol=1e-12)
-        assert_agree("best negative", got.best_negative[b], negative[b, list(ks)], atol=1e-12)
+        for n, k in enumerate(ks):
+            own = negative[b, k * num_negatives : (k + 1) * num_negatives]
+            assert_agree("best negative", got.best_negative[b, n], own, atol=1e-12)
+
+
+def test_borrowed_stacks_are_run_and_stay_their_owners() -> None:
+    own = _reconstructor("shared")
+    borrowing = Reconstructor(own.config, SIZES.vocab_size, borrowed=own).double()
+    borrowing.vocabulary.load_state_dict(own.vocabulary.state_dict())
+    assert {name for name, _ in borrowing.named_parameters()} == {"vocabulary.weight", "vocabulary.bias"}
+    assert {name.split(".")[0] for name in borrowing.state_dict()} == {"vocabulary"}
+    assert_agree("features", borrowing.features(_shared(), _masks()), own.features(_shared(), _masks()))
 
 
 def test_segments_are_kept_as_in_the_published_code() -> None:

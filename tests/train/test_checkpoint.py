@@ -37,15 +37,18 @@ def _header(step: int) -> Header:
     return Header(config=config, sizes=store.sizes, data=data, **place)
 
 
-def _trained(seed: int) -> tuple[PPS, Adam]:
+def _trained(seed: int, num_optimizers: int = 1) -> tuple[PPS, list[Adam]]:
+    """A model and optimisers, each over some of its parameters, after one update without the last parameter."""
     torch.manual_seed(seed)
     header = _header(0)
     model = PPS(header.config, header.sizes)
-    optimizer = Adam(model.parameters(), lr=0.1)
-    for parameter in list(model.parameters())[:-1]:
+    parameters = list(model.parameters())
+    optimizers = [Adam(parameters[n::num_optimizers], lr=0.1) for n in range(num_optimizers)]
+    for parameter in parameters[:-1]:
         parameter.grad = torch.randn_like(parameter)
-    optimizer.step()
-    return model, optimizer
+    for optimizer in optimizers:
+        optimizer.step()
+    return model, optimizers
 
 
 def _save(run: Path, step: int, seed: int) -> Path:
@@ -72,17 +75,19 @@ def test_header_comes_back_as_written(tmp_path):
     assert read_header(_save(tmp_path, 3, seed=0)) == _header(3)
 
 
-def test_model_and_optimizer_come_back(tmp_path):
-    model, optimizer = _trained(0)
-    checkpoint = save_checkpoint(tmp_path, model, optimizer, _header(1))
+@pytest.mark.parametrize("num_optimizers", [1, 2])
+def test_model_and_optimizers_come_back(num_optimizers, tmp_path):
+    model, optimizers = _trained(0, num_optimizers)
+    checkpoint = save_checkpoint(tmp_path, model, optimizers, _header(1))
     assert not [name for name in load_file(checkpoint / "training.safetensors") if name.startswith("rng")]
-    other_model, other = _trained(1)
-    restore(checkpoint, other_model, other)
-    for ours, theirs in zip(model.parameters(), other_model.parameters(), strict=True):
+    other_model, others = _trained(1, num_optimizers)
+    restore(checkpoint, other_model, others)
+    for n, (ours, theirs) in enumerate(zip(model.parameters(), other_model.parameters(), strict=True)):
+        mine, other = (given[n % num_optimizers].state[p] for given, p in ((optimizers, ours), (others, theirs)))
         assert torch.equal(ours, theirs)
-        assert optimizer.state[ours].keys() == other.state[theirs].keys()
-        assert all(torch.equal(optimizer.state[ours][key], other.state[theirs][key]) for key in optimizer.state[ours])
-    assert other.param_groups[0]["update"].item() == 1
+        assert mine.keys() == other.keys()
+        assert all(torch.equal(mine[key], other[key]) for key in mine)
+    assert [other.param_groups[0]["update"].item() for other in others] == [1] * num_optimizers
 
 
 def test_model_loads_from_the_run_and_from_one_checkpoint(run):

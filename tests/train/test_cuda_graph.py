@@ -19,7 +19,8 @@ from pps_fast.data.store import Store
 from pps_fast.data.synthetic import planted_data
 from pps_fast.losses.objective import Objective
 from pps_fast.model import PPS
-from pps_fast.presets import PRESETS
+from pps_fast.presets import CNM, PRESETS
+from pps_fast.train.alternating import TRAIN_STEPS
 from pps_fast.train.cuda_graph import CapturedStep, EagerStep, Program, Recording, restored
 from pps_fast.train.optimizer import MOMENTS, Adam
 from pps_fast.train.step import StepReport, TrainStep
@@ -169,6 +170,24 @@ def test_restored_keeps_the_moments_of_a_resumed_run_that_its_block_moves_into_b
         moments = [value for parameter in train_step.parameters for value in optimizer.state[parameter].values()]
         assert not all((moment == 0.5).all() for moment in moments)
     assert moments and all((moment == 0.5).all() for moment in moments)
+
+
+def test_a_recording_of_two_updates_leaves_no_trace_and_replays_both() -> None:
+    config = override(CONFIG, CNM)
+    losses, steps = [], []
+    for record in (None, FakeRecorder()):
+        store = Store(DATA)
+        torch.manual_seed(0)
+        step = TRAIN_STEPS["alternating"](PPS(config, store.sizes).train(), config)
+        for optimizer in step.optimizers:
+            optimizer.set_learning_rate(1e-3)
+        run = EagerStep(step, store) if record is None else CapturedStep(step, store, 4, record)
+        losses.append([report.loss.total.item() for report in _losses(store, run, _batches())])
+        steps.append(step)
+    assert losses[0] == losses[1]
+    for eager, captured in zip(steps[0].parameters, steps[1].parameters, strict=True):
+        assert_agree("parameter", captured, eager)
+    assert [optimizer.param_groups[0]["update"].item() for optimizer in steps[1].optimizers] == [6, 6]
 
 
 def test_a_report_and_its_copy_share_no_memory() -> None:

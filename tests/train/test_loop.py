@@ -11,6 +11,7 @@ import torch
 from pps_fast.config_tree import override
 from pps_fast.data.sampler import epoch_batches
 from pps_fast.data.store import Store
+from pps_fast.model import PPS
 from pps_fast.train.checkpoint import find_checkpoint, load_model, read_header, read_pointer
 from pps_fast.train.loop import train
 from pps_fast.train.metrics_log import read_metrics
@@ -41,6 +42,16 @@ def test_same_seed_gives_the_same_bytes_whatever_torch_drew_before(tmp_path):
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     run_small(small_config(train__max_steps=4, train__seed=9), tmp_path / "c")
     assert weights(tmp_path / "a") != weights(tmp_path / "c")
+
+
+def test_the_share_of_the_epochs_begun_is_what_the_model_sees(tmp_path, monkeypatch):
+    seen = []
+    forward = PPS.forward
+    monkeypatch.setattr(
+        PPS, "forward", lambda model, batch: seen.append(batch.progress.tolist()) or forward(model, batch)
+    )
+    run_small(small_config(train__epochs=4, train__max_steps=2 * STEPS_PER_EPOCH), tmp_path)
+    assert [row[0] for row in seen] == [0.25] * STEPS_PER_EPOCH + [0.5] * STEPS_PER_EPOCH
 
 
 def test_every_step_is_logged_with_rate_loss_and_terms(tmp_path):

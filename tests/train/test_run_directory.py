@@ -71,6 +71,23 @@ def test_length_and_logging_may_change_and_are_recorded(run):
     open_run(run, CONFIG, DATA, "cpu", resume=True)
 
 
+def test_the_number_of_epochs_may_not_change_under_a_curriculum(tmp_path):
+    config = override(CONFIG, {"proposals.negatives.kind": "sides_apart", "proposals.negatives.curriculum": 0.5})
+    open_run(tmp_path, config, DATA, "cpu", resume=False)
+    with pytest.raises(ValueError, match="train.epochs was 2, is 7.*only train.max_steps, train.log_every"):
+        open_run(tmp_path, override(config, {"train.epochs": 7}), DATA, "cpu", resume=True)
+    open_run(tmp_path, override(config, {"train.max_steps": 7}), DATA, "cpu", resume=True)
+
+
+def test_a_run_from_before_a_knob_existed_can_be_resumed(run):
+    path = run / "config.json"
+    values = json.loads(path.read_text())
+    del values["generator"]["max_width"], values["train"]["optimise"]
+    path.write_text(json.dumps(values))
+    assert open_run(run, CONFIG, DATA, "cpu", resume=True) == find_checkpoint(run, "latest")
+    assert json.loads(path.read_text())["train"]["optimise"] == "joint"
+
+
 def test_other_data_or_device_is_refused(run):
     with pytest.raises(ValueError, match="is 'other' with 123; resume with the same prepared file"):
         open_run(run, CONFIG, {"name": "other", "sha256": "123"}, "cpu", resume=True)

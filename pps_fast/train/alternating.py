@@ -1,0 +1,119 @@
+"""Two updates on every batch: one of the reconstruction, one of where the masks lie. And which step a run takes.
+
+CNM trains like this, so that its mask head does not learn from the reconstruction loss, which wide masks serve best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from pps_fast.config import PPSConfig, Precision
+from pps_fast.counters import mix
+from pps_fast.losses.objective import LOSS_TERMS, Objective
+from pps_fast.model import PPS
+from pps_fast.train.optimizer import Adam
+from pps_fast.train.step import StepReport, TrainStep
+from pps_fast.types import Batch, LossReport, ModelOutput
+
+# the term of the first update; the second has all others
+_FIRST_TERM = "reconstruction"
+# stand where other users of a key have the number of a mask, of a place in the model or of a word
+_SECOND_PASS, _NOISE = 1 << 30, (1 << 30) + 1
+
+
+def redrawn(batch: Batch) -> Batch:
+    """Returns the batch with other dropout and hidden words, which follow from its `dropout_key`.
+
+    A program of the device, like all of a step.
+    """
+    key = mix(mix(batch.dropout_key, _SECOND_PASS), _SECOND_PASS)
+    column = torch.arange(batch.word_noise.shape[1], dtype=torch.int32, device=key.device)
+    bits = mix(mix(key, _NOISE).unsqueeze(1), column)  # [B, L]
+    # the half step keeps the uniform numbers off 0 and 1
+    uniform = (bits.double() + (2.0**31 + 0.5)) * 2.0**-32
+    noise = -torch.log(-torch.log(uniform))
+    return replace(batch, dropout_key=key, word_noise=noise.to(batch.word_noise.dtype))
+
+
+class AlternatingStep(TrainStep):
+    """A first loss updates some parameters; after another forward pass, a second loss updates the others.
+
+    Each update clips by the norm of its own gradients. CNM's published code clips the second by a norm that includes
+    the first update's gradients, which are still there; that is not reproduced.
+
+    A loss or gradient that is not finite stops its own update and all after it; a first update that was sound is not
+    taken back for a second that was not.
+
+    Args:
+        model, clip_norm, precision: as for `TrainStep`.
+        objectives: of the first and the second update.
+        optimizers: of the first and the second update, over disjoint parameters.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        objectives: tuple[Callable[[ModelOutput], LossReport], Callable[[ModelOutput], LossReport]],
+        optimizers: tuple[Adam, Adam],
+        clip_norm: float,
+        precision: Precision = "fp32",
+    ) -> None:
+        super().__init__(model, objectives[0], optimizers[0], clip_norm, precision)
+        self.objectives, self.optimizers = objectives, optimizers
+
+    def __call__(self, batch: Batch) -> StepReport:
+        """Trains on one batch and returns what happened, without waiting for it.
+
+        Returns:
+            The sum of both losses and the terms of both; the norm of all gradients that were used.
+        """
+        first, second = (self._train(part, number) for number, part in enumerate((batch, redrawn(batch))))
+        loss = LossReport(
+            total=first.loss.total + second.loss.total,
+            terms=first.loss.terms | second.loss.terms,
+            sample_total=first.loss.sample_total + second.loss.sample_total,
+        )
+        return StepReport(
+            loss=loss,
+            grad_norm=torch.hypot(first.grad_norm, second.grad_norm),
+            is_finite=first.is_finite & second.is_finite,
+        )
+
+    def _train(self, batch: Batch, number: int) -> StepReport:
+        """One of the two updates."""
+        optimizer = self.optimizers[number]
+        parameters = optimizer.param_groups[0]["params"]
+        loss = self._backward(batch, self.objectives[number], parameters)
+        return self._update(loss, optimizer)
+
+
+def _adam(parameters: list[Tensor], config: PPSConfig) -> Adam:
+    # the loop fills the rate before every step
+    return Adam(parameters, lr=0.0, weight_decay=config.train.weight_decay, backend=config.backend)
+
+
+def _joint(model: PPS, config: PPSConfig) -> TrainStep:
+    """All losses update all parameters."""
+    objective = Objective(config).to(next(model.parameters()).device)
+    options = config.train
+    return TrainStep(model, objective, _adam(list(model.parameters()), config), options.clip_norm, options.precision)
+
+
+def _alternating(model: PPS, config: PPSConfig) -> TrainStep:
+    """The reconstruction loss updates all but the mask heads, then the other losses update these."""
+    device = next(model.parameters()).device
+    second = model.mask_parameters()
+    chosen = {id(parameter) for parameter in second}
+    first = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
+    others = [name for name in LOSS_TERMS if name != _FIRST_TERM]
+    objectives = (Objective(config, [_FIRST_TERM]).to(device), Objective(config, others).to(device))
+    optimizers = (_adam(first, config), _adam(second, config))
+    return AlternatingStep(model, objectives, optimizers, config.train.clip_norm, config.train.precision)
+
+
+# how a run's model is optimised, by the names of `config.Optimisation`
+TRAIN_STEPS = {"joint": _joint, "alternating": _alternating}
