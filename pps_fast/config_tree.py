@@ -72,3 +72,19 @@ def override(config: Any, changes: dict[str, Any], prefix: str = "") -> Any:
     for name, inner in sections.items():
         replaced[name] = override(getattr(config, name), inner, f"{prefix}{name}.")
     return dataclasses.replace(config, **replaced)
+
+
+def differences(start: Any, config: Any) -> dict[str, Any]:
+    """Returns the dotted fields whose values differ from `start`'s, as JSON has them.
+
+    differences(c, override(c, {"losses.pull": 0.0})) is {"losses.pull": 0.0}.
+    """
+    before, after = _flat(to_dict(start), ""), _flat(to_dict(config), "")
+    return {path: value for path, value in after.items() if value != before[path]}
+
+
+def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+    return flat

@@ -53,7 +53,8 @@ LAYERS["info"] = set(LAYERS)
 LAYERS["blind"] = set(LAYERS)
 # experiments drive training and evaluation and know both; nothing below knows them
 LAYERS["lab"] = set(LAYERS)
-LAYERS["ablate"] = set(LAYERS)
+# entry points alone
+LAYERS["ablate"] = LAYERS["compare"] = set()
 RUN_TIME = {"torch", "numpy", "h5py", "safetensors", "tyro", "tqdm"}
 THIRD_PARTY: dict[str, set[str]] = {
     **dict.fromkeys(("package", "config", "config_tree", "presets", "ablations", "backend"), set()),
@@ -61,6 +62,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "kernels": {"torch", "triton"},
     "ops": {"torch", "triton"},
     "draw": {"torch", "matplotlib"},
+    "lab": RUN_TIME | {"matplotlib"},
 }
 
 # longer than 300 lines: the most they may have, and why one file is right
@@ -73,6 +75,8 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "pps_fast/__init__.py": "tests/test_packaging.py",
     "pps_fast/ops/__init__.py": "tests/test_choices.py",
     "pps_fast/calls.py": "tests/test_choices.py",
+    # tests/compare.py, how tensors are compared, has the folder's name
+    "pps_fast/compare/__main__.py": "tests/test_compare.py",
 }
 # kernels of what is no equation of the paper, and where their torch form stands
 NOT_IN_THE_PAPER = {"clip_adam": "pps_fast/ops/clip_adam.py"}
@@ -80,7 +84,7 @@ NOT_IN_THE_PAPER = {"clip_adam": "pps_fast/ops/clip_adam.py"}
 PRINTS = {
     "pps_fast/train/interrupt.py": "answers Ctrl-C from a signal handler",
     "pps_fast/info.py": "a program of one file",
-    "pps_fast/ablate.py": "a program of one file",
+    "pps_fast/lab/command.py": "the half that two programs share",
     "pps_fast/blind.py": "a program of one file",
 }
 # may import pickle, and why

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pps_fast.config import LossesConfig, PPSConfig
-from pps_fast.config_tree import from_dict, override, to_dict
+from pps_fast.config_tree import differences, from_dict, override, to_dict
 from pps_fast.presets import PRESETS
 from tests.test_config import CHOICES, _values
 
@@ -115,3 +115,12 @@ def test_reading_takes_an_int_for_a_float() -> None:
 def test_override_takes_a_whole_section() -> None:
     section = LossesConfig(pull=1.5)
     assert override(PPSConfig(), {"losses": section}).losses is section
+
+
+def test_differences_are_the_overrides_that_lead_from_one_config_to_another() -> None:
+    for name, preset in PRESETS.items():
+        changes = differences(PPSConfig(), preset)
+        assert to_dict(override(PPSConfig(), changes)) == to_dict(preset), name
+    assert differences(PPSConfig(), PPSConfig()) == {}
+    changed = override(PPSConfig(), {"losses.pull": 0.5, "data.planted.seed": 3})
+    assert differences(PPSConfig(), changed) == {"data.planted.seed": 3, "losses.pull": 0.5}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pps_fast.cli import Device, choose_device
 from pps_fast.config import PPSConfig, require
@@ -13,8 +14,9 @@ from pps_fast.data.load import load_data
 from pps_fast.data.prepared import PreparedData
 from pps_fast.data.splits import select_samples
 from pps_fast.lab.pool import Outcome, run_all
-from pps_fast.lab.runs import Run, num_updates, plan_run
-from pps_fast.train.checkpoint import describe_data
+from pps_fast.lab.runs import RESULT_FILE, Run, is_finished, num_updates, plan_run
+from pps_fast.lab.statistics import Place
+from pps_fast.train.files import read_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,9 @@ class LabOptions:
     device: Device = "auto"
     """where to train; 'auto' is cuda where there is one"""
     tables_only: bool = False
-    """train nothing: make the tables again from the finished runs"""
+    """train nothing: make the tables again from the finished runs, reading nothing else"""
+    plots: bool = True
+    """draw each table as well (needs the `plot` extra)"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,7 @@ class Design:
     folds: tuple[int | None, ...]
 
     @property
-    def places(self) -> list[tuple[int, int | None]]:
+    def places(self) -> list[Place]:
         """Every (seed, fold): all folds with the first seed, then with the next, so that early tables are whole."""
         return [(seed, fold) for seed in self.seeds for fold in self.folds]
 
@@ -77,9 +81,13 @@ def with_data(config: PPSConfig, path: Path | None) -> PPSConfig:
     return config if chosen is None else override(config, {"data.path": str(Path(chosen).resolve())})
 
 
-def plan(rows: dict[str, PPSConfig], design: Design, data: PreparedData) -> list[Run]:
-    """Returns every run of the rows (what it is called in messages -> config) once, seeds outermost."""
-    described = describe_data(data)
+def plan(rows: dict[str, PPSConfig], design: Design, described: dict[str, Any]) -> list[Run]:
+    """Returns every run of the rows once, seeds outermost.
+
+    Args:
+        rows: what a row is called in messages -> its config.
+        described: `checkpoint.describe_data` of the data set.
+    """
     runs: dict[str, Run] = {}
     for seed, fold in design.places:
         where = f"seed {seed}" + ("" if fold is None else f", fold {fold}")
@@ -117,6 +125,30 @@ def execute(runs: list[Run], data: PreparedData, options: LabOptions) -> Outcome
     return run_all(runs, updates, options.out, jobs=jobs, device=options.device, threads=options.threads)
 
 
+def finished_runs(config: PPSConfig, design: Design, described: dict[str, Any], folder: Path) -> dict[Place, Path]:
+    """Returns the directories of a row's finished runs by place."""
+    runs = {place: plan_run(config, described, *place, "") for place in design.places}
+    found = {place: folder / "runs" / run.name for place, run in runs.items()}
+    return {place: path for place, path in found.items() if is_finished(path)}
+
+
+def known_data(folder: Path) -> dict[str, Any]:
+    """Returns name and sha256 of the data set that the finished runs of a folder were made on.
+
+    Raises:
+        ValueError: without finished runs, or with runs on several data sets.
+    """
+    paths = sorted((folder / "runs").glob(f"*/{RESULT_FILE}"))
+    found = {made["sha256"]: made for made in (read_json(path, ("data",))["data"] for path in paths)}
+    if len(found) != 1:
+        names = ", ".join(f"{made['name']} {sha[:12]}" for sha, made in found.items()) or "none"
+        raise ValueError(
+            f"{folder}: finished runs on data sets: {names}; --tables-only expects one. Leave it out: finished runs "
+            "are not done again"
+        )
+    return next(iter(found.values()))
+
+
 def load_once(configs: list[PPSConfig]) -> PreparedData:
     """Returns the one data set of all rows.
 
@@ -125,6 +157,6 @@ def load_once(configs: list[PPSConfig]) -> PreparedData:
     """
     wanted = {(config.data.path, config.data.planted if config.data.path is None else None) for config in configs}
     if len(wanted) > 1:
-        names = sorted(path or "embedded planted data" for path, _ in wanted)
-        raise ValueError(f"rows on different data sets ({', '.join(names)}): give one with --data, or the same options")
+        names = " and ".join(sorted(path or repr(planted) for path, planted in wanted))
+        raise ValueError(f"rows on different data sets, {names}: give one with --data, or equal --data.planted options")
     return load_data(configs[0].data)

@@ -18,13 +18,15 @@ from pathlib import Path
 from tqdm import tqdm
 
 from pps_fast.cli import Device, exit_status
-from pps_fast.lab.runs import Run, carry_out, is_finished
+from pps_fast.lab.runs import Run, carry_out, is_finished, source_commit
 from pps_fast.train.interrupt import StopRequest
 from pps_fast.train.metrics_log import METRICS_FILE
 
 # a server forks processes that have already imported torch; itself it has run nothing, so that forking it is safe
 _CONTEXT = multiprocessing.get_context("forkserver")
 _POLL_S = 0.5
+# without tqdm's own estimate, which takes no account of runs that are waiting
+_BAR = "{desc} |{bar}| {n_fmt}/{total_fmt} updates"
 
 
 @dataclass(kw_only=True)
@@ -59,23 +61,24 @@ def run_all(
 
 
 def _drive(pool: _Pool, todo: list[Run], jobs: int, stop: StopRequest, board: _Board) -> Outcome:
-    outcome, waiting = Outcome(), list(reversed(todo))
-    while waiting or pool.active:
-        if stop.signal is not None and outcome.stopped_by is None:
-            outcome.stopped_by = stop.signal
-            waiting.clear()
-            pool.stop()
-        while waiting and len(pool.active) < jobs:
+    outcome, waiting, asked = Outcome(), list(reversed(todo)), False
+    while pool.active or (waiting and stop.signal is None):
+        while waiting and stop.signal is None and len(pool.active) < jobs:
             pool.start(waiting.pop())
+        if stop.signal is not None and not asked:
+            asked = True
+            pool.stop()
         for run, reason in pool.wait():
             if reason is None:
                 board.finish(run)
-            elif outcome.stopped_by is None:
+            # a terminal's Ctrl-C reaches the runs as well, and they may be faster
+            elif stop.signal is None:
                 outcome.failed[run.name] = reason
                 board.fail(run, reason)
-        board.show(list(pool.active.values()))
-    # a signal may have come after the last run had begun
-    outcome.stopped_by = outcome.stopped_by if board.left else None
+        if stop.signal is None:
+            board.show(list(pool.active.values()))
+    # a signal may have come when all was done
+    outcome.stopped_by = stop.signal if board.left else None
     return outcome
 
 
@@ -84,10 +87,12 @@ class _Pool:
 
     def __init__(self, folder: Path, device: Device, threads: int | None) -> None:
         self.folder, self.device, self.threads = folder, device, threads
+        # now: the files may change while the processes go on with what was loaded
+        self.commit = source_commit()
         self.active: dict[BaseProcess, Run] = {}
 
     def start(self, run: Run) -> None:
-        arguments = (run, self.folder, self.device, self.threads)
+        arguments = (run, self.folder, self.device, self.threads, self.commit)
         process = _CONTEXT.Process(target=_work, args=arguments, daemon=True)
         process.start()
         self.active[process] = run
@@ -105,11 +110,14 @@ class _Pool:
     def _reason(self, process: BaseProcess, run: Run) -> str | None:
         if process.exitcode == 0 and is_finished(self.folder / run.name):
             return None
+        log = _log_of(self.folder, run)
         if process.exitcode < 0:
-            return f"ended by {signal.Signals(-process.exitcode).name} (see {_log_of(self.folder, run)})"
-        lines = [line for line in _log_of(self.folder, run).read_text(encoding="utf-8").splitlines() if line.strip()]
+            return f"ended by {signal.Signals(-process.exitcode).name} (see {log})"
+        # one that ended early may not have opened it
+        text = log.read_text(encoding="utf-8") if log.is_file() else ""
+        lines = [line for line in text.splitlines() if line.strip()]
         said = lines[-1] if lines else f"exit status {process.exitcode}"
-        return f"{said.removeprefix('error: ')} (see {_log_of(self.folder, run)})"
+        return f"{said.removeprefix('error: ')} (see {log})"
 
     def stop(self) -> None:
         """Asks every process to save its current step and end."""
@@ -126,7 +134,7 @@ def _log_of(folder: Path, run: Run) -> Path:
     return folder / f"{run.name}.log"
 
 
-def _work(run: Run, folder: Path, device: Device, threads: int | None) -> None:
+def _work(run: Run, folder: Path, device: Device, threads: int | None, commit: str) -> None:
     """Body of a process: all it prints goes to the run's log, and it ends when its parent does."""
     # a terminal's Ctrl-C reaches every process; the parent passes it on, once
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -136,13 +144,13 @@ def _work(run: Run, folder: Path, device: Device, threads: int | None) -> None:
         fcntl.flock(log, fcntl.LOCK_EX)
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
-        sys.exit(exit_status(lambda: _carry_out(run, folder, device, threads)))
+        sys.exit(exit_status(lambda: _carry_out(run, folder, device, threads, commit)))
 
 
-def _carry_out(run: Run, folder: Path, device: Device, threads: int | None) -> int:
+def _carry_out(run: Run, folder: Path, device: Device, threads: int | None, commit: str) -> int:
     if is_finished(folder / run.name):
         return 0
-    stopped_by = carry_out(run.config, folder / run.name, device, threads)
+    stopped_by = carry_out(run.config, folder / run.name, device, threads, commit)
     return 0 if stopped_by is None else 128 + stopped_by
 
 
@@ -161,7 +169,7 @@ class _Board:
         # name -> updates to be made now
         self.left = {run.name: updates[run.name] - self.before[run.name] for run in todo}
         self.gained, self.begin = 0, time.monotonic()
-        self.bar = tqdm(total=sum(self.left.values()), unit="update", disable=None, leave=False)
+        self.bar = tqdm(total=sum(self.left.values()), disable=None, leave=False, bar_format=_BAR)
         self._say(f"{self.num_runs} runs, {self.num_runs - len(todo)} of them finished before")
 
     def __enter__(self) -> _Board:

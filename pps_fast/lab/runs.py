@@ -25,7 +25,7 @@ import torch
 
 from pps_fast.cli import Device, choose_device, set_threads
 from pps_fast.config import PPSConfig
-from pps_fast.config_tree import override, to_dict
+from pps_fast.config_tree import differences, override
 from pps_fast.data.load import load_data
 from pps_fast.data.prepared import PreparedData, replacing
 from pps_fast.data.splits import Splits, select_samples
@@ -72,8 +72,8 @@ def plan_run(config: PPSConfig, data: dict[str, Any], seed: int, fold: int | Non
         fold: None for the data set's own splits.
     """
     config = override(config, {"train.seed": seed, "data.fold": fold})
-    values = to_dict(config)
-    del values["data"]["path"]
+    # what is not a default: a field that is added later leaves the names alone
+    values = differences(PPSConfig(), override(config, {"data.path": None}))
     digest = hashlib.sha256(json.dumps([values, data["sha256"]], sort_keys=True).encode()).hexdigest()
     where = "" if fold is None else f"_fold{fold}"
     return Run(name=f"seed{seed}{where}_{digest[:12]}", config=config, about=about)
@@ -90,9 +90,11 @@ def is_finished(run: Path) -> bool:
     return (run / RESULT_FILE).is_file()
 
 
-def carry_out(config: PPSConfig, run: Path, device_name: Device, threads: int | None) -> int | None:
+def carry_out(config: PPSConfig, run: Path, device_name: Device, threads: int | None, commit: str) -> int | None:
     """Trains, or goes on training, in a run directory, evaluates on the test split and writes the result.
 
+    Args:
+        commit: of the code that runs, for the record; see `source_commit`.
     Returns:
         None when finished, or the number of the signal that stopped the training, whose state is saved.
     Raises:
@@ -120,7 +122,7 @@ def carry_out(config: PPSConfig, run: Path, device_name: Device, threads: int | 
     report = evaluate(model, store, splits, config, progress=False)
     write_report(run, report, config, store.data)
     _write_samples(run / SAMPLES_FILE, report, store.data)
-    _write_result(run, device, store.data)
+    _write_result(run, device, store.data, commit)
     return None
 
 
@@ -144,7 +146,7 @@ def _write_samples(path: Path, report: EvalReport, data: PreparedData) -> None:
         np.savez_compressed(file, **values)
 
 
-def _write_result(run: Path, device: torch.device, data: PreparedData) -> None:
+def _write_result(run: Path, device: torch.device, data: PreparedData, commit: str) -> None:
     header = read_header(find_checkpoint(run, "latest"))
     found = devices()[f"{device.type}:{device.index or 0}" if device.type == "cuda" else "cpu"]
     machine = f"{found['name']}, {found['memory_gib']} GiB"
@@ -156,7 +158,7 @@ def _write_result(run: Path, device: torch.device, data: PreparedData) -> None:
             "format": "pps_fast.lab.run",
             "version": VERSION,
             "data": {**header.data, "protocol": str(data.provenance.get("protocol", "not recorded"))},
-            "commit": source_commit(),
+            "commit": commit,
             "device": device.type,
             "machine": machine,
             "torch": str(torch.__version__),

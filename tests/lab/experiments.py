@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -28,9 +29,9 @@ CHANGES = {
 CONFIG: PPSConfig = override(PRESETS["tiny"], CHANGES)
 OPTIONS = ["--preset=tiny", "--device=cpu", *(f"--{name.replace('_', '-')}={value}" for name, value in CHANGES.items())]
 
-# as in tests.train.runs; the server, and what it has imported, serves the runs of the command as well
+# what the commands of this and of the training tests import; each command starts a server of its own for its runs
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["pps_fast.ablate", "pps_fast.train.__main__", "torch._dynamo"])
+_CONTEXT.set_forkserver_preload(["pps_fast.ablate.__main__", "pps_fast.train.__main__", "torch._dynamo"])
 
 
 def start_ablate(argv: list[str], output: Path) -> BaseProcess:
@@ -41,7 +42,7 @@ def start_ablate(argv: list[str], output: Path) -> BaseProcess:
 
 
 def _command(argv: list[str], output: str) -> None:
-    from pps_fast.ablate import main
+    from pps_fast.ablate.__main__ import main
 
     with open(output, "a", encoding="utf-8") as file:
         sys.stdout = sys.stderr = file
@@ -49,13 +50,18 @@ def _command(argv: list[str], output: str) -> None:
     sys.exit(status)
 
 
-def wait_for_step(process: BaseProcess, out: Path, step: int, timeout_s: float = 120.0) -> None:
-    """Returns once some run that is not finished has logged `step`; raises when the command ends before that."""
+def wait_for(process: BaseProcess, happens: Callable[[], bool], timeout_s: float = 120.0) -> None:
+    """Returns once something has happened; raises when the command ends before that."""
     end = time.monotonic() + timeout_s
-    while not any(_has_logged(run, step) for run in (out / "runs").glob("*/")):
+    while not happens():
         if not process.is_alive() or time.monotonic() > end:
-            raise RuntimeError(f"step {step} was never logged (exit code {process.exitcode})")
-        time.sleep(0.001)
+            raise RuntimeError(f"it never happened (exit code {process.exitcode})")
+        time.sleep(0.02)
+
+
+def wait_for_step(process: BaseProcess, out: Path, step: int) -> None:
+    """Returns once some run that is not finished has logged `step`."""
+    wait_for(process, lambda: any(_has_logged(run, step) for run in (out / "runs").glob("*/")))
 
 
 def _has_logged(run: Path, step: int) -> bool:

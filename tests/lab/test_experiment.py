@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -11,10 +12,24 @@ from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
 from pps_fast.data.load import load_data
 from pps_fast.lab import experiment
-from pps_fast.lab.experiment import Design, LabOptions, design_of, execute, load_once, num_jobs, plan, with_data
+from pps_fast.lab.experiment import (
+    Design,
+    LabOptions,
+    design_of,
+    execute,
+    finished_runs,
+    known_data,
+    load_once,
+    num_jobs,
+    plan,
+    with_data,
+)
+from pps_fast.lab.runs import RESULT_FILE, plan_run
+from pps_fast.train.checkpoint import describe_data
 from tests.lab.experiments import CONFIG
 
 DATA = load_data(CONFIG.data)
+DESCRIBED = describe_data(DATA)
 
 
 def test_seeds_follow_the_presets_and_folds_are_as_given():
@@ -32,7 +47,7 @@ def test_impossible_designs_are_refused(seeds, folds, message):
 
 def test_equal_rows_are_one_run():
     rows = {"full model": CONFIG, "table5 'all'": CONFIG, "table5 'none'": override(CONFIG, {"losses.pull": 0.0})}
-    runs = plan(rows, design_of(CONFIG, 2, ()), DATA)
+    runs = plan(rows, design_of(CONFIG, 2, ()), DESCRIBED)
     assert [run.about for run in runs] == [
         "full model, seed 8",
         "table5 'none', seed 8",
@@ -59,6 +74,22 @@ def test_rows_stand_on_one_data_set():
         load_once([CONFIG, other])
 
 
+def test_finished_runs_tell_the_data_set_they_were_made_on(tmp_path):
+    design, where = Design(seeds=(1, 2), folds=(None,)), tmp_path / "runs"
+    assert finished_runs(CONFIG, design, DESCRIBED, tmp_path) == {}
+    for seed in (1, 2):
+        run = where / plan_run(CONFIG, DESCRIBED, seed, None, "").name
+        run.mkdir(parents=True)
+        if seed == 2:
+            (run / RESULT_FILE).write_text(json.dumps({"data": DESCRIBED}))
+    assert finished_runs(CONFIG, design, DESCRIBED, tmp_path) == {(2, None): run}
+    assert known_data(tmp_path) == DESCRIBED
+    (where / "other").mkdir()
+    (where / "other" / RESULT_FILE).write_text(json.dumps({"data": {"name": "y", "sha256": "0" * 64}}))
+    with pytest.raises(ValueError, match="y 000000000000, .*; --tables-only expects one"):
+        known_data(tmp_path)
+
+
 def test_jobs_are_the_cpus_of_this_process_or_one_on_a_gpu(monkeypatch):
     assert num_jobs(3, "auto") == 3
     assert num_jobs(None, "cpu") == len(os.sched_getaffinity(0))
@@ -70,7 +101,7 @@ def test_jobs_are_the_cpus_of_this_process_or_one_on_a_gpu(monkeypatch):
 
 def test_fold_that_the_data_lack_is_refused_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "run_all", lambda *arguments, **options: pytest.fail("trained"))
-    runs = plan({"full model": PPSConfig()}, Design(seeds=(1,), folds=(0,)), DATA)
+    runs = plan({"full model": PPSConfig()}, Design(seeds=(1,), folds=(0,)), DESCRIBED)
     with pytest.raises(ValueError, match="data.fold = 0"):
         execute(runs, DATA, LabOptions(out=tmp_path))
     with pytest.raises(ValueError, match="threads = 0"):

@@ -4,57 +4,51 @@ from __future__ import annotations
 
 import os
 import signal
-from pathlib import Path
-
-import pytest
 
 from pps_fast.config_tree import override
-from pps_fast.lab.pool import run_all
-from pps_fast.lab.runs import RESULT_FILE, plan_run
-from tests.lab.experiments import CONFIG, contents, start_ablate, wait_for_step
+from pps_fast.data.load import load_data
+from pps_fast.lab.experiment import design_of, plan
+from pps_fast.lab.pool import _Pool, run_all
+from pps_fast.lab.runs import RESULT_FILE, Run, plan_run
+from pps_fast.train.checkpoint import describe_data
+from tests.lab.experiments import CONFIG, contents, start_ablate, wait_for, wait_for_step
 
-# the full model and two other strategies
-TABLE = ["table4b"]
-
-
-def _finish(argv: list[str], folder: Path) -> str:
-    process = start_ablate(argv, folder / "output.txt")
-    process.join(120)
-    text = (folder / "output.txt").read_text()
-    assert process.exitcode == 0, text
-    return text
+# the full model and two other strategies of pulling
+TABLE = ["table4b", "--no-plots", "--jobs", "2"]
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("uninterrupted")
-    text = _finish([*TABLE, "--jobs", "1", "--out", str(folder)], folder)
-    assert "3 runs, 0 of them finished before" in text and "[3/3] finished: " in text and "left\n" in text
-    return folder
-
-
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_stopped_command_goes_on_where_it_stopped(number, status, uninterrupted, tmp_path):
-    argv = [*TABLE, "--jobs", "2", "--out", str(tmp_path)]
-    process = start_ablate(argv, tmp_path / "output.txt")
-    wait_for_step(process, tmp_path, 3)
-    os.kill(process.pid, number)
+def test_command_that_is_killed_and_interrupted_ends_like_one_that_is_not(tmp_path):
+    out, output = tmp_path / "out", tmp_path / "output.txt"
+    argv = [*TABLE, "--out", str(out)]
+    process = start_ablate(argv, output)
+    wait_for_step(process, out, 3)
+    os.kill(process.pid, signal.SIGKILL)
     process.join(60)
-    assert process.exitcode == status
-    finished = {path: path.stat().st_mtime_ns for path in tmp_path.glob(f"runs/*/{RESULT_FILE}")}
-    assert len(finished) < 3
-    if number != signal.SIGKILL:
-        assert f"stopped by {number.name}; to continue, repeat the command" in (tmp_path / "output.txt").read_text()
-    _finish(argv, tmp_path)
-    assert contents(tmp_path) == contents(uninterrupted)
+    assert process.exitcode == -signal.SIGKILL and not list(out.glob("*.json"))
+
+    process = start_ablate(argv, output)
+    wait_for(process, lambda: len(list(out.glob(f"runs/*/{RESULT_FILE}"))) == 1)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(60)
+    assert process.exitcode == 128 + signal.SIGINT
+    assert "stopped by SIGINT; to continue, repeat the command" in output.read_text()
+    finished = {path: path.stat().st_mtime_ns for path in out.glob(f"runs/*/{RESULT_FILE}")}
+    assert 1 <= len(finished) < 3
+
+    process = start_ablate(argv, output)
+    process.join(120)
+    text = output.read_text()
+    assert process.exitcode == 0, text
+    assert f"3 runs, {len(finished)} of them finished before" in text and "[3/3] finished: " in text
     assert all(path.stat().st_mtime_ns == time for path, time in finished.items())
+    assert (out / "table4b.json").is_file()
 
-
-def test_finished_experiment_is_not_done_again(uninterrupted):
-    before = {path: path.stat().st_mtime_ns for path in uninterrupted.glob("runs/*/*")}
-    text = _finish([*TABLE, "--jobs", "1", "--out", str(uninterrupted)], uninterrupted)
-    assert "3 runs, 3 of them finished before" in text
-    assert {path: path.stat().st_mtime_ns for path in uninterrupted.glob("runs/*/*")} == before
+    described = describe_data(load_data(CONFIG.data))
+    rows = {name: override(CONFIG, {"losses.pull_strategy": name}) for name in ("all", "middle", "distant")}
+    runs = plan(rows, design_of(CONFIG, 1, ()), described)
+    outcome = run_all(runs, {run.name: 5 for run in runs}, tmp_path / "whole", jobs=1, device="cpu", threads=1)
+    assert not outcome.failed and outcome.stopped_by is None
+    assert contents(out) == contents(tmp_path / "whole") and len(contents(out)) == 3
 
 
 def test_failure_of_one_run_is_reported_and_does_not_lose_the_others(tmp_path, capsys):
@@ -66,3 +60,17 @@ def test_failure_of_one_run_is_reported_and_does_not_lose_the_others(tmp_path, c
     assert (tmp_path / "runs" / good.name / RESULT_FILE).is_file()
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("[1/2] FAILED: bad: ") and lines[2] == "[2/2] finished: good"
+
+
+def test_run_whose_process_is_killed_is_a_failure_of_that_run(tmp_path, monkeypatch):
+    run = plan_run(CONFIG, {"sha256": "x"}, 1, None, "x")
+    start = _Pool.start
+
+    def start_and_kill(pool: _Pool, run: Run) -> None:
+        start(pool, run)
+        for process in pool.active:
+            process.kill()
+
+    monkeypatch.setattr(_Pool, "start", start_and_kill)
+    outcome = run_all([run], {run.name: 5}, tmp_path, jobs=1, device="cpu", threads=1)
+    assert outcome.failed[run.name].startswith("ended by SIGKILL (see ")

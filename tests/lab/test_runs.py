@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -36,9 +37,9 @@ def test_run_leaves_every_sample_and_where_it_was_made(tmp_path):
     # as a kill before the first complete file leaves it
     run.mkdir()
     (run / ".tmp-config.json").write_text("{")
-    assert carry_out(CONFIG, run, "cpu", 1) is None and is_finished(run)
+    assert carry_out(CONFIG, run, "cpu", 1, "c0ffee") is None and is_finished(run)
     result = json.loads((run / RESULT_FILE).read_text())
-    assert result["updates"] == 5 and result["train_s"] > 0 and result["commit"] == source_commit()
+    assert result["updates"] == 5 and result["train_s"] > 0 and result["commit"] == "c0ffee"
     assert result["data"]["protocol"] == "embedded planted moments"
     assert info.devices()["cpu"]["name"] in result["machine"]
     data = load_data(CONFIG.data)
@@ -56,18 +57,22 @@ def test_run_leaves_every_sample_and_where_it_was_made(tmp_path):
 
 def test_validation_split_chooses_the_checkpoint(tmp_path):
     changes = {"train.keep": "validation", "data.validation_fraction": 0.2, "train.max_steps": 1}
-    assert carry_out(override(CONFIG, changes), tmp_path / "run", "cpu", 1) is None
+    assert carry_out(override(CONFIG, changes), tmp_path / "run", "cpu", 1, "c0ffee") is None
     assert (tmp_path / "run" / "best.json").is_file()
 
 
 def test_run_of_another_config_in_the_same_place_is_refused(tmp_path):
-    carry_out(override(CONFIG, {"train.max_steps": 1}), tmp_path, "cpu", 1)
+    carry_out(override(CONFIG, {"train.max_steps": 1}), tmp_path, "cpu", 1, "c0ffee")
     assert (tmp_path / CONFIG_FILE).is_file()
     with pytest.raises(ValueError, match="losses.pull was"):
-        carry_out(override(CONFIG, {"losses.pull": 0.0}), tmp_path, "cpu", 1)
+        carry_out(override(CONFIG, {"losses.pull": 0.0}), tmp_path, "cpu", 1, "c0ffee")
 
 
 @pytest.mark.parametrize(("changes", "updates"), [({}, 5), ({"train.max_steps": None}, 12), ({"train.epochs": 1}, 5)])
 def test_number_of_updates_is_what_training_makes(changes, updates):
     config = override(CONFIG, changes)
     assert num_updates(config, select_samples(load_data(config.data), config.data)) == updates
+
+
+def test_commit_is_that_of_the_checkout_or_said_to_be_unknown():
+    assert re.fullmatch(r"[0-9a-f]{40}(\+changes)?|unknown \(.*\)", source_commit())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,11 @@ import tyro
 from pps_fast.ablations import ABLATIONS, FULL
 from pps_fast.cli import PresetName, exit_status, parse_with_preset
 from pps_fast.config import PPSConfig, require
-from pps_fast.lab.experiment import LabOptions, design_of, execute, load_once, plan, with_data
+from pps_fast.config_tree import differences, override
+from pps_fast.lab.command import conduct
+from pps_fast.lab.experiment import LabOptions, design_of, with_data
+from pps_fast.lab.tables import Table, TableRow
+from pps_fast.presets import PRESETS
 
 TableName = Literal[(*ABLATIONS, "all")]  # type: ignore[valid-type]
 _INDENTED = "\n".join(f"  {name:9s} {ablation.title}" for name, ablation in ABLATIONS.items())
@@ -57,18 +60,35 @@ def run(arguments: AblateArguments) -> int:
     require(bool(arguments.tables), "tables", "none", "one or more of " + ", ".join((*ABLATIONS, "all")))
     names = list(ABLATIONS) if "all" in arguments.tables else list(dict.fromkeys(arguments.tables))
     config = with_data(arguments.config, arguments.data)
-    design = design_of(config, arguments.seeds, arguments.folds)
-    rows = {FULL: config}
-    for name in names:
-        ABLATIONS[name].check(config)
-        rows.update({f"{name} '{row.label}'": row.apply(config) for row in ABLATIONS[name].rows})
-    data = load_once([config])
-    runs = plan(rows, design, data)
-    outcome = execute(runs, data, arguments)
-    if outcome.stopped_by is not None:
-        print(f"stopped by {signal.Signals(outcome.stopped_by).name}; to continue, repeat the command")
-        return 128 + outcome.stopped_by
-    return 1 if outcome.failed else 0
+    tables = [ablation_table(name, config, arguments.preset) for name in names]
+    return conduct(tables, design_of(config, arguments.seeds, arguments.folds), arguments)
+
+
+def ablation_table(name: str, config: PPSConfig, preset: str) -> Table:
+    """Returns a table of the paper around a full model; one in which no row is the full model gets it as last row.
+
+    Raises:
+        ValueError: where the rows would not be what their labels say.
+    """
+    ablation = ABLATIONS[name]
+    ablation.check(config)
+    rows = [
+        TableRow(label=row.label, config=row.apply(config), overrides=row.changes(config), paper=row.paper)
+        for row in ablation.rows
+    ]
+    configs = [row.config for row in rows]
+    if config not in configs:
+        rows.append(TableRow(label=FULL, config=config))
+        configs.append(config)
+    return Table(
+        name=name,
+        title=ablation.title,
+        note=ablation.note,
+        preset=preset,
+        overrides=differences(PRESETS[preset], override(config, {"data.path": None})),
+        rows=rows,
+        reference=configs.index(config),
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,173 @@
+"""A table's record as Markdown and as CSV; nothing here reads anything but the record."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pps_fast.eval.results import HEADLINE
+from pps_fast.lab.tables import ALL, REANNOTATED
+from pps_fast.train.files import replace_text
+
+_ABSENT = "-"
+CSV_COLUMNS = ("subset", "row", "metric", "quantity", "value", "runs", "interval", "low", "high", "videos_low",
+               "videos_high")  # fmt: skip
+_QUANTITIES = ("results", "difference", "against_blind", "shuffled", "against_shuffled")
+
+
+def interval_of(summary: dict[str, Any]) -> tuple[float, float]:
+    """Returns the interval that is shown: over runs where there are several, else over videos."""
+    return tuple(summary["over_runs"] or summary["over_videos"])
+
+
+def _cell(summary: dict[str, Any] | None, sign: str = "") -> str:
+    if summary is None:
+        return _ABSENT
+    low, high = interval_of(summary)
+    return f"{summary['value']:{sign}.2f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+
+
+def _grid(header: list[str], rows: list[list[str]]) -> list[str]:
+    lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
+
+
+def _families(record: dict[str, Any], subset: str) -> dict[str, list[str]]:
+    """Returns "R@1" -> its metrics, and so on, over all rows and people."""
+    known = [row["results"][subset] for row in record["rows"]]
+    known += record["human"].values() if subset == REANNOTATED else []
+    families: dict[str, list[str]] = {}
+    for metric in dict.fromkeys(metric for metrics in known for metric in metrics):
+        families.setdefault(metric.split()[0], []).append(metric)
+    # thresholds first, the mean last, also where rows have different thresholds
+    return {family: sorted(metrics, key=lambda m: ("mIoU" in m, m)) for family, metrics in sorted(families.items())}
+
+
+def _short(metrics: list[str]) -> list[str]:
+    return [metric.split(maxsplit=1)[1] for metric in metrics]
+
+
+def _results(record: dict[str, Any], subset: str, family: str, metrics: list[str]) -> list[str]:
+    rows = [
+        [row["label"], str(len(row["runs"])), *(_cell(row["results"][subset].get(metric)) for metric in metrics)]
+        for row in record["rows"]
+        if not metrics or any(metric in row["results"][subset] for metric in metrics) or not row["runs"]
+    ]
+    (reference,) = [row for row in record["rows"] if row["label"] == record["reference"]]
+    blind = record["blind"][subset]
+    rows.append(["best blind row", "", *(_cell(blind.get(metric)) for metric in metrics)])
+    shuffled = reference["shuffled"][subset]
+    name = f"{record['reference']}, shuffled queries"
+    rows.append([name, str(len(reference["runs"])), *(_cell(shuffled.get(metric)) for metric in metrics)])
+    if subset == REANNOTATED:
+        for person, found in record["human"].items():
+            if any(metric in found for metric in metrics):
+                rows.append([person, "", *(_cell(found.get(metric)) for metric in metrics)])
+    return _grid([f"{family}, %", "runs", *_short(metrics)], rows)
+
+
+def _differences(record: dict[str, Any], subset: str, family: str, metrics: list[str]) -> list[str]:
+    mean = f"{family} mIoU"
+    rows = [
+        [
+            row["label"],
+            *(_cell(row["difference"][subset].get(metric), "+") for metric in metrics),
+            *(_cell(row[part][subset].get(mean), "+") for part in ("against_blind", "against_shuffled")),
+        ]
+        for row in record["rows"]
+        if any(metric in row["results"][subset] for metric in metrics)
+    ]
+    header = [f"{family}, minus '{record['reference']}'", *_short(metrics), "mIoU - blind", "mIoU - shuffled"]
+    return _grid(header, rows)
+
+
+def _paper(record: dict[str, Any]) -> list[str]:
+    metrics = list(dict.fromkeys(metric for row in record["rows"] for metric in row["paper"]))
+    if not metrics:
+        return []
+    rows = [[row["label"], *(f"{row['paper'][m]:.2f}" if m in row["paper"] else _ABSENT for m in metrics)]
+            for row in record["rows"] if row["paper"]]  # fmt: skip
+    return [f"## Published figures: {record['paper_source']}", "", *_grid(["%", *metrics], rows)]
+
+
+def _preamble(record: dict[str, Any]) -> Iterator[str]:
+    protocol, made, data = record["protocol"], record["made"], record["data"]
+    folds = ["the data set's own split" if fold is None else f"fold {fold}" for fold in protocol["folds"]]
+    changes = ", ".join(f"{path} = {value}" for path, value in record["overrides"].items()) or "none"
+    yield f"# {record['name']}: {record['title']}"
+    yield ""
+    if record["note"]:
+        yield record["note"]
+        yield ""
+    yield f"* Data: {data['name']}, protocol {data['protocol']}, sha256 {data['sha256'][:12]}."
+    yield f"* Preset {record['preset']}, changed in all rows: {changes}. Selector {protocol['selector']}."
+    yield f"* Seeds {', '.join(map(str, protocol['seeds']))}; tested on {', '.join(folds)}."
+    yield f"* {record['intervals']} Shown is 'over runs' where there are several; both stand in {record['name']}.json."
+    yield f"* Best blind row: {protocol['blind']}; it sees neither video nor query."
+    seconds = sum(run["train_s"] for row in record["rows"] for run in row["runs"])
+    yield f"* Made on {'; '.join(made['machine'])} with torch {', '.join(made['torch'])} at commit "\
+          f"{', '.join(made['commit'])}; the rows' runs trained for {seconds / 60:.1f} min in all."  # fmt: skip
+    missing = {row["label"]: row["missing"] for row in record["rows"] if row["missing"]}
+    for label, places in missing.items():
+        text = ", ".join(f"seed {seed}" + ("" if fold is None else f" fold {fold}") for seed, fold in places)
+        yield f"* NOT COMPLETE: '{label}' lacks {text}."
+    yield ""
+
+
+def format_markdown(record: dict[str, Any]) -> str:
+    """Returns the table as Markdown: one part per subset of samples and n of R@n, published figures apart."""
+    lines = list(_preamble(record))
+    for subset, size in record["subsets"].items():
+        name = "All samples" if subset == ALL else f"Samples: {subset}"
+        lines += [f"## {name} ({size['pairs']} pairs, {size['videos']} videos)", ""]
+        for family, metrics in _families(record, subset).items():
+            lines += _results(record, subset, family, metrics)
+            lines += _differences(record, subset, family, metrics)
+    return "\n".join([*lines, *_paper(record)]).rstrip("\n") + "\n"
+
+
+def format_csv(record: dict[str, Any]) -> str:
+    """Returns every summary of the record, one a line; published figures are not among them."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    writer.writerows(_csv_rows(record))
+    return text.getvalue()
+
+
+def _csv_rows(record: dict[str, Any]) -> Iterator[list[Any]]:
+    for subset in record["subsets"]:
+        parts = [(row["label"], part, row[part][subset]) for row in record["rows"] for part in _QUANTITIES]
+        parts.append(("best blind row", "results", record["blind"][subset]))
+        if subset == REANNOTATED:
+            parts += [(person, "results", found) for person, found in record["human"].items()]
+        for label, part, summaries in parts:
+            for metric, summary in summaries.items():
+                kind = "over runs" if summary["over_runs"] else "over videos"
+                shown = [summary["value"], summary["runs"], kind, *interval_of(summary), *summary["over_videos"]]
+                yield [subset, label, metric, part, *shown]
+
+
+def headline(record: dict[str, Any]) -> str:
+    """Returns a few lines for the terminal: R@1 mIoU of every row beside its difference to the reference."""
+    width = max(len(label) for label in ("best blind row", *(row["label"] for row in record["rows"])))
+    lines = [f"{record['name']}: {record['title']}; {HEADLINE}, difference to '{record['reference']}'"]
+    for row in record["rows"]:
+        found, compared = row["results"][ALL].get(HEADLINE), row["difference"][ALL].get(HEADLINE)
+        lines.append(f"  {row['label']:{width}s}  {_cell(found):>20s}  {_cell(compared, '+'):>22s}")
+    lines.append(f"  {'best blind row':{width}s}  {_cell(record['blind'][ALL].get(HEADLINE)):>20s}")
+    return "\n".join(lines)
+
+
+def write_table(directory: Path, record: dict[str, Any]) -> list[Path]:
+    """Writes NAME.json, NAME.md and NAME.csv, each whole or not at all, and returns their paths."""
+    directory.mkdir(parents=True, exist_ok=True)
+    texts = {"json": json.dumps(record, indent=1) + "\n", "md": format_markdown(record), "csv": format_csv(record)}
+    paths = [directory / f"{record['name']}.{ending}" for ending in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        replace_text(path, text)
+    return paths
