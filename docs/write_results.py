@@ -1,0 +1,290 @@
+"""Writes docs/results.md: the words of docs/results_template.md with every figure read from a result file.
+
+    python docs/write_results.py           write docs/results.md
+    python docs/write_results.py --check   only say whether it is what the files give (exit status 1 if not)
+
+Reads docs/published.json (Tables 1 and 3 of the paper) and benchmarks/results/: blind_*.json of
+`python -m pps_fast.blind`, evaluations of `python -m pps_fast.eval`, and lab/*.json of `python -m pps_fast.ablate` and
+`python -m pps_fast.compare`. The same files give the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from string import Template
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+PAGE, PUBLISHED = DOCS / "results.md", DOCS / "published.json"
+RESULTS = ROOT / "benchmarks" / "results"
+LAB = RESULTS / "lab"
+BLIND = (
+    ("Charades-STA, filtered", "blind_charades_filtered_20261124.json"),
+    ("Charades-STA, full", "blind_charades_full_20261124.json"),
+    ("ActivityNet Captions, val_2", "blind_activitynet_20261124.json"),
+)
+RANDOM = "random start and end"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Returns a JSON file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def table(header: list[str], rows: list[list[str]]) -> list[str]:
+    """Returns a Markdown table whose columns after the first are numbers."""
+    lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
+    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
+
+
+def link(path: Path) -> str:
+    """Returns a link from the page to a file of the repository."""
+    return f"[{path.name}]({_from_docs(path)})"
+
+
+def _from_docs(path: Path) -> str:
+    return f"../{path.relative_to(ROOT).as_posix()}"
+
+
+def number(value: float | None) -> str:
+    """Returns a percentage as printed, "-" for none."""
+    return "-" if value is None else f"{value:.2f}"
+
+
+def blind_tables() -> list[str]:
+    """What guesses that see nothing reach, one section per data set and protocol."""
+    lines = []
+    for title, name in BLIND:
+        found = read(RESULTS / name)
+        rows = found["rows"]
+        fitted = f"intervals fitted on {found['num_fit_samples']:,} training pairs"
+        lines += [f"### {title}: {found['num_samples']:,} pairs", "", f"{link(RESULTS / name)}; {fitted}.", ""]
+        for family in ("R@1", "R@5"):
+            metrics = [metric for metric in rows[RANDOM] if metric.startswith(family)]
+            kept = [row for row in rows if metrics[0] in rows[row]]
+            cells = [[row, *(number(rows[row][metric]["value"]) for metric in metrics)] for row in kept]
+            lines += table([family, *(metric.removeprefix(family + " ") for metric in metrics)], cells)
+    return lines
+
+
+def reading() -> list[str]:
+    """Published PPS against the best blind rows, column by column."""
+    lines = []
+    for found in read(PUBLISHED)["tables"]:
+        blind = read(ROOT / found["blind"])["rows"]
+        values = next(row["values"] for row in found["rows"] if row["method"] == "PPS")
+        own = dict(zip(found["metrics"], values, strict=True))
+        row, value = best_blind(blind, "R@5 IoU>=0.5")
+        lines.append(
+            f"* **R@5 says next to nothing.** On {found['data']} {row} that see nothing reach {value:.2f} at "
+            f"R@5 IoU>=0.5; the paper prints {own['R@5 IoU>=0.5']:.2f} for PPS. R@1 of PPS as published beside the "
+            "best blind row of the column:"
+        )
+        for metric in (metric for metric in own if metric.startswith("R@1")):
+            row, value = best_blind(blind, metric)
+            side = "above" if own[metric] > value else "below"
+            lines.append(f"  * {metric}: {own[metric]:.2f}, {abs(own[metric] - value):.2f} {side} {value:.2f} ({row}).")
+    return lines
+
+
+def best_blind(rows: dict[str, Any], metric: str) -> tuple[str, float]:
+    """Returns the fitted blind row that is best in a column, and its value."""
+    rivals = {row: found[metric]["value"] for row, found in rows.items() if metric in found and row != RANDOM}
+    row = max(rivals, key=lambda name: rivals[name])
+    return row, rivals[row]
+
+
+def published_tables() -> list[str]:
+    """Tables 1 and 3 as the paper prints them, and the blind rows of ours apart."""
+    lines = []
+    for found in read(PUBLISHED)["tables"]:
+        lines += [f"### {found['name']}: {found['data']}", "", f"Pairs: {found['protocol']}.", ""]
+        header = ["method, as published", *found["metrics"]]
+        stars = {True: "\\*", False: ""}
+        lines += table(
+            header, [[row["method"] + stars[row["extra"]], *map(number, row["values"])] for row in found["rows"]]
+        )
+        known = "; ".join(f"{row['method']}: {row['protocol']}" for row in found["rows"] if row["protocol"])
+        lines += [
+            "\\* more annotations or large pre-trained models, by the paper.",
+            f"Test pairs are known of {known}. For the others the paper does not say, and nothing was checked.",
+            "",
+        ]
+        path = ROOT / found["blind"]
+        blind = read(path)
+        lines += [f"Guesses that see nothing, from {link(path)} ({blind['num_samples']:,} pairs):", ""]
+        best = ["best of its column", *(number(best_blind(blind["rows"], metric)[1]) for metric in found["metrics"])]
+        chance = [RANDOM, *(number(blind["rows"][RANDOM][metric]["value"]) for metric in found["metrics"])]
+        lines += table(["blind row, ours", *found["metrics"]], [best, chance])
+    return lines
+
+
+def single_runs() -> list[str]:
+    """Every evaluation file: its model row beside blind rows and control."""
+    lines = []
+    for path in sorted(RESULTS.glob("*_cpu_*.json")):
+        found = read(path)
+        metrics = [metric for metric in found["rows"]["model"] if metric.startswith("R@1")]
+        where = f"{found['name']}, protocol {found['protocol']}, {found['num_samples']:,} test pairs"
+        lines += [f"### {path.stem}", "", f"{link(path)}: {where}.", ""]
+        rows = {row: columns for row, columns in found["rows"].items() if metrics[0] in columns}
+        cells = [[row, *(estimate(columns[metric]) for metric in metrics)] for row, columns in rows.items()]
+        lines += table(["R@1", *(metric.removeprefix("R@1 ") for metric in metrics)], cells)
+        lines += [found["headline"], ""]
+    return lines
+
+
+def estimate(found: dict[str, float]) -> str:
+    """Returns a value with its interval."""
+    return f"{found['value']:.2f} [{found['low']:.1f}, {found['high']:.1f}]"
+
+
+def lab_tables() -> list[str]:
+    """Every table of the lab, shortened: R@1 of all samples, and R@1 mIoU of each kind of samples where there are."""
+    lines = []
+    for path in sorted(LAB.glob("*.json")):
+        record = read(path)
+        lines += [f"### {path.stem}: {record['title']}", "", *_lab_words(path, record), "", *_lab_rows(record)]
+        kinds = [subset for subset in record["subsets"] if subset != "all"]
+        if kinds:
+            lines += _lab_kinds(record, kinds)
+        lines += [*_lab_verdict(record), ""]
+    return lines
+
+
+def _lab_words(path: Path, record: dict[str, Any]) -> list[str]:
+    """What a table was made of."""
+    data, protocol, made = record["data"], record["protocol"], record["made"]
+    size = record["subsets"]["all"]
+    changes = ", ".join(f"{name} = {value}" for name, value in record["overrides"].items()) or "nothing"
+    folds = ", ".join("the data's own split" if fold is None else f"fold {fold}" for fold in protocol["folds"])
+    lines = [
+        f"[All of it]({_from_docs(path.with_suffix('.md'))}), {link(path)}. Data {data['name']}, protocol "
+        f"{data['protocol']}, {folds}: {size['pairs']:,} pairs, {size['videos']:,} videos. Preset {record['preset']}, "
+        f"changed in all rows: {changes}; seeds {', '.join(map(str, protocol['seeds']))}. "
+        f"{'; '.join(made['machine'])}, commit {', '.join(made['commit'])}.",
+    ]
+    missing = [row["label"] for row in record["rows"] if row["missing"]]
+    return [*lines, "", f"NOT COMPLETE: {', '.join(missing)}."] if missing else lines
+
+
+def _lab_verdict(record: dict[str, Any]) -> list[str]:
+    """Which rows differ from the reference beyond their interval, and whether in the direction the paper prints."""
+    mean, reference = "R@1 mIoU", record["reference"]
+    lines = []
+    for subset in (subset for subset in record["subsets"] if subset != "re-annotated"):
+        found = {row["label"]: row["difference"][subset].get(mean) for row in record["rows"]}
+        differ = []
+        for label, summary in found.items():
+            if summary and not summary["value"] == 0 and _excludes_zero(summary):
+                differ.append(f"{label} ({lab_cell(summary, '+')})")
+        says = ", ".join(differ) or "none"
+        lines.append(f"* {mean}, {subset}: rows that differ from '{reference}' beyond the interval: {says}.")
+    ours = {row["label"]: row["difference"]["all"].get(mean) for row in record["rows"]}
+    printed = {row["label"]: row["paper"].get(mean) for row in record["rows"]}
+    pairs = [
+        (ours[label]["value"] < 0, value < printed[reference])
+        for label, value in printed.items()
+        if value is not None and printed[reference] not in (None, value) and ours[label]
+    ]
+    if pairs:
+        same = sum(mine == theirs for mine, theirs in pairs)
+        where = f"* On the same side of '{reference}' as the paper prints, whatever the interval"
+        lines.append(f"{where}: {same} of {len(pairs)} rows.")
+    return lines
+
+
+def _excludes_zero(summary: dict[str, Any]) -> bool:
+    low, high = summary["over_runs"] or summary["over_videos"]
+    return low > 0 or high < 0
+
+
+def _lab_rows(record: dict[str, Any]) -> list[str]:
+    """R@1 of all samples, its differences in mIoU, and below them blind row, control and people."""
+    metrics = [name for name in record["blind"]["all"] if name.startswith("R@1")]
+    mean = "R@1 mIoU"
+    parts = ("difference", "against_blind", "against_shuffled")
+    cells = []
+    for row in record["rows"]:
+        values = [lab_cell(row["results"]["all"].get(metric)) for metric in metrics]
+        compared = [lab_cell(row[part]["all"].get(mean), "+") for part in parts]
+        cells.append([row["label"], str(len(row["runs"])), *values, *compared])
+    (reference,) = [row for row in record["rows"] if row["label"] == record["reference"]]
+    rest = {
+        "best blind row": record["blind"]["all"],
+        f"{record['reference']}, shuffled queries": reference["shuffled"]["all"],
+    }
+    for label, found in rest.items():
+        cells.append([label, "", *(lab_cell(found.get(metric)) for metric in metrics), "", "", ""])
+    compared = [f"mIoU - {name}" for name in (record["reference"], "blind", "shuffled")]
+    return table(["R@1", "runs", *(metric.removeprefix("R@1 ") for metric in metrics), *compared], cells)
+
+
+def _lab_kinds(record: dict[str, Any], kinds: list[str]) -> list[str]:
+    """R@1 mIoU of each kind of samples, and its difference to the reference."""
+    mean = "R@1 mIoU"
+    header = ["R@1 mIoU"]
+    for kind in kinds:
+        header += [f"{kind} ({record['subsets'][kind]['pairs']})", f"minus {record['reference']}"]
+    cells = []
+    for row in record["rows"]:
+        values = [
+            lab_cell(row[part][kind].get(mean), sign)
+            for kind in kinds
+            for part, sign in (("results", ""), ("difference", "+"))
+        ]
+        cells.append([row["label"], *values])
+    cells.append(
+        ["best blind row", *(cell for kind in kinds for cell in (lab_cell(record["blind"][kind].get(mean)), ""))]
+    )
+    people = record["human"]
+    for label, found in people.items():
+        if mean in found:
+            blank = {kind: "" for kind in kinds} | {"re-annotated": lab_cell(found[mean])}
+            cells.append([label, *(cell for kind in kinds for cell in (blank[kind], ""))])
+    return table(header, cells)
+
+
+def lab_cell(summary: dict[str, Any] | None, sign: str = "") -> str:
+    """Returns a mean with its interval over runs, of a single run over videos."""
+    if summary is None:
+        return "-"
+    low, high = summary["over_runs"] or summary["over_videos"]
+    return f"{summary['value']:{sign}.2f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+
+
+def page() -> str:
+    """Returns the whole page."""
+    parts = {
+        "reading": reading(),
+        "source": [read(PUBLISHED)["source"]],
+        "published": published_tables(),
+        "blind": blind_tables(),
+        "lab": lab_tables(),
+        "runs": single_runs(),
+    }
+    words = Template((DOCS / "results_template.md").read_text(encoding="utf-8"))
+    return words.substitute({name: "\n".join(lines) for name, lines in parts.items()}).rstrip("\n") + "\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Writes or checks the page; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python docs/write_results.py", description=__doc__.split("\n")[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the page is out of date")
+    arguments = parser.parse_args(argv)
+    text = page()
+    if not arguments.check:
+        PAGE.write_text(text, encoding="utf-8")
+        return 0
+    if PAGE.is_file() and PAGE.read_text(encoding="utf-8") == text:
+        return 0
+    print(f"{PAGE.name} is not what its result files give; run python docs/write_results.py", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""docs/results.md is what its result files give, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from docs import write_results
+
+PUBLISHED = json.loads(write_results.PUBLISHED.read_text(encoding="utf-8"))
+
+
+def test_the_page_is_what_the_files_give() -> None:
+    assert write_results.main(["--check"]) == 0
+
+
+def test_every_published_figure_stands_on_the_page() -> None:
+    lines = write_results.page().splitlines()
+    for found in PUBLISHED["tables"]:
+        assert len(found["metrics"]) == 6
+        for row in found["rows"]:
+            cells = ["-" if value is None else f"{value:.2f}" for value in row["values"]]
+            assert any(line.endswith(f"| {' | '.join(cells)} |") and row["method"] in line for line in lines)
+
+
+def test_a_changed_result_changes_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "benchmarks" / "results"
+    shutil.copytree(write_results.RESULTS, results)
+    monkeypatch.setattr(write_results, "ROOT", tmp_path)
+    monkeypatch.setattr(write_results, "RESULTS", results)
+    monkeypatch.setattr(write_results, "LAB", results / "lab")
+    assert write_results.main(["--check"]) == 0
+    file = results / write_results.BLIND[1][1]
+    found = json.loads(file.read_text(encoding="utf-8"))
+    found["rows"]["whole video"]["R@1 mIoU"]["value"] = 12.34
+    file.write_text(json.dumps(found), encoding="utf-8")
+    assert "| 12.34 |" in write_results.page() and "| 12.34 |" not in write_results.PAGE.read_text(encoding="utf-8")
+    assert write_results.main(["--check"]) == 1
+    assert "results.md is not what its result files give" in capsys.readouterr().err
+
+
+def test_figures_are_of_the_protocol_they_stand_under() -> None:
+    for title, name in write_results.BLIND:
+        found = write_results.read(write_results.RESULTS / name)
+        expected = {"filtered": 3158, "full": 3720, "as_is": 17031}[found["protocol"]]
+        assert found["num_samples"] == expected and found["name"] in title
+
+
+def test_every_row_of_the_lab_stands_on_the_page_with_blind_row_and_control() -> None:
+    page = write_results.page()
+    records = [write_results.read(path) for path in sorted(write_results.LAB.glob("*.json"))]
+    assert records
+    for record in records:
+        section = page.split(f"### {record['name']}: ")[1].split("\n### ")[0]
+        for row in record["rows"]:
+            mean = f"{row['results']['all']['R@1 mIoU']['value']:.2f} ["
+            assert any(line.startswith(f"| {row['label']} |") and mean in line for line in section.splitlines())
+        assert "| best blind row |" in section and f"| {record['reference']}, shuffled queries |" in section
+        # every one says what it was made of
+        assert all(f"{seed}" in section for seed in record["protocol"]["seeds"]) and record["preset"] in section
