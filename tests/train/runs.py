@@ -19,6 +19,7 @@ from pps_fast.data.splits import Splits, select_samples
 from pps_fast.data.store import Store
 from pps_fast.presets import PRESETS
 from pps_fast.train.loop import TrainResult, train
+from pps_fast.train.metrics_log import MetricsLog
 
 # 48 training samples: 6 updates an epoch
 SMALL = {"data.planted.num_videos": 10, "train.log_every": 1, "train.checkpoint_every": 2}
@@ -60,16 +61,43 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["pps_fast.train.__main__", "torch._dynamo"])
 
 
-def start_command(argv: list[str], output: Path) -> BaseProcess:
-    """Starts `python -m pps_fast.train` with these arguments on one thread; what it prints goes to `output`."""
-    process = _CONTEXT.Process(target=_command, args=(["--threads", "1", *argv], str(output)), daemon=True)
+def start_command(argv: list[str], output: Path, hold_at: int | None = None) -> BaseProcess:
+    """Starts `python -m pps_fast.train` with these arguments on one thread; what it prints goes to `output`.
+
+    Once it has logged the step `hold_at` it waits for `release(output)`: a busy test cannot come too late for it.
+    """
+    arguments = (["--threads", "1", *argv], str(output), hold_at)
+    process = _CONTEXT.Process(target=_command, args=arguments, daemon=True)
     process.start()
     return process
 
 
-def _command(argv: list[str], output: str) -> None:
+def release(output: Path) -> None:
+    """Lets a command that is held go on."""
+    _released(output).touch()
+
+
+def _released(output: Path) -> Path:
+    return output.with_suffix(".released")
+
+
+def _hold(step: int, released: Path) -> None:
+    """Makes this process wait after it has logged a step; signals are handled meanwhile."""
+    write = MetricsLog.write
+
+    def write_and_wait(log: MetricsLog, values: dict[str, Any]) -> None:
+        write(log, values)
+        while values["step"] == step and not released.exists():
+            time.sleep(0.005)
+
+    MetricsLog.write = write_and_wait
+
+
+def _command(argv: list[str], output: str, hold_at: int | None) -> None:
     from pps_fast.train.__main__ import main
 
+    if hold_at is not None:
+        _hold(hold_at, _released(Path(output)))
     torch.set_num_interop_threads(1)
     with open(output, "a", encoding="utf-8") as file:
         sys.stdout = sys.stderr = file

@@ -12,7 +12,7 @@ import pytest
 
 from pps_fast.train.checkpoint import find_checkpoint, read_pointer
 from pps_fast.train.metrics_log import read_metrics
-from tests.train.runs import SMALL, start_command, wait_for_step, weights
+from tests.train.runs import SMALL, release, start_command, wait_for_step, weights
 
 # 5 updates an epoch with a validation split, a checkpoint after every second update and after every epoch
 OPTIONS = [
@@ -59,7 +59,7 @@ def test_run_killed_at_several_steps_and_resumed_equals_the_uninterrupted_one(un
     run, resume = tmp_path / "run", []
     # before the first checkpoint, in the first epoch, after a checkpoint and one lost update in the second
     for step in (1, 4, 8):
-        process = start_command([*OPTIONS, "--out", str(run), *resume], tmp_path / "output.txt")
+        process = start_command([*OPTIONS, "--out", str(run), *resume], tmp_path / "output.txt", hold_at=step)
         wait_for_step(process, run, step)
         os.kill(process.pid, signal.SIGKILL)
         process.join(30)
@@ -75,9 +75,10 @@ def test_run_killed_at_several_steps_and_resumed_equals_the_uninterrupted_one(un
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_saves_the_current_step_and_resume_completes_the_run(number, status, uninterrupted, tmp_path):
     run, output = tmp_path / "run", tmp_path / "output.txt"
-    process = start_command([*OPTIONS, "--out", str(run)], output)
+    process = start_command([*OPTIONS, "--out", str(run)], output, hold_at=3)
     wait_for_step(process, run, 3)
     os.kill(process.pid, number)
+    release(output)
     process.join(60)
     assert process.exitcode == status
     assert "--resume" in output.read_text() and signal.Signals(number).name in output.read_text()
