@@ -37,6 +37,7 @@ from benchmarks.published_step import published_predictions  # noqa: E402
 from pps_fast.cli import Device, choose_device, set_threads  # noqa: E402
 from pps_fast.config_tree import override  # noqa: E402
 from pps_fast.inference.predict import predict  # noqa: E402
+from pps_fast.info import cpu_name  # noqa: E402
 from pps_fast.model import PPS  # noqa: E402
 from pps_fast.presets import PRESETS  # noqa: E402
 from pps_fast.types import Batch  # noqa: E402
@@ -170,10 +171,10 @@ def measure(arguments: Arguments) -> list[Row]:
         "preset": arguments.preset,
         "batch_size": arguments.batch_size,
         "rounds": arguments.rounds,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else step._cpu_name(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "commit": step._commit(),
+        "commit": step.commit(),
         "date": datetime.now(timezone.utc).date().isoformat(),
     }
     rows = []

@@ -65,7 +65,7 @@ def environment(report: Report) -> None:
         done = subprocess.run(["nvidia-smi", query, "--format=csv"], capture_output=True, text=True)
         clocks = done.stdout.strip()
     report.ceilings = ceilings(report.device, tuple(PRECISIONS), is_small=report.is_dry)
-    found = {"versions": versions(), "devices": devices(), "commit": step._commit(), "clocks": clocks, "ops": chosen}
+    found = {"versions": versions(), "devices": devices(), "commit": step.commit(), "clocks": clocks, "ops": chosen}
     found |= report.measured(ceilings=report.ceilings.values())
     report.add("environment", "ok", **found, date=datetime.now(timezone.utc).isoformat(timespec="seconds"))
 

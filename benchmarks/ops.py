@@ -30,10 +30,11 @@ from torch import Tensor  # noqa: E402
 from benchmarks.cases import BATCH_SIZE, DATASETS, PRECISIONS, Inputs, OpCase, cases_of, wrt_of  # noqa: E402
 from benchmarks.counts import MODES, PRODUCTS, Work, count  # noqa: E402
 from benchmarks.opponents import Opponent, opponents_of  # noqa: E402
-from benchmarks.step import _commit, _cpu_name  # noqa: E402
+from benchmarks.step import commit  # noqa: E402
 from benchmarks.timing import Ceilings, ceilings, matmul_precision, side_stream, timed  # noqa: E402
 from pps_fast.backend import Op  # noqa: E402
 from pps_fast.cli import Device, choose_device, set_threads  # noqa: E402
+from pps_fast.info import cpu_name  # noqa: E402
 from pps_fast.ops import ALL_OPS, OPS  # noqa: E402
 from tests.ops.check import equation_of, values_and_gradients, values_of  # noqa: E402
 
@@ -100,11 +101,11 @@ def about_machine(device: torch.device) -> Row:
     except PackageNotFoundError:
         triton = "not installed"
     return {
-        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU {_cpu_name()}",
+        "hardware": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU {cpu_name()}",
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "triton": triton,
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.now(timezone.utc).date().isoformat(),
     }
 

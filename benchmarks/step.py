@@ -8,7 +8,6 @@ Appends a JSON line per run to --out. Times of one machine mean little; compare 
 from __future__ import annotations
 
 import json
-import platform
 import re
 import resource
 import statistics
@@ -33,7 +32,7 @@ from pps_fast.cli import Device, PresetName, choose_device, set_threads  # noqa:
 from pps_fast.config import PPSConfig, ReconstructorPlan  # noqa: E402
 from pps_fast.config_tree import override  # noqa: E402
 from pps_fast.data.store import rounded_columns  # noqa: E402
-from pps_fast.info import PUBLISHED  # noqa: E402
+from pps_fast.info import PUBLISHED, cpu_name  # noqa: E402
 from pps_fast.losses.objective import Objective  # noqa: E402
 from pps_fast.model import PPS  # noqa: E402
 from pps_fast.presets import PRESETS  # noqa: E402
@@ -183,17 +182,12 @@ def _peak_memory_gib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def _commit() -> str:
+def commit() -> str:
+    """Returns the checkout's commit in short, "-dirty" after it where tracked files differ."""
     found = subprocess.run(
         ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
     )
     return found.stdout.strip() or "unknown"
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.processor()
 
 
 def measure(arguments: Arguments) -> dict[str, Any]:
@@ -222,10 +216,10 @@ def measure(arguments: Arguments) -> dict[str, Any]:
         "peak_memory_gib": round(_peak_memory_gib(device), 2),
         "parameters": sum(p.numel() for p in step.model.parameters()),
         "profile": profiled(step, batch),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
-        "commit": _commit(),
+        "commit": commit(),
         "date": datetime.now(timezone.utc).date().isoformat(),
     }
 

@@ -18,6 +18,14 @@ from string import Template
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+# a script of a checkout, which need not be installed
+sys.path.insert(0, str(ROOT))
+
+from pps_fast.eval.blind import RANDOM  # noqa: E402
+from pps_fast.eval.bootstrap import Estimate  # noqa: E402
+from pps_fast.eval.report import cell as estimate_cell  # noqa: E402
+from pps_fast.lab.report import cell, grid, interval_of  # noqa: E402
+
 DOCS = ROOT / "docs"
 PAGE, PUBLISHED = DOCS / "results.md", DOCS / "published.json"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -27,18 +35,11 @@ BLIND = (
     ("Charades-STA, full", "blind_charades_full_20261124.json"),
     ("ActivityNet Captions, val_2", "blind_activitynet_20261124.json"),
 )
-RANDOM = "random start and end"
 
 
 def read(path: Path) -> dict[str, Any]:
     """Returns a JSON file."""
     return json.loads(path.read_text(encoding="utf-8"))
-
-
-def table(header: list[str], rows: list[list[str]]) -> list[str]:
-    """Returns a Markdown table whose columns after the first are numbers."""
-    lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
-    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
 
 
 def link(path: Path) -> str:
@@ -67,7 +68,7 @@ def blind_tables() -> list[str]:
             metrics = [metric for metric in rows[RANDOM] if metric.startswith(family)]
             kept = [row for row in rows if metrics[0] in rows[row]]
             cells = [[row, *(number(rows[row][metric]["value"]) for metric in metrics)] for row in kept]
-            lines += table([family, *(metric.removeprefix(family + " ") for metric in metrics)], cells)
+            lines += grid([family, *(metric.removeprefix(family + " ") for metric in metrics)], cells)
     return lines
 
 
@@ -105,7 +106,7 @@ def published_tables() -> list[str]:
         lines += [f"### {found['name']}: {found['data']}", "", f"Pairs: {found['protocol']}.", ""]
         header = ["method, as published", *found["metrics"]]
         stars = {True: "\\*", False: ""}
-        lines += table(
+        lines += grid(
             header, [[row["method"] + stars[row["extra"]], *map(number, row["values"])] for row in found["rows"]]
         )
         known = "; ".join(f"{row['method']}: {row['protocol']}" for row in found["rows"] if row["protocol"])
@@ -119,7 +120,7 @@ def published_tables() -> list[str]:
         lines += [f"Guesses that see nothing, from {link(path)} ({blind['num_samples']:,} pairs):", ""]
         best = ["best of its column", *(number(best_blind(blind["rows"], metric)[1]) for metric in found["metrics"])]
         chance = [RANDOM, *(number(blind["rows"][RANDOM][metric]["value"]) for metric in found["metrics"])]
-        lines += table(["blind row, ours", *found["metrics"]], [best, chance])
+        lines += grid(["blind row, ours", *found["metrics"]], [best, chance])
     return lines
 
 
@@ -132,15 +133,12 @@ def single_runs() -> list[str]:
         where = f"{found['name']}, protocol {found['protocol']}, {found['num_samples']:,} test pairs"
         lines += [f"### {path.stem}", "", f"{link(path)}: {where}.", ""]
         rows = {row: columns for row, columns in found["rows"].items() if metrics[0] in columns}
-        cells = [[row, *(estimate(columns[metric]) for metric in metrics)] for row, columns in rows.items()]
-        lines += table(["R@1", *(metric.removeprefix("R@1 ") for metric in metrics)], cells)
+        cells = [
+            [row, *(estimate_cell(Estimate(**columns[metric])) for metric in metrics)] for row, columns in rows.items()
+        ]
+        lines += grid(["R@1", *(metric.removeprefix("R@1 ") for metric in metrics)], cells)
         lines += [found["headline"], ""]
     return lines
-
-
-def estimate(found: dict[str, float]) -> str:
-    """Returns a value with its interval."""
-    return f"{found['value']:.2f} [{found['low']:.1f}, {found['high']:.1f}]"
 
 
 def lab_tables() -> list[str]:
@@ -181,7 +179,7 @@ def _lab_verdict(record: dict[str, Any]) -> list[str]:
         differ = []
         for label, summary in found.items():
             if summary and not summary["value"] == 0 and _excludes_zero(summary):
-                differ.append(f"{label} ({lab_cell(summary, '+')})")
+                differ.append(f"{label} ({cell(summary, '+')})")
         says = ", ".join(differ) or "none"
         lines.append(f"* {mean}, {subset}: rows that differ from '{reference}' beyond the interval: {says}.")
     ours = {row["label"]: row["difference"]["all"].get(mean) for row in record["rows"]}
@@ -199,7 +197,7 @@ def _lab_verdict(record: dict[str, Any]) -> list[str]:
 
 
 def _excludes_zero(summary: dict[str, Any]) -> bool:
-    low, high = summary["over_runs"] or summary["over_videos"]
+    low, high = interval_of(summary)
     return low > 0 or high < 0
 
 
@@ -210,8 +208,8 @@ def _lab_rows(record: dict[str, Any]) -> list[str]:
     parts = ("difference", "against_blind", "against_shuffled")
     cells = []
     for row in record["rows"]:
-        values = [lab_cell(row["results"]["all"].get(metric)) for metric in metrics]
-        compared = [lab_cell(row[part]["all"].get(mean), "+") for part in parts]
+        values = [cell(row["results"]["all"].get(metric)) for metric in metrics]
+        compared = [cell(row[part]["all"].get(mean), "+") for part in parts]
         cells.append([row["label"], str(len(row["runs"])), *values, *compared])
     (reference,) = [row for row in record["rows"] if row["label"] == record["reference"]]
     rest = {
@@ -219,9 +217,9 @@ def _lab_rows(record: dict[str, Any]) -> list[str]:
         f"{record['reference']}, shuffled queries": reference["shuffled"]["all"],
     }
     for label, found in rest.items():
-        cells.append([label, "", *(lab_cell(found.get(metric)) for metric in metrics), "", "", ""])
+        cells.append([label, "", *(cell(found.get(metric)) for metric in metrics), "", "", ""])
     compared = [f"mIoU - {name}" for name in (record["reference"], "blind", "shuffled")]
-    return table(["R@1", "runs", *(metric.removeprefix("R@1 ") for metric in metrics), *compared], cells)
+    return grid(["R@1", "runs", *(metric.removeprefix("R@1 ") for metric in metrics), *compared], cells)
 
 
 def _lab_kinds(record: dict[str, Any], kinds: list[str]) -> list[str]:
@@ -233,28 +231,18 @@ def _lab_kinds(record: dict[str, Any], kinds: list[str]) -> list[str]:
     cells = []
     for row in record["rows"]:
         values = [
-            lab_cell(row[part][kind].get(mean), sign)
+            cell(row[part][kind].get(mean), sign)
             for kind in kinds
             for part, sign in (("results", ""), ("difference", "+"))
         ]
         cells.append([row["label"], *values])
-    cells.append(
-        ["best blind row", *(cell for kind in kinds for cell in (lab_cell(record["blind"][kind].get(mean)), ""))]
-    )
+    cells.append(["best blind row", *(text for kind in kinds for text in (cell(record["blind"][kind].get(mean)), ""))])
     people = record["human"]
     for label, found in people.items():
         if mean in found:
-            blank = {kind: "" for kind in kinds} | {"re-annotated": lab_cell(found[mean])}
-            cells.append([label, *(cell for kind in kinds for cell in (blank[kind], ""))])
-    return table(header, cells)
-
-
-def lab_cell(summary: dict[str, Any] | None, sign: str = "") -> str:
-    """Returns a mean with its interval over runs, of a single run over videos."""
-    if summary is None:
-        return "-"
-    low, high = summary["over_runs"] or summary["over_videos"]
-    return f"{summary['value']:{sign}.2f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+            blank = {kind: "" for kind in kinds} | {"re-annotated": cell(found[mean])}
+            cells.append([label, *(text for kind in kinds for text in (blank[kind], ""))])
+    return grid(header, cells)
 
 
 def page() -> str:

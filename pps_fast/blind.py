@@ -20,8 +20,9 @@ from pps_fast.data.load import load_data
 from pps_fast.data.prepared import PreparedData
 from pps_fast.data.splits import Splits, select_samples
 from pps_fast.eval.blind import RANDOM, blind_table, fit_blind_rows, random_table
-from pps_fast.eval.bootstrap import VideoBootstrap
+from pps_fast.eval.bootstrap import Estimate, VideoBootstrap
 from pps_fast.eval.metrics import MAX_RANK, sample_values
+from pps_fast.eval.report import cell
 from pps_fast.train.files import write_json
 
 PROGRAM = "python -m pps_fast.blind"
@@ -137,12 +138,8 @@ def format_rows(found: dict[str, Any]) -> str:
         lines += ["", f"{family + ', %':30s}" + "".join(f"{metric.split(maxsplit=1)[1]:>24s}" for metric in metrics)]
         for name, columns in rows.items():
             if metrics[0] in columns:
-                lines.append(f"{name:30s}" + "".join(f"{_cell(columns[metric]):>24s}" for metric in metrics))
+                lines.append(f"{name:30s}" + "".join(f"{cell(Estimate(**columns[metric])):>24s}" for metric in metrics))
     return "\n".join(lines)
-
-
-def _cell(estimate: dict[str, float]) -> str:
-    return f"{estimate['value']:.2f} [{estimate['low']:.1f}, {estimate['high']:.1f}]"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -66,7 +66,7 @@ def versions() -> dict[str, str]:
 def devices() -> dict[str, dict[str, Any]]:
     """Returns the CPU and every CUDA device by torch's name for it."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    found = {"cpu": {"name": _cpu_name(), "threads": torch.get_num_threads(), "memory_gib": round(memory / 2**30, 1)}}
+    found = {"cpu": {"name": cpu_name(), "threads": torch.get_num_threads(), "memory_gib": round(memory / 2**30, 1)}}
     for index in range(torch.cuda.device_count()):
         known = torch.cuda.get_device_properties(index)
         found[f"cuda:{index}"] = {
@@ -77,7 +77,8 @@ def devices() -> dict[str, dict[str, Any]]:
     return found
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """Returns what the system calls its CPU."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -18,7 +18,8 @@ from pps_fast.eval.results import MODEL, EvalReport
 _ABSENT = "-"
 
 
-def _cell(estimate: Estimate | None, sign: str = "") -> str:
+def cell(estimate: Estimate | None, sign: str = "") -> str:
+    """Returns "value [low, high]", "-" for None."""
     if estimate is None:
         return _ABSENT
     return f"{estimate.value:{sign}.2f} [{estimate.low:{sign}.1f}, {estimate.high:{sign}.1f}]"
@@ -34,10 +35,10 @@ def _blocks(report: EvalReport) -> list[list[list[str]]]:
         rows = [[f"{family}, % [95 %]", *(metric.split(maxsplit=1)[1] for metric in metrics)]]
         for name, found in report.rows.items():
             if any(metric in found for metric in metrics):
-                rows.append([name, *(_cell(found.get(metric)) for metric in metrics)])
+                rows.append([name, *(cell(found.get(metric)) for metric in metrics)])
         for name, compared in (("best blind row", report.best_blind), ("shuffled queries", report.control)):
             if compared:
-                rows.append([f"model - {name}", *(_cell(compared[metric].difference, "+") for metric in metrics)])
+                rows.append([f"model - {name}", *(cell(compared[metric].difference, "+") for metric in metrics)])
         blocks.append(rows)
     return blocks
 

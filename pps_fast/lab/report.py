@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pps_fast.eval.bootstrap import Estimate
+from pps_fast.eval.report import cell as estimate_cell
 from pps_fast.eval.results import HEADLINE
 from pps_fast.lab.tables import ALL, REANNOTATED
 from pps_fast.train.files import replace_text
@@ -24,14 +26,16 @@ def interval_of(summary: dict[str, Any]) -> tuple[float, float]:
     return tuple(summary["over_runs"] or summary["over_videos"])
 
 
-def _cell(summary: dict[str, Any] | None, sign: str = "") -> str:
+def cell(summary: dict[str, Any] | None, sign: str = "") -> str:
+    """Returns a mean with the interval that is shown, "-" for None."""
     if summary is None:
         return _ABSENT
     low, high = interval_of(summary)
-    return f"{summary['value']:{sign}.2f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+    return estimate_cell(Estimate(value=summary["value"], low=low, high=high), sign)
 
 
-def _grid(header: list[str], rows: list[list[str]]) -> list[str]:
+def grid(header: list[str], rows: list[list[str]]) -> list[str]:
+    """Returns a Markdown table whose columns after the first are numbers, and an empty line."""
     lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
     return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
 
@@ -53,21 +57,21 @@ def _short(metrics: list[str]) -> list[str]:
 
 def _results(record: dict[str, Any], subset: str, family: str, metrics: list[str]) -> list[str]:
     rows = [
-        [row["label"], str(len(row["runs"])), *(_cell(row["results"][subset].get(metric)) for metric in metrics)]
+        [row["label"], str(len(row["runs"])), *(cell(row["results"][subset].get(metric)) for metric in metrics)]
         for row in record["rows"]
         if not metrics or any(metric in row["results"][subset] for metric in metrics) or not row["runs"]
     ]
     (reference,) = [row for row in record["rows"] if row["label"] == record["reference"]]
     blind = record["blind"][subset]
-    rows.append(["best blind row", "", *(_cell(blind.get(metric)) for metric in metrics)])
+    rows.append(["best blind row", "", *(cell(blind.get(metric)) for metric in metrics)])
     shuffled = reference["shuffled"][subset]
     name = f"{record['reference']}, shuffled queries"
-    rows.append([name, str(len(reference["runs"])), *(_cell(shuffled.get(metric)) for metric in metrics)])
+    rows.append([name, str(len(reference["runs"])), *(cell(shuffled.get(metric)) for metric in metrics)])
     if subset == REANNOTATED:
         for person, found in record["human"].items():
             if any(metric in found for metric in metrics):
-                rows.append([person, "", *(_cell(found.get(metric)) for metric in metrics)])
-    return _grid([f"{family}, %", "runs", *_short(metrics)], rows)
+                rows.append([person, "", *(cell(found.get(metric)) for metric in metrics)])
+    return grid([f"{family}, %", "runs", *_short(metrics)], rows)
 
 
 def _differences(record: dict[str, Any], subset: str, family: str, metrics: list[str]) -> list[str]:
@@ -75,14 +79,14 @@ def _differences(record: dict[str, Any], subset: str, family: str, metrics: list
     rows = [
         [
             row["label"],
-            *(_cell(row["difference"][subset].get(metric), "+") for metric in metrics),
-            *(_cell(row[part][subset].get(mean), "+") for part in ("against_blind", "against_shuffled")),
+            *(cell(row["difference"][subset].get(metric), "+") for metric in metrics),
+            *(cell(row[part][subset].get(mean), "+") for part in ("against_blind", "against_shuffled")),
         ]
         for row in record["rows"]
         if any(metric in row["results"][subset] for metric in metrics)
     ]
     header = [f"{family}, minus '{record['reference']}'", *_short(metrics), "mIoU - blind", "mIoU - shuffled"]
-    return _grid(header, rows)
+    return grid(header, rows)
 
 
 def _paper(record: dict[str, Any]) -> list[str]:
@@ -91,7 +95,7 @@ def _paper(record: dict[str, Any]) -> list[str]:
         return []
     rows = [[row["label"], *(f"{row['paper'][m]:.2f}" if m in row["paper"] else _ABSENT for m in metrics)]
             for row in record["rows"] if row["paper"]]  # fmt: skip
-    return [f"## Published figures: {record['paper_source']}", "", *_grid(["%", *metrics], rows)]
+    return [f"## Published figures: {record['paper_source']}", "", *grid(["%", *metrics], rows)]
 
 
 def _preamble(record: dict[str, Any]) -> Iterator[str]:
@@ -158,8 +162,8 @@ def headline(record: dict[str, Any]) -> str:
     lines = [f"{record['name']}: {record['title']}; {HEADLINE}, difference to '{record['reference']}'"]
     for row in record["rows"]:
         found, compared = row["results"][ALL].get(HEADLINE), row["difference"][ALL].get(HEADLINE)
-        lines.append(f"  {row['label']:{width}s}  {_cell(found):>20s}  {_cell(compared, '+'):>22s}")
-    lines.append(f"  {'best blind row':{width}s}  {_cell(record['blind'][ALL].get(HEADLINE)):>20s}")
+        lines.append(f"  {row['label']:{width}s}  {cell(found):>20s}  {cell(compared, '+'):>22s}")
+    lines.append(f"  {'best blind row':{width}s}  {cell(record['blind'][ALL].get(HEADLINE)):>20s}")
     return "\n".join(lines)
 
 
