@@ -14,7 +14,7 @@ from benchmarks.cases import OpCase, cases_of
 from benchmarks.counts import MODES, count
 from benchmarks.ops import AGREEMENT, CPU_BATCH_SIZE, Opponent, call_of, error_of, exact_of
 from pps_fast.ops import ALL_OPS
-from tests.ops.check import equation_of
+from tests.support.op_check import equation_of
 
 pytest.importorskip("pytest_benchmark", reason="needs pytest-benchmark (extra 'test')")
 

@@ -36,9 +36,9 @@ from benchmarks.peers import build_published_step  # noqa: E402
 from benchmarks.published_step import published_predictions  # noqa: E402
 from pps_fast.cli import Device, choose_device, set_threads  # noqa: E402
 from pps_fast.config_tree import override  # noqa: E402
-from pps_fast.inference.predict import predict  # noqa: E402
 from pps_fast.info import cpu_name  # noqa: E402
 from pps_fast.model import PPS  # noqa: E402
+from pps_fast.predict import predict  # noqa: E402
 from pps_fast.presets import PRESETS  # noqa: E402
 from pps_fast.types import Batch  # noqa: E402
 

@@ -50,12 +50,12 @@ from pps_fast.data.store import Store
 from pps_fast.eval.evaluate import score
 from pps_fast.eval.metrics import clip_prediction, metric_means, sample_table
 from pps_fast.eval.results import HEADLINE
-from pps_fast.inference.predict import predict
 from pps_fast.model import PPS
+from pps_fast.predict import predict
 from pps_fast.presets import PRESETS
+from pps_fast.published.weights import export_released
 from pps_fast.train.cuda_graph import CapturedStep, EagerStep
 from pps_fast.train.loop import train
-from pps_fast.train.released import export_released
 from pps_fast.train.schedule import learning_rate
 from pps_fast.types import Batch, FeatureSizes, Prediction
 

@@ -1,7 +1,7 @@
 """Everything that needs a GPU, in one command: python benchmarks/gpu_report.py
 
 Stages, each with a share of the budget, what it leaves going to those after it: environment (always: versions, clocks,
-measured ceilings); parity (every case of tests/cases.py through every kernel, value and gradients against the float64
+measured ceilings); parity (every test case through every kernel, value and gradients against the float64
 equation); pytest (the tests marked `gpu`); steps (whole training steps beside the published formulation and torch's
 attention, eager and captured); training (30 epochs of Charades' size with their evaluations); curves (200 steps beside
 the published formulation); kernels (every op beside its opponents); compiled (whole steps by torch.compile and

@@ -35,11 +35,11 @@ from benchmarks import step  # noqa: E402
 from benchmarks.compare import matmul_gflop, timed  # noqa: E402
 from benchmarks.ops import about_machine  # noqa: E402
 from benchmarks.timing import quantiles  # noqa: E402
-from pps_fast.backend import use_backend  # noqa: E402
 from pps_fast.cli import Device, choose_device, set_threads  # noqa: E402
 from pps_fast.config_tree import override  # noqa: E402
-from pps_fast.layout import ramp  # noqa: E402
+from pps_fast.ops.dispatch import use_backend  # noqa: E402
 from pps_fast.presets import PRESETS  # noqa: E402
+from pps_fast.proposals.layout import ramp  # noqa: E402
 from pps_fast.types import FeatureSizes  # noqa: E402
 
 Row = dict[str, Any]

@@ -32,11 +32,11 @@ from benchmarks.counts import MODES, PRODUCTS, Work, count  # noqa: E402
 from benchmarks.opponents import Opponent, opponents_of  # noqa: E402
 from benchmarks.step import commit  # noqa: E402
 from benchmarks.timing import Ceilings, ceilings, matmul_precision, side_stream, timed  # noqa: E402
-from pps_fast.backend import Op  # noqa: E402
 from pps_fast.cli import Device, choose_device, set_threads  # noqa: E402
 from pps_fast.info import cpu_name  # noqa: E402
 from pps_fast.ops import ALL_OPS, OPS  # noqa: E402
-from tests.ops.check import equation_of, values_and_gradients, values_of  # noqa: E402
+from pps_fast.ops.dispatch import Op  # noqa: E402
+from tests.support.op_check import equation_of, values_and_gradients, values_of  # noqa: E402
 
 Row = dict[str, Any]
 OpName = Literal[tuple(op.name for op in ALL_OPS)]  # type: ignore[valid-type]

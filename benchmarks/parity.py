@@ -13,11 +13,11 @@ from torch import Tensor
 from benchmarks.counts import PRODUCTS
 from benchmarks.report import Report, Row
 from benchmarks.timing import matmul_precision
-from pps_fast.backend import Op
 from pps_fast.ops import OPS
-from tests.cases import CASES, Case, to_arrays, to_tensors
-from tests.compare import assert_close
-from tests.ops.check import equation_of, values_and_gradients
+from pps_fast.ops.dispatch import Op
+from tests.support.cases import CASES, Case, to_arrays, to_tensors
+from tests.support.compare import assert_close
+from tests.support.op_check import equation_of, values_and_gradients
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # ops that multiply matrices are also checked with products rounded to tf32: 10 bits of mantissa and sums of hundreds
@@ -63,7 +63,7 @@ def check_parity(
     """Compares a kernel with the float64 equation; returns a status and what was found.
 
     Args:
-        caps: row of `tests.tolerances.CAP`.
+        caps: row of `tests.support.tolerances.CAP`.
         cap: the largest error instead of that row's, whatever the error of the equation in this dtype.
     """
     inputs = case.inputs(dtype)

@@ -18,14 +18,14 @@ from benchmarks.published_parts import Hidden
 from benchmarks.published_step import PublishedAdam, PublishedStep
 from benchmarks.step import build_step
 from pps_fast.config import PPSConfig
-from pps_fast.reconstructor.word_masking import hidden_words
+from pps_fast.reconstructor.words import hidden_words
 from pps_fast.types import Batch, FeatureSizes
 
 
 def load_live_weights(model: PublishedPPS, state: Mapping[str, Tensor]) -> None:
     """Loads a state dict with the published names, dead weights left as they were initialised.
 
-    `pps_fast.train.released.export_released` gives zeros for the weights that cannot influence the output; the
+    `pps_fast.published.weights.export_released` gives zeros for the weights that cannot influence the output; the
     published code trains with its initial values there, and a device may multiply by zeros with less power.
 
     Args:

@@ -33,7 +33,7 @@ from pps_fast.config import PPSConfig, ReconstructorPlan  # noqa: E402
 from pps_fast.config_tree import override  # noqa: E402
 from pps_fast.data.store import rounded_columns  # noqa: E402
 from pps_fast.info import PUBLISHED, cpu_name  # noqa: E402
-from pps_fast.losses.objective import Objective  # noqa: E402
+from pps_fast.losses import Objective  # noqa: E402
 from pps_fast.model import PPS  # noqa: E402
 from pps_fast.presets import PRESETS  # noqa: E402
 from pps_fast.train.cuda_graph import CapturedStep  # noqa: E402

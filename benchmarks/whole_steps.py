@@ -35,11 +35,11 @@ from benchmarks.peers import build_published_step, hidden_positions, load_live_w
 from benchmarks.report import Report, Row
 from benchmarks.step import SIZES, build_step, random_batch, runner
 from benchmarks.timing import OutOfTime, matmul_precision, time_limit, timed_steps
-from pps_fast.backend import use_backend
 from pps_fast.config import PPSConfig, Precision, ReconstructorPlan
 from pps_fast.config_tree import override
+from pps_fast.ops.dispatch import use_backend
 from pps_fast.presets import PRESETS
-from pps_fast.train.released import export_released
+from pps_fast.published.weights import export_released
 from pps_fast.types import Batch, FeatureSizes
 
 PRECISIONS: tuple[Precision, ...] = ("bf16", "fp32", "tf32")

@@ -1,6 +1,6 @@
 """End of every sub-layer, LayerNorm(x + dropout(branch)), forward and backward.
 
-With keep decided by counters (see `pps_fast/counters.py`) and scale = 1 / (share kept):
+With keep decided by counters (see `pps_fast/randomness.py`) and scale = 1 / (share kept):
 
     z = x + keep scale branch      n = (z - mean z) rstd,  rstd = 1 / sqrt(var z + eps)      y = n weight + bias
     dn = dy weight                 dz = rstd (dn - mean dn - n mean(dn n))
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pps_fast.kernels.launch import device_of, empty
 
-# as in pps_fast/counters.py
+# as in pps_fast/randomness.py
 _STEP = tl.constexpr(-1640531535)
 _FIRST = tl.constexpr(-2048144789)
 _SECOND = tl.constexpr(-1028477387)
@@ -33,7 +33,7 @@ _MAX_PROGRAMS = 512
 
 @triton.jit
 def _hashed(b_word):
-    """The hash of pps_fast/counters.py, of words that already have their key."""
+    """The hash of pps_fast/randomness.py, of words that already have their key."""
     b_word = b_word * _FIRST
     b_word = b_word ^ (b_word >> 15)
     return b_word * _SECOND

@@ -23,7 +23,7 @@ from pps_fast.eval.blind import RANDOM, blind_table, fit_blind_rows, random_tabl
 from pps_fast.eval.bootstrap import Estimate, VideoBootstrap
 from pps_fast.eval.metrics import MAX_RANK, sample_values
 from pps_fast.eval.report import cell
-from pps_fast.train.files import write_json
+from pps_fast.runs.files import write_json
 
 PROGRAM = "python -m pps_fast.blind"
 DESCRIPTION = """Scores guesses that see neither video nor sentence, on the test split of a prepared file.

@@ -8,20 +8,20 @@ from typing import Any
 
 import torch
 
-from pps_fast.backend import Op
 from pps_fast.config import PPSConfig
 from pps_fast.encoder.transformer import absorbs
-from pps_fast.layout import MixtureLayout, layout_of, uniform
-from pps_fast.losses.pull_push import PULL_STRATEGIES
+from pps_fast.losses import PULL_STRATEGIES
 from pps_fast.ops.attentive_pooling import importance, mixture, peak_mixture
 from pps_fast.ops.boundaries import boundaries
 from pps_fast.ops.clip_adam import AdamConstants, clip_adam
+from pps_fast.ops.dispatch import Op
 from pps_fast.ops.gaussian_mask import gaussian_peak_mask
 from pps_fast.ops.masked_attention import masked_attention
 from pps_fast.ops.pull_push import push
 from pps_fast.ops.reconstruction_nll import reconstruction_nll
 from pps_fast.ops.residual_norm import residual_norm
 from pps_fast.ops.shared_attention import shared_attention
+from pps_fast.proposals.layout import MixtureLayout, layout_of, uniform
 from pps_fast.proposals.negatives import NEGATIVES
 from pps_fast.proposals.shapes import MASK_SHAPES
 from pps_fast.types import FeatureSizes

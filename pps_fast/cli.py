@@ -9,8 +9,8 @@ from typing import Any, Literal, TypeVar
 import torch
 import tyro
 
-from pps_fast.backend import BackendError
 from pps_fast.config import PPSConfig
+from pps_fast.ops.dispatch import BackendError
 from pps_fast.presets import PRESETS
 
 PresetName = Literal[tuple(PRESETS)]  # type: ignore[valid-type]

@@ -1,7 +1,7 @@
 """The paper's equations in the paper's order: one pure function each, torch only, any floating dtype.
 
 This file is the `torch` backend of every op, the float64 oracle of the kernels' tests and the
-documentation of the mathematics. Its guard is `tests/oracles.py`, written independently with loops.
+documentation of the mathematics. Its guard is `tests/support/oracles.py`, written independently with loops.
 
 Components of all proposals lie on one flat axis E; `group` [E] tells which proposal each belongs to
 (see `layout.py`). Shapes follow the legend of `types.py`.
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pps_fast.counters import add_dropout, mix
+from pps_fast.randomness import add_dropout, mix
 
 # the floor under a mask in the attention: keys outside the mask keep this share of their weight
 MASK_FLOOR = 1e-10

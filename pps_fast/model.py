@@ -8,16 +8,16 @@ from torch import Tensor, nn
 from pps_fast.config import PPSConfig
 from pps_fast.encoder.dropout import mask_keys, number_sites
 from pps_fast.encoder.embedding import Embedding
-from pps_fast.generator.generator import Generator
-from pps_fast.generator.heads import ComponentHead
-from pps_fast.layout import layout_of
+from pps_fast.generator import Generator
 from pps_fast.ops.boundaries import boundaries
+from pps_fast.proposals.heads import ComponentHead
+from pps_fast.proposals.layout import layout_of
+from pps_fast.proposals.mixture import AttentivePooling
 from pps_fast.proposals.negatives import NEGATIVES, NegativeInput
 from pps_fast.proposals.shapes import MASK_SHAPES
-from pps_fast.reconstructor.importance import AttentivePooling
 from pps_fast.reconstructor.plans import ReconstructorInput
 from pps_fast.reconstructor.reconstructor import Reconstructor, kept_segments
-from pps_fast.reconstructor.word_masking import hidden_words
+from pps_fast.reconstructor.words import hidden_words
 from pps_fast.types import Batch, Components, FeatureSizes, MaskSet, ModelOutput, Proposals
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 # run as a script, the tests' folder is on the path and the checkout is not
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from tests.golden_ancestors import check_ancestor  # noqa: E402
-from tests.golden_kernels import check_kernels  # noqa: E402
-from tests.golden_model import Golden  # noqa: E402
-from tests.golden_outputs import check_model  # noqa: E402
-from tests.golden_report import TOLERANCE, Check  # noqa: E402
+from tests.support.golden_ancestors import check_ancestor  # noqa: E402
+from tests.support.golden_kernels import check_kernels  # noqa: E402
+from tests.support.golden_model import Golden  # noqa: E402
+from tests.support.golden_outputs import check_model  # noqa: E402
+from tests.support.golden_report import TOLERANCE, Check  # noqa: E402
 
 # model of a file -> all comparisons with it
 CHECKS = {"PPS": check_model, "CPL": check_ancestor, "CNM": check_ancestor}

@@ -14,8 +14,8 @@ from benchmarks.published import PublishedOutput, PublishedPPS
 from benchmarks.published_parts import Hidden, gaussian_masks, hidden_mask
 from benchmarks.published_step import PublishedLosses, published_losses, published_predictions
 from pps_fast.types import FeatureSizes
-from tests.golden_model import Golden, batch_of
-from tests.golden_report import Check, compare
+from tests.support.golden_model import Golden, batch_of
+from tests.support.golden_report import Check, compare
 
 SELECTORS = {"eval_CharadesSTA": "vote_loss_weighted", "eval_ActivityNet": "vote"}
 

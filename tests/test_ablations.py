@@ -10,10 +10,10 @@ from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override, to_dict
 from pps_fast.data.load import load_data
 from pps_fast.data.store import Store
-from pps_fast.layout import layout_of
-from pps_fast.losses.objective import Objective
+from pps_fast.losses import Objective
 from pps_fast.model import PPS
 from pps_fast.presets import PRESETS
+from pps_fast.proposals.layout import layout_of
 from pps_fast.train.optimizer import Adam
 from pps_fast.train.step import TrainStep
 

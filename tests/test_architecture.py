@@ -14,51 +14,50 @@ FILES = sorted([*(ROOT / "pps_fast").rglob("*.py"), *(ROOT / "kernels").glob("*.
 NAMES = [path.relative_to(ROOT).as_posix() for path in FILES]
 
 # layer: the layers of this project it may import; entry points (__main__.py) may import anything
-EVERYWHERE = {"package", "types", "config", "config_tree", "layout"}
-BASE = EVERYWHERE | {"ops", "equations", "backend"}
+EVERYWHERE = {"package", "types", "config", "config_tree"}
+BASE = EVERYWHERE | {"ops", "equations"}
+MODEL = BASE | {"encoder", "generator", "proposals", "reconstructor", "randomness"}
 LAYERS: dict[str, set[str]] = {
     "package": set(),
     "types": set(),
     "config": set(),
     "config_tree": {"config"},
-    "layout": {"config"},
+    "randomness": set(),
     "presets": {"config", "config_tree"},
     "ablations": {"config", "config_tree"},
-    "cli": {"config", "presets", "backend"},
+    "cli": {"config", "presets", "ops"},
     "kernels": {"kernels"},
-    "counters": set(),
-    "equations": {"counters"},
-    "backend": set(),
-    "ops": {"ops", "equations", "kernels", "backend", "counters"},
-    "encoder": BASE | {"encoder", "counters"},
-    "generator": BASE | {"generator", "encoder"},
-    # learned negatives are drawn by heads of the generator's kind
-    "proposals": BASE | {"proposals", "encoder", "generator"},
-    "reconstructor": BASE | {"reconstructor", "encoder"},
-    "model": BASE | {"encoder", "generator", "proposals", "reconstructor"},
-    "losses": BASE | {"losses"},
-    "inference": EVERYWHERE | {"inference"},
-    "data": EVERYWHERE | {"data"},
-    "prepare": EVERYWHERE | {"prepare", "data"},
+    "equations": {"randomness"},
+    "ops": {"equations", "kernels", "randomness"},
+    "encoder": BASE | {"randomness"},
+    "generator": BASE | {"encoder"},
+    # mixtures are weighed by what the reconstructor makes of each component
+    "proposals": BASE | {"encoder", "reconstructor"},
+    "reconstructor": BASE | {"encoder"},
+    "losses": BASE | {"proposals"},
+    "predict": EVERYWHERE,
+    "model": MODEL,
+    "data": EVERYWHERE,
+    "prepare": EVERYWHERE | {"data"},
     "calls": BASE | {"losses", "proposals", "encoder"},
     "choices": BASE | {"calls"},
-    "train": BASE | {"train", "presets", "model", "losses", "data"}
-    | {"encoder", "generator", "proposals", "reconstructor", "counters"},
-    "eval": EVERYWHERE | {"eval", "model", "inference", "data"},
+    "runs": BASE | {"data", "model", "train"},
+    "train": MODEL | {"presets", "model", "losses", "data", "runs"},
+    "published": BASE | {"model", "presets"},
+    "eval": EVERYWHERE | {"model", "predict", "data"},
     # takes records; its entry point loads them
-    "draw": EVERYWHERE | {"draw"},
+    "draw": EVERYWHERE | {"proposals"},
 }  # fmt: skip
 # programs of one file: entry points in all but their names
 LAYERS["info"] = set(LAYERS)
 LAYERS["blind"] = set(LAYERS)
 # experiments drive training and evaluation and know both; nothing below knows them
 LAYERS["lab"] = set(LAYERS)
-# entry points alone
-LAYERS["ablate"] = LAYERS["compare"] = set()
+LAYERS["ablate"] = LAYERS["compare"] = set(LAYERS)
 RUN_TIME = {"torch", "numpy", "h5py", "safetensors", "tyro", "tqdm"}
 THIRD_PARTY: dict[str, set[str]] = {
-    **dict.fromkeys(("package", "config", "config_tree", "presets", "ablations", "backend"), set()),
-    **dict.fromkeys(("types", "layout", "counters", "equations"), {"torch"}),
+    **dict.fromkeys(("package", "config", "config_tree", "presets", "ablations"), set()),
+    **dict.fromkeys(("types", "randomness", "equations"), {"torch"}),
     "kernels": {"torch", "triton"},
     "ops": {"torch", "triton"},
     "draw": {"torch", "matplotlib"},
@@ -75,8 +74,8 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "pps_fast/__init__.py": "tests/test_packaging.py",
     "pps_fast/ops/__init__.py": "tests/test_choices.py",
     "pps_fast/calls.py": "tests/test_choices.py",
-    # tests/compare.py, how tensors are compared, has the folder's name
-    "pps_fast/compare/__main__.py": "tests/test_compare.py",
+    # tests/support/compare.py, how tensors are compared, has the folder's name
+    "pps_fast/compare.py": "tests/test_compare.py",
 }
 # kernels of what is no equation of the paper, and where their torch form stands
 NOT_IN_THE_PAPER = {"clip_adam": "pps_fast/ops/clip_adam.py"}
@@ -88,7 +87,9 @@ PRINTS = {
     "pps_fast/blind.py": "a program of one file",
 }
 # may import pickle, and why
-UNPICKLES = {"pps_fast/data/vocabulary.py": "the published vocabulary is a pickle; an allow-list unpickler reads it"}
+UNPICKLES = {
+    "pps_fast/prepare/readers/vocabulary.py": "the published vocabulary is a pickle; an allow-list unpickler reads it"
+}
 
 
 def _layer(name: str) -> str:
@@ -275,14 +276,14 @@ def test_third_party_packages_are_those_setup_declares() -> None:
         ("pps_fast/data/x.py", "def f():\n    import pps_fast.model", 1),
         ("pps_fast/eval/x.py", "from pps_fast import equations, config", 1),
         ("pps_fast/eval/x.py", "from pps_fast import __version__", 0),
-        ("pps_fast/eval/__main__.py", "from pps_fast.train.checkpoint import load_model", 0),
-        ("pps_fast/draw/x.py", "from pps_fast.train.trace import read_trace", 1),
+        ("pps_fast/eval/__main__.py", "from pps_fast.runs.checkpoint import load_model", 0),
+        ("pps_fast/draw/x.py", "from pps_fast.runs.trace import read_trace", 1),
         ("pps_fast/eval/x.py", "import matplotlib", 1),
-        ("pps_fast/train/x.py", "from pps_fast.inference.predict import predict", 1),
+        ("pps_fast/train/x.py", "from pps_fast.predict import predict", 1),
         ("pps_fast/train/x.py", "from . import loop", 1),
         ("pps_fast/data/x.py", "import pandas", 1),
         ("pps_fast/newcomer.py", "", 1),
-        ("pps_fast/backend.py", "import torch", 1),
+        ("pps_fast/presets.py", "import torch", 1),
         ("pps_fast/ops/x.py", "from kernels.x import f", 1),
         ("kernels/x.py", "import pps_fast.config", 1),
         ("kernels/x.py", "import torch\nimport triton.language as tl\nfrom pps_fast.kernels import launch", 0),

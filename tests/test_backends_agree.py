@@ -14,20 +14,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from pps_fast.backend import Op
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
-from pps_fast.losses.objective import Objective
+from pps_fast.losses import Objective
 from pps_fast.model import PPS
+from pps_fast.ops.dispatch import Op
 from pps_fast.presets import CNM, CPL
+from pps_fast.published.weights import released_gradients
 from pps_fast.reconstructor.plans import PLANS
 from pps_fast.train.optimizer import Adam
-from pps_fast.train.released import released_gradients
 from pps_fast.train.step import TrainStep
 from pps_fast.types import Batch
-from tests.cases import SIZES, random_batch, randomize, small_config, take
-from tests.compare import assert_agree
-from tests.golden_model import Golden, batch_of, model_of
+from tests.support.cases import SIZES, random_batch, randomize, small_config, take
+from tests.support.compare import assert_agree
+from tests.support.golden_model import Golden, batch_of, model_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 GOLDEN = Path(__file__).parent / "golden" / "tiny_topk2.npz"

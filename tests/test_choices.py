@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 import pps_fast.ops
-from pps_fast.backend import Op
 from pps_fast.calls import calls_of
 from pps_fast.choices import Choice, choices_of, ops_line
 from pps_fast.config import PPSConfig
-from pps_fast.losses.objective import Objective
+from pps_fast.losses import Objective
 from pps_fast.model import PPS
 from pps_fast.ops import ALL_OPS, OPS
+from pps_fast.ops.dispatch import Op
 from pps_fast.train import __main__ as train
-from tests.cases import SIZES, random_batch, small_config
+from tests.support.cases import SIZES, random_batch, small_config
 
 CONFIGS = {
     "tiny": small_config(),

@@ -9,10 +9,10 @@ import pytest
 import torch
 import tyro
 
-from pps_fast.backend import BackendError
 from pps_fast.cli import PresetName, choose_device, exit_status, parse_with_preset, set_threads, slow_precision
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
+from pps_fast.ops.dispatch import BackendError
 from pps_fast.presets import PRESETS
 
 

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from pps_fast.compare import __main__ as compare
+from pps_fast import compare
 from pps_fast.config_tree import override
 from pps_fast.presets import PRESETS
-from tests.lab.experiments import CHANGES, OPTIONS
+from tests.support.lab_experiments import CHANGES, OPTIONS
 
 # what the others have in common with tiny, so that they fit its data
 SAME = [*OPTIONS[1:], "--data.planted.num-segments=16", "--data.planted.frame-dim=8"]

@@ -13,21 +13,21 @@ from typing import Any, Literal
 
 import pytest
 
-from pps_fast import backend, config
+from pps_fast import config
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
 from pps_fast.encoder.embedding import WORD_CLS, WORD_TOKENS
-from pps_fast.generator.generator import FRAME_SUMMARIES
-from pps_fast.generator.heads import CENTERS, WIDTHS
-from pps_fast.inference.selection import SELECTORS
-from pps_fast.layout import layout_of
-from pps_fast.losses.objective import LOSS_TERMS
-from pps_fast.losses.pull_push import PULL_STRATEGIES
+from pps_fast.generator import FRAME_SUMMARIES
+from pps_fast.losses import LOSS_TERMS, PULL_STRATEGIES
+from pps_fast.ops import dispatch as backend
+from pps_fast.predict import SELECTORS
+from pps_fast.proposals.heads import CENTERS, WIDTHS
+from pps_fast.proposals.layout import layout_of
+from pps_fast.proposals.mixture import IMPORTANCE
 from pps_fast.proposals.negatives import NEGATIVES
 from pps_fast.proposals.shapes import MASK_SHAPES
-from pps_fast.reconstructor.importance import IMPORTANCE
 from pps_fast.train.alternating import TRAIN_STEPS
-from tests.cases import NEEDED
+from tests.support.cases import NEEDED
 
 # field, values it must refuse, the end of the message
 REFUSED: dict[str, tuple[list[Any], str]] = {

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.autograd import gradcheck
 
 from pps_fast import equations
-from tests import oracles
-from tests.cases import CASES, Case, to_tensors
-from tests.compare import assert_agree
-from tests.ops.check import values_of
+from tests.support import oracles
+from tests.support.cases import CASES, Case, to_tensors
+from tests.support.compare import assert_agree
+from tests.support.op_check import values_of
 
 EACH = [pytest.param(name, case, id=f"{name}-{case.name}") for name in CASES for case in CASES[name]]
 MASKS = [equations.gaussian_mask, equations.gaussian_peak_mask, equations.laplace_mask]

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from tests.golden_check import check_file, main, summarise
-from tests.golden_outputs import SHARED
-from tests.shared import shared_path
+from tests.support.golden_outputs import SHARED
+from tests.support.shared import shared_path
 
 GOLDEN = Path(__file__).parent / "golden"
 SHARED_FILES = [

@@ -19,10 +19,10 @@ from benchmarks.report import Report, StageName
 from benchmarks.timing import ceilings
 from benchmarks.whole_steps import STEPS
 from pps_fast import equations
-from pps_fast.backend import Op
 from pps_fast.ops import ALL_OPS
+from pps_fast.ops.dispatch import Op
 from pps_fast.ops.pull_push import push
-from tests.cases import CASES
+from tests.support.cases import CASES
 
 ROOT = Path(__file__).parents[1]
 MASK_RESULTS = {"value 0", "value 1", "gradient of center", "gradient of width"}

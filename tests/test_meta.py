@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from tests.compare import assert_agree, assert_close
-from tests.tolerances import CAP
+from tests.support.compare import assert_agree, assert_close
+from tests.support.tolerances import CAP
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 

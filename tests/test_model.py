@@ -15,21 +15,20 @@ from pps_fast import config as config_module
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
 from pps_fast.encoder.embedding import WORD_CLS
-from pps_fast.generator.heads import CENTERS, WIDTHS
-from pps_fast.layout import LAYOUTS
-from pps_fast.losses.objective import Objective
-from pps_fast.losses.pull_push import PULL_STRATEGIES
+from pps_fast.losses import PULL_STRATEGIES, Objective
 from pps_fast.model import PPS
+from pps_fast.proposals.heads import CENTERS, WIDTHS
+from pps_fast.proposals.layout import LAYOUTS
+from pps_fast.proposals.mixture import IMPORTANCE
 from pps_fast.proposals.negatives import NEGATIVES
 from pps_fast.proposals.shapes import MASK_SHAPES
-from pps_fast.reconstructor.importance import IMPORTANCE
 from pps_fast.reconstructor.plans import PLANS
 from pps_fast.reconstructor.reconstructor import Reconstructor
-from pps_fast.reconstructor.targets import TARGET_LENGTHS
+from pps_fast.reconstructor.words import TARGET_LENGTHS
 from pps_fast.types import MaskSet, ModelOutput
-from tests import oracles
-from tests.cases import SIZES, pad_columns, random_batch, randomize, small_config, take
-from tests.compare import assert_agree
+from tests.support import oracles
+from tests.support.cases import SIZES, pad_columns, random_batch, randomize, small_config, take
+from tests.support.compare import assert_agree
 
 BATCH = random_batch(dtype=torch.float64)
 # log(1e-10) to log(1 + 1e-10), with room for rounding

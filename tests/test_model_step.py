@@ -14,12 +14,12 @@ from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
 from pps_fast.config import PPSConfig
-from pps_fast.losses.objective import Objective
+from pps_fast.losses import Objective
 from pps_fast.model import PPS
 from pps_fast.presets import PRESETS
 from pps_fast.types import Batch, LossReport, ModelOutput
-from tests.cases import NEEDED, SIZES, random_batch, randomize, small_config
-from tests.compare import assert_agree
+from tests.support.cases import NEEDED, SIZES, random_batch, randomize, small_config
+from tests.support.compare import assert_agree
 
 STEPPED = ("tiny", "charades_released")
 # choices under which a parameter has nothing to do; everywhere else every parameter is trained

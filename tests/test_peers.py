@@ -17,18 +17,18 @@ from benchmarks.published import PublishedPPS, is_dead
 from benchmarks.published_parts import Hidden, collate, draw_hidden, gaussian_masks
 from benchmarks.published_step import PublishedAdam, published_losses, published_predictions
 from benchmarks.step import SIZES
-from pps_fast.losses.objective import Objective
+from pps_fast.losses import Objective
 from pps_fast.model import PPS
 from pps_fast.presets import PRESETS
+from pps_fast.published.weights import export_released, released_gradients
 from pps_fast.reconstructor.plans import PLANS
-from pps_fast.train.released import export_released, released_gradients
 from pps_fast.types import Batch
-from tests.cases import SIZES as SMALL_SIZES
-from tests.cases import pad_columns, random_batch, randomize, small_config
-from tests.compare import assert_agree
-from tests.golden_model import Golden
 from tests.peer_check import check_evaluation, check_training, not_compared, scaled
-from tests.shared import shared_path
+from tests.support.cases import SIZES as SMALL_SIZES
+from tests.support.cases import pad_columns, random_batch, randomize, small_config
+from tests.support.compare import assert_agree
+from tests.support.golden_model import Golden
+from tests.support.shared import shared_path
 
 GOLDEN = Path(__file__).parent / "golden"
 SHARED_FILES = ("tiny", "tiny_varframes", "charades_small", "anet_small")

@@ -24,7 +24,7 @@ from pps_fast.draw.style import (
     new_figure,
     title,
 )
-from pps_fast.layout import MixtureLayout
+from pps_fast.proposals.layout import MixtureLayout
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from pps_fast.layout import MixtureLayout
+from pps_fast.proposals.layout import MixtureLayout
 from pps_fast.types import ModelOutput, Prediction
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from pps_fast.config import PPSConfig
-from pps_fast.counters import dropout, mix
 from pps_fast.ops.residual_norm import residual_norm
+from pps_fast.randomness import dropout, mix
 
 
 class DropoutSite(nn.Module):

@@ -19,7 +19,7 @@ from pps_fast.data.splits import Splits, select_samples
 from pps_fast.data.store import Store
 from pps_fast.eval.evaluate import evaluate
 from pps_fast.eval.report import format_table, write_predictions, write_report
-from pps_fast.train.checkpoint import describe_data, find_checkpoint, load_model, read_header
+from pps_fast.runs.checkpoint import describe_data, find_checkpoint, load_model, read_header
 
 PROGRAM = "python -m pps_fast.eval"
 DESCRIPTION = """Scores a checkpoint of `python -m pps_fast.train`.

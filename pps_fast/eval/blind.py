@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pps_fast.eval.metrics import SampleTable
-from pps_fast.inference.selection import temporal_iou
+from pps_fast.predict import temporal_iou
 
 # of the grid of starts and ends, as a fraction of the video's length
 _STEP = 0.02

@@ -23,7 +23,7 @@ from pps_fast.eval.bootstrap import VideoBootstrap
 from pps_fast.eval.control import shuffle_queries
 from pps_fast.eval.metrics import MAX_RANK, SampleTable, clip_prediction, metric_means, sample_table, sample_values
 from pps_fast.eval.results import MODEL, SHUFFLED, Comparison, EvalReport
-from pps_fast.inference.predict import predict
+from pps_fast.predict import predict
 from pps_fast.types import Prediction
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pps_fast.inference.selection import temporal_iou
+from pps_fast.predict import temporal_iou
 from pps_fast.types import Prediction
 
 # n of R@n: the answer, and the best of the first five ranked moments

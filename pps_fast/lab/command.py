@@ -14,7 +14,7 @@ from pps_fast.lab.plots import require_matplotlib, write_plot
 from pps_fast.lab.report import headline, write_table
 from pps_fast.lab.results import RunResult, read_run
 from pps_fast.lab.tables import Table, build_table
-from pps_fast.train.checkpoint import describe_data
+from pps_fast.runs.checkpoint import describe_data
 
 # what two equal runs may differ in: where the data lie; and seed and fold, by which a row's runs differ
 _FREE = {"data.path": None, "data.fold": None, "train.seed": 0}

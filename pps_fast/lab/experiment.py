@@ -16,7 +16,7 @@ from pps_fast.data.splits import select_samples
 from pps_fast.lab.pool import Outcome, run_all
 from pps_fast.lab.runs import RESULT_FILE, Run, is_finished, num_updates, plan_run
 from pps_fast.lab.statistics import Place
-from pps_fast.train.files import read_json
+from pps_fast.runs.files import read_json
 
 
 @dataclass(frozen=True, kw_only=True)

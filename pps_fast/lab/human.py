@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pps_fast.eval.metrics import MAX_RANK, SampleTable, sample_values
-from pps_fast.inference.selection import temporal_iou
+from pps_fast.predict import temporal_iou
 
 COLUMNS = ("video_id", "description", "start", "end")
 NUM_PEOPLE = 5

@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from pps_fast.cli import Device, exit_status
 from pps_fast.lab.runs import Run, carry_out, is_finished, source_commit
+from pps_fast.runs.metrics_log import METRICS_FILE
 from pps_fast.train.interrupt import StopRequest
-from pps_fast.train.metrics_log import METRICS_FILE
 
 # a server forks processes that have already imported torch; itself it has run nothing, so that forking it is safe
 _CONTEXT = multiprocessing.get_context("forkserver")

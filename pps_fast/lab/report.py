@@ -13,7 +13,7 @@ from pps_fast.eval.bootstrap import Estimate
 from pps_fast.eval.report import cell as estimate_cell
 from pps_fast.eval.results import HEADLINE
 from pps_fast.lab.tables import ALL, REANNOTATED
-from pps_fast.train.files import replace_text
+from pps_fast.runs.files import replace_text
 
 _ABSENT = "-"
 CSV_COLUMNS = ("subset", "row", "metric", "quantity", "value", "runs", "interval", "low", "high", "videos_low",

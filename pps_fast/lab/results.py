@@ -15,8 +15,8 @@ from pps_fast.config_tree import from_dict
 from pps_fast.eval.blind import blind_table
 from pps_fast.eval.metrics import MAX_RANK, SampleTable, sample_values
 from pps_fast.lab.runs import RESULT_FILE, SAMPLES_FILE, VERSION
-from pps_fast.train.files import read_json
-from pps_fast.train.run_directory import CONFIG_FILE
+from pps_fast.runs.files import read_json
+from pps_fast.runs.run_directory import CONFIG_FILE
 
 EVALUATION_FILE = "evaluation_test.json"
 

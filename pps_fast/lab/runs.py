@@ -35,10 +35,10 @@ from pps_fast.eval.report import write_report
 from pps_fast.eval.results import HEADLINE, MODEL, SHUFFLED, EvalReport
 from pps_fast.info import devices
 from pps_fast.model import PPS
-from pps_fast.train.checkpoint import find_checkpoint, load_model, read_header
-from pps_fast.train.files import write_json
+from pps_fast.runs.checkpoint import find_checkpoint, load_model, read_header
+from pps_fast.runs.files import write_json
+from pps_fast.runs.run_directory import CONFIG_FILE
 from pps_fast.train.loop import train
-from pps_fast.train.run_directory import CONFIG_FILE
 
 RESULT_FILE, SAMPLES_FILE = "result.json", "samples.npz"
 VERSION = 1

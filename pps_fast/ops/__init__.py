@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pps_fast.backend import Op
 from pps_fast.ops import (
     attentive_pooling,
     boundaries,
@@ -13,6 +12,7 @@ from pps_fast.ops import (
     residual_norm,
     shared_attention,
 )
+from pps_fast.ops.dispatch import Op
 
 # modules, not ops, are imported above: an op of its module's name would hide the module
 OPS: dict[str, tuple[Op, ...]] = {

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pps_fast import equations
-from pps_fast.backend import Op
+from pps_fast.ops.dispatch import Op
 
 FUSED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # one program holds all pairs of a sample's components

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from pps_fast import equations
-from pps_fast.counters import num_dropped_levels
 from pps_fast.ops.registration import device_reasons, dtype_reasons, fused_op, load_kernel, register, shape_reasons
+from pps_fast.randomness import num_dropped_levels
 
 kernel = load_kernel("residual_norm")
 

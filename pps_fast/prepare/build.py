@@ -10,14 +10,14 @@ import numpy as np
 from tqdm import tqdm
 
 from pps_fast import __version__
-from pps_fast.data.features import BadVideo, FeatureReader, as_float16, open_features, resample
-from pps_fast.data.folds import assign_folds
 from pps_fast.data.prepared import PreparedData, check_output
-from pps_fast.data.problems import Problems
 from pps_fast.data.synthetic import planted_features
 from pps_fast.data.tokens import EncodedSentences, count_tokens, encode_sentences
-from pps_fast.data.vocabulary import Vocabulary, detect_vocabulary_format, read_vocabulary
 from pps_fast.prepare.options import PrepareOptions, check_options
+from pps_fast.prepare.readers.features import BadVideo, FeatureReader, as_float16, open_features, resample
+from pps_fast.prepare.readers.folds import assign_folds
+from pps_fast.prepare.readers.problems import Problems
+from pps_fast.prepare.readers.vocabulary import Vocabulary, detect_vocabulary_format, read_vocabulary
 from pps_fast.prepare.samples import Samples, read_samples
 from pps_fast.prepare.sources import describe_source
 

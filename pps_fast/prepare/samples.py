@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from pps_fast.data.annotations import Annotation, detect_annotation_format, read_annotations, read_durations
-from pps_fast.data.problems import Problems
-from pps_fast.data.protocols import apply_protocol, check_one_duration
 from pps_fast.prepare.options import PrepareOptions
+from pps_fast.prepare.readers.annotations import Annotation, detect_annotation_format, read_annotations, read_durations
+from pps_fast.prepare.readers.problems import Problems
+from pps_fast.prepare.readers.protocols import apply_protocol, check_one_duration
 from pps_fast.prepare.sources import describe_source
 
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from pps_fast.config import PPSConfig
 from pps_fast.equations import log_mask, membership
-from pps_fast.generator.heads import ComponentHead
-from pps_fast.layout import layout_of, uniform
 from pps_fast.ops.attentive_pooling import peak_mixture
 from pps_fast.ops.gaussian_mask import gaussian_peak_mask
+from pps_fast.proposals.heads import ComponentHead
+from pps_fast.proposals.layout import layout_of, uniform
 from pps_fast.proposals.shapes import MASK_SHAPES
 
 

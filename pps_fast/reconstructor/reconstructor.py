@@ -15,7 +15,7 @@ from pps_fast.config import PPSConfig
 from pps_fast.encoder.transformer import Stack
 from pps_fast.ops.reconstruction_nll import reconstruction_nll
 from pps_fast.reconstructor.plans import PLANS, ReconstructorInput, Scores, Stacks
-from pps_fast.reconstructor.targets import target_columns
+from pps_fast.reconstructor.words import target_columns
 from pps_fast.types import Batch, MaskSet, Reconstruction
 
 

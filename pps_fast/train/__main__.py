@@ -22,8 +22,8 @@ from pps_fast.eval.report import format_table, write_report
 from pps_fast.eval.results import HEADLINE
 from pps_fast.model import PPS
 from pps_fast.presets import PRESETS
-from pps_fast.train.checkpoint import find_checkpoint, load_model
-from pps_fast.train.files import write_json
+from pps_fast.runs.checkpoint import find_checkpoint, load_model
+from pps_fast.runs.files import write_json
 from pps_fast.train.loop import Evaluate, train
 
 OPS_FILE = "ops.json"

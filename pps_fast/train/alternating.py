@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from pps_fast.config import PPSConfig, Precision
-from pps_fast.counters import mix
-from pps_fast.losses.objective import LOSS_TERMS, Objective
+from pps_fast.losses import LOSS_TERMS, Objective
 from pps_fast.model import PPS
+from pps_fast.randomness import mix
 from pps_fast.train.optimizer import Adam
 from pps_fast.train.step import StepReport, TrainStep
 from pps_fast.types import Batch, LossReport, ModelOutput

@@ -16,8 +16,7 @@ from pps_fast.data.sampler import epoch_batches
 from pps_fast.data.splits import Splits
 from pps_fast.data.store import Store
 from pps_fast.model import PPS
-from pps_fast.train.alternating import TRAIN_STEPS
-from pps_fast.train.checkpoint import (
+from pps_fast.runs.checkpoint import (
     Header,
     describe_data,
     point,
@@ -27,13 +26,14 @@ from pps_fast.train.checkpoint import (
     restore,
     save_checkpoint,
 )
+from pps_fast.runs.metrics_log import MetricsLog, require_tensorboard
+from pps_fast.runs.run_directory import open_run
+from pps_fast.runs.trace import Trace
+from pps_fast.train.alternating import TRAIN_STEPS
 from pps_fast.train.cuda_graph import CapturedStep, EagerStep
 from pps_fast.train.interrupt import StopRequest
-from pps_fast.train.metrics_log import MetricsLog, require_tensorboard
-from pps_fast.train.run_directory import open_run
 from pps_fast.train.schedule import learning_rate
 from pps_fast.train.step import StepReport
-from pps_fast.train.trace import Trace
 from pps_fast.train.watch import FiniteWatch
 
 Evaluate = Callable[[PPS], dict[str, float]]

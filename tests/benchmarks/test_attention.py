@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.attention import attention, sdpa_masked, sdpa_shared
 from pps_fast import equations
 from pps_fast.encoder import transformer
-from tests.compare import assert_agree
+from tests.support.compare import assert_agree
 
 VALID = torch.tensor([[True, True, True, True, False], [True, True, True, False, False]])
 

@@ -18,8 +18,8 @@ from pps_fast.data.tokens import (
     tokenize,
     word_weight,
 )
-from pps_fast.data.vocabulary import load_published_pickle
-from tests.shared import shared_path
+from pps_fast.prepare.readers.vocabulary import load_published_pickle
+from tests.support.shared import shared_path
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import torch
 from pps_fast.data.prepared import write_prepared
 from pps_fast.draw import __main__ as command
 from pps_fast.eval.evaluate import predict_samples
-from pps_fast.train.checkpoint import load_model
-from tests.train.runs import run_small, small_config, small_input
+from pps_fast.runs.checkpoint import load_model
+from tests.support.train_runs import run_small, small_config, small_input
 
 CONFIG = small_config(train__max_steps=2, train__trace_every=1)
 

@@ -9,8 +9,8 @@ import torch
 
 from pps_fast.draw.style import ANSWER, PROPOSAL, render
 from pps_fast.draw.timeline import draw_timeline
-from pps_fast.layout import ramp, uniform
-from tests.draw.views import DURATION_S, NUM_POSITIONS, lines, texts, view_of
+from pps_fast.proposals.layout import ramp, uniform
+from tests.support.draw_views import DURATION_S, NUM_POSITIONS, lines, texts, view_of
 
 pytest.importorskip("matplotlib", reason="needs the plot extra")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pps_fast.draw.trajectories import TracedQuery, TracedRun, draw_trajectories
-from pps_fast.layout import ramp, uniform
+from pps_fast.proposals.layout import ramp, uniform
 
 pytest.importorskip("matplotlib", reason="needs the plot extra")
 

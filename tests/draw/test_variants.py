@@ -8,8 +8,8 @@ import pytest
 
 from pps_fast.draw.style import SERIES
 from pps_fast.draw.variants import draw_variants
-from pps_fast.layout import ramp, uniform
-from tests.draw.views import lines, texts, view_of
+from pps_fast.proposals.layout import ramp, uniform
+from tests.support.draw_views import lines, texts, view_of
 
 pytest.importorskip("matplotlib", reason="needs the plot extra")
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from pps_fast.layout import ramp, uniform
-from tests.draw.views import view_of
+from pps_fast.proposals.layout import ramp, uniform
+from tests.support.draw_views import view_of
 
 
 def test_spans_votes_and_answer_are_those_of_the_proposals_in_their_own_order():

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pps_fast.counters import mix
 from pps_fast.data.noise import dropout_keys
 from pps_fast.encoder.dropout import Dropout, DropoutSite, ResidualNorm, mask_keys, number_sites
 from pps_fast.model import PPS
-from tests.cases import SIZES, random_batch, randomize, small_config, take
-from tests.compare import assert_agree
-from tests.keep_mask import keep_mask
+from pps_fast.randomness import mix
+from tests.support.cases import SIZES, random_batch, randomize, small_config, take
+from tests.support.compare import assert_agree
+from tests.support.keep_mask import keep_mask
 
 CONFIG = small_config(encoder__dropout=0.3)
 WIDTH = CONFIG.encoder.hidden_dim

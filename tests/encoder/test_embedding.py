@@ -12,8 +12,8 @@ from pps_fast.config import PPSConfig
 from pps_fast.encoder.dropout import number_sites
 from pps_fast.encoder.embedding import WORD_CLS, Embedding
 from pps_fast.encoder.positions import add_positions
-from tests.cases import SIZES, random_batch, randomize, small_config, take
-from tests.compare import assert_agree
+from tests.support.cases import SIZES, random_batch, randomize, small_config, take
+from tests.support.compare import assert_agree
 
 SCALAR = small_config(reconstructor__word_cls="scalar_per_batch_position")
 BATCH = random_batch(dtype=torch.float64)

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pps_fast.encoder.positions import add_positions
-from tests.compare import assert_agree
-from tests.oracles_model import positional_table
+from tests.support.compare import assert_agree
+from tests.support.oracles_model import positional_table
 
 
 @pytest.mark.parametrize(("num_positions", "dim"), [(1, 4), (22, 16), (12, 256)])

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pps_fast.encoder.dropout import number_sites
 from pps_fast.encoder.transformer import Block, Context, Keys, MultiHeadAttention, Stack, absorbs, repeat, take_row
-from tests.cases import randomize, small_config
-from tests.compare import assert_agree
+from tests.support.cases import randomize, small_config
+from tests.support.compare import assert_agree
 
 CONFIG = small_config()
 WIDTH = CONFIG.encoder.hidden_dim

@@ -18,9 +18,9 @@ from pps_fast.eval.blind import (
     random_table,
 )
 from pps_fast.eval.metrics import metric_means
-from pps_fast.inference.selection import temporal_iou
-from tests.compare import assert_agree
-from tests.shared import shared_path
+from pps_fast.predict import temporal_iou
+from tests.support.compare import assert_agree
+from tests.support.shared import shared_path
 
 THRESHOLDS = (0.3, 0.5, 0.7)
 

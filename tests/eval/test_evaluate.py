@@ -17,8 +17,8 @@ from pps_fast.eval.metrics import metric_means, sample_table
 from pps_fast.eval.results import HEADLINE, MODEL, SHUFFLED
 from pps_fast.model import PPS
 from pps_fast.types import Prediction
-from tests.compare import assert_agree
-from tests.eval.fakes import CONFIG, DATA, SPLITS, KnowsTheQuery, SeesOnlyTheVideo, store
+from tests.support.compare import assert_agree
+from tests.support.eval_fakes import CONFIG, DATA, SPLITS, KnowsTheQuery, SeesOnlyTheVideo, store
 
 FIELDS = ("spans", "nll", "order", "votes", "top1")
 LOWEST = override(CONFIG, {"inference.selector": "lowest_loss"})

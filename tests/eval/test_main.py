@@ -15,7 +15,7 @@ from pps_fast.data.prepared import write_prepared
 from pps_fast.eval.__main__ import main
 from pps_fast.model import PPS
 from pps_fast.presets import PRESETS
-from pps_fast.train.checkpoint import Header, describe_data, point, save_checkpoint
+from pps_fast.runs.checkpoint import Header, describe_data, point, save_checkpoint
 from pps_fast.train.optimizer import Adam
 
 CONFIG = override(PRESETS["tiny"], {"data.validation_fraction": 0.3, "data.planted.num_videos": 12})

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from pps_fast.eval.metrics import SampleTable, clip_prediction, metric_means, sample_table, sample_values
 from pps_fast.types import Prediction
-from tests.compare import assert_agree
-from tests.shared import shared_path
+from tests.support.compare import assert_agree
+from tests.support.shared import shared_path
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "kernels_f64.npz"
 CHARADES = (0.3, 0.5, 0.7)

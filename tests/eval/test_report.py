@@ -17,7 +17,7 @@ from pps_fast.eval.blind import WHOLE_VIDEO
 from pps_fast.eval.evaluate import evaluate
 from pps_fast.eval.report import format_markdown, format_table, write_predictions, write_report
 from pps_fast.eval.results import MODEL, SHUFFLED, EvalReport
-from tests.eval.fakes import CONFIG, DATA, SPLITS, KnowsTheQuery, SeesOnlyTheVideo, store
+from tests.support.eval_fakes import CONFIG, DATA, SPLITS, KnowsTheQuery, SeesOnlyTheVideo, store
 
 
 @pytest.fixture(scope="module")

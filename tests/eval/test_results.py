@@ -9,7 +9,7 @@ import pytest
 from pps_fast.eval.bootstrap import Estimate
 from pps_fast.eval.evaluate import evaluate
 from pps_fast.eval.results import HEADLINE, MODEL, Comparison, EvalReport
-from tests.eval.fakes import CONFIG, SPLITS, KnowsTheQuery, store
+from tests.support.eval_fakes import CONFIG, SPLITS, KnowsTheQuery, store
 
 
 @pytest.fixture(scope="module")

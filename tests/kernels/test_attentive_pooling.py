@@ -16,8 +16,8 @@ from pps_fast.kernels import attentive_pooling as kernel
 from pps_fast.kernels.attentive_pooling import _bwd_blocks, _fwd_blocks
 from pps_fast.ops.attentive_pooling import importance, mixture, peak_mixture
 from pps_fast.ops.gaussian_mask import gaussian_peak_mask
-from tests.compare import assert_agree
-from tests.golden_model import Golden
+from tests.support.compare import assert_agree
+from tests.support.golden_model import Golden
 
 # relative to the largest value; measured in fp32, through fp32 masks: values 9.6e-7, gradients 4.1e-6
 TOLERANCE = {"value": 5e-6, "gradient": 2e-5}

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from pps_fast.ops.boundaries import boundaries
-from tests.compare import assert_agree
-from tests.golden_model import Golden
+from tests.support.compare import assert_agree
+from tests.support.golden_model import Golden
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from pps_fast.kernels.pull_push import _push_blocks
-from pps_fast.layout import MixtureLayout
 from pps_fast.ops.pull_push import pull_distant, push
-from tests.compare import assert_agree
-from tests.golden_model import Golden
+from pps_fast.proposals.layout import MixtureLayout
+from tests.support.compare import assert_agree
+from tests.support.golden_model import Golden
 
 # relative to the largest value; measured in fp32: losses 1.7e-7, gradients 1.2e-6
 TOLERANCE = {"loss": 1e-6, "gradient": 5e-6}

@@ -13,8 +13,8 @@ import torch
 
 from pps_fast.kernels import reconstruction_nll as kernel
 from pps_fast.ops.reconstruction_nll import reconstruction_nll
-from tests.compare import assert_agree
-from tests.golden_model import Golden
+from tests.support.compare import assert_agree
+from tests.support.golden_model import Golden
 
 # relative to the largest value; measured in fp32: C 5.6e-8, gradient 1.6e-7
 TOLERANCE = {"nll": 1e-6, "gradient": 1e-6}

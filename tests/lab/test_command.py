@@ -14,7 +14,7 @@ from pps_fast.lab import command
 from pps_fast.lab.command import conduct
 from pps_fast.lab.experiment import Design, LabOptions
 from pps_fast.lab.tables import Table, TableRow
-from tests.lab.experiments import CONFIG
+from tests.support.lab_experiments import CONFIG
 
 DESIGN = Design(seeds=(1, 2), folds=(None,))
 ROWS = [

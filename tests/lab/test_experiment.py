@@ -25,8 +25,8 @@ from pps_fast.lab.experiment import (
     with_data,
 )
 from pps_fast.lab.runs import RESULT_FILE, plan_run
-from pps_fast.train.checkpoint import describe_data
-from tests.lab.experiments import CONFIG
+from pps_fast.runs.checkpoint import describe_data
+from tests.support.lab_experiments import CONFIG
 
 DATA = load_data(CONFIG.data)
 DESCRIBED = describe_data(DATA)

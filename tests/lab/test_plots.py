@@ -8,7 +8,7 @@ import pytest
 
 from pps_fast.lab.plots import write_plot
 from pps_fast.lab.tables import build_table
-from tests.lab.made import DESIGN, table
+from tests.support.lab_results import DESIGN, table
 
 
 def test_a_missing_matplotlib_is_said_with_the_remedy(monkeypatch, tmp_path):

@@ -10,8 +10,8 @@ from pps_fast.data.load import load_data
 from pps_fast.lab.experiment import design_of, plan
 from pps_fast.lab.pool import _Pool, run_all
 from pps_fast.lab.runs import RESULT_FILE, Run, plan_run
-from pps_fast.train.checkpoint import describe_data
-from tests.lab.experiments import CONFIG, contents, start_ablate, wait_for, wait_for_step
+from pps_fast.runs.checkpoint import describe_data
+from tests.support.lab_experiments import CONFIG, contents, start_ablate, wait_for, wait_for_step
 
 # the full model and two other strategies of pulling
 TABLE = ["table4b", "--no-plots", "--jobs", "2"]

@@ -12,7 +12,7 @@ import torch
 from pps_fast.ablations import PAPER
 from pps_fast.lab.report import CSV_COLUMNS, format_csv, format_markdown, headline, interval_of, write_table
 from pps_fast.lab.tables import build_table
-from tests.lab.made import DESIGN, table
+from tests.support.lab_results import DESIGN, table
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pps_fast.config_tree import override
 from pps_fast.eval.metrics import metric_means
 from pps_fast.lab.results import EVALUATION_FILE, read_run
 from pps_fast.lab.runs import RESULT_FILE, SAMPLES_FILE, carry_out
-from tests.lab.experiments import CONFIG
+from tests.support.lab_experiments import CONFIG
 
 QUICK = override(CONFIG, {"train.max_steps": 1})
 

@@ -13,8 +13,8 @@ from pps_fast.config_tree import override
 from pps_fast.data.load import load_data
 from pps_fast.data.splits import select_samples
 from pps_fast.lab.runs import RESULT_FILE, SAMPLES_FILE, carry_out, is_finished, num_updates, plan_run, source_commit
-from pps_fast.train.run_directory import CONFIG_FILE
-from tests.lab.experiments import CONFIG
+from pps_fast.runs.run_directory import CONFIG_FILE
+from tests.support.lab_experiments import CONFIG
 
 DATA = {"name": "planted", "sha256": "aa"}
 

@@ -13,7 +13,7 @@ import torch
 from pps_fast.ablations import PAPER
 from pps_fast.config_tree import override
 from pps_fast.lab.tables import REANNOTATED, Table, build_table
-from tests.lab.made import DESIGN, FULL, result, table
+from tests.support.lab_results import DESIGN, FULL, result, table
 
 METRIC = "R@1 mIoU"
 

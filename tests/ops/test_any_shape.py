@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pps_fast import equations
-from pps_fast.backend import Op
 from pps_fast.ops.attentive_pooling import importance, mixture, peak_mixture
+from pps_fast.ops.dispatch import Op
 from pps_fast.ops.gaussian_mask import gaussian_mask, gaussian_peak_mask, laplace_mask
 from pps_fast.ops.masked_attention import masked_attention
 from pps_fast.ops.pull_push import push
-from tests.cases import to_arrays, to_tensors
-from tests.ops.check import equation_of, values_and_gradients
-from tests.tolerances import CAP
+from tests.support.cases import to_arrays, to_tensors
+from tests.support.op_check import equation_of, values_and_gradients
+from tests.support.tolerances import CAP
 
 PROPERTY = settings(max_examples=40, derandomize=True, deadline=None)
 DTYPES = st.sampled_from([torch.float32, torch.float16, torch.bfloat16])

@@ -7,14 +7,14 @@ import math
 import pytest
 import torch
 
-from pps_fast.backend import BackendError, Op
 from pps_fast.equations import log_mask
-from pps_fast.layout import ramp
 from pps_fast.ops.attentive_pooling import importance, mixture, peak_mixture
+from pps_fast.ops.dispatch import BackendError, Op
 from pps_fast.ops.gaussian_mask import gaussian_mask
-from tests.cases import CASES, Case
-from tests.compare import assert_agree
-from tests.ops.check import DTYPES, HALF, check_backends, check_case, check_non_contiguous, leaf, values_of
+from pps_fast.proposals.layout import ramp
+from tests.support.cases import CASES, Case
+from tests.support.compare import assert_agree
+from tests.support.op_check import DTYPES, HALF, check_backends, check_case, check_non_contiguous, leaf, values_of
 
 OPS = (
     importance,

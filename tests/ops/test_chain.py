@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from pps_fast.backend import Op
 from pps_fast.ops.attentive_pooling import importance, mixture, peak_mixture
+from pps_fast.ops.dispatch import Op
 from pps_fast.ops.gaussian_mask import gaussian_mask, gaussian_peak_mask, laplace_mask
 from pps_fast.ops.masked_attention import masked_attention
 from pps_fast.ops.pull_push import push
-from tests.cases import LAYOUTS, to_tensors
-from tests.compare import assert_agree, assert_close
-from tests.ops.check import HALF
+from tests.support.cases import LAYOUTS, to_tensors
+from tests.support.compare import assert_agree, assert_close
+from tests.support.op_check import HALF
 
 # torch's own, about what torch.compile does with torch.autograd.Function
 COMPILES = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from pps_fast.backend import BackendError
 from pps_fast.kernels import clip_adam as kernel
 from pps_fast.ops import clip_adam as module
 from pps_fast.ops.clip_adam import AdamConstants, clip_adam
-from tests.compare import assert_agree
+from pps_fast.ops.dispatch import BackendError
+from tests.support.compare import assert_agree
 
 CONSTANTS = AdamConstants(clip_norm=10.0, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0)
 KINDS = ("parameters", "gradients", "first", "second")

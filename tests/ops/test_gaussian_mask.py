@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 
-from pps_fast.backend import BackendError, Op
+from pps_fast.ops.dispatch import BackendError, Op
 from pps_fast.ops.gaussian_mask import gaussian_mask, gaussian_peak_mask, laplace_mask
-from tests.cases import CASES, Case
-from tests.compare import assert_agree
-from tests.ops.check import DTYPES, HALF, check_backends, check_case, check_non_contiguous, leaf
+from tests.support.cases import CASES, Case
+from tests.support.compare import assert_agree
+from tests.support.op_check import DTYPES, HALF, check_backends, check_case, check_non_contiguous, leaf
 
 OPS = (
     gaussian_mask,
@@ -231,7 +231,7 @@ def test_the_compiled_kernel_agrees_with_the_equation_on_a_gpu(op: Op, inverse: 
         center = torch.rand(32, 28, device="cuda").to(dtype).requires_grad_()
         width = (0.02 + 0.5 * torch.rand(32, 28, device="cuda")).to(dtype).requires_grad_()
         mask, log = op(center, width, 9.0, 50, inverse=inverse, backend=backend)
-        # the log of an inverse mask near 0 has no digits in fp32: the centers of tests/cases.py keep away from there
+        # the log of an inverse mask near 0 has no digits in fp32: the centers in the test cases keep away from there
         made = (mask,) if inverse else (mask, log)
         sum(value.square().sum() for value in made).backward()
         results.append([value.detach().cpu().double() for value in (*made, center.grad, width.grad)])

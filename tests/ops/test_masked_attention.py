@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from pps_fast.backend import BackendError, Op
 from pps_fast.equations import log_mask
+from pps_fast.ops.dispatch import BackendError, Op
 from pps_fast.ops.masked_attention import masked_attention
-from tests.cases import CASES, Case
-from tests.compare import assert_agree
-from tests.ops.check import DTYPES, HALF, check_backends, check_case, check_non_contiguous
+from tests.support.cases import CASES, Case
+from tests.support.compare import assert_agree
+from tests.support.op_check import DTYPES, HALF, check_backends, check_case, check_non_contiguous
 
 OPS = (masked_attention,)
 GOLDEN = Path(__file__).parents[1] / "golden" / "kernels_f64.npz"

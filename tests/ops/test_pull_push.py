@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pps_fast.backend import BackendError, Op
-from pps_fast.layout import ramp
+from pps_fast.ops.dispatch import BackendError, Op
 from pps_fast.ops.pull_push import pull_all, pull_distant, pull_middle, push
-from tests.cases import CASES, Case
-from tests.compare import assert_agree
-from tests.ops.check import DTYPES, HALF, check_backends, check_case, check_non_contiguous, leaf
+from pps_fast.proposals.layout import ramp
+from tests.support.cases import CASES, Case
+from tests.support.compare import assert_agree
+from tests.support.op_check import DTYPES, HALF, check_backends, check_case, check_non_contiguous, leaf
 
 OPS = (
     pull_distant,

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pps_fast.backend import BackendError, Op
+from pps_fast.ops.dispatch import BackendError, Op
 from pps_fast.ops.reconstruction_nll import kernel, reconstruction_nll
-from tests.cases import CASES, Case
-from tests.compare import assert_agree, assert_close
-from tests.ops.check import DTYPES, HALF, check_backends, check_case, check_non_contiguous
+from tests.support.cases import CASES, Case
+from tests.support.compare import assert_agree, assert_close
+from tests.support.op_check import DTYPES, HALF, check_backends, check_case, check_non_contiguous
 
 OPS = (reconstruction_nll,)
 # in the interpreter a program costs milliseconds, however large its blocks are

@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.testing._internal.optests import OpCheckError
 
 from pps_fast import equations
-from pps_fast.backend import BackendError
 from pps_fast.ops import registration
+from pps_fast.ops.dispatch import BackendError
 from pps_fast.ops.registration import (
     LEAST_CAPABILITY,
     SHARED_BYTES,
@@ -32,7 +32,7 @@ from pps_fast.ops.registration import (
     shape_reasons,
     size_reasons,
 )
-from tests.compare import assert_agree
+from tests.support.compare import assert_agree
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,7 +71,7 @@ def test_where_triton_is_not_installed_every_op_runs_its_equation_and_says_why()
         import sys
         sys.modules["triton"] = None  # importing it raises ModuleNotFoundError
         import torch
-        from pps_fast.backend import BackendError
+        from pps_fast.ops.dispatch import BackendError
         from pps_fast.ops import ALL_OPS
         from pps_fast.ops.gaussian_mask import gaussian_mask
         from pps_fast.ops.registration import is_interpreted

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pps_fast import equations
-from pps_fast.backend import BackendError
-from pps_fast.counters import NUM_LEVELS, add_dropout, mix, num_dropped_levels
 from pps_fast.kernels import residual_norm as kernel
+from pps_fast.ops.dispatch import BackendError
 from pps_fast.ops.residual_norm import residual_norm
-from tests import oracles
-from tests.cases import CASES, Case
-from tests.compare import assert_agree
-from tests.keep_mask import keep_mask
-from tests.ops.check import (
+from pps_fast.randomness import NUM_LEVELS, add_dropout, mix, num_dropped_levels
+from tests.support import oracles
+from tests.support.cases import CASES, Case
+from tests.support.compare import assert_agree
+from tests.support.keep_mask import keep_mask
+from tests.support.op_check import (
     DTYPES,
     HALF,
     check_backends,

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pps_fast.backend import BackendError
+from pps_fast.ops.dispatch import BackendError
 from pps_fast.ops.masked_attention import masked_attention
 from pps_fast.ops.shared_attention import shared_attention
-from tests.cases import CASES, Case
-from tests.compare import assert_agree
-from tests.ops.check import DTYPES, HALF, check_backends, check_case, check_non_contiguous, over_cases
+from tests.support.cases import CASES, Case
+from tests.support.compare import assert_agree
+from tests.support.op_check import DTYPES, HALF, check_backends, check_case, check_non_contiguous, over_cases
 
 # relative norm of what the kernel may miss where the equation in the same dtype is no measure
 LIMIT = {torch.float32: 5e-6, torch.float16: 3e-3, torch.bfloat16: 2e-2}

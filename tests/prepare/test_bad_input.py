@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pps_fast.data.prepared import read_prepared
-from tests.prepare.bad_input_table import CASES, Case, run_case, table
+from tests.support.bad_inputs import CASES, Case, run_case, table
 
 NAMES = [case.name for case in CASES]
 

@@ -7,12 +7,12 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from pps_fast.data.features import resample
 from pps_fast.data.prepared import PreparedData
 from pps_fast.prepare.build import build
 from pps_fast.prepare.options import PrepareOptions
-from tests.prepare.inputs import DURATIONS, TEST, TRAIN, WORDS, frames_of, make_inputs, write_json
-from tests.shared import shared_path
+from pps_fast.prepare.readers.features import resample
+from tests.support.prepare_inputs import DURATIONS, TEST, TRAIN, WORDS, frames_of, make_inputs, write_json
+from tests.support.shared import shared_path
 
 
 @pytest.fixture

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from pps_fast.data.features import FeatureReader
 from pps_fast.data.prepared import read_prepared
 from pps_fast.prepare.__main__ import main
-from tests.prepare.inputs import make_inputs, to_argv
+from pps_fast.prepare.readers.features import FeatureReader
+from tests.support.prepare_inputs import make_inputs, to_argv
 
 
 def test_a_good_command_writes_the_file_and_prints_the_table(tmp_path, capsys):

@@ -8,10 +8,6 @@ from typing import get_args
 
 import pytest
 
-from pps_fast.data.annotations import ANNOTATION_READERS
-from pps_fast.data.features import FEATURE_READERS
-from pps_fast.data.protocols import PROTOCOLS
-from pps_fast.data.vocabulary import VOCABULARY_READERS
 from pps_fast.prepare.options import (
     AnnotationFormat,
     FeaturesFormat,
@@ -20,6 +16,10 @@ from pps_fast.prepare.options import (
     VocabularyFormat,
     check_options,
 )
+from pps_fast.prepare.readers.annotations import ANNOTATION_READERS
+from pps_fast.prepare.readers.features import FEATURE_READERS
+from pps_fast.prepare.readers.protocols import PROTOCOLS
+from pps_fast.prepare.readers.vocabulary import VOCABULARY_READERS
 
 GOOD = PrepareOptions(
     out=Path("o.h5"), features=Path("f.h5"), vocabulary=Path("v.pkl"), protocol="full", train=Path("t.json")

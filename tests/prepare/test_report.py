@@ -6,7 +6,7 @@ from pps_fast.data.prepared import write_prepared
 from pps_fast.prepare.build import build
 from pps_fast.prepare.options import PrepareOptions
 from pps_fast.prepare.report import format_summary
-from tests.prepare.inputs import TRAIN, make_inputs, write_json
+from tests.support.prepare_inputs import TRAIN, make_inputs, write_json
 
 
 def summary(options: PrepareOptions) -> dict[str, str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pps_fast.data.problems import Problems
 from pps_fast.prepare.options import PrepareOptions
+from pps_fast.prepare.readers.problems import Problems
 from pps_fast.prepare.samples import read_samples
-from tests.prepare.inputs import make_inputs, write_json
+from tests.support.prepare_inputs import make_inputs, write_json
 
 
 def test_splits_follow_each_other_and_videos_count_in_order_of_appearance(tmp_path):

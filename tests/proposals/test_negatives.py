@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pps_fast.layout import layout_of
+from pps_fast.proposals.layout import layout_of
 from pps_fast.proposals.negatives import NEGATIVES, NegativeInput
-from tests import oracles
-from tests.cases import randomize, small_config
-from tests.compare import assert_agree
-from tests.oracles_model import apart_side_negatives, inverse_negatives, side_negatives
+from tests.support import oracles
+from tests.support.cases import randomize, small_config
+from tests.support.compare import assert_agree
+from tests.support.oracles_model import apart_side_negatives, inverse_negatives, side_negatives
 
 POSITIONS = 13
 LEARNED = ("learned", "learned_inverse")

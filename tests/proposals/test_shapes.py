@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pps_fast.proposals.shapes import MASK_SHAPES
-from tests.compare import assert_agree
+from tests.support.compare import assert_agree
 
 
 @pytest.mark.parametrize("name", sorted(MASK_SHAPES))

@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 
 from pps_fast.config_tree import override
-from pps_fast.counters import mix
 from pps_fast.data.sampler import epoch_batches
 from pps_fast.encoder.transformer import Stack
 from pps_fast.equations import best_proposals
-from pps_fast.losses.objective import Objective
+from pps_fast.losses import Objective
 from pps_fast.model import PPS
 from pps_fast.presets import CNM, CPL, PRESETS
+from pps_fast.randomness import mix
 from pps_fast.reconstructor import plans
 from pps_fast.reconstructor.plans import PLANS, PlainPlan, ReconstructorInput, Scores, SharedPlan
 from pps_fast.train.optimizer import Adam
 from pps_fast.train.step import TrainStep
 from pps_fast.types import Batch, MaskSet, Reconstruction
-from tests.cases import SIZES, random_batch, randomize, small_config
-from tests.compare import assert_agree
-from tests.train.runs import small_input
+from tests.support.cases import SIZES, random_batch, randomize, small_config
+from tests.support.compare import assert_agree
+from tests.support.train_runs import small_input
 
 # relative, as norms, of values; measured 2e-16 and 2.4e-6
 NEAR = {torch.float64: 1e-12, torch.float32: 5e-6}
@@ -127,7 +127,7 @@ def test_plans_agree(changes: dict[str, Any], dtype: torch.dtype, dropout: float
 
 
 def test_plans_of_every_choice_of_the_config_are_compared() -> None:
-    from pps_fast.reconstructor.importance import IMPORTANCE
+    from pps_fast.proposals.mixture import IMPORTANCE
 
     assert set(PLANS) == {"shared", "plain"}
     seen = {key: {changes.get(key) for changes in CHANGES} for changes in CHANGES for key in changes}

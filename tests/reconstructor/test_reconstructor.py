@@ -13,9 +13,9 @@ from pps_fast.equations import log_mask
 from pps_fast.reconstructor.plans import PLANS, ReconstructorInput
 from pps_fast.reconstructor.reconstructor import Reconstructor, kept_segments
 from pps_fast.types import MaskSet, join_masks
-from tests import oracles, oracles_model
-from tests.cases import SIZES, random_batch, randomize, small_config
-from tests.compare import assert_agree
+from tests.support import oracles, oracles_model
+from tests.support.cases import SIZES, random_batch, randomize, small_config
+from tests.support.compare import assert_agree
 
 BATCH = random_batch(dtype=torch.float64)
 POSITIONS = 4

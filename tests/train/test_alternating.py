@@ -11,16 +11,16 @@ from torch import Tensor
 
 from pps_fast.config_tree import override
 from pps_fast.data.sampler import epoch_batches
-from pps_fast.losses.objective import LOSS_TERMS, Objective
+from pps_fast.losses import LOSS_TERMS, Objective
 from pps_fast.model import PPS
 from pps_fast.presets import CNM
-from pps_fast.reconstructor.word_masking import hidden_words
+from pps_fast.reconstructor.words import hidden_words
 from pps_fast.train.alternating import TRAIN_STEPS, AlternatingStep, redrawn
 from pps_fast.train.step import TrainStep
-from tests.cases import SIZES, random_batch, randomize
-from tests.cases import small_config as small_model
-from tests.keep_mask import keep_mask
-from tests.train.runs import run_small, small_config, small_input, weights
+from tests.support.cases import SIZES, random_batch, randomize
+from tests.support.cases import small_config as small_model
+from tests.support.keep_mask import keep_mask
+from tests.support.train_runs import run_small, small_config, small_input, weights
 
 BATCH = random_batch()
 CONFIG = override(small_model(), CNM)

@@ -17,14 +17,14 @@ from torch import Tensor
 from pps_fast.config_tree import override
 from pps_fast.data.store import Store
 from pps_fast.data.synthetic import planted_data
-from pps_fast.losses.objective import Objective
+from pps_fast.losses import Objective
 from pps_fast.model import PPS
 from pps_fast.presets import CNM, PRESETS
 from pps_fast.train.alternating import TRAIN_STEPS
 from pps_fast.train.cuda_graph import CapturedStep, EagerStep, Program, Recording, restored
 from pps_fast.train.optimizer import MOMENTS, Adam
 from pps_fast.train.step import StepReport, TrainStep
-from tests.compare import assert_agree
+from tests.support.compare import assert_agree
 
 CONFIG = override(PRESETS["tiny"], {"encoder.dropout": 0.1, "train.batch_size": 4})
 DATA = planted_data(CONFIG.data.planted)

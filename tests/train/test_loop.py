@@ -12,12 +12,12 @@ from pps_fast.config_tree import override
 from pps_fast.data.sampler import epoch_batches
 from pps_fast.data.store import Store
 from pps_fast.model import PPS
-from pps_fast.train.checkpoint import find_checkpoint, load_model, read_header, read_pointer
+from pps_fast.runs.checkpoint import find_checkpoint, load_model, read_header, read_pointer
+from pps_fast.runs.metrics_log import read_metrics
 from pps_fast.train.loop import train
-from pps_fast.train.metrics_log import read_metrics
 from pps_fast.train.schedule import learning_rate
 from pps_fast.train.watch import NonFiniteLossError
-from tests.train.runs import STEPS_PER_EPOCH, run_small, small_config, small_input, weights
+from tests.support.train_runs import STEPS_PER_EPOCH, run_small, small_config, small_input, weights
 
 VALIDATED = {"train__keep": "validation", "data__validation_fraction": 0.2}
 

@@ -8,9 +8,9 @@ import signal
 import pytest
 
 from pps_fast.presets import PRESETS
+from pps_fast.runs.checkpoint import load_model
 from pps_fast.train import __main__ as command
-from pps_fast.train.checkpoint import load_model
-from tests.train.runs import small_config, small_input
+from tests.support.train_runs import small_config, small_input
 
 OPTIONS = ["--preset", "tiny", "--data.planted.num-videos", "10", "--train.max-steps", "3", "--device", "cpu"]
 

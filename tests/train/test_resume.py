@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pps_fast.train.checkpoint import find_checkpoint, read_pointer
-from pps_fast.train.metrics_log import read_metrics
-from tests.train.runs import SMALL, release, start_command, wait_for_step, weights
+from pps_fast.runs.checkpoint import find_checkpoint, read_pointer
+from pps_fast.runs.metrics_log import read_metrics
+from tests.support.train_runs import SMALL, release, start_command, wait_for_step, weights
 
 # 5 updates an epoch with a validation split, a checkpoint after every second update and after every epoch
 OPTIONS = [

@@ -9,12 +9,12 @@ import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._pytree import tree_map
 
-from pps_fast.losses.objective import Objective
+from pps_fast.losses import Objective
 from pps_fast.model import PPS
 from pps_fast.train.optimizer import Adam
 from pps_fast.train.step import TrainStep
 from pps_fast.types import Batch, LossReport
-from tests.train.runs import small_config, small_input
+from tests.support.train_runs import small_config, small_input
 
 
 def _step(config, **changes) -> TrainStep:

@@ -13,7 +13,7 @@ import torch
 from pps_fast.train.step import StepReport
 from pps_fast.train.watch import FiniteWatch, NonFiniteLossError
 from pps_fast.types import LossReport
-from tests.train.runs import small_config, small_input
+from tests.support.train_runs import small_config, small_input
 
 
 def _report(per_sample: list[float]) -> StepReport:

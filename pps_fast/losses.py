@@ -1,0 +1,112 @@
+"""The losses and their weighted sum: L_total = L_rec + a_1 L_ivc + a_2 L_pull + a_3 L_push^intra + a_4 L_push^inter.
+
+Paper: Section 3, "Losses for reconstruction", "Losses for pull-push learning scheme" (Eqs. 5-7) and "Training".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from pps_fast import equations
+from pps_fast.config import LossesConfig, PPSConfig
+from pps_fast.ops.pull_push import pull_all, pull_distant, pull_middle, push
+from pps_fast.proposals.layout import layout_of
+from pps_fast.types import LossReport, ModelOutput
+
+PULL_STRATEGIES = {"distant": pull_distant, "middle": pull_middle, "all": pull_all}
+
+
+def reconstruction_per_sample(output: ModelOutput) -> Tensor:
+    """C(P^(k*)) + C(P_hn) of each sample, [B]."""
+    return equations.reconstruction_loss(output.best_nll, output.whole_video_nll)
+
+
+def contrastive(output: ModelOutput, options: LossesConfig) -> Tensor:
+    """L_ivc: the best positive must beat the whole video and each of its own easy negatives, by a margin. Scalar."""
+    compared = (output.best_nll, output.whole_video_nll, output.negative_nll)
+    return equations.contrastive_loss(*compared, options.whole_video_margin, options.negative_margin)
+
+
+def _reconstruction(objective: Objective, output: ModelOutput) -> Tensor:
+    """L_rec, the mean over the batch."""
+    return reconstruction_per_sample(output).mean()
+
+
+def _contrastive(objective: Objective, output: ModelOutput) -> Tensor:
+    """L_ivc."""
+    return contrastive(output, objective.options)
+
+
+def _pull(objective: Objective, output: ModelOutput) -> Tensor:
+    """Eq. (5)."""
+    strategy = PULL_STRATEGIES[objective.options.pull_strategy]
+    center = output.proposals.components.center
+    return strategy(center, objective.group, objective.num_proposals, backend=objective.backend)
+
+
+def _push_intra(objective: Objective, output: ModelOutput) -> Tensor:
+    """Eq. (6): components of one proposal keep apart."""
+    options = objective.options
+    masks = output.proposals.components.masks[:, objective.pushed]
+    group = objective.group[objective.pushed]
+    return push(masks, group, options.push_intra_target, options.push_normalize, backend=objective.backend)
+
+
+def _push_inter(objective: Objective, output: ModelOutput) -> Tensor:
+    """Eq. (7): proposals keep apart."""
+    options = objective.options
+    masks = output.proposals.masks
+    return push(
+        masks, objective.one_group, options.push_inter_target, options.push_normalize, backend=objective.backend
+    )
+
+
+LOSS_TERMS = {
+    "reconstruction": _reconstruction,
+    "contrastive": _contrastive,
+    "pull": _pull,
+    "push_intra": _push_intra,
+    "push_inter": _push_inter,
+}
+
+
+class Objective(nn.Module):
+    """The weighted sum of the terms whose weight is not 0; the others are not computed.
+
+    Args:
+        config: the run; its losses, layout and backend are read.
+        terms: names of the terms that take part; all of them by default.
+    """
+
+    def __init__(self, config: PPSConfig, terms: Sequence[str] = tuple(LOSS_TERMS)) -> None:
+        super().__init__()
+        self.options = config.losses
+        self.backend = config.backend
+        layout = layout_of(config.proposals)
+        self.num_proposals = layout.num_proposals
+        self.weights = {name: getattr(config.losses, name) for name in terms if getattr(config.losses, name) != 0}
+        pushed = range(layout.num_components) if config.losses.push_single else layout.mixed
+        self.register_buffer("group", torch.tensor(layout.group), persistent=False)
+        self.register_buffer("pushed", torch.tensor(tuple(pushed), dtype=torch.int64), persistent=False)
+        self.register_buffer("one_group", torch.zeros(layout.num_proposals, dtype=torch.int64), persistent=False)
+
+    def forward(self, output: ModelOutput) -> LossReport:
+        """Computes the loss of a batch.
+
+        Returns:
+            total (scalar), the unweighted terms by name, and the reconstruction term per sample [B].
+        Raises:
+            ValueError: for an output without negatives.
+        """
+        if output.negative_nll is None:
+            raise ValueError("the objective needs the negatives: run the model with with_negatives=True")
+        terms = {name: LOSS_TERMS[name](self, output) for name in self.weights}
+        total = output.positive_nll.new_zeros(())
+        for name, value in terms.items():
+            total = total + self.weights[name] * value
+        with torch.no_grad():
+            sample_total = reconstruction_per_sample(output)
+        return LossReport(total=total, terms=terms, sample_total=sample_total)

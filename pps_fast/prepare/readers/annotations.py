@@ -1,0 +1,200 @@
+"""Annotation files: who says what about which seconds of which video.
+
+Four forms are read:
+    published_json      [["3MSZA", 30.96, [24.3, 30.4], "person turn a light on."], ...]
+    charades_txt        3MSZA 24.3 30.4##person turn a light on.        (durations come from a csv: columns id, length)
+    activitynet_json    {"v_x": {"duration": 55.15, "timestamps": [[0, 4.14], ...], "sentences": ["Two men ...", ...]}}
+    qvhighlights_jsonl  {"vid": "x", "duration": 150, "query": "...", "relevant_windows": [[0.0, 6.9], ...]}
+                        A query with several windows keeps its first window.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pps_fast.prepare.readers.problems import Problems
+from pps_fast.prepare.readers.textfiles import read_csv, read_json, read_lines, read_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Annotation:
+    """One sentence and its moment.
+
+    Attributes:
+        video_id: name of the video.
+        duration_s: length of the video in seconds.
+        start_s, end_s: the moment in seconds; the end may lie beyond the video's.
+        sentence: the sentence without surrounding blanks.
+        where: file and row it was read from.
+    """
+
+    video_id: str
+    duration_s: float
+    start_s: float
+    end_s: float
+    sentence: str
+    where: str
+
+
+# video, duration (None where a csv has no length for it), start, end, sentence; not yet checked
+Values = tuple[Any, Any, Any, Any, Any]
+# where a row stands, and a function that takes it apart or fails on a malformed row
+Row = tuple[str, Callable[[], Values]]
+
+_MALFORMED = (ValueError, TypeError, KeyError, IndexError)
+
+
+def read_durations(paths: Iterable[Path], problems: Problems) -> dict[str, float]:
+    """Reads video lengths in seconds from csv files with the columns `id` and `length`.
+
+    Bad rows (no number, not above 0, a second and different length for a video) go to `problems`.
+
+    Raises:
+        ValueError: for a file that cannot be read or lacks the columns.
+    """
+    durations: dict[str, float] = {}
+    for path in paths:
+        for where, (video_id, text) in read_csv(path, ("id", "length")):
+            try:
+                length = _number(float(text))
+            except (TypeError, ValueError):
+                problems.add("bad duration", where, f"length {text!r} of video {video_id} is not a finite number")
+                continue
+            if length <= 0:
+                problems.add("zero-length video", where, f"length {text} of video {video_id} is not above 0 seconds")
+            elif durations.setdefault(video_id, length) != length:
+                what = f"video {video_id} has length {length} here and {durations[video_id]} in an earlier row"
+                problems.add("duplicate id", where, what)
+    return durations
+
+
+def _published_json(path: Path, durations: dict[str, float], problems: Problems) -> Iterator[Row]:
+    rows = read_json(path, problems)
+    if not isinstance(rows, list):
+        raise ValueError(f"{path}: expected a list of [video, duration, [start, end], sentence]; name another format")
+    for index, row in enumerate(rows):
+        yield f"{path.name}, row {index}", lambda row=row: (row[0], row[1], *_pair(row[2]), row[3])
+
+
+def _charades_txt(path: Path, durations: dict[str, float], problems: Problems) -> Iterator[Row]:
+    for where, line in read_lines(path):
+        yield where, lambda line=line: _charades_line(line, durations)
+
+
+def _charades_line(line: str, durations: dict[str, float]) -> Values:
+    head, sentence = line.split("##", 1)
+    video_id, start, end = head.split()
+    return video_id, durations.get(video_id), float(start), float(end), sentence
+
+
+def _activitynet_json(path: Path, durations: dict[str, float], problems: Problems) -> Iterator[Row]:
+    videos = read_json(path, problems)
+    if not isinstance(videos, dict):
+        raise ValueError(f"{path}: expected an object of videos; name another format")
+    for video_id, video in videos.items():
+        where = f"{path.name}, video {video_id}"
+        try:
+            pairs = list(zip(video["timestamps"], video["sentences"], strict=True))
+            duration = video["duration"]
+        except _MALFORMED:
+            problems.add("malformed row", where, "needs a duration and as many timestamps as sentences")
+            continue
+        for index, (times, sentence) in enumerate(pairs):
+            values = (video_id, duration, times, sentence)
+            yield f"{where}, sentence {index}", lambda v=values: (v[0], v[1], *_pair(v[2]), v[3])
+
+
+def _qvhighlights_jsonl(path: Path, durations: dict[str, float], problems: Problems) -> Iterator[Row]:
+    for where, line in read_lines(path):
+        yield where, lambda line=line: _qvhighlights_line(line)
+
+
+def _qvhighlights_line(line: str) -> Values:
+    row = json.loads(line)
+    return row["vid"], row["duration"], *_pair(row["relevant_windows"][0]), row["query"]
+
+
+def _pair(times: Any) -> tuple[Any, Any]:
+    start, end = times
+    return start, end
+
+
+AnnotationReader = Callable[[Path, dict[str, float], Problems], Iterator[Row]]
+
+ANNOTATION_READERS: dict[str, AnnotationReader] = {
+    "published_json": _published_json,
+    "charades_txt": _charades_txt,
+    "activitynet_json": _activitynet_json,
+    "qvhighlights_jsonl": _qvhighlights_jsonl,
+}
+
+
+def detect_annotation_format(path: Path) -> str:
+    """Names the format of an annotation file from its extension, for json from its first character.
+
+    Raises:
+        ValueError: when neither tells.
+    """
+    simple = {".txt": "charades_txt", ".jsonl": "qvhighlights_jsonl"}
+    if path.suffix in simple:
+        return simple[path.suffix]
+    if path.suffix == ".json":
+        is_object = read_text(path).lstrip().startswith("{")
+        return "activitynet_json" if is_object else "published_json"
+    known = ", ".join(ANNOTATION_READERS)
+    raise ValueError(f"{path}: the name does not tell the annotation format; name it with --annotation-format: {known}")
+
+
+def read_annotations(path: Path, file_format: str, durations: dict[str, float], problems: Problems) -> list[Annotation]:
+    """Reads all rows of an annotation file in their order; malformed rows go to `problems`.
+
+    Args:
+        path: the file.
+        file_format: a key of ANNOTATION_READERS.
+        durations: lengths of videos in seconds, for the format that has none of its own.
+        problems: collects the bad rows.
+
+    Raises:
+        ValueError: for a file that cannot be read at all.
+    """
+    kept = []
+    for where, parse in ANNOTATION_READERS[file_format](path, durations, problems):
+        try:
+            annotation = _annotation(where, parse(), problems)
+        except _MALFORMED:
+            problems.add("malformed row", where, f"not a row of the format {file_format}")
+            continue
+        kept.extend([annotation] if annotation else [])
+    return kept
+
+
+def _annotation(where: str, values: Values, problems: Problems) -> Annotation | None:
+    video_id, duration, start, end, sentence = values
+    if duration is None:
+        problems.add("no duration", where, f"video {video_id} has no length; name its csv with --durations")
+        return None
+    return Annotation(
+        video_id=_text(video_id),
+        duration_s=_number(duration),
+        start_s=_number(start),
+        end_s=_number(end),
+        sentence=_text(sentence).strip(),
+        where=where,
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError
+    return float(value)

@@ -1,0 +1,45 @@
+"""Files of JSON lines that grow with a run: no line twice after a resume, none half-written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pps_fast.runs.files import replace_text
+
+
+class JsonLines:
+    """Appends objects with a field "step" to a file; lines after `step` are removed first, so that none appears twice.
+
+    Args:
+        path: the file, made where it does not exist.
+        step: updates already done.
+    """
+
+    def __init__(self, path: Path, *, step: int = 0) -> None:
+        if path.exists():
+            replace_text(path, _lines_until(path, step))
+        self._file = open(path, "a", encoding="utf-8")
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Appends one line, which a kill of the process can no longer take back."""
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Returns the objects of a file of JSON lines."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _lines_until(path: Path, step: int) -> str:
+    """Returns the complete lines up to `step`."""
+    # a kill can leave the last line without its end
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    complete = [line for line in lines if line.endswith("\n")]
+    return "".join(line for line in complete if json.loads(line)["step"] <= step)

@@ -1,0 +1,82 @@
+"""metrics.jsonl: one JSON object per line; optionally the same numbers as TensorBoard events.
+
+Lines of training: step (updates done, this one included), epoch (pass over the data, from 1), lr (of this update), loss
+(total of this batch), terms (unweighted, by name), grad_norm (before clipping), seconds (of training since the run
+began), samples_per_s (since the line before). Lines of validation: step, epoch, validation (metrics by name).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pps_fast.runs.json_lines import JsonLines, read_lines
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricsLog:
+    """Appends to metrics.jsonl of a run; lines after `step` are removed first, so that no line appears twice.
+
+    Args:
+        run: the run directory.
+        step: updates already done.
+        tensorboard: also write TensorBoard events to the run's tensorboard/.
+
+    Raises:
+        ValueError: with `tensorboard` where that package is not installed.
+    """
+
+    def __init__(self, run: Path, *, step: int = 0, tensorboard: bool = False) -> None:
+        self._writer = None
+        if tensorboard:
+            self._writer = require_tensorboard()(str(run / "tensorboard"), purge_step=step + 1)
+        self._lines = JsonLines(run / METRICS_FILE, step=step)
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._lines.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Appends one line, which a kill of the process can no longer take back."""
+        self._lines.write(values)
+        if self._writer is not None:
+            for name, value in _scalars(values, ""):
+                self._writer.add_scalar(name, value, values["step"])
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """Returns the lines of a run's metrics.jsonl."""
+    return read_lines(run / METRICS_FILE)
+
+
+def _scalars(values: dict[str, Any], prefix: str) -> list[tuple[str, float]]:
+    """Returns the numbers of a nested dict by names like 'terms/pull', without step and epoch."""
+    found: list[tuple[str, float]] = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            found += _scalars(value, f"{prefix}{name}/")
+        elif name not in ("step", "epoch"):
+            found.append((prefix + name, value))
+    return found
+
+
+def require_tensorboard() -> type:
+    """Returns TensorBoard's writer class.
+
+    Raises:
+        ValueError: where the package is not installed.
+    """
+    try:
+        # an extra: only a run that asks for it needs it
+        from torch.utils.tensorboard import SummaryWriter
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "train.tensorboard = True: the package tensorboard is not installed; "
+            "install it with `pip install 'pps_fast[track]'`, or leave the option out"
+        ) from error
+    return SummaryWriter

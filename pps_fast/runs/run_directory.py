@@ -1,0 +1,95 @@
+"""Opening a run directory: a new one must be empty, a resumed one must hold the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pps_fast.config import PPSConfig
+from pps_fast.config_tree import from_dict, to_dict
+from pps_fast.runs.checkpoint import Header, find_checkpoint, prune, read_header, read_pointer
+from pps_fast.runs.files import read_json, write_json
+
+CONFIG_FILE = "config.json"
+
+# what may change on resume, because no update of a running epoch depends on it
+_FREE = ("train.epochs", "train.max_steps", "train.log_every", "train.checkpoint_every", "train.trace_every")
+
+
+def open_run(run: Path, config: PPSConfig, data: dict[str, Any], device: str, resume: bool) -> Path | None:
+    """Prepares `run` for training and writes its config.json.
+
+    Args:
+        run: the run directory, made where it does not exist.
+        config: of this training.
+        data: `checkpoint.describe_data` of the training data.
+        device: type of the device.
+        resume: continue the run that is there.
+    Returns:
+        The checkpoint to continue from, or None for a start at the beginning (a resumed run may not have saved yet).
+    Raises:
+        ValueError: for a directory that is not empty without `resume`, nothing to resume, or another config, data set
+            or device than the run's.
+    """
+    if not resume:
+        _require_empty(run)
+        checkpoint = None
+    elif not (run / CONFIG_FILE).is_file():
+        raise ValueError(f"{run}: no run to resume here (no {CONFIG_FILE}); leave --resume out to start one")
+    else:
+        # knobs that an older run did not have yet stand at their defaults
+        saved = from_dict(PPSConfig, read_json(run / CONFIG_FILE, ("train",)))
+        _require_same_config(run, to_dict(saved), to_dict(config))
+        checkpoint = find_checkpoint(run, "latest") if read_pointer(run, "latest") is not None else None
+        if checkpoint is not None:
+            _require_same_input(checkpoint, read_header(checkpoint), data, device)
+        # what a kill left half-written or half-removed would be taken for a checkpoint
+        prune(run)
+    run.mkdir(parents=True, exist_ok=True)
+    write_json(run / CONFIG_FILE, to_dict(config))
+    return checkpoint
+
+
+def _require_empty(run: Path) -> None:
+    if run.exists() and not run.is_dir():
+        raise ValueError(f"{run}: a file, expected a directory for the run; choose another --out")
+    if run.is_dir() and any(run.iterdir()):
+        raise ValueError(
+            f"{run}: not empty; continue the run there with --resume, choose another --out, or remove the directory"
+        )
+
+
+def _require_same_config(run: Path, saved: dict[str, Any], given: dict[str, Any]) -> None:
+    old, new = _flatten(saved), _flatten(given)
+    # a curriculum goes by the share of the epochs
+    free = [name for name in _FREE if name != "train.epochs" or not new["proposals.negatives.curriculum"]]
+    names = sorted(name for name in old.keys() | new.keys() if name not in free and old.get(name) != new.get(name))
+    if names:
+        changes = "; ".join(f"{name} was {old.get(name)!r}, is {new.get(name)!r}" for name in names)
+        raise ValueError(
+            f"{run}: resumed with another config: {changes}. Use the run's own values, or another --out "
+            f"(only {', '.join(free)} may change)"
+        )
+
+
+def _require_same_input(checkpoint: Path, header: Header, data: dict[str, Any], device: str) -> None:
+    if header.data != data:
+        raise ValueError(
+            f"{checkpoint}: written on data {header.data['name']!r} with sha256 {header.data['sha256'][:12]}, this is "
+            f"{data['name']!r} with {data['sha256'][:12]}; resume with the same prepared file"
+        )
+    if header.device != device:
+        raise ValueError(
+            f"{checkpoint}: written on device {header.device}, this is {device}, whose random numbers differ; "
+            f"resume with --device {header.device}"
+        )
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, dict):
+            flat.update(_flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -1,0 +1,119 @@
+"""Annotation readers: every form gives the same rows."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pps_fast.prepare.readers.annotations import (
+    ANNOTATION_READERS,
+    detect_annotation_format,
+    read_annotations,
+    read_durations,
+)
+from pps_fast.prepare.readers.problems import Problems
+from tests.support.shared import shared_path
+
+DURATIONS = {"v_1": 30.0, "v_2": 9.5}
+EXPECTED = [
+    ("v_1", 30.0, 24.3, 30.4, "Person turns a light on."),
+    ("v_1", 30.0, 0.0, 2.0, "a ## b"),
+    ("v_2", 9.5, 1.0, 9.0, "it ends."),
+]
+FILES = {
+    "published_json": ("a.json", json.dumps([[v, d, [s, e], " " + t] for v, d, s, e, t in EXPECTED])),
+    "charades_txt": ("a.txt", "".join(f"{v} {s} {e}##{t}\n" for v, d, s, e, t in EXPECTED) + "\n"),
+    "activitynet_json": (
+        "a.json",
+        ' {"v_1": {"duration": 30, "timestamps": [[24.3, 30.4], [0, 2]],'
+        ' "sentences": [" Person turns a light on.", "a ## b"]},'
+        ' "v_2": {"duration": 9.5, "timestamps": [[1, 9]], "sentences": ["it ends. "], "fps": 3}}',
+    ),
+    "qvhighlights_jsonl": (
+        "a.jsonl",
+        "\n".join(
+            json.dumps({"qid": 1, "query": t, "duration": d, "vid": v, "relevant_windows": [[s, e], [0, 1]]})
+            for v, d, s, e, t in EXPECTED
+        ),
+    ),
+}
+
+
+def rows_of(annotations):
+    return [(a.video_id, a.duration_s, a.start_s, a.end_s, a.sentence) for a in annotations]
+
+
+def test_every_format_is_tried_here():
+    assert FILES.keys() == ANNOTATION_READERS.keys()
+
+
+@pytest.mark.parametrize("file_format", FILES)
+def test_every_form_gives_the_same_rows_and_is_recognised(file_format, tmp_path):
+    name, text = FILES[file_format]
+    (tmp_path / name).write_text(text)
+    assert detect_annotation_format(tmp_path / name) == file_format
+    problems = Problems()
+    annotations = read_annotations(tmp_path / name, file_format, DURATIONS, problems)
+    problems.settle()
+    assert rows_of(annotations) == EXPECTED
+    assert all(a.where.startswith(f"{name}, ") for a in annotations)
+
+
+def test_a_file_of_another_form_is_refused_or_has_only_bad_rows(tmp_path):
+    (tmp_path / "a.json").write_text("{}")
+    with pytest.raises(ValueError, match="expected a list of"):
+        read_annotations(tmp_path / "a.json", "published_json", {}, Problems())
+    (tmp_path / "a.json").write_text("[]")
+    with pytest.raises(ValueError, match="expected an object of videos"):
+        read_annotations(tmp_path / "a.json", "activitynet_json", {}, Problems())
+    problems = Problems()
+    assert read_annotations(tmp_path / "a.json", "charades_txt", {}, problems) == []
+    with pytest.raises(ValueError, match="a.json, line 1: not a row of the format charades_txt"):
+        problems.settle()
+
+
+@pytest.mark.parametrize(
+    "row",
+    ["text", None, [], ["a", 1.0, [0, 1]], ["a", 1.0, [0, 1, 2], "s"], [3, 1.0, [0, 1], "s"], ["a", "1", [0, 1], "s"],
+     ["a", 1.0, [0, True], "s"], ["a", 1.0, ["0", "1"], "s"], ["a", 1.0, [0, 1], 5], ["a", float("inf"), [0, 1], "s"]],
+)  # fmt: skip
+def test_malformed_rows_are_noted_and_the_others_read(row, tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps([["a", 1.0, [0, 1], "first"], row, ["b", 2.0, [0, 1], "last"]]))
+    problems = Problems(skip=True)
+    annotations = read_annotations(tmp_path / "a.json", "published_json", {}, problems)
+    problems.settle()
+    assert [a.sentence for a in annotations] == ["first", "last"]
+    assert problems.summary()["counts"] == {"malformed row": 1}
+    assert problems.examples[0].startswith("a.json, row 1: ")
+
+
+def test_durations_of_several_csv_files_are_joined_and_repeated_rows_allowed(tmp_path):
+    (tmp_path / "a.csv").write_text("id,scene,length\nx,Bedroom,3.5\ny,Hall,4\n")
+    (tmp_path / "b.csv").write_text("length,id\n5,z\n4.0,y\n")
+    problems = Problems()
+    assert read_durations([tmp_path / "a.csv", tmp_path / "b.csv"], problems) == {"x": 3.5, "y": 4.0, "z": 5.0}
+    problems.settle()
+
+
+@pytest.mark.parametrize("length", ["0", "-2", "nan", "inf", "", "long"])
+def test_impossible_durations_are_noted(length, tmp_path):
+    (tmp_path / "a.csv").write_text(f"id,length\nx,{length}\ny,4\n")
+    problems = Problems()
+    assert read_durations([tmp_path / "a.csv"], problems) == {"y": 4.0}
+    with pytest.raises(ValueError, match="a.csv, line 2: length"):
+        problems.settle()
+
+
+def test_real_files_of_all_forms_are_read_without_a_bad_row():
+    problems = Problems()
+    counts = {}
+    for name in (
+        "activitynet/val_2.json",
+        "activitynet/pps_test_data.json",
+        "qvhighlights/highlight_val_release.jsonl",
+    ):
+        path = shared_path(f"data/{name}")
+        counts[path.name] = len(read_annotations(path, detect_annotation_format(path), {}, problems))
+    problems.settle()
+    assert counts == {"val_2.json": 17031, "pps_test_data.json": 17031, "highlight_val_release.jsonl": 1550}

@@ -1,0 +1,44 @@
+"""Bad rows: refused in one sentence, or skipped and counted."""
+
+from __future__ import annotations
+
+import pytest
+
+from pps_fast.prepare.readers.problems import MAX_STORED, Problems
+
+
+def test_without_bad_rows_nothing_is_said():
+    problems = Problems()
+    problems.settle()
+    assert problems.summary() == {"counts": {}, "examples": []}
+
+
+def test_one_bad_row_is_named_with_the_remedy():
+    problems = Problems()
+    problems.add("negative start", "a.txt, line 3", "start -1 is below 0 seconds")
+    with pytest.raises(ValueError) as caught:
+        problems.settle()
+    assert str(caught.value) == (
+        "a.txt, line 3: start -1 is below 0 seconds; correct it or pass --skip-bad to leave bad rows out"
+    )
+
+
+def test_of_many_bad_rows_five_are_named_and_all_counted():
+    problems = Problems()
+    for line in range(8):
+        problems.add("bad", f"line {line}", "is bad")
+    with pytest.raises(ValueError, match=r"line 0: .*line 4: is bad; and 3 more; correct these 8 rows") as caught:
+        problems.settle()
+    assert "line 5" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_skipping_counts_by_kind_over_several_passes_and_keeps_the_first_examples():
+    problems = Problems(skip=True)
+    for line in range(MAX_STORED + 5):
+        problems.add("bad", f"line {line}", "is bad")
+    problems.settle()
+    problems.add("worse", "video x", "is worse")
+    problems.settle()
+    summary = problems.summary()
+    assert summary["counts"] == {"bad": MAX_STORED + 5, "worse": 1}
+    assert len(summary["examples"]) == MAX_STORED and summary["examples"][0] == "line 0: is bad"

@@ -1,0 +1,271 @@
+"""Checkpoints: complete or absent, whole or refused by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from pps_fast.model import PPS
+from pps_fast.runs.checkpoint import (
+    Header,
+    describe_data,
+    find_checkpoint,
+    load_model,
+    point,
+    prune,
+    read_header,
+    read_pointer,
+    restore,
+    save_checkpoint,
+)
+from pps_fast.train.optimizer import Adam
+from tests.support.train_runs import run_small, small_config, small_input
+
+
+def _header(step: int) -> Header:
+    config = small_config()
+    store, _ = small_input(config)
+    data = describe_data(store.data)
+    place = {"step": step, "epoch": 0, "batch": step, "elapsed_s": 1.5, "device": "cpu"}
+    return Header(config=config, sizes=store.sizes, data=data, **place)
+
+
+def _trained(seed: int, num_optimizers: int = 1) -> tuple[PPS, list[Adam]]:
+    """A model and optimisers, each over some of its parameters, after one update without the last parameter."""
+    torch.manual_seed(seed)
+    header = _header(0)
+    model = PPS(header.config, header.sizes)
+    parameters = list(model.parameters())
+    optimizers = [Adam(parameters[n::num_optimizers], lr=0.1) for n in range(num_optimizers)]
+    for parameter in parameters[:-1]:
+        parameter.grad = torch.randn_like(parameter)
+    for optimizer in optimizers:
+        optimizer.step()
+    return model, optimizers
+
+
+def _save(run: Path, step: int, seed: int) -> Path:
+    checkpoint = save_checkpoint(run, *_trained(seed), _header(step))
+    point(run, "latest", checkpoint, step=step)
+    prune(run)
+    return checkpoint
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("run")
+    run_small(small_config(train__max_steps=2), run)
+    return run
+
+
+@pytest.fixture
+def run(saved: Path, tmp_path: Path) -> Path:
+    """A run directory that the test may damage."""
+    return Path(shutil.copytree(saved, tmp_path / "run"))
+
+
+def test_header_comes_back_as_written(tmp_path):
+    assert read_header(_save(tmp_path, 3, seed=0)) == _header(3)
+
+
+@pytest.mark.parametrize("num_optimizers", [1, 2])
+def test_model_and_optimizers_come_back(num_optimizers, tmp_path):
+    model, optimizers = _trained(0, num_optimizers)
+    checkpoint = save_checkpoint(tmp_path, model, optimizers, _header(1))
+    assert not [name for name in load_file(checkpoint / "training.safetensors") if name.startswith("rng")]
+    other_model, others = _trained(1, num_optimizers)
+    restore(checkpoint, other_model, others)
+    for n, (ours, theirs) in enumerate(zip(model.parameters(), other_model.parameters(), strict=True)):
+        mine, other = (given[n % num_optimizers].state[p] for given, p in ((optimizers, ours), (others, theirs)))
+        assert torch.equal(ours, theirs)
+        assert mine.keys() == other.keys()
+        assert all(torch.equal(mine[key], other[key]) for key in mine)
+    assert [other.param_groups[0]["update"].item() for other in others] == [1] * num_optimizers
+
+
+def test_model_loads_from_the_run_and_from_one_checkpoint(run):
+    for path in (run, str(run), find_checkpoint(run)):
+        model, config, sizes = load_model(path)
+        assert config == small_config(train__max_steps=2) and sizes == _header(0).sizes
+        assert not model.training
+        expected = load_file(find_checkpoint(run) / "model.safetensors")
+        assert model.state_dict().keys() == expected.keys()
+        assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+
+
+def test_best_checkpoint_is_taken_where_there_is_one(tmp_path):
+    best = _save(tmp_path, 1, seed=1)
+    point(tmp_path, "best", best, mIoU=0.5)
+    latest = _save(tmp_path, 2, seed=2)
+    assert (find_checkpoint(tmp_path), find_checkpoint(tmp_path, "latest")) == (best, latest)
+    weights = [next(load_model(tmp_path, which=which)[0].parameters()) for which in ("best", "latest")]
+    assert not torch.equal(*weights)
+
+
+def test_only_what_is_pointed_to_is_kept(tmp_path):
+    best = _save(tmp_path, 1, seed=1)
+    point(tmp_path, "best", best)
+    for step in (2, 3):
+        _save(tmp_path, step, seed=step)
+    (tmp_path / "checkpoints" / ".tmp-step_000009").mkdir()
+    prune(tmp_path)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_000001", "step_000003"]
+
+
+def test_stop_at_any_moment_of_saving_leaves_a_complete_checkpoint(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    first = tmp_path / "first"
+    _save(first, 1, seed=1)
+    seen, moment, was_killed = set(), 0, True
+    while was_killed:
+        moment += 1
+        run = Path(shutil.copytree(first, tmp_path / str(moment)))
+        left = [moment]
+
+        def count(call, left=left):
+            def counted(*arguments, **options):
+                left[0] -= 1
+                if left[0] == 0:
+                    raise Killed
+                return call(*arguments, **options)
+
+            return counted
+
+        with monkeypatch.context() as patch:
+            for name in ("open", "fsync", "rename", "replace", "unlink", "mkdir", "rmdir"):
+                patch.setattr(os, name, count(getattr(os, name)))
+            try:
+                _save(run, 2, seed=2)
+                was_killed = False
+            except Killed:
+                was_killed = True
+        step = read_pointer(run, "latest")["step"]
+        seen.add(step)
+        # whatever the moment: a whole checkpoint, the old or the new one, from which saving again succeeds
+        restore(find_checkpoint(run, "latest"), *_trained(0))
+        assert read_header(find_checkpoint(run, "latest")).step == step
+        prune(run)
+        _save(run, 3, seed=3)
+        assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_000003"]
+    assert seen == {1, 2} and moment > 10
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "training.safetensors", "checkpoint.json"])
+def test_missing_file_is_refused_by_name(name, run):
+    checkpoint = find_checkpoint(run)
+    (checkpoint / name).unlink()
+    with pytest.raises(ValueError, match=f"{name}: missing"):
+        read_header(checkpoint)
+        restore(checkpoint, *_trained(0))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "training.safetensors"])
+@pytest.mark.parametrize("length", [0, 5, 1000, -1])
+def test_truncated_tensors_are_refused_by_name(name, length, run):
+    path = find_checkpoint(run) / name
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(ValueError, match=f"{name}: truncated or damaged"):
+        restore(path.parent, *_trained(0))
+
+
+def test_tensors_that_do_not_fit_are_named_with_their_shapes(run):
+    path = find_checkpoint(run) / "model.safetensors"
+    tensors = load_file(path)
+    names = sorted(tensors)
+    expected = tensors[names[1]].shape
+    tensors["stranger"] = tensors.pop(names[0])
+    tensors[names[1]] = torch.zeros(3, 1, 4)
+    save_file(tensors, path)
+    with pytest.raises(ValueError) as caught:
+        load_model(run)
+    shapes = f"{names[1]} has shape [3, 1, 4], the model {list(expected)}"
+    for part in (f"no tensor {names[0]}", "unknown tensor stranger", shapes):
+        assert part in str(caught.value)
+
+
+def test_moment_of_another_shape_is_refused_by_name(run):
+    path = find_checkpoint(run) / "training.safetensors"
+    tensors = load_file(path)
+    name = next(name for name in tensors if name.startswith("second_moment."))
+    save_file({**tensors, name: torch.zeros(2, 1, 1)}, path)
+    with pytest.raises(ValueError, match=rf"training.safetensors: {name} has shape \[2, 1, 1\]"):
+        restore(path.parent, *_trained(0))
+
+
+def test_missing_count_of_updates_is_refused(run):
+    path = find_checkpoint(run) / "training.safetensors"
+    tensors = load_file(path)
+    del tensors["update"]
+    save_file(tensors, path)
+    with pytest.raises(ValueError, match="no tensor update"):
+        restore(path.parent, *_trained(0))
+
+
+def test_random_numbers_of_older_checkpoints_are_left_alone(run):
+    path = find_checkpoint(run) / "training.safetensors"
+    state = torch.get_rng_state()
+    save_file({**load_file(path), "rng.cpu": torch.zeros_like(state)}, path)
+    (model, optimizer), (other_model, other) = _trained(0), _trained(1)
+    torch.set_rng_state(state)
+    for one in ((model, optimizer), (other_model, other)):
+        restore(path.parent, *one)
+    assert torch.equal(torch.get_rng_state(), state)
+    for ours, theirs in zip(model.parameters(), other_model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"version": 99}, "version 99; this pps_fast reads"),
+        ({"format": "other"}, "format 'other'"),
+        ({"sizes": {"depth": 1}}, "sizes has no field depth"),
+        ({"config": {"colour": 1}}, "config has no field colour; it was written by another version"),
+        ({"config": {"losses": {"pull": -1.0}}}, "losses.pull = -1.0"),
+    ],
+)
+def test_header_of_another_kind_is_refused(changes, message, run):
+    path = find_checkpoint(run) / "checkpoint.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(ValueError, match=message):
+        load_model(run)
+
+
+def test_header_without_a_field_is_refused_by_name(run):
+    path = find_checkpoint(run) / "checkpoint.json"
+    values = json.loads(path.read_text())
+    del values["sizes"]
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="the field sizes is missing"):
+        load_model(run)
+
+
+def test_directory_without_checkpoint_and_pointer_to_nowhere_are_refused(run, tmp_path):
+    with pytest.raises(ValueError, match="no checkpoint here"):
+        load_model(tmp_path / "nothing")
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(ValueError, match="step_000002 is named by the run's pointer but missing"):
+        load_model(run)
+
+
+def test_description_of_data_changes_with_provenance_words_and_splits():
+    data = small_input(small_config())[0].data
+    described = describe_data(data)
+    assert described == describe_data(replace(data))
+    fold = data.fold.copy()
+    fold[0] += 1
+    changed = [
+        replace(data, provenance={**data.provenance, "more": 1}),
+        replace(data, words=[*data.words[:-1], "other"]),
+        replace(data, fold=fold),
+    ]
+    assert all(describe_data(other)["sha256"] != described["sha256"] for other in changed)

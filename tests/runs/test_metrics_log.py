@@ -1,0 +1,65 @@
+"""metrics.jsonl: no line twice, none half-written, TensorBoard only where it is installed."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from pps_fast.runs.metrics_log import METRICS_FILE, MetricsLog, read_metrics, require_tensorboard
+
+
+def test_lines_are_on_the_disk_at_once_and_appended(tmp_path):
+    with MetricsLog(tmp_path) as log:
+        log.write({"step": 1, "loss": 2.0})
+        assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}]
+        log.write({"step": 2, "loss": 1.0})
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
+
+
+def test_resumed_log_drops_later_lines_and_a_torn_one(tmp_path):
+    (tmp_path / METRICS_FILE).write_text('{"step": 1}\n{"step": 2}\n{"step": 2, "validation": {}}\n{"step": 3}\n{"ste')
+    with MetricsLog(tmp_path, step=2) as log:
+        log.write({"step": 3, "loss": 1.0})
+    assert read_metrics(tmp_path) == [
+        {"step": 1},
+        {"step": 2},
+        {"step": 2, "validation": {}},
+        {"step": 3, "loss": 1.0},
+    ]
+
+
+def test_missing_tensorboard_is_refused_with_the_extra_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    for name in [name for name in sys.modules if name.startswith("torch.utils.tensorboard")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ValueError, match=r"train.tensorboard = True: .*pip install 'pps_fast\[track\]'"):
+        require_tensorboard()
+
+
+def test_tensorboard_gets_every_number_by_a_path_like_name(tmp_path, monkeypatch):
+    written = []
+
+    class Writer:
+        def __init__(self, folder: str, purge_step: int) -> None:
+            written.append((folder, purge_step))
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, value, step))
+
+        def close(self) -> None:
+            written.append("closed")
+
+    monkeypatch.setattr("pps_fast.runs.metrics_log.require_tensorboard", lambda: Writer)
+    with MetricsLog(tmp_path, step=4, tensorboard=True) as log:
+        log.write({"step": 5, "epoch": 1, "loss": 2.0, "terms": {"pull": 0.5}})
+    assert written == [(str(tmp_path / "tensorboard"), 5), ("loss", 2.0, 5), ("terms/pull", 0.5, 5), "closed"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_writes_an_event_file(tmp_path):
+    pytest.importorskip("tensorboard", reason="needs the track extra")
+    with MetricsLog(tmp_path, tensorboard=True) as log:
+        log.write({"step": 1, "loss": 2.0})
+    events = list((tmp_path / "tensorboard").iterdir())
+    assert len(events) == 1 and events[0].stat().st_size > 0

@@ -1,0 +1,95 @@
+"""A run directory is empty, or holds the very run that is resumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pps_fast.config import PPSConfig
+from pps_fast.config_tree import from_dict, override
+from pps_fast.runs.checkpoint import describe_data, find_checkpoint
+from pps_fast.runs.run_directory import open_run
+from tests.support.train_runs import run_small, small_config, small_input
+
+CONFIG = small_config(train__max_steps=2)
+DATA = describe_data(small_input(CONFIG)[0].data)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("run")
+    run_small(CONFIG, directory)
+    return directory
+
+
+def test_new_run_gets_its_config_as_json_that_reads_back_equal(tmp_path):
+    config = small_config(inference__iou_thresholds=(0.1, 0.9), data__fold=3)
+    assert open_run(tmp_path / "a" / "b", config, DATA, "cpu", resume=False) is None
+    assert from_dict(PPSConfig, json.loads((tmp_path / "a" / "b" / "config.json").read_text())) == config
+
+
+def test_directory_that_is_not_empty_is_refused_with_the_ways_out(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="not empty; .*--resume.*--out"):
+        open_run(tmp_path, CONFIG, DATA, "cpu", resume=False)
+    with pytest.raises(ValueError, match=r"notes.txt: a file"):
+        open_run(tmp_path / "notes.txt", CONFIG, DATA, "cpu", resume=False)
+
+
+def test_resuming_nothing_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no run to resume here"):
+        open_run(tmp_path / "typo", CONFIG, DATA, "cpu", resume=True)
+    assert not (tmp_path / "typo").exists()
+
+
+def test_resuming_returns_the_latest_checkpoint(run):
+    assert open_run(run, CONFIG, DATA, "cpu", resume=True) == find_checkpoint(run, "latest")
+
+
+def test_resuming_a_run_that_has_not_saved_starts_at_the_beginning(tmp_path):
+    open_run(tmp_path, CONFIG, DATA, "cpu", resume=False)
+    (tmp_path / "checkpoints" / ".tmp-step_000001").mkdir(parents=True)
+    assert open_run(tmp_path, CONFIG, DATA, "cpu", resume=True) is None
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_changed_config_is_refused_naming_every_changed_field(run):
+    changed = override(CONFIG, {"losses.pull": 0.25, "train.seed": 9, "train.epochs": 7})
+    with pytest.raises(ValueError) as caught:
+        open_run(run, changed, DATA, "cpu", resume=True)
+    assert "losses.pull was 5.0, is 0.25; train.seed was 8, is 9. " in str(caught.value)
+    assert "train.epochs was" not in str(caught.value)
+
+
+def test_length_and_logging_may_change_and_are_recorded(run):
+    changes = {"epochs": 7, "max_steps": None, "log_every": 3, "checkpoint_every": 4, "trace_every": 5}
+    changed = override(CONFIG, {f"train.{name}": value for name, value in changes.items()})
+    open_run(run, changed, DATA, "cpu", resume=True)
+    assert json.loads((run / "config.json").read_text())["train"]["epochs"] == 7
+    open_run(run, CONFIG, DATA, "cpu", resume=True)
+
+
+def test_the_number_of_epochs_may_not_change_under_a_curriculum(tmp_path):
+    config = override(CONFIG, {"proposals.negatives.kind": "sides_apart", "proposals.negatives.curriculum": 0.5})
+    open_run(tmp_path, config, DATA, "cpu", resume=False)
+    with pytest.raises(ValueError, match="train.epochs was 2, is 7.*only train.max_steps, train.log_every"):
+        open_run(tmp_path, override(config, {"train.epochs": 7}), DATA, "cpu", resume=True)
+    open_run(tmp_path, override(config, {"train.max_steps": 7}), DATA, "cpu", resume=True)
+
+
+def test_a_run_from_before_a_knob_existed_can_be_resumed(run):
+    path = run / "config.json"
+    values = json.loads(path.read_text())
+    del values["generator"]["max_width"], values["train"]["optimise"]
+    path.write_text(json.dumps(values))
+    assert open_run(run, CONFIG, DATA, "cpu", resume=True) == find_checkpoint(run, "latest")
+    assert json.loads(path.read_text())["train"]["optimise"] == "joint"
+
+
+def test_other_data_or_device_is_refused(run):
+    with pytest.raises(ValueError, match="is 'other' with 123; resume with the same prepared file"):
+        open_run(run, CONFIG, {"name": "other", "sha256": "123"}, "cpu", resume=True)
+    with pytest.raises(ValueError, match="written on device cpu, this is cuda.*--device cpu"):
+        open_run(run, CONFIG, DATA, "cuda", resume=True)

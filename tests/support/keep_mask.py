@@ -1,0 +1,26 @@
+"""Which values dropout keeps, as a mask: the model never makes one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pps_fast.randomness import _decide, _pairs_of
+
+
+def keep_mask(key: Tensor, shape: tuple[int, int], rate: float, first_row: Tensor | None = None) -> Tensor:
+    """Decides which values dropout keeps.
+
+    Args:
+        key: [G] int32, one for each sequence.
+        shape: n and D of the sequences' values [G, n, D]; D even where `first_row` is given.
+        rate: share that is dropped, 0 to below 1.
+        first_row: [G] int64 position of the first of the n rows in its sequence; 0 when not given.
+    Returns:
+        [G, n, D] bool, False where a value is dropped.
+    """
+    num_rows, width = shape
+    pairs = _pairs_of(shape, first_row, key.device)
+    kept = torch.empty(len(key), 2 * pairs.shape[-1], dtype=torch.bool, device=key.device)
+    _decide(key, pairs, rate, out=kept)
+    return kept[:, : num_rows * width].unflatten(1, shape)
