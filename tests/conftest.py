@@ -46,6 +46,32 @@ def poisoned_empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
+# what no environment can be expected to have; every other skip means that something was not installed
+_EXPECTED_SKIPS = ("needs a CUDA device", "needs ../shared/")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds --strict-skips, with which a complete environment proves that it is complete."""
+    parser.addoption(
+        "--strict-skips",
+        action="store_true",
+        help="fail if a test was skipped for another reason than a missing GPU or missing shared data",
+    )
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Turns unexpected skips into a failure under --strict-skips."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    # workers of pytest-xdist have no reporter; their reports reach the one of the main process
+    if reporter is None or not session.config.getoption("--strict-skips"):
+        return
+    reasons = [report.longrepr[2].removeprefix("Skipped: ") for report in reporter.stats.get("skipped", [])]
+    unexpected = sorted({reason for reason in reasons if not reason.startswith(_EXPECTED_SKIPS)})
+    if unexpected:
+        reporter.write_line(f"--strict-skips: tests were skipped because: {'; '.join(unexpected)}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skips, with the reason, tests marked `gpu` where there is no CUDA device."""
     if torch.cuda.is_available():
