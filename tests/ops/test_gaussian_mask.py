@@ -72,6 +72,20 @@ def test_widths_below_the_floor_are_drawn_at_the_floor_and_get_no_gradient(mask:
         assert (grad_center != 0).all()
 
 
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize("mask", OPS, ids=lambda op: op.name)
+def test_a_width_equal_to_the_floor_has_the_gradient_of_one_just_above(mask: Op, backend: str) -> None:
+    floor = 0.0625  # a binary fraction, so that the comparison is exact in every dtype
+    grads = []
+    for value in (floor, floor * (1 + 1e-6)):
+        width = torch.tensor([value], requires_grad=True)
+        result = mask(torch.tensor([0.41]), width, 4.0, 50, width_floor=floor, backend=backend)[0]
+        (result * torch.linspace(0, 1, 50)).sum().backward()
+        grads.append(width.grad)
+    assert grads[1].abs().item() > 1e-3
+    assert_agree("gradient at the floor", grads[0], grads[1], rtol=1e-3)
+
+
 @pytest.mark.parametrize("mask", [gaussian_peak_mask, laplace_mask], ids=lambda op: op.name)
 @pytest.mark.parametrize("dtype", [torch.float32, *HALF])
 def test_peaks_are_one_however_narrow_the_mask(mask: Op, dtype: torch.dtype) -> None:

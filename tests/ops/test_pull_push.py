@@ -214,6 +214,16 @@ def test_the_kernel_pushes_rows_that_vanish_or_lie_below_the_floor_of_their_sum(
             assert_agree(f"gradient of {row}", got[1][sample, row], expected[1][sample, row], rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize("scale", [1e-3, 1e-5])
+def test_rows_of_a_small_sum_are_still_brought_to_one(scale: float, backend: str) -> None:
+    masks = torch.rand(2, 3, 9) + 0.1
+    group = torch.tensor([0, 0, 0])
+    # a row's sum has no say: 9 values of 0.1 to 1.1 at this scale sum to 1e-5 and more, ten times the floor
+    expected = push(masks, group, 0.15, backend=backend)
+    assert_agree("scaled", push(masks * scale, group, 0.15, backend=backend), expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
 def test_the_kernel_reads_any_strides_and_repeats_itself(op: Op) -> None:
     packed = torch.rand(3, 5, 4) if op is push else torch.rand(3, 5)

@@ -28,9 +28,7 @@ def assert_close(op: str, got: Tensor, reference: Tensor, oracle: Tensor) -> Non
     if oracle.dtype != torch.float64:
         raise AssertionError(f"{op}: the oracle is {oracle.dtype}, expected torch.float64")
     if op not in CAP or got.dtype not in CAP[op]:
-        raise AssertionError(
-            f"{op}: no cap for {got.dtype}; add one to tolerances.py with the measured error"
-        )
+        raise AssertionError(f"{op}: no cap for {got.dtype}; add one to tolerances.py with the measured error")
     _check_finite(op, got=got, reference=reference, oracle=oracle)
     got_error, reference_error = _relative_norm(got, oracle), _relative_norm(reference, oracle)
     cap = CAP[op][got.dtype]

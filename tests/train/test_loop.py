@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +16,7 @@ from pps_fast.model import PPS
 from pps_fast.runs.checkpoint import find_checkpoint, load_model, read_header, read_pointer
 from pps_fast.runs.metrics_log import read_metrics
 from pps_fast.train.loop import train
+from pps_fast.train.optimizer import Adam
 from pps_fast.train.schedule import learning_rate
 from pps_fast.train.watch import NonFiniteLossError
 from tests.support.train_runs import STEPS_PER_EPOCH, run_small, small_config, small_input, weights
@@ -68,6 +70,23 @@ def test_every_step_is_logged_with_rate_loss_and_terms(tmp_path):
         assert sorted(line["terms"]) == ["contrastive", "push_inter", "push_intra", "reconstruction"]
         assert line["epoch"] == 1 and line["grad_norm"] > 0 and line["samples_per_s"] > 0
     assert [line["seconds"] for line in lines] == sorted(line["seconds"] for line in lines)
+
+
+def test_every_update_is_made_at_the_rate_of_its_number(tmp_path, monkeypatch):
+    config = small_config(train__max_steps=7, train__warmup_updates=4)
+    rates = []
+    update = Adam.clip_and_step
+
+    def recorded(adam, *arguments):
+        rates.append(adam.param_groups[0]["lr"].item())
+        return update(adam, *arguments)
+
+    monkeypatch.setattr(Adam, "clip_and_step", recorded)
+    run_small(config, tmp_path)
+    w, low, high = 4, config.train.warmup_learning_rate, config.train.learning_rate
+    # the first update has the lowest rate, update w + 1 the highest, and then it falls as the root of the updates done
+    warm_up = [low + done * (high - low) / w for done in range(w)]
+    assert rates == pytest.approx(warm_up + [high * math.sqrt(w / done) for done in range(w, 7)], rel=1e-12)
 
 
 def test_every_epoch_has_its_own_order_and_hidden_words(tmp_path):

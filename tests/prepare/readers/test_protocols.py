@@ -31,7 +31,10 @@ def outcome(item: Annotation, protocol: str) -> str | tuple[float, float]:
     ("start", "end", "full", "filtered", "as_is"),
     [
         (0, 10, (0, 10), (0, 10), (0, 10)),
+        (2, 10.01, (2, 10), "end > length", (2, 10.01)),
+        (2, 10.99, (2, 10), "end > length", (2, 10.99)),
         (2, 11.5, (2, 10), "end > length", (2, 11.5)),
+        (0, 0.01, (0, 0.01), (0, 0.01), (0, 0.01)),
         (3, 3, "start >= end", "start >= end", "bad: start >= end"),
         (5, 3, "start >= end", "start >= end", "bad: start >= end"),
         (10, 12, "start >= end", "end > length", "bad: start >= length"),
