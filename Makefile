@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 TEST_VENV ?= build/test-venv
-# passed on to training by `make demo`, to pytest by `make test`
+# passed on to training by `make demo`, to pytest by `make check`, `make test` and `make test-all`
 ARGS ?=
 
 # a developer's environment must not reach the new one; pip's configuration (mirrors, certificates) stays
@@ -15,10 +15,10 @@ PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint co
 DEMO_OUT = $(if $(findstring --out,$(ARGS)),,--out runs/demo-$(shell date +%Y%m%d-%H%M%S))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean check-python
+.PHONY: help demo check test test-all ci lint clean check-python
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) TEST_VENV=$(TEST_VENV) ARGS="$(ARGS)"'
 
 check-python:
@@ -29,6 +29,8 @@ check-python:
 	  || { echo "$(PYTHON) has no venv module with pip; install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
 
 comma := ,
+# what others import: types are complete here
+PUBLIC = pps_fast/__init__.py pps_fast/pipeline.py pps_fast/config.py pps_fast/config_tree.py pps_fast/presets.py
 
 # $(1): environment, $(2): extras; setuptools first, so that the build uses the pinned one and downloads no other
 define install
@@ -39,23 +41,52 @@ define install
 	touch "$(1)/installed"
 endef
 
+# $(1): environment, $(2): options of pytest. One thread each: the tests' tensors are small, and torch's waiting threads
+# starve on a machine that is busy otherwise
+define pytest
+	OMP_NUM_THREADS=1 "$(1)/bin/python" -m pytest --numprocesses auto --dist loadfile $(2) $(ARGS)
+endef
+
+define style
+	"$(1)/bin/python" -m ruff check .
+	"$(1)/bin/python" -m ruff format --check .
+	"$(1)/bin/python" -m mypy
+	"$(1)/bin/python" -m mypy --strict $(PUBLIC)
+endef
+
 $(VENV)/installed: setup.py pyproject.toml constraints.txt
 	@$(MAKE) --no-print-directory check-python
 	$(call install,$(VENV),)
 
+$(VENV)/installed-dev: setup.py pyproject.toml constraints.txt
+	@$(MAKE) --no-print-directory check-python
+	$(call install,$(VENV),[dev$(comma)plot$(comma)track])
+	touch "$@"
+
+.PHONY: $(TEST_VENV)/fresh
+$(TEST_VENV)/fresh: check-python
+	rm -rf "$(TEST_VENV)"
+	$(call install,$(TEST_VENV),[dev$(comma)plot$(comma)track])
+
 demo: $(VENV)/installed  ## install into VENV, train on the embedded data and print the result
 	"$(VENV)/bin/python" -m pps_fast.train $(DEMO_OUT) $(ARGS)
 
-test: check-python  ## install into a fresh TEST_VENV and run the whole test suite there
-	rm -rf "$(TEST_VENV)"
-	$(call install,$(TEST_VENV),[test$(comma)plot$(comma)track])
-# one thread: the tests' tensors are small, and torch's waiting threads starve on a machine that is busy otherwise
-	OMP_NUM_THREADS=1 "$(TEST_VENV)/bin/python" -m pytest $(ARGS)
+test: $(TEST_VENV)/fresh  ## install into a fresh TEST_VENV and run the whole test suite there
+	$(call pytest,$(TEST_VENV),--strict-skips)
 
-lint: $(VENV)/installed  ## check style and format with ruff
-	"$(VENV)/bin/python" $(PIP_INSTALL) ruff
-	"$(VENV)/bin/python" -m ruff check .
-	"$(VENV)/bin/python" -m ruff format --check .
+test-all: $(TEST_VENV)/fresh  ## the same, and every kernel compiled ahead of time for every GPU architecture
+	$(call pytest,$(TEST_VENV),--strict-skips --aot-all)
+
+check: $(VENV)/installed-dev  ## style, types and the fast tests, in VENV
+	$(call style,$(VENV))
+	$(call pytest,$(VENV),-m "not slow")
+
+lint: $(VENV)/installed-dev  ## style, format and types alone
+	$(call style,$(VENV))
+
+ci: $(TEST_VENV)/fresh  ## what a change has to pass: style, types and the whole suite, in a fresh TEST_VENV
+	$(call style,$(TEST_VENV))
+	$(call pytest,$(TEST_VENV),--strict-skips)
 
 clean:  ## delete environments, builds and caches; runs/ stays
 	rm -rf "$(VENV)" "$(TEST_VENV)" build dist pps_fast.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
