@@ -3,7 +3,7 @@
     python docs/write_results.py           write docs/results.md
     python docs/write_results.py --check   only say whether it is what the files give (exit status 1 if not)
 
-Reads docs/published.json (Tables 1 and 3 of the paper) and benchmarks/results/: blind_*.json of
+Reads docs/published.json (Tables 1 and 3 of the paper) and the summaries in benchmarks/results/: blind_*.json of
 `python -m pps_fast.blind`, evaluations of `python -m pps_fast.eval`, and lab/*.json of `python -m pps_fast.ablate` and
 `python -m pps_fast.compare`. The same files give the same bytes.
 """
@@ -129,6 +129,9 @@ def single_runs() -> list[str]:
     lines = []
     for path in sorted(RESULTS.glob("*_cpu_*.json")):
         found = read(path)
+        # the times of steps and ops have names like those of evaluations
+        if "headline" not in found:
+            continue
         metrics = [metric for metric in found["rows"]["model"] if metric.startswith("R@1")]
         where = f"{found['name']}, protocol {found['protocol']}, {found['num_samples']:,} test pairs"
         lines += [f"### {path.stem}", "", f"{link(path)}: {where}.", ""]
