@@ -1,4 +1,4 @@
-"""The published formulation, the plain plan and the shared plan, side by side: python benchmarks/compare.py
+"""The published formulation, the plain plan and the shared plan, side by side: python -m benchmarks.compare
 
 Times whole training steps, or with --evaluation whole evaluation steps (forward, ranking, votes), of one batch with the
 real data set's sizes. All opponents take turns in one process, so that a machine whose speed drifts slows all of them;
@@ -22,26 +22,24 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-# run as a script, the benchmarks' folder is on the path and the checkout is not
+import torch
+import tyro
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from benchmarks import step
+from benchmarks.peers import build_published_step
+from benchmarks.published_step import published_predictions
+from pps_fast.cli import Device, choose_device, set_threads
+from pps_fast.config_tree import override
+from pps_fast.inference.predict import predict
+from pps_fast.info import cpu_name
+from pps_fast.model import PPS
+from pps_fast.presets import PRESETS
+from pps_fast.types import Batch
+
+# subprocesses run as from a checkout's root
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-import torch  # noqa: E402
-import tyro  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
-from torch.utils.flop_counter import flop_registry  # noqa: E402
-
-from benchmarks import step  # noqa: E402
-from benchmarks.peers import build_published_step  # noqa: E402
-from benchmarks.published_step import published_predictions  # noqa: E402
-from pps_fast.cli import Device, choose_device, set_threads  # noqa: E402
-from pps_fast.config_tree import override  # noqa: E402
-from pps_fast.info import cpu_name  # noqa: E402
-from pps_fast.model import PPS  # noqa: E402
-from pps_fast.predict import predict  # noqa: E402
-from pps_fast.presets import PRESETS  # noqa: E402
-from pps_fast.types import Batch  # noqa: E402
-
 Opponent = Literal["published", "plain", "shared"]
 OPPONENTS: tuple[Opponent, ...] = ("published", "plain", "shared")
 Row = dict[str, Any]
@@ -147,7 +145,7 @@ def peak_memory(arguments: Arguments, opponent: Opponent) -> float:
     """Returns the peak memory in GiB of a process that does one step of an opponent."""
     flags = ["--evaluation"] if arguments.evaluation else ["--no-evaluation"]
     flags += ["--bf16"] if arguments.bf16 else ["--no-bf16"]
-    command = [sys.executable, __file__, "--only", opponent, "--preset", arguments.preset, *flags]
+    command = [sys.executable, "-m", "benchmarks.compare", "--only", opponent, "--preset", arguments.preset, *flags]
     command += ["--batch-size", str(arguments.batch_size), "--device", arguments.device]
     command += ["--threads", str(arguments.threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)

@@ -1,4 +1,4 @@
-"""Everything that needs a GPU, in one command: python benchmarks/gpu_report.py
+"""Everything that needs a GPU, in one command: python -m benchmarks.gpu_report
 
 Stages, each with a share of the budget, what it leaves going to those after it: environment (always: versions, clocks,
 measured ceilings); parity (every test case through every kernel, value and gradients against the float64
@@ -27,9 +27,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
-# run as a script, the benchmarks' folder is on the path and the checkout is not
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
 if __name__ == "__main__":
     # read by triton when it is imported
     os.environ["TRITON_INTERPRET"] = "1" if "--dry-run" in sys.argv else "0"

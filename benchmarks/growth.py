@@ -1,4 +1,4 @@
-"""How the cost of a training step grows: python benchmarks/growth.py --out benchmarks/results
+"""How the cost of a training step grows: python -m benchmarks.growth --out benchmarks/results
 
 Times the shared plan's whole training step around a base size, one size at a time: proposals K (proposal k has k
 components, E = K (K + 1) / 2 in all), mask positions T, batch, vocabulary. All points take turns in rounds, in another
@@ -23,24 +23,20 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-# run as a script, the benchmarks' folder is on the path and the checkout is not
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+import numpy as np
+import torch
+import tyro
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import tyro  # noqa: E402
-
-from benchmarks import step  # noqa: E402
-from benchmarks.compare import matmul_gflop, timed  # noqa: E402
-from benchmarks.ops import about_machine  # noqa: E402
-from benchmarks.timing import quantiles  # noqa: E402
-from pps_fast.cli import Device, choose_device, set_threads  # noqa: E402
-from pps_fast.config_tree import override  # noqa: E402
-from pps_fast.ops.dispatch import use_backend  # noqa: E402
-from pps_fast.presets import PRESETS  # noqa: E402
-from pps_fast.proposals.layout import ramp  # noqa: E402
-from pps_fast.types import FeatureSizes  # noqa: E402
+from benchmarks import step
+from benchmarks.compare import matmul_gflop, timed
+from benchmarks.ops import about_machine
+from benchmarks.timing import quantiles
+from pps_fast.backend import use_backend
+from pps_fast.cli import Device, choose_device, set_threads
+from pps_fast.config_tree import override
+from pps_fast.layout import ramp
+from pps_fast.presets import PRESETS
+from pps_fast.types import FeatureSizes
 
 Row = dict[str, Any]
 Axis = Literal["proposals", "positions", "batch", "vocabulary"]

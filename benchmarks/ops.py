@@ -1,4 +1,4 @@
-"""Seconds of every op at the shapes of a training step, beside its opponents: python benchmarks/ops.py --op push
+"""Seconds of every op at the shapes of a training step, beside its opponents: python -m benchmarks.ops --op push
 
 For forward, backward and both: the eager equation, torch.compile of it, our Triton kernel (on a GPU; never its
 interpreter) and for attention what torch offers. The op's tests run first, and every opponent must agree with the
@@ -19,25 +19,23 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-# run as a script, the benchmarks' folder is on the path and the checkout is not
+import torch
+import tyro
+from torch import Tensor
+
+from benchmarks.cases import BATCH_SIZE, DATASETS, PRECISIONS, Inputs, OpCase, cases_of, wrt_of
+from benchmarks.counts import MODES, PRODUCTS, Work, count
+from benchmarks.opponents import Opponent, opponents_of
+from benchmarks.step import commit
+from benchmarks.timing import Ceilings, ceilings, matmul_precision, side_stream, timed
+from pps_fast.backend import Op
+from pps_fast.cli import Device, choose_device, set_threads
+from pps_fast.info import cpu_name
+from pps_fast.ops import ALL_OPS, OPS
+from tests.ops.check import equation_of, values_and_gradients, values_of
+
+# subprocesses run as from a checkout's root
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-import torch  # noqa: E402
-import tyro  # noqa: E402
-from torch import Tensor  # noqa: E402
-
-from benchmarks.cases import BATCH_SIZE, DATASETS, PRECISIONS, Inputs, OpCase, cases_of, wrt_of  # noqa: E402
-from benchmarks.counts import MODES, PRODUCTS, Work, count  # noqa: E402
-from benchmarks.opponents import Opponent, opponents_of  # noqa: E402
-from benchmarks.step import commit  # noqa: E402
-from benchmarks.timing import Ceilings, ceilings, matmul_precision, side_stream, timed  # noqa: E402
-from pps_fast.cli import Device, choose_device, set_threads  # noqa: E402
-from pps_fast.info import cpu_name  # noqa: E402
-from pps_fast.ops import ALL_OPS, OPS  # noqa: E402
-from pps_fast.ops.dispatch import Op  # noqa: E402
-from tests.support.op_check import equation_of, values_and_gradients, values_of  # noqa: E402
-
 Row = dict[str, Any]
 OpName = Literal[tuple(op.name for op in ALL_OPS)]  # type: ignore[valid-type]
 DatasetName = Literal[tuple(DATASETS)]  # type: ignore[valid-type]

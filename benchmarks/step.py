@@ -1,4 +1,4 @@
-"""Seconds, memory and profile of a training step: python benchmarks/step.py --preset charades
+"""Seconds, memory and profile of a training step: python -m benchmarks.step --preset charades
 
 Times whole steps (forward, losses, backward, clipping, Adam) on random input of the real data sets' sizes, after
 warm-up, and prints median and 20 / 80 % quantiles, the process's peak memory and the share of each kind of operator.
@@ -12,7 +12,6 @@ import re
 import resource
 import statistics
 import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -21,25 +20,22 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-# run as a script, the benchmarks' folder is on the path and the checkout is not
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import numpy as np
+import torch
+import tyro
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import tyro  # noqa: E402
-
-from pps_fast.cli import Device, PresetName, choose_device, set_threads  # noqa: E402
-from pps_fast.config import PPSConfig, ReconstructorPlan  # noqa: E402
-from pps_fast.config_tree import override  # noqa: E402
-from pps_fast.data.store import rounded_columns  # noqa: E402
-from pps_fast.info import PUBLISHED, cpu_name  # noqa: E402
-from pps_fast.losses import Objective  # noqa: E402
-from pps_fast.model import PPS  # noqa: E402
-from pps_fast.presets import PRESETS  # noqa: E402
-from pps_fast.train.cuda_graph import CapturedStep  # noqa: E402
-from pps_fast.train.optimizer import Adam  # noqa: E402
-from pps_fast.train.step import TrainStep  # noqa: E402
-from pps_fast.types import Batch, FeatureSizes  # noqa: E402
+from pps_fast.cli import Device, PresetName, choose_device, set_threads
+from pps_fast.config import PPSConfig, ReconstructorPlan
+from pps_fast.config_tree import override
+from pps_fast.data.store import rounded_columns
+from pps_fast.info import PUBLISHED, cpu_name
+from pps_fast.losses.objective import Objective
+from pps_fast.model import PPS
+from pps_fast.presets import PRESETS
+from pps_fast.train.cuda_graph import CapturedStep
+from pps_fast.train.optimizer import Adam
+from pps_fast.train.step import TrainStep
+from pps_fast.types import Batch, FeatureSizes
 
 MAX_NUM_WORDS = 20
 

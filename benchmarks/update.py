@@ -1,4 +1,4 @@
-"""Seconds of clipping and Adam for a model's parameters: python benchmarks/update.py --preset charades
+"""Seconds of clipping and Adam for a model's parameters: python -m benchmarks.update --preset charades
 
 Times the flat update (`pps_fast.train.optimizer`) and the list of parameters that it replaced (one torch operator over
 all of them for every term, `ForeachAdam`), in turn in one process, from the same gradients.
@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-# run as a script, the benchmarks' folder is on the path and the checkout is not
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import torch
+import tyro
+from torch import Tensor, nn
 
-import torch  # noqa: E402
-import tyro  # noqa: E402
-from torch import Tensor, nn  # noqa: E402
-
-from benchmarks.cases import DATASETS  # noqa: E402
-from benchmarks.ops import about_machine  # noqa: E402
-from pps_fast.cli import Device, choose_device, set_threads  # noqa: E402
-from pps_fast.data.load import load_data  # noqa: E402
-from pps_fast.model import PPS  # noqa: E402
-from pps_fast.presets import PRESETS  # noqa: E402
-from pps_fast.train.optimizer import Adam  # noqa: E402
+from benchmarks.cases import DATASETS
+from benchmarks.ops import about_machine
+from pps_fast.cli import Device, choose_device, set_threads
+from pps_fast.data.load import load_data
+from pps_fast.model import PPS
+from pps_fast.presets import PRESETS
+from pps_fast.train.optimizer import Adam
 
 # passes over a buffer of n values that are read or written. Flat: the gradient twice and its zeros, p, m and v each in
 # and out. List: norm 1, scaling 2, refusal 2, m 2 + 3, v 2 + 3, sqrt 2, eps 2, quotient 3, rate 2, p 3, zeros 1

@@ -33,7 +33,7 @@ def test_random_batches_have_the_sizes_and_lengths_of_the_data_set() -> None:
 
 def test_a_step_is_timed_profiled_and_appended(tmp_path: Path) -> None:
     out = tmp_path / "results" / "step.jsonl"
-    command = [sys.executable, "benchmarks/step.py", "--preset", "charades_clip_small", "--batch-size", "2"]
+    command = [sys.executable, "-m", "benchmarks.step", "--preset", "charades_clip_small", "--batch-size", "2"]
     for _ in range(2):
         done = subprocess.run([*command, "--steps", "1", "--out", str(out)], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr

@@ -26,7 +26,7 @@ from tests.support.cases import CASES
 
 ROOT = Path(__file__).parents[1]
 MASK_RESULTS = {"value 0", "value 1", "gradient of center", "gradient of width"}
-SCRIPT = [sys.executable, "benchmarks/gpu_report.py"]
+SCRIPT = [sys.executable, "-m", "benchmarks.gpu_report"]
 
 
 def _rows(out: Path) -> list[dict[str, Any]]:

@@ -45,7 +45,17 @@ def _measured(monkeypatch: pytest.MonkeyPatch, function: Any) -> list[dict[str, 
 
 def test_a_run_writes_rows_with_every_field_and_says_who_is_missing(tmp_path: Path) -> None:
     out = tmp_path / "results" / "ops.jsonl"
-    command = [sys.executable, "benchmarks/ops.py", "--op", "masked_attention", "--dataset", "tiny", "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.ops",
+        "--op",
+        "masked_attention",
+        "--dataset",
+        "tiny",
+        "--device",
+        "cpu",
+    ]
     options = ["--no-tests", "--batch-size", "2", "--seconds", "0.001", "--out", str(out)]
     done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""The tracked results stay small, every link in the tracked Markdown files leads somewhere, and no picture is unused."""
+"""The tracked results stay small, every link in tracked Markdown files leads somewhere, and no picture is unused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_tracked_results_are_within_their_budget() -> None:
     files = _tracked("benchmarks/results")
     assert files
     contents = [file.read_bytes() for file in files]
-    assert sum(map(len, contents)) <= MOST_BYTES, "shorten new results: python -m benchmarks.summaries"
+    assert sum(map(len, contents)) <= MOST_BYTES, "shorten new results: python -m docs.summarize_results"
     assert sum(content.count(b"\n") for content in contents) <= MOST_LINES
 
 

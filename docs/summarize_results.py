@@ -1,4 +1,4 @@
-"""Shortens result files to what the documents quote: python -m benchmarks.summaries FILE ... --out benchmarks/results
+"""Shortens result files to what documents quote: python -m docs.summarize_results FILE ... --out benchmarks/results
 
 Full result files of one table are up to 400 kB. The repository keeps their summaries, which docs/write_results.py reads
 as it reads the full files, and which give the same page. By kind of file:
@@ -11,7 +11,8 @@ as it reads the full files, and which give the same page. By kind of file:
   "columns" and their values in "rows"; `read_rows` returns the rows. Of ops, the times of forward and backward pass
   together are kept, without the rates that follow from bytes, operations and seconds.
 
-Percentages have three digits after the point, more where one or two would otherwise print differently. A summary is one line of JSON, and its own summary.
+Percentages have three digits after the point, more where one or two would otherwise print differently. A summary is one
+line of JSON, and its own summary.
 """
 
 from __future__ import annotations

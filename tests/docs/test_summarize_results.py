@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.summaries import Arguments, columns_of, main, read_rows, rounded, summarize
+from docs.summarize_results import Arguments, columns_of, main, read_rows, rounded, summarize
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 FILES = sorted(RESULTS.rglob("*.json"))
