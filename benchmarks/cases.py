@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.counts import PRODUCTS
-from benchmarks.step import MAX_NUM_WORDS, SIZES
+from benchmarks.step import BATCH_SIZE, LENGTH_QUANTILES, MAX_NUM_WORDS, SIZES
+from benchmarks.timing import PRECISIONS
 from pps_fast import equations
 from pps_fast.calls import Call, calls_of
 from pps_fast.config import PPSConfig
@@ -28,17 +29,10 @@ from pps_fast.types import FeatureSizes
 
 Inputs = dict[str, Any]
 
-BATCH_SIZE = 32
 # preset, sizes, quantiles 5, 50, 95 % of the sentences' lengths and the longest; "tiny" is for trials of this code
 DATASETS: dict[str, tuple[str, FeatureSizes, tuple[int, ...]]] = {
     **{name: (name, *SIZES[name]) for name in ("charades", "activitynet")},
     "tiny": ("tiny", FeatureSizes(frame_dim=8, word_dim=6, vocab_size=23, num_segments=16), (2, 3, 5, 6)),
-}
-# type of the activations, and what torch may round products of fp32 matrices to
-PRECISIONS: dict[str, tuple[torch.dtype, str]] = {
-    "fp32": (torch.float32, "highest"),
-    "tf32": (torch.float32, "high"),
-    "bf16": (torch.bfloat16, "highest"),
 }
 # configs under which a step calls the ops that the paper's config does not
 _VARIANTS: dict[str, dict[str, Any]] = {
@@ -101,7 +95,7 @@ class _Draw:
         self.generator = torch.Generator(device).manual_seed(seed)
         lengths = DATASETS[case.dataset][2]
         shares = np.random.default_rng(seed).random(case.batch_size)
-        found = np.interp(shares, (0.05, 0.5, 0.95, 1.0), lengths).round().astype(np.int64).clip(1)
+        found = np.interp(shares, LENGTH_QUANTILES, lengths).round().astype(np.int64).clip(1)
         self.num_words = torch.from_numpy(found).to(device)
 
     def all(self, template: Inputs) -> Inputs:

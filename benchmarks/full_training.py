@@ -35,10 +35,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.peers import build_published_step, hidden_positions, load_live_weights, published_total
+from benchmarks.published_baseline import build_published_step, hidden_positions, load_live_weights, published_total
 from benchmarks.published_step import published_predictions
-from benchmarks.report import Report, Row
-from benchmarks.step import SIZES, build_step
+from benchmarks.report import Report
+from benchmarks.rows import Row, short, table
+from benchmarks.step import BATCH_SIZE, LENGTH_QUANTILES, MAX_NUM_WORDS, SIZES, build_step
 from benchmarks.whole_steps import RUNS_EAGERLY, TINY_STEP
 from pps_fast.config import PPSConfig, Precision
 from pps_fast.config_tree import override
@@ -65,6 +66,8 @@ NUM_VIDEOS = 6_672
 # share of the stage's time for each precision, of what the ones before left; the first is the headline
 PRECISIONS: dict[Precision, float] = {"bf16": 0.6, "tf32": 0.5, "fp32": 0.7}
 CURVE_STEPS = 200
+# columns of an evaluation alone
+_EVALUATION_TIMES = ("seconds_evaluation", "eval_samples_per_s")
 # largest relative difference of the first loss from the published formulation's
 FIRST_LOSS: dict[Precision, float] = {"fp32": 1e-4, "bf16": 2e-2}
 
@@ -77,8 +80,8 @@ def random_data(sizes: FeatureSizes, lengths: tuple[int, ...], counts: tuple[int
         counts: training pairs, validation pairs, videos.
     """
     num_train, num_validation, num_videos = counts
-    num_pairs, columns, rng = num_train + num_validation, 20, np.random.default_rng(0)
-    num_words = np.interp(rng.random(num_pairs), (0.05, 0.5, 0.95, 1.0), lengths).round().astype(np.int64)
+    num_pairs, columns, rng = num_train + num_validation, MAX_NUM_WORDS, np.random.default_rng(0)
+    num_words = np.interp(rng.random(num_pairs), LENGTH_QUANTILES, lengths).round().astype(np.int64)
     is_word = np.arange(columns) < num_words[:, None]
     few = rng.standard_normal((min(num_videos, 64), sizes.num_segments, sizes.frame_dim), np.float32)
     vectors = rng.standard_normal((sizes.vocab_size, sizes.word_dim), np.float32)
@@ -185,7 +188,7 @@ def _train(report: Report, config: PPSConfig, store: Store, splits: Splits, seco
     times = _totals(clock, measured, config.train.epochs, pairs)
     times |= {"train_samples_per_s": statistics.median(speeds)}
     times |= {"eval_samples_per_s": evaluated / times["seconds_evaluation"]}
-    rounded = {name: value if isinstance(value, bool) else float(f"{value:.4g}") for name, value in times.items()}
+    rounded = {name: value if isinstance(value, bool) else short(value) for name, value in times.items()}
     # a capture that failed leaves a slower training than the one asked for
     slower = "; ".join(text for text in row["warnings"] if text.startswith(RUNS_EAGERLY))
     status = {"status": "failed", "why": slower} if slower else {"status": "ok"}
@@ -212,10 +215,10 @@ def _totals(clock: _Clock, measured: float, epochs: int, pairs: int) -> Row:
 
 def _evaluations(report: Report, model: PPS, store: Store, splits: Splits) -> None:
     """Rows of evaluations alone: ours with several batch sizes, and the published evaluation step."""
-    for size in (8,) if report.is_dry else (32, 128, 512):
+    for size in (8,) if report.is_dry else (BATCH_SIZE, 128, 512):
         config = override(model.config, {"inference.batch_size": size})
         _evaluation(report, "ours", size, len(splits.validation), lambda c=config: score(model, store, splits.test, c))
-    size = 8 if report.is_dry else 32
+    size = 8 if report.is_dry else BATCH_SIZE
     config = override(PRESETS["charades_released"], TINY_STEP if report.is_dry else {})
     published = build_published_step(config, store.sizes, report.device).model.eval().requires_grad_(False)
     samples = splits.test[: size * 20]
@@ -227,9 +230,10 @@ def _evaluations(report: Report, model: PPS, store: Store, splits: Splits) -> No
     _evaluation(report, "published", size, len(samples), evaluate)
 
 
-def _evaluation(report: Report, opponent: str, size: int, pairs: int, evaluate: Callable[[], Any]) -> None:
+def _evaluation(report: Report, implementation: str, size: int, pairs: int, evaluate: Callable[[], Any]) -> None:
     """Adds the row of an evaluation; the second run is timed."""
-    about = {"what": "evaluation", "opponent": opponent, "precision": "fp32", "batch_size": size, "pairs": pairs}
+    about = {"what": "evaluation", "implementation": implementation, "precision": "fp32"}
+    about |= {"batch_size": size, "pairs": pairs}
     if report.left() <= 0:
         report.add("training", "left out", **about, why="the stage's share of the budget is spent")
         return
@@ -241,8 +245,7 @@ def _evaluation(report: Report, opponent: str, size: int, pairs: int, evaluate: 
     except Exception as error:
         report.add("training", "failed", **about, why=f"{type(error).__name__}: {error}"[:2000])
         return
-    times = {"seconds_evaluation": seconds, "eval_samples_per_s": pairs / seconds}
-    times = {name: float(f"{value:.4g}") for name, value in times.items()}
+    times = dict(zip(_EVALUATION_TIMES, map(short, (seconds, pairs / seconds)), strict=True))
     report.add("training", "ok", **about, **report.measured(**times))
 
 
@@ -261,20 +264,22 @@ def curves(report: Report) -> None:
     steps = 3 if report.is_dry else CURVE_STEPS
     published, expected = _published_curve(config, store, splits, steps)
     about = {"steps": steps, "pairs": len(splits.train), "evaluated_pairs": len(splits.test)}
-    report.add("curves", "ok", opponent="published", precision="fp32", **about, losses=published, metrics=expected)
+    row = {"implementation": "published", "precision": "fp32", **about}
+    report.add("curves", "ok", **row, losses=published, metrics=expected)
     for precision, limit in FIRST_LOSS.items():
         if report.left() <= 0:
-            report.add("curves", "not run", opponent="ours", precision=precision, **about, why="the budget is spent")
+            row = {"implementation": "ours", "precision": precision, **about}
+            report.add("curves", "not run", **row, why="the budget is spent")
             continue
         losses, metrics = _our_curve(override(config, {"train.precision": precision}), store, splits, steps)
         far = np.abs(np.array(losses) - np.array(published))
         row = {"first_difference": far[0], "largest_difference": far.max(), "last_difference": far[-1]}
-        row = {name: float(f"{value:.3g}") for name, value in row.items()} | {"largest_at_step": int(far.argmax()) + 1}
+        row = {name: short(value, 3) for name, value in row.items()} | {"largest_at_step": int(far.argmax()) + 1}
         row["metric_differences"] = {name: round(metrics[name] - value, 3) for name, value in expected.items()}
         # a NaN is not below it
         is_close = far[0] <= limit * published[0] and np.isfinite(losses).all()
         status = {} if is_close else {"why": f"first loss {losses[0]}, published {published[0]}, last {losses[-1]}"}
-        about_run = {"opponent": "ours", "precision": precision, **about}
+        about_run = {"implementation": "ours", "precision": precision, **about}
         found = {"losses": losses, "metrics": metrics, **row, **status}
         report.add("curves", "ok" if is_close else "failed", **about_run, **found)
 
@@ -335,34 +340,34 @@ def _metrics(
 
 def training_table(rows: list[Row]) -> list[str]:
     """Returns the rows of `training` as Markdown tables."""
-    names = ("precision", "pairs", "epochs measured", "first epoch s", "epoch s", "evaluation s", "30 epochs s")
-    lines = [f"| {' | '.join((*names, 'paper pairs s', 'samples/s', 'peak GiB'))} |", "|" + " --- |" * 10]
+    lines: list[tuple[Any, ...]] = []
     for row in (row for row in rows if row.get("what") == "training"):
-        start = f"| {row['precision']} | {row['pairs']} | {row.get('epochs_measured', 0)} of {row['epochs']} |"
+        start = (row["precision"], row["pairs"], f"{row.get('epochs_measured', 0)} of {row['epochs']}")
         if "seconds_epoch" not in row:
-            lines.append(f"{start} {'not measured' if row['status'] == 'ok' else row['status']} |" + "  |" * 6)
+            lines.append((*start, "not measured" if row["status"] == "ok" else row["status"]))
             continue
-        mark = " (extrapolated)" if row["extrapolated"] else ""
         cells = [f"{row[f'seconds_{name}']:g}" for name in ("first_epoch", "epoch", "evaluation")]
-        cells += [f"{row['seconds_all_epochs']:g}{mark}", f"{row['seconds_paper_extrapolated']:g} (extrapolated)"]
-        cells += [f"{row['train_samples_per_s']:g}", str(row.get("peak_memory_gib", "-"))]
-        lines.append(f"{start} {' | '.join(cells)} |")
-    lines += ["", "| evaluation | batch | pairs | seconds | samples/s |", "|" + " --- |" * 5]
-    for row in (row for row in rows if row.get("what") == "evaluation"):
-        cells = (
-            f"{row['seconds_evaluation']:g} | {row['eval_samples_per_s']:g}" if "seconds_evaluation" in row else "- | -"
-        )
-        lines.append(f"| {row['opponent']} | {row['batch_size']} | {row['pairs']} | {cells} |")
-    return lines
+        cells.append(f"{row['seconds_all_epochs']:g}{' (extrapolated)' if row['extrapolated'] else ''}")
+        cells.append(f"{row['seconds_paper_extrapolated']:g} (extrapolated)")
+        lines.append((*start, *cells, f"{row['train_samples_per_s']:g}", row.get("peak_memory_gib", "-")))
+    names = ("precision", "pairs", "epochs measured", "first epoch, s", "epoch, s", "evaluation, s", "all epochs, s")
+    shown = [*table((*names, "with the paper's pairs, s", "training pairs/s", "peak memory, GiB"), lines), ""]
+    evaluations = [
+        [row.get(name, "-") for name in ("implementation", "batch_size", "pairs", *_EVALUATION_TIMES)]
+        for row in rows
+        if row.get("what") == "evaluation"
+    ]
+    shown += table(("evaluation by", "batch size", "pairs", "seconds", "pairs/s"), evaluations)
+    return [*shown, "", "Fewer seconds, more pairs per second and less memory are better."]
 
 
 def curve_table(rows: list[Row]) -> list[str]:
     """Returns the rows of `curves` as a Markdown table."""
-    names = ("steps", "precision", "first difference", "largest, at step", "last", "largest difference of a metric")
-    lines = [f"| {' | '.join(names)} |", "|" + " --- |" * len(names)]
+    lines = []
     for row in (row for row in rows if "largest_difference" in row):
-        metric = max(map(abs, row["metric_differences"].values()))
+        metric = f"{max(map(abs, row['metric_differences'].values())):g} points"
         largest = f"{row['largest_difference']:g}, {row['largest_at_step']}"
-        cells = f"{row['first_difference']:g} | {largest} | {row['last_difference']:g} | {metric:g} points"
-        lines.append(f"| {row['steps']} | {row['precision']} | {cells} |")
-    return lines
+        first, last = f"{row['first_difference']:g}", f"{row['last_difference']:g}"
+        lines.append((row["steps"], row["precision"], first, largest, last, metric))
+    names = ("steps", "precision", "first difference of the loss", "largest, at step", "last")
+    return table((*names, "largest difference of a metric"), lines)

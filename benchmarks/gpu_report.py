@@ -4,7 +4,7 @@ Stages, each with a share of the budget, what it leaves going to those after it:
 measured ceilings); parity (every test case through every kernel, value and gradients against the float64
 equation); pytest (the tests marked `gpu`); steps (whole training steps beside the published formulation and torch's
 attention, eager and captured); training (30 epochs of Charades' size with their evaluations); curves (200 steps beside
-the published formulation); kernels (every op beside its opponents); compiled (whole steps by torch.compile and
+the published formulation); kernels (every op beside its baselines); compiled (whole steps by torch.compile and
 FlexAttention, which take minutes to compile: give them a command of their own). Columns are documented in
 whole_steps.py, full_training.py, ops.py and parity.py.
 
@@ -25,9 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     # read by triton when it is imported
     os.environ["TRITON_INTERPRET"] = "1" if "--dry-run" in sys.argv else "0"
@@ -35,20 +33,26 @@ if __name__ == "__main__":
 import torch  # noqa: E402
 import tyro  # noqa: E402
 
-from benchmarks import ops, step  # noqa: E402
-from benchmarks.cases import PRECISIONS, OpCase, cases_of  # noqa: E402
+from benchmarks import ops  # noqa: E402
+from benchmarks.cases import OpCase, cases_of  # noqa: E402
 from benchmarks.full_training import curve_table, curves, training, training_table  # noqa: E402
 from benchmarks.parity import is_alive, parity  # noqa: E402
 from benchmarks.report import NOTHING_MEASURED, Arguments, Report, kernel_table, markdown, parity_table  # noqa: E402
-from benchmarks.timing import OutOfTime, ceilings, time_limit  # noqa: E402
+from benchmarks.rows import ROOT, about_machine, commit  # noqa: E402
+from benchmarks.timing import (  # noqa: E402
+    PRECISIONS,  # noqa: E402
+    OutOfTime,
+    ceilings,
+    time_limit,
+)
 from benchmarks.whole_steps import compiled, step_table, steps  # noqa: E402
 from pps_fast.choices import choices_of  # noqa: E402
 from pps_fast.info import data_sizes, devices, versions  # noqa: E402
 from pps_fast.ops import ALL_OPS  # noqa: E402
 from pps_fast.presets import PRESETS  # noqa: E402
 
-# who is timed first: a spent budget should leave the other opponents out, and those that compile above all
-ROUNDS = (ops.OURS, ("sdpa", "sdpa_mem_efficient"), ("compile", "flex_attention"))
+# what is timed first: a spent budget should leave out baselines, and those that compile above all
+ROUNDS: tuple[tuple[str, ...], ...] = (ops.OURS, ("sdpa", "sdpa_mem_efficient"), ("compile", "flex_attention"))
 
 
 def environment(report: Report) -> None:
@@ -63,7 +67,7 @@ def environment(report: Report) -> None:
         done = subprocess.run(["nvidia-smi", query, "--format=csv"], capture_output=True, text=True)
         clocks = done.stdout.strip()
     report.ceilings = ceilings(report.device, tuple(PRECISIONS), is_small=report.is_dry)
-    found = {"versions": versions(), "devices": devices(), "commit": step.commit(), "clocks": clocks, "ops": chosen}
+    found = {"versions": versions(), "devices": devices(), "commit": commit(), "clocks": clocks, "ops": chosen}
     found |= report.measured(ceilings=report.ceilings.values())
     report.add("environment", "ok", **found, date=datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
@@ -78,25 +82,25 @@ def _in_order(cases: dict[str, list[OpCase]]) -> list[OpCase]:
 
 
 def kernels(report: Report) -> None:
-    """Times of every op beside its opponents; kernels that failed their parity are not timed."""
+    """Times of every op beside its baselines; kernels that failed their parity are not timed."""
     names = [op.name for op in ALL_OPS]
     found = cases_of(("tiny",), batch_size=1) if report.is_dry else cases_of()
     cases = _in_order({name: found[name][:1] if report.is_dry else found[name] for name in names})
     failed = {row["op"] for row in report.of("parity") if row["status"] == "failed" and "op" in row}
     for name in failed:
-        report.add("kernels", "refused", op=name, opponent="triton", why="it failed its parity")
+        report.add("kernels", "refused", op=name, implementation="triton", why="it failed its parity")
     if report.left() <= 0:
         report.add("kernels", "not run", why="its share of the budget is spent")
         return
-    about = {**ops.about_machine(report.device), "ceilings": report.ceilings.values()}
-    for opponents in ROUNDS:
+    about = {**about_machine(report.device), "ceilings": report.ceilings.values()}
+    for names_of_round in ROUNDS:
         for index, case in enumerate(cases):
             if report.left() <= 0:
-                left = f"{len(cases) - index} of {len(cases)} cases of {' and '.join(opponents)}"
-                status = "not run" if opponents == ops.OURS else "left out"
+                left = f"{len(cases) - index} of {len(cases)} cases of {' and '.join(names_of_round)}"
+                status = "not run" if names_of_round == ops.OURS else "left out"
                 report.add("kernels", status, why=f"its share of the budget is spent: without {left} and the rest")
                 return
-            served = tuple(name for name in opponents if name != "triton" or case.op not in failed)
+            served = tuple(name for name in names_of_round if name != "triton" or case.op not in failed)
             settings = ops.Settings(0.0 if report.is_dry else 0.05, served)
             for row in ops.measure(case, report.device, report.ceilings, settings):
                 row = {**row, **about}

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 from benchmarks.counts import PRODUCTS
-from benchmarks.report import Report, Row
+from benchmarks.ops import relative_norm
+from benchmarks.report import Report
+from benchmarks.rows import Row
 from benchmarks.timing import matmul_precision
 from pps_fast.ops import OPS
 from pps_fast.ops.dispatch import Op
@@ -33,11 +36,8 @@ def poisoned_empty() -> Iterator[None]:
         value = allocate(*args, **kwargs)
         return value.fill_(float("nan")) if value.is_floating_point() else value
 
-    torch.empty = poisoned
-    try:
+    with patch.object(torch, "empty", poisoned):
         yield
-    finally:
-        torch.empty = allocate
 
 
 def _on(device: torch.device, inputs: dict[str, Any], wrt: tuple[str, ...]) -> dict[str, Any]:
@@ -49,12 +49,6 @@ def _on(device: torch.device, inputs: dict[str, Any], wrt: tuple[str, ...]) -> d
 def results_of(function: Callable[..., Any], inputs: dict[str, Any], wrt: tuple[str, ...]) -> dict[str, Tensor]:
     """Returns results and gradients by name, on the CPU."""
     return {name: result.cpu() for name, result in values_and_gradients(function, inputs, wrt).items()}
-
-
-def _error(got: Tensor, oracle: Tensor) -> float:
-    scale = torch.linalg.vector_norm(oracle)
-    error = torch.linalg.vector_norm(got.double() - oracle)
-    return (error / scale if scale > 0 else error).item()
 
 
 def check_parity(
@@ -79,7 +73,7 @@ def check_parity(
         again = results_of(partial(op, backend="triton"), given, case.wrt)
     errors, faults = {}, []
     for name in oracle:
-        errors[name] = _error(got[name], oracle[name])
+        errors[name] = relative_norm(got[name], oracle[name])
         try:
             if cap is None:
                 assert_close(caps, got[name], reference[name], oracle[name])

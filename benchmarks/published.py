@@ -1,4 +1,4 @@
-"""The published PPS model (sunoh-kim/pps at 1e1d176) as an opponent: its formulation, its order of work, its costs.
+"""The published PPS model (sunoh-kim/pps at 1e1d176) as a baseline: its formulation, its order of work, its costs.
 
 Re-created in plain torch, in our own words, from the list of facts about the published code; "item n" is a number of
 that list. Written to be neither cheaper nor dearer than it: whatever looks wasteful here names its item. Modules

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -14,13 +13,13 @@ from typing import Any, Literal, get_args
 import torch
 
 from benchmarks import ops
+from benchmarks.rows import Row, append, table
 from benchmarks.timing import Ceilings
 
 NOTHING_MEASURED = "DRY RUN on a CPU, kernels interpreted: nothing was measured, no GPU was used."
-_SHOWN = ("op", "case", "dataset", "dtype", "mode", "what", "preset", "precision", "opponent", "batch_size")
-# opponents whose failure is theirs: torch's attention and compiler
+_SHOWN = ("op", "case", "dataset", "dtype", "mode", "what", "preset", "precision", "implementation", "batch_size")
+# implementations whose failure is torch's: its attention and its compiler
 EXCUSED = ("sdpa", "flex", "compile")
-Row = dict[str, Any]
 StageName = Literal["parity", "pytest", "steps", "training", "curves", "kernels", "compiled"]
 
 
@@ -50,7 +49,6 @@ class Report:
         self.rows: list[Row] = []
         hardware = "dry_run" if self.is_dry else re.sub(r"\W+", "_", torch.cuda.get_device_name(device)).lower()
         moment = datetime.now(timezone.utc).strftime("%Y%m%d_%H%M%S")
-        arguments.out.mkdir(parents=True, exist_ok=True)
         self.path = arguments.out / f"gpu_report_{hardware}_{moment}.jsonl"
 
     def left(self) -> float:
@@ -73,8 +71,7 @@ class Report:
         """
         row = {"stage": stage, "status": status, **({"dry_run": True} if self.is_dry else {}), **values}
         self.rows.append(row)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        append(self.path, [row])
         shown = " ".join(str(values[name]) for name in _SHOWN if name in values)
         # of those there are hundreds, and a table
         is_usual = (stage, status) in (("parity", "ok"), ("kernels", "ok"), ("kernels", "refused"))
@@ -84,7 +81,7 @@ class Report:
     def is_complete(self) -> bool:
         """Whether everything ran that had to and no check failed; torch's own attention and compiler may break."""
         wrong = [row for row in self.rows if row["status"] in ("failed", "not run")]
-        return all(row.get("opponent", "").startswith(EXCUSED) for row in wrong)
+        return all(row.get("implementation", "").startswith(EXCUSED) for row in wrong)
 
     def of(self, stage: str) -> list[Row]:
         """The rows of a stage."""
@@ -105,9 +102,9 @@ def markdown(report: Report, tables: Mapping[str, Callable[[list[Row]], list[str
         lines += [f"* {name}: {value}" for name, value in known.items()]
     for row in report.of("pytest"):
         lines += ["", f"Tests marked gpu: {row['status']}; {row.get('summary', row.get('why'))}"]
-    for title, table in tables.items():
+    for title, tabulate in tables.items():
         rows = [row for stage in title.split(" and ") for row in report.of(stage)]
-        lines += ["", f"## {title}", "", *table(rows)] if rows else []
+        lines += ["", f"## {title}", "", *tabulate(rows)] if rows else []
     wrong = [row for row in report.rows if row["status"] in ("failed", "not run", "left out", "refused")]
     lines.append("")
     # every refusal of a kernel stands in the table of kernels
@@ -119,23 +116,23 @@ def markdown(report: Report, tables: Mapping[str, Callable[[list[Row]], list[str
 
 def kernel_table(rows: list[Row]) -> list[str]:
     """Returns the rows of `kernels` as a Markdown table."""
-    return ops.markdown([row for row in rows if "mode" in row]).splitlines()
+    return ops.report([row for row in rows if "mode" in row]).splitlines()
 
 
 def parity_table(rows: list[Row]) -> list[str]:
     """Returns the rows of `parity` as a Markdown table."""
-    lines = ["| op | dtype | ok | failed | refused | largest error of a value | of a gradient |", "|" + " --- |" * 7]
+    lines: list[tuple[Any, ...]] = []
     groups = dict.fromkeys((row["op"], row.get("dtype", "-")) for row in rows if "op" in row)
     for op, dtype in groups:
-        own = [row for row in rows if (row.get("op"), row.get("dtype", "-")) == (op, dtype)]
-        if own[0]["status"] == "absent":
-            lines.append(f"| {op} | - | no kernel |  |  |  |  |")
+        group = [row for row in rows if (row.get("op"), row.get("dtype", "-")) == (op, dtype)]
+        if group[0]["status"] == "absent":
+            lines.append((op, "-", "no kernel"))
             continue
-        counts = [sum(row["status"] == status for row in own) for status in ("ok", "failed", "refused")]
-        errors = [row["errors"] for row in own if "errors" in row]
-        largest = []
-        for kind in ("value", "gradient"):
-            of_kind = (e for found in errors for name, e in found.items() if name.startswith(kind))
-            largest.append(f"{max(of_kind, default=float('nan')):.1e}")
-        lines.append(f"| {op} | {dtype} | {' | '.join([*map(str, counts), *largest])} |")
-    return lines
+        counts = [sum(row["status"] == status for row in group) for status in ("ok", "failed", "refused")]
+        errors = [item for row in group for item in row.get("errors", {}).items()]
+        largest = [
+            max((error for name, error in errors if name.startswith(kind)), default=float("nan"))
+            for kind in ("value", "gradient")
+        ]
+        lines.append((op, dtype, *counts, *(f"{error:.1e}" for error in largest)))
+    return table(("op", "precision", "ok", "failed", "refused", "largest error of a value", "of a gradient"), lines)

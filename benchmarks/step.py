@@ -7,16 +7,10 @@ Appends a JSON line per run to --out. Times of one machine mean little; compare 
 
 from __future__ import annotations
 
-import json
-import re
-import resource
-import statistics
-import subprocess
-import time
+import sys
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +18,15 @@ import numpy as np
 import torch
 import tyro
 
+from benchmarks.memory import process_peak_gib
+from benchmarks.rows import Row, about_machine, append, table
+from benchmarks.timing import timed_steps
 from pps_fast.cli import Device, PresetName, choose_device, set_threads
 from pps_fast.config import PPSConfig, ReconstructorPlan
 from pps_fast.config_tree import override
 from pps_fast.data.store import rounded_columns
-from pps_fast.info import PUBLISHED, cpu_name
+from pps_fast.inference.predict import predict
+from pps_fast.info import PUBLISHED
 from pps_fast.losses.objective import Objective
 from pps_fast.model import PPS
 from pps_fast.presets import PRESETS
@@ -38,14 +36,17 @@ from pps_fast.train.step import TrainStep
 from pps_fast.types import Batch, FeatureSizes
 
 MAX_NUM_WORDS = 20
-
+# of the paper's training
+BATCH_SIZE = 32
+# where sentences of the lengths below lie in their order
+LENGTH_QUANTILES = (0.05, 0.5, 0.95, 1.0)
 # quantiles 5, 50, 95 % of the sentences' lengths, and the longest
 _LENGTHS = {"charades": (4, 7, 11, 13), "charades_clip": (4, 7, 11, 13), "activitynet": (7, 13, 20, 20)}
 SIZES = {name: (sizes, _LENGTHS[name]) for name, (sizes, _) in PUBLISHED.items()}
 # what an operator is counted as
 KINDS = {
     "matrix products": ("mm", "addmm", "bmm", "baddbmm"),
-    "softmax and normalisation": ("_softmax", "_log_softmax", "native_layer_norm", "_softmax_backward_data"),
+    "softmax and normalization": ("_softmax", "_log_softmax", "native_layer_norm", "_softmax_backward_data"),
     "copies and layout": ("copy_", "cat", "clone", "index", "gather", "index_put_"),
     "dropout": ("native_dropout", "bernoulli_", "native_dropout_backward"),
 }
@@ -57,10 +58,10 @@ class Arguments:
 
     preset: PresetName = "charades"
     """config; its sizes are those of the data set the name begins with"""
-    batch_size: int = 32
+    batch_size: int = BATCH_SIZE
     """samples per step"""
     steps: int = 5
-    """timed steps, after two warm-up steps"""
+    """timed steps, after three warm-up steps"""
     device: Device = "auto"
     """where"""
     threads: int | None = None
@@ -86,7 +87,7 @@ def sizes_of(preset: str) -> tuple[FeatureSizes, tuple[int, ...]]:
 def random_batch(sizes: FeatureSizes, lengths: tuple[int, ...], batch_size: int, device: torch.device) -> Batch:
     """Returns a batch with the data set's sizes and a sentence-length distribution like its own."""
     rng = np.random.default_rng(0)
-    num_words = np.interp(rng.random(batch_size), (0.05, 0.5, 0.95, 1.0), lengths).round().astype(np.int64)
+    num_words = np.interp(rng.random(batch_size), LENGTH_QUANTILES, lengths).round().astype(np.int64)
     columns = int(rounded_columns(num_words, MAX_NUM_WORDS).max())
     is_word = np.arange(columns) < num_words[:, None]
     shape = (batch_size, columns)
@@ -105,12 +106,28 @@ def random_batch(sizes: FeatureSizes, lengths: tuple[int, ...], batch_size: int,
 
 
 def build_step(config: PPSConfig, sizes: FeatureSizes, device: torch.device) -> TrainStep:
-    """Returns a training step of a freshly initialised model."""
+    """Returns a training step of a freshly initialized model."""
     torch.manual_seed(0)
-    model = PPS(config, sizes).to(device).train()
+    return step_of(config, PPS(config, sizes).to(device).train(), Objective(config).to(device))
+
+
+def step_of(config: PPSConfig, model: PPS, objective: Objective) -> TrainStep:
+    """Returns the training step of a model."""
     optimizer = Adam(model.parameters(), lr=config.train.learning_rate, backend=config.backend)
-    objective = Objective(config).to(device)
     return TrainStep(model, objective, optimizer, config.train.clip_norm, config.train.precision)
+
+
+def evaluation_of(model: PPS, batch: Batch, is_bf16: bool) -> Callable[[], Any]:
+    """Returns the evaluation step of a model: forward without negatives, ranking and votes."""
+    model.eval().requires_grad_(False)
+
+    def evaluate() -> Any:
+        autocast = torch.autocast(batch.frames.device.type, dtype=torch.bfloat16, enabled=is_bf16)
+        # not inference mode, in which the counter of operations would not see the products
+        with torch.no_grad(), autocast:
+            return predict(model(batch, with_negatives=False), model.config.inference.selector)
+
+    return evaluate
 
 
 class OneBatch:
@@ -136,57 +153,27 @@ def runner(step: TrainStep, batch: Batch, is_captured: bool) -> Callable[[], Any
     return lambda: run(samples)
 
 
-def timed(run: Callable[[], Any], is_cuda: bool, steps: int) -> list[float]:
-    """Returns the seconds of each of `steps` calls after two others."""
-    seconds = []
-    for index in range(steps + 2):
-        begin = time.perf_counter()
-        run()
-        if is_cuda:
-            torch.cuda.synchronize()
-        if index >= 2:
-            seconds.append(time.perf_counter() - begin)
-    return seconds
-
-
-def profiled(step: TrainStep, batch: Batch) -> dict[str, float]:
-    """Returns the share of one step's operator time by kind, and the number of operators called."""
+def operator_events(run: Callable[[], Any]) -> list[Any]:
+    """Returns torch's averages of one call by operator of torch's own, on the CPU."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        step(batch)
+        run()
+    return [event for event in profile.key_averages() if event.key.startswith("aten::")]
+
+
+def profiled(run: Callable[[], Any]) -> dict[str, float]:
+    """Returns the share of one step's operator time by kind, and the number of operators called."""
     total: defaultdict[str, float] = defaultdict(float)
-    calls = 0
-    for event in profile.key_averages():
-        if not event.key.startswith("aten::"):
-            continue
+    events = operator_events(run)
+    for event in events:
         name = event.key.removeprefix("aten::")
         kind = next((kind for kind, names in KINDS.items() if name in names), "elementwise and other")
         total[kind] += event.self_cpu_time_total
-        calls += event.count
     everything = sum(total.values())
     shares = {kind: round(value / everything, 3) for kind, value in sorted(total.items(), key=lambda item: -item[1])}
-    return {**shares, "operators called, views included": calls}
+    return {**shares, "operators called, views included": sum(event.count for event in events)}
 
 
-def _peak_memory_gib(device: torch.device) -> float:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # of this program; the other figure keeps the peak of the process that started it
-        found = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(encoding="utf-8"), re.MULTILINE)
-        return int(found.group(1)) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def commit() -> str:
-    """Returns the checkout's commit in short, "-dirty" after it where tracked files differ."""
-    found = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, cwd=Path(__file__).parent
-    )
-    return found.stdout.strip() or "unknown"
-
-
-def measure(arguments: Arguments) -> dict[str, Any]:
+def measure(arguments: Arguments) -> Row:
     """Times, profiles and describes a step."""
     device = choose_device(arguments.device)
     set_threads(arguments.threads)
@@ -196,40 +183,38 @@ def measure(arguments: Arguments) -> dict[str, Any]:
     sizes, lengths = sizes_of(arguments.preset)
     step, batch = build_step(config, sizes, device), random_batch(sizes, lengths, arguments.batch_size, device)
     is_captured = arguments.capture and device.type == "cuda"
-    seconds = sorted(timed(runner(step, batch, is_captured), device.type == "cuda", arguments.steps))
-    quantiles = statistics.quantiles(seconds, n=5) if len(seconds) > 1 else seconds * 4
     return {
         "what": "training step",
         "preset": arguments.preset,
         "batch_size": arguments.batch_size,
-        "precision": config.train.precision,
+        "precision": precision,
         "plan": arguments.plan,
         "captured": is_captured,
-        "seconds_median": round(statistics.median(seconds), 4),
-        "seconds_q20": round(quantiles[0], 4),
-        "seconds_q80": round(quantiles[-1], 4),
-        "steps": arguments.steps,
-        "peak_memory_gib": round(_peak_memory_gib(device), 2),
+        **timed_steps(runner(step, batch, is_captured), device, repetitions=arguments.steps),
+        "peak_memory_gib": process_peak_gib(device),
         "parameters": sum(p.numel() for p in step.model.parameters()),
-        "profile": profiled(step, batch),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "commit": commit(),
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "profile": profiled(lambda: step(batch)),
+        **about_machine(device),
     }
+
+
+def report(row: Row) -> str:
+    """Returns a measurement as tables."""
+    names = ("seconds_median", "seconds_q20", "seconds_q80", "peak_memory_gib")
+    header = ("seconds per step, median", "20 % quantile", "80 % quantile", "peak memory, GiB")
+    about = ("what", "preset", "batch_size", "precision", "plan", "hardware", "threads", "torch", "commit")
+    shares = {kind: f"{100 * share:.1f}" for kind, share in row["profile"].items() if "called" not in kind}
+    lines = [", ".join(f"{name} {row[name]}" for name in about), "", *table(header, [[row[name] for name in names]])]
+    lines += ["", *table(("kind of operator", "share of the operators' CPU time, %"), list(shares.items()))]
+    return "\n".join([*lines, "", "Fewer seconds and less memory are better."])
 
 
 def main(arguments: Arguments) -> None:
     """Prints the measurement and appends it to --out."""
     row = measure(arguments)
-    for name, value in row.items():
-        print(f"{name:16s} {value}")
-    if arguments.out is not None:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        with arguments.out.open("a") as file:
-            file.write(json.dumps(row) + "\n")
+    print(report(row))
+    append(arguments.out, [row])
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments, description=__doc__))
+    sys.exit(main(tyro.cli(Arguments, description=__doc__)))

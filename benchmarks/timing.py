@@ -6,16 +6,23 @@ import signal
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
-from benchmarks.cases import PRECISIONS
+from benchmarks.rows import Row, short
 
 Calls = Sequence[Callable[[], Any]]
 
+# type of the activations, and what torch may round products of fp32 matrices to
+PRECISIONS: dict[str, tuple[torch.dtype, str]] = {
+    "fp32": (torch.float32, "highest"),
+    "tf32": (torch.float32, "high"),
+    "bf16": (torch.bfloat16, "highest"),
+}
 # below this many seconds a launch from Python costs more than what it starts, and calls are replayed from a graph
 GRAPH_BELOW = 50e-6
 LAUNCHES_PER_GRAPH = 20
@@ -24,139 +31,182 @@ _GRAPH_WORTH = 2e-3
 _FEWEST, _MOST = 5, 200
 
 
+class StepTimer:
+    """The stopwatch of all benchmarks: between CUDA events on a GPU, of the clock on a CPU.
+
+    With one thread on a CPU it is the process's clock, which other programs disturb less.
+
+    Attributes:
+        clock: name of the clock.
+        host: seconds until each call returned, which on a GPU is before it ends.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.host = device, list[float]()
+        is_alone = torch.get_num_threads() == 1
+        self.clock = "events" if device.type == "cuda" else "process_time" if is_alone else "perf_counter"
+        self._now = time.perf_counter if device.type == "cuda" else getattr(time, self.clock)
+        self._ends: list[tuple[torch.cuda.Event, ...]] = []
+
+    def __call__(self, run: Callable[[], Any], calls: int = 1) -> None:
+        """Runs and times `calls` calls together; on a GPU without waiting for them."""
+        if self.device.type == "cuda":
+            self._ends.append(tuple(torch.cuda.Event(enable_timing=True) for _ in range(2)))
+            self._ends[-1][0].record()
+        begin = self._now()
+        for _ in range(calls):
+            run()
+        self.host.append(self._now() - begin)
+        if self.device.type == "cuda":
+            self._ends[-1][1].record()
+
+    @property
+    def seconds(self) -> list[float]:
+        """Seconds of each timing so far; waits for a GPU."""
+        wait(self.device)
+        return [first.elapsed_time(last) / 1e3 for first, last in self._ends] or list(self.host)
+
+
+def wait(device: torch.device) -> None:
+    """Waits until the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def in_turn(
+    names: Sequence[Any],
+    make: Callable[[Any], Callable[[], Any]],
+    device: torch.device,
+    rounds: int,
+    warm_up_rounds: int = 0,
+    calls: int = 1,
+) -> dict[Any, list[float]]:
+    """Times steps that are to be compared, in turn, so that a machine whose speed drifts slows all of them alike.
+
+    Args:
+        names: of the steps; each round has another order.
+        make: returns the function to be timed, anew for every round, outside of what is timed.
+        calls: timed together, for steps that are short; as many others come first if there are several.
+    Returns:
+        Seconds of a call in each round, by name.
+    """
+    timers = {name: StepTimer(device) for name in names}
+    order = np.random.default_rng(0)
+    for number in range(-warm_up_rounds, rounds):
+        for index in order.permutation(len(names)):
+            run = make(names[index])
+            for _ in range(calls if number < 0 or calls > 1 else 0):
+                run()
+            wait(device)
+            if number >= 0:
+                timers[names[index]](run, calls)
+    return {name: [value / calls for value in timer.seconds] for name, timer in timers.items()}
+
+
 @dataclass(frozen=True)
 class Times:
     """Seconds of one call.
 
     Attributes:
-        method: perf_counter, events, or graph (of LAUNCHES_PER_GRAPH calls, divided by their number).
+        method: the timer's clock, or graph (of LAUNCHES_PER_GRAPH calls, divided by their number).
         seconds: of each repetition.
-        found: "seconds_launched": the median as launched from Python, beside a graph's; "why_no_graph".
+        others: "seconds_launched": the median as launched from Python, beside a graph's; "why_no_graph".
     """
 
     method: str
     seconds: Sequence[float]
-    found: dict[str, Any] = field(default_factory=dict)
+    others: Row = field(default_factory=dict)
 
-    def values(self) -> dict[str, Any]:
+    def values(self) -> Row:
         """Columns of a row."""
-        return {**quantiles(self.seconds), "repetitions": len(self.seconds), "method": self.method, **self.found}
+        return {**quantiles(self.seconds), "repetitions": len(self.seconds), "method": self.method, **self.others}
 
 
-def quantiles(seconds: Sequence[float]) -> dict[str, float]:
-    """Returns the median and the 20 % and 80 % quantiles, to four digits."""
-    fifths = statistics.quantiles(seconds, n=5) if len(seconds) > 1 else list(seconds) * 4
-    found = {"median": statistics.median(seconds), "q20": fifths[0], "q80": fifths[-1]}
-    return {f"seconds_{name}": float(f"{value:.4g}") for name, value in found.items()}
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Returns median, 20 % and 80 % quantile."""
+    fifths = statistics.quantiles(values, n=5) if len(values) > 1 else list(values) * 4
+    return {"median": statistics.median(values), "q20": fifths[0], "q80": fifths[-1]}
+
+
+def quantiles(seconds: Sequence[float]) -> Row:
+    """Returns the columns seconds_median, _q20 and _q80, to four digits."""
+    return {f"seconds_{name}": short(value) for name, value in spread(seconds).items()}
 
 
 def timed(calls: Calls, device: torch.device, seconds: float) -> Times:
     """Times calls that do the same on different inputs, in turn.
 
+    On a GPU, call it within the stream that the inputs were made in, which is not the default one.
+
     Args:
         seconds: to spend on it, about.
     """
-    return _timed_on_gpu(calls, seconds) if device.type == "cuda" else _timed_on_cpu(calls, seconds)
+    is_cuda = device.type == "cuda"
+    for call in calls * 3 if is_cuda else calls:
+        call()
+    one = statistics.median(_repeated(calls, device, _FEWEST if is_cuda else 1).seconds)
+    timer = _repeated(calls, device, _num_repetitions(one, seconds))
+    launched = Times(timer.clock, timer.seconds)
+    median = quantiles(launched.seconds)["seconds_median"]
+    if not is_cuda or median > _GRAPH_WORTH:
+        return launched
+    try:
+        replayed = _replayed(calls, device, seconds)
+    # whatever cannot be captured was timed as launched
+    except RuntimeError as error:
+        wait(device)
+        return Times("events", launched.seconds, {"why_no_graph": str(error).splitlines()[0]})
+    if statistics.median(replayed) < GRAPH_BELOW:
+        return Times("graph", replayed, {"seconds_launched": median})
+    return Times("events", launched.seconds, {"seconds_in_graph": quantiles(replayed)["seconds_median"]})
 
 
 def _num_repetitions(one: float, seconds: float) -> int:
     return int(min(max(seconds / max(one, 1e-9), _FEWEST), _MOST))
 
 
-def _timed_on_cpu(calls: Calls, seconds: float) -> Times:
-    for call in calls:
-        call()
-    begin = time.perf_counter()
-    calls[0]()
-    found = []
-    for index in range(_num_repetitions(time.perf_counter() - begin, seconds)):
-        begin = time.perf_counter()
-        calls[index % len(calls)]()
-        found.append(time.perf_counter() - begin)
-    return Times("perf_counter", found)
+def _repeated(calls: Calls, device: torch.device, repetitions: int) -> StepTimer:
+    timer = StepTimer(device)
+    for index in range(repetitions):
+        timer(calls[index % len(calls)])
+    return timer
 
 
-def _timed_on_gpu(calls: Calls, seconds: float) -> Times:
-    """Call within the stream that the calls' inputs were made in, which is not the default one."""
-    for call in (*calls, *calls, *calls):
-        call()
-    first = _events(calls, _FEWEST)
-    launched = _events(calls, _num_repetitions(statistics.median(first), seconds))
-    if statistics.median(launched) > _GRAPH_WORTH:
-        return Times("events", launched)
-    try:
-        replayed = _replayed(calls, seconds)
-    # whatever cannot be captured was timed as launched
-    except RuntimeError as error:
-        torch.cuda.synchronize()
-        return Times("events", launched, {"why_no_graph": str(error).splitlines()[0]})
-    median = float(f"{statistics.median(launched):.4g}")
-    if statistics.median(replayed) < GRAPH_BELOW:
-        return Times("graph", replayed, {"seconds_launched": median})
-    return Times("events", launched, {"seconds_in_graph": quantiles(replayed)["seconds_median"]})
-
-
-def _events(calls: Calls, repetitions: int) -> list[float]:
-    pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repetitions)]
-    for index, (begin, end) in enumerate(pairs):
-        begin.record()
-        calls[index % len(calls)]()
-        end.record()
-    torch.cuda.synchronize()
-    return [begin.elapsed_time(end) / 1e3 for begin, end in pairs]
-
-
-def _replayed(calls: Calls, seconds: float) -> list[float]:
+def _replayed(calls: Calls, device: torch.device, seconds: float) -> list[float]:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
         for index in range(LAUNCHES_PER_GRAPH):
             calls[index % len(calls)]()
     for _ in range(3):
         graph.replay()
-    one = statistics.median(_events([graph.replay], _FEWEST))
-    return [found / LAUNCHES_PER_GRAPH for found in _events([graph.replay], _num_repetitions(one, seconds))]
+    one = statistics.median(_repeated([graph.replay], device, _FEWEST).seconds)
+    replays = _repeated([graph.replay], device, _num_repetitions(one, seconds)).seconds
+    return [value / LAUNCHES_PER_GRAPH for value in replays]
 
 
-def timed_steps(run: Callable[[], Any], device: torch.device, seconds: float) -> dict[str, Any]:
-    """Times whole training steps, one after the other, after three others.
+def timed_steps(
+    run: Callable[[], Any], device: torch.device, seconds: float = 0.0, repetitions: int | None = None
+) -> Row:
+    """Times whole steps, one after the other, after three others.
 
     Args:
-        seconds: to spend on it, about.
+        seconds: to spend on it, about, unless `repetitions` says how many are timed.
     Returns:
-        Columns of a row: seconds_median, _q20, _q80 between CUDA events around each step, on a CPU by the clock;
-        host_seconds, the median until the call returns; wall_seconds, of the host from the first to the end of the
-        last, per step; repetitions. Where host_seconds come near the others, the device waits for the host.
+        Columns of a row: seconds_median, _q20, _q80 of a `StepTimer`; host_seconds, the median until the call returns;
+        wall_seconds, of the host from the first to the end of the last, per step; repetitions. Where host_seconds come
+        near the others, the device waits for the host.
     """
-    is_cuda = device.type == "cuda"
     for _ in range(3):
         run()
-    begin = _now(is_cuda)
-    run()
-    repetitions = _num_repetitions(_now(is_cuda) - begin, seconds)
-    pairs = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repetitions)] if is_cuda else []
-    hosts, begin = [], _now(is_cuda)
-    for index in range(repetitions):
-        if is_cuda:
-            pairs[index][0].record()
-        called = time.perf_counter()
-        run()
-        hosts.append(time.perf_counter() - called)
-        if is_cuda:
-            pairs[index][1].record()
-    wall = (_now(is_cuda) - begin) / repetitions
-    found = [first.elapsed_time(last) / 1e3 for first, last in pairs] if is_cuda else hosts
-    host = {"host_seconds": statistics.median(hosts), "wall_seconds": wall}
-    return {
-        **quantiles(found),
-        **{name: float(f"{value:.4g}") for name, value in host.items()},
-        "repetitions": repetitions,
-    }
-
-
-def _now(is_cuda: bool) -> float:
-    if is_cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter()
+    if repetitions is None:
+        repetitions = _num_repetitions(_repeated([run], device, 1).seconds[0], seconds)
+    wait(device)
+    begin = time.perf_counter()
+    timer = _repeated([run], device, repetitions)
+    wait(device)
+    wall = (time.perf_counter() - begin) / repetitions
+    host = {"host_seconds": short(statistics.median(timer.host)), "wall_seconds": short(wall)}
+    return {**quantiles(timer.seconds), **host, "repetitions": repetitions}
 
 
 class OutOfTime(BaseException):
@@ -188,13 +238,10 @@ def time_limit(seconds: float) -> Iterator[None]:
 @contextmanager
 def side_stream(device: torch.device) -> Iterator[None]:
     """A stream whose work can be captured in a graph: what is timed is made and run within."""
-    if device.type != "cuda":
+    wait(device)
+    with torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext():
         yield
-        return
-    torch.cuda.synchronize(device)
-    with torch.cuda.stream(torch.cuda.Stream(device)):
-        yield
-    torch.cuda.synchronize(device)
+    wait(device)
 
 
 @contextmanager

@@ -6,9 +6,8 @@ all of them for every term, `ForeachAdam`), in turn in one process, from the sam
 
 from __future__ import annotations
 
-import json
 import statistics
-import time
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,9 @@ import tyro
 from torch import Tensor, nn
 
 from benchmarks.cases import DATASETS
-from benchmarks.ops import about_machine
+from benchmarks.rows import Row, about_machine, append, short, table
+from benchmarks.step import operator_events
+from benchmarks.timing import in_turn
 from pps_fast.cli import Device, choose_device, set_threads
 from pps_fast.data.load import load_data
 from pps_fast.model import PPS
@@ -109,24 +110,7 @@ def copies_of(preset: str, device: torch.device) -> tuple[list[Tensor], list[Ten
     return tuple([nn.Parameter(value.clone()) for value in values] for _ in range(2))
 
 
-def _seconds(run: Callable[[], Any], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    begin = time.perf_counter()
-    run()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - begin
-
-
-def _num_operators(run: Callable[[], Any]) -> int:
-    """Calls of torch's operators, views included."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
-        run()
-    return sum(event.count for event in profile.key_averages() if event.key.startswith("aten::"))
-
-
-def measure(arguments: Arguments) -> list[dict[str, Any]]:
+def measure(arguments: Arguments) -> list[Row]:
     """Returns a row for each of the two."""
     device = choose_device(arguments.device)
     set_threads(arguments.threads)
@@ -134,7 +118,6 @@ def measure(arguments: Arguments) -> list[dict[str, Any]]:
     optimizers = {"list": ForeachAdam(parameters["list"], 1e-3), "flat": Adam(parameters["flat"], 1e-3)}
     drawn = [torch.randn_like(parameter) for parameter in parameters["list"]]
     is_sound = torch.ones((), dtype=torch.bool, device=device)
-    seconds: dict[str, list[float]] = {name: [] for name in optimizers}
 
     def give(name: str) -> Callable[[], Any]:
         for parameter, gradient in zip(parameters[name], drawn, strict=True):
@@ -142,24 +125,21 @@ def measure(arguments: Arguments) -> list[dict[str, Any]]:
             parameter.grad = gradient.clone() if parameter.grad is None else parameter.grad.copy_(gradient)
         return lambda: optimizers[name].clip_and_step(10.0, is_sound)
 
-    for pair in range(arguments.pairs + 2):
-        for name in sorted(optimizers, reverse=pair % 2 == 1):
-            taken = _seconds(give(name), device)
-            # the first two make moments and buffers
-            seconds[name] += [taken] if pair >= 2 else []
+    # the first two make moments and buffers
+    seconds = in_turn(list(optimizers), give, device, arguments.pairs, warm_up_rounds=2)
     num_values = sum(value.numel() for value in drawn)
     ratio = statistics.median(b / a for a, b in zip(seconds["flat"], seconds["list"], strict=True))
     return [
         {
             "what": "clipping and Adam",
             "preset": arguments.preset,
-            "opponent": name,
+            "update": name,
             "values": num_values,
             "tensors": len(drawn),
-            "seconds_median": float(f"{statistics.median(seconds[name]):.4g}"),
+            "seconds_median": short(statistics.median(seconds[name])),
             "times_list": round(ratio, 3) if name == "flat" else 1.0,
             "bytes": PASSES[name] * sum(value.numel() * value.element_size() for value in drawn),
-            "operators": _num_operators(give(name)),
+            "operators": sum(event.count for event in operator_events(give(name))),
             "pairs": arguments.pairs,
             **about_machine(device),
         }
@@ -167,16 +147,23 @@ def measure(arguments: Arguments) -> list[dict[str, Any]]:
     ]
 
 
+def report(rows: list[Row]) -> str:
+    """Returns rows as a table."""
+    first = "clipping and Adam, {preset}, {values:,} values, {hardware}".format(**rows[0])
+    header = ("parameters as", "seconds per update", "times as fast as the list", "MB moved", "operators called")
+    lines = [
+        (row["update"], row["seconds_median"], row["times_list"], f"{row['bytes'] / 1e6:.1f}", row["operators"])
+        for row in rows
+    ]
+    return "\n".join([first, "", *table(header, lines), "", "More times as fast is better; less is better elsewhere."])
+
+
 def main(arguments: Arguments) -> None:
     """Prints the rows and appends them to --out."""
-    for row in measure(arguments):
-        line = json.dumps(row)
-        print(line)
-        if arguments.out is not None:
-            arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            with arguments.out.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+    rows = measure(arguments)
+    print(report(rows))
+    append(arguments.out, rows)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Arguments, description=__doc__))
+    sys.exit(main(tyro.cli(Arguments, description=__doc__)))

@@ -1,14 +1,14 @@
-"""Whole training steps of ours and of opponents, in one process, on one batch, from the same weights.
+"""Whole training steps of ours and of baselines, in one process, on one batch, from the same weights.
 
-Two stages of the GPU report: `steps`, and `compiled` for those whose compiler takes minutes. Every contestant makes two
+Two stages of the GPU report: `steps`, and `compiled` for those whose compiler takes minutes. Every variant makes two
 steps before it is timed; its two losses must be those of our equations in fp32 (the second sees gradient, clipping and
 Adam), or it is not timed. Our dropout follows from counters, so that every form of our model is compared with it on;
 the published formulation draws its own, and is compared with dropout off.
 
-Columns of a row: preset, precision, opponent; losses and reference, of those two steps; seconds_median, _q20, _q80,
-host_seconds, wall_seconds, repetitions (see `timing.timed_steps`); peak_memory_gib, beyond what was held before the
-contestant was built; launches, what the host starts in a step, and kernels, what the device then runs (in a CUDA graph
-its nodes), copies included; matmul_gflop and minimal_gb, the arithmetic of the shared plan's products and the bytes of
+Columns of a row: preset, precision, implementation; losses and reference, of those two steps; seconds_median, _q20,
+_q80, host_seconds, wall_seconds, repetitions (see `timing.timed_steps`); peak_memory_gib, beyond what was held before
+it was built; launches, what the host starts in a step, and kernels, what the device then runs (in a CUDA graph its
+nodes), copies included; matmul_gflop and minimal_gb, the arithmetic of the shared plan's products and the bytes of
 weights, gradients' moments and batch, the same for all; share, the least time by these and the measured ceilings over
 the time taken; compile_seconds, of the two steps that compile.
 """
@@ -28,12 +28,13 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.attention import AttentionName, attention
-from benchmarks.compare import matmul_gflop
+from benchmarks.count_step import matmul_gflop
 from benchmarks.counts import Work
 from benchmarks.parity import is_alive
-from benchmarks.peers import build_published_step, hidden_positions, load_live_weights, published_total
-from benchmarks.report import Report, Row
-from benchmarks.step import SIZES, build_step, random_batch, runner
+from benchmarks.published_baseline import build_published_step, hidden_positions, load_live_weights, published_total
+from benchmarks.report import Report
+from benchmarks.rows import Row, short, table
+from benchmarks.step import BATCH_SIZE, SIZES, build_step, random_batch, runner
 from benchmarks.timing import OutOfTime, matmul_precision, time_limit, timed_steps
 from pps_fast.config import PPSConfig, Precision, ReconstructorPlan
 from pps_fast.config_tree import override
@@ -51,13 +52,11 @@ RUNS_EAGERLY = "training steps run eagerly"
 STEADY = {"train.learning_rate": 4e-5}
 # a model of one layer, for dry runs
 TINY_STEP = {"encoder.hidden_dim": 16, "generator.num_layers": 1, "reconstructor.num_layers": 1}
-# a step of the paper's batch size
-_BATCH_SIZE = 32
 _SECONDS = 0.6
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Variant:
     """One way to do a training step.
 
     Attributes:
@@ -78,29 +77,29 @@ class Contestant:
 
 
 STEPS = (
-    Contestant("published", is_published=True),
-    Contestant("ours_captured", is_captured=True),
-    Contestant("ours_eager"),
-    Contestant("sdpa_captured", attention="sdpa", is_captured=True),
-    Contestant("sdpa_eager", attention="sdpa"),
+    Variant("published", is_published=True),
+    Variant("ours_captured", is_captured=True),
+    Variant("ours_eager"),
+    Variant("sdpa_captured", attention="sdpa", is_captured=True),
+    Variant("sdpa_eager", attention="sdpa"),
     # the ladder: one more saving at a time
-    Contestant("plain_equations", plan="plain", backend="torch"),
-    Contestant("plain_kernels", plan="plain"),
-    Contestant("shared_equations", backend="torch"),
-    Contestant("shared_equations_captured", backend="torch", is_captured=True),
+    Variant("plain_equations", plan="plain", backend="torch"),
+    Variant("plain_kernels", plan="plain"),
+    Variant("shared_equations", backend="torch"),
+    Variant("shared_equations_captured", backend="torch", is_captured=True),
 )
 # of the equations, which a compiler can fuse
 COMPILED = (
-    Contestant("compile_default", backend="torch", compile_mode="default"),
-    Contestant("flex_eager", attention="flex"),
-    Contestant("compile_reduce-overhead", backend="torch", compile_mode="reduce-overhead"),
-    Contestant("compile_max-autotune", backend="torch", compile_mode="max-autotune"),
+    Variant("compile_default", backend="torch", compile_mode="default"),
+    Variant("flex_eager", attention="flex"),
+    Variant("compile_reduce-overhead", backend="torch", compile_mode="reduce-overhead"),
+    Variant("compile_max-autotune", backend="torch", compile_mode="max-autotune"),
 )
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all contestants of a table share.
+    """What all variants of a table share.
 
     Attributes:
         preset: its name; always one that the published formulation can compute.
@@ -122,18 +121,18 @@ def steps(report: Report) -> None:
     for precision in PRECISIONS[:2] if report.is_dry else PRECISIONS:
         for setting in settings(report):
             # a dry run has seen everything once with one precision
-            for contestant in STEPS[:2] if report.is_dry and precision == PRECISIONS[0] else STEPS:
-                _add(report, "steps", contestant, setting, precision)
+            for variant in STEPS[:2] if report.is_dry and precision == PRECISIONS[0] else STEPS:
+                _add(report, "steps", variant, setting, precision)
 
 
 def compiled(report: Report) -> None:
     """The stage of torch.compile and FlexAttention; each may take what is left of the stage's time."""
     precisions: tuple[Precision, ...] = ("fp32",) if report.is_dry else ("bf16", "fp32")
     # a dry run traces one; the others differ in what the compiler does with the trace
-    for contestant in COMPILED[:2] if report.is_dry else COMPILED:
+    for variant in COMPILED[:2] if report.is_dry else COMPILED:
         for precision in precisions:
             for setting in settings(report):
-                _add(report, "compiled", contestant, setting, precision)
+                _add(report, "compiled", variant, setting, precision)
 
 
 _settings: dict[tuple[str, torch.device], Setting] = {}
@@ -153,7 +152,7 @@ def _setting(dataset: str, device: torch.device, is_dry: bool) -> Setting:
     if is_dry:
         sizes = FeatureSizes(frame_dim=8, word_dim=6, vocab_size=23, num_segments=16)
         config = override(config, {**TINY_STEP, "proposals.num_proposals": 2})
-    batch = random_batch(sizes, lengths, 2 if is_dry else _BATCH_SIZE, device)
+    batch = random_batch(sizes, lengths, 2 if is_dry else BATCH_SIZE, device)
     # the profiler sees the inside only of graphs that were captured after its first use
     launches_of(lambda: torch.ones(1, device=device), device)
     references: dict[bool, tuple[float, float]] = {}
@@ -169,28 +168,28 @@ def _setting(dataset: str, device: torch.device, is_dry: bool) -> Setting:
     return Setting(f"{dataset}_released", config, sizes, batch, references, Work(6 * 4 * values + given, flops))
 
 
-def _add(report: Report, stage: str, contestant: Contestant, setting: Setting, precision: Precision) -> None:
-    """Adds the row of a contestant, whatever becomes of it."""
-    about = {"preset": setting.preset, "precision": precision, "opponent": contestant.name}
-    about |= {"batch_size": len(setting.batch.frames), "plan": contestant.plan, "captured": contestant.is_captured}
-    is_ours = contestant.name.startswith("ours")
+def _add(report: Report, stage: str, variant: Variant, setting: Setting, precision: Precision) -> None:
+    """Adds the row of a variant, whatever becomes of it."""
+    about = {"preset": setting.preset, "precision": precision, "implementation": variant.name}
+    about |= {"batch_size": len(setting.batch.frames), "plan": variant.plan, "captured": variant.is_captured}
+    is_ours = variant.name.startswith("ours")
     if report.left() <= 0:
         why = "the stage's share of the budget is spent"
         report.add(stage, "not run" if is_ours else "left out", **about, why=why)
         return
-    if contestant.attention == "flex" and report.device.type == "cpu":
+    if variant.attention == "flex" and report.device.type == "cpu":
         report.add(stage, "refused", **about, why="FlexAttention has no backward pass on a CPU")
         return
     try:
         with time_limit(report.left()):
-            status, found = "ok", measure(report, contestant, setting, precision)
+            status, found = "ok", measure(report, variant, setting, precision)
     except OutOfTime as error:
         status, found = "not run" if is_ours else "left out", {"why": str(error)}
     # what does not run, does not fit or does not agree is a result too
     except Exception as error:
         status, found = "failed", {"why": f"{type(error).__name__}: {error}"[:2000]}
     report.add(stage, status, **about, **found)
-    if contestant.compile_mode or contestant.attention == "flex":
+    if variant.compile_mode or variant.attention == "flex":
         torch._dynamo.reset()
     gc.collect()
     if report.device.type == "cuda" and is_alive(report.device):
@@ -198,11 +197,11 @@ def _add(report: Report, stage: str, contestant: Contestant, setting: Setting, p
 
 
 class Disagrees(RuntimeError):
-    """A contestant's losses are not those of the reference."""
+    """A variant's losses are not those of the reference."""
 
 
-def measure(report: Report, contestant: Contestant, setting: Setting, precision: Precision) -> Row:
-    """Builds, checks and times a contestant; returns the columns of its row.
+def measure(report: Report, variant: Variant, setting: Setting, precision: Precision) -> Row:
+    """Builds, checks and times a variant; returns the columns of its row.
 
     Raises:
         Disagrees: where its first two losses are not the reference's.
@@ -211,13 +210,13 @@ def measure(report: Report, contestant: Contestant, setting: Setting, precision:
     before = torch.cuda.memory_allocated(device) if is_cuda else 0
     if is_cuda:
         torch.cuda.reset_peak_memory_stats(device)
-    config = override(setting.config, {"train.precision": precision, "reconstructor.plan": contestant.plan})
-    with _surroundings(contestant, precision):
+    config = override(setting.config, {"train.precision": precision, "reconstructor.plan": variant.plan})
+    with _surroundings(variant, precision):
         begin = time.perf_counter()
-        make = _published if contestant.is_published else _ours
-        run, losses = make(contestant, config, setting)
+        make = _published if variant.is_published else _ours
+        run, losses = make(variant, config, setting)
         first = time.perf_counter() - begin
-        reference = setting.references[not contestant.is_published]
+        reference = setting.references[not variant.is_published]
         row = {"losses": losses, "reference": reference}
         differences = [abs(loss - exact) / abs(exact) for loss, exact in zip(losses, reference, strict=True)]
         # a NaN is not below it
@@ -230,23 +229,23 @@ def measure(report: Report, contestant: Contestant, setting: Setting, precision:
     if is_cuda:
         row["peak_memory_gib"] = round((torch.cuda.max_memory_allocated(device) - before) / 2**30, 2)
     share, bound = report.ceilings.share(setting.work, times["seconds_median"], precision)
-    times |= {"share": float(f"{share:.3g}"), "bound": bound}
-    if contestant.compile_mode or contestant.attention == "flex":
+    times |= {"share": short(share, 3), "bound": bound}
+    if variant.compile_mode or variant.attention == "flex":
         times["compile_seconds"] = round(first, 1)
     return {**row, **report.measured(**times)}
 
 
 @contextmanager
-def _surroundings(contestant: Contestant, precision: Precision) -> Iterator[None]:
+def _surroundings(variant: Variant, precision: Precision) -> Iterator[None]:
     with ExitStack() as stack:
-        stack.enter_context(use_backend(contestant.backend))
-        stack.enter_context(attention(contestant.attention))
-        if contestant.is_published and precision == "tf32":
+        stack.enter_context(use_backend(variant.backend))
+        stack.enter_context(attention(variant.attention))
+        if variant.is_published and precision == "tf32":
             stack.enter_context(matmul_precision("high"))
-        if contestant.compile_mode or contestant.attention == "flex":
+        if variant.compile_mode or variant.attention == "flex":
             # one graph for every shape of attention in a step
             stack.enter_context(torch._dynamo.config.patch(recompile_limit=64))
-        # a step that cannot be captured warns and runs eagerly, which is another contestant
+        # a step that cannot be captured warns and runs eagerly, which is another variant
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("error", message=RUNS_EAGERLY)
         yield
@@ -255,7 +254,7 @@ def _surroundings(contestant: Contestant, precision: Precision) -> Iterator[None
 Built = tuple[Callable[[], Any], list[float]]
 
 
-def _published(contestant: Contestant, config: PPSConfig, setting: Setting) -> Built:
+def _published(variant: Variant, config: PPSConfig, setting: Setting) -> Built:
     """The published step with our weights: compared without dropout and with our hidden words, timed with its own."""
     device, batch = setting.batch.frames.device, setting.batch
     step = build_published_step(config, setting.sizes, device)
@@ -267,19 +266,19 @@ def _published(contestant: Contestant, config: PPSConfig, setting: Setting) -> B
     return lambda: step(batch), losses
 
 
-def _ours(contestant: Contestant, config: PPSConfig, setting: Setting) -> Built:
+def _ours(variant: Variant, config: PPSConfig, setting: Setting) -> Built:
     step = build_step(config, setting.sizes, setting.batch.frames.device)
-    if contestant.compile_mode:
+    if variant.compile_mode:
         # gradients must not lie in the memory of the compiler's graphs, which are replayed over it
         for parameter in step.parameters:
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         # a CPU is for dry runs, which have no time to compile
         disabled = setting.batch.frames.device.type == "cpu"
-        step.model = torch.compile(step.model, dynamic=False, mode=contestant.compile_mode, disable=disabled)
-    run_step = runner(step, setting.batch, contestant.is_captured and setting.batch.frames.is_cuda)
+        step.model = torch.compile(step.model, dynamic=False, mode=variant.compile_mode, disable=disabled)
+    run_step = runner(step, setting.batch, variant.is_captured and setting.batch.frames.is_cuda)
 
     def run() -> Any:
-        if contestant.compile_mode:
+        if variant.compile_mode:
             torch.compiler.cudagraph_mark_step_begin()
         return run_step()
 
@@ -310,20 +309,21 @@ def launches_of(run: Callable[[], Any], device: torch.device) -> Row:
 
 def step_table(rows: list[Row]) -> list[str]:
     """Returns the rows of both stages as a Markdown table."""
-    names = ("preset", "precision", "step", "ms: median (20 %, 80 %)", "ms of the host", "times published", "peak GiB")
-    lines = [f"| {' | '.join((*names, 'launches', 'kernels', 'share'))} |", "|" + " --- |" * 10]
-    published = [row for row in rows if row["opponent"] == "published" and "seconds_median" in row]
+    names = ("preset", "precision", "implementation", "ms per step: median (20 %, 80 %)", "ms until the host returns")
+    header = (*names, "times as fast as published", "peak memory, GiB", "launches", "kernels", "share of the ceiling")
+    published = [row for row in rows if row["implementation"] == "published" and "seconds_median" in row]
     base = {(row["preset"], row["precision"]): row["seconds_median"] for row in published}
+    lines: list[tuple[Any, ...]] = []
     for row in rows:
-        start = f"| {row['preset']} | {row['precision']} | {row['opponent']} |"
+        start = (row["preset"], row["precision"], row["implementation"])
         if "seconds_median" not in row:
-            lines.append(f"{start} {'not measured' if row['status'] == 'ok' else row['status']} |" + "  |" * 6)
+            lines.append((*start, "not measured" if row["status"] == "ok" else row["status"]))
             continue
         times = [f"{1e3 * row[f'seconds_{name}']:.4g}" for name in ("median", "q20", "q80")]
-        slowest = base.get((row["preset"], row["precision"]))
+        slowest = base.get(start[:2])
         ratio = f"{slowest / row['seconds_median']:.2f}" if slowest else "-"
-        counted = " | ".join(str(row.get(name, "-")) for name in ("peak_memory_gib", "launches", "kernels"))
+        counted = [row.get(name, "-") for name in ("peak_memory_gib", "launches", "kernels")]
         share = f"{100 * row['share']:.3g} % of {row['bound']}"
-        cells = f"{times[0]} ({times[1]}, {times[2]}) | {1e3 * row['host_seconds']:.4g} | {ratio} | {counted} | {share}"
-        lines.append(f"{start} {cells} |")
-    return lines
+        host = f"{1e3 * row['host_seconds']:.4g}"
+        lines.append((*start, f"{times[0]} ({times[1]}, {times[2]})", host, ratio, *counted, share))
+    return [*table(header, lines), "", "More times as fast and a larger share are better, less of everything else."]

@@ -94,9 +94,9 @@ def reading() -> list[str]:
 
 def best_blind(rows: dict[str, Any], metric: str) -> tuple[str, float]:
     """Returns the fitted blind row that is best in a column, and its value."""
-    rivals = {row: found[metric]["value"] for row, found in rows.items() if metric in found and row != RANDOM}
-    row = max(rivals, key=lambda name: rivals[name])
-    return row, rivals[row]
+    values = {row: found[metric]["value"] for row, found in rows.items() if metric in found and row != RANDOM}
+    row = max(values, key=lambda name: values[name])
+    return row, values[row]
 
 
 def published_tables() -> list[str]:

@@ -67,31 +67,31 @@ def _check_parity_and_kernels(rows: list[dict[str, Any]]) -> None:
     products = {row["op"] for row in rows if row["stage"] == "parity" and row.get("dtype") == "tf32"}
     assert "masked_attention" in products and products <= set(PRODUCTS)
     timed = [row for row in rows if row["stage"] == "kernels"]
-    assert {(row["op"], row["mode"]) for row in timed if row["opponent"] == "equation"} == {
+    assert {(row["op"], row["mode"]) for row in timed if row["implementation"] == "equation"} == {
         (op.name, mode) for op in ALL_OPS for mode in MODES
     }
-    assert {row["status"] for row in timed if row["opponent"] == "triton"} == {"refused"}
+    assert {row["status"] for row in timed if row["implementation"] == "triton"} == {"refused"}
 
 
 def _check_steps(rows: list[dict[str, Any]]) -> None:
     steps = [row for row in rows if row["stage"] == "steps"]
-    assert [row["opponent"] for row in steps if row["precision"] == "fp32"] == [each.name for each in STEPS]
+    assert [row["implementation"] for row in steps if row["precision"] == "fp32"] == [each.name for each in STEPS]
     assert {row["status"] for row in steps} == {"ok"} and {row["precision"] for row in steps} == {"fp32", "bf16"}
     for row in (row for row in steps if row["precision"] == "fp32"):
         # both losses, before and after an update, are those of the reference; dropout makes the two references
-        assert row["losses"] == pytest.approx(row["reference"], rel=1e-4), row["opponent"]
+        assert row["losses"] == pytest.approx(row["reference"], rel=1e-4), row["implementation"]
     assert len({tuple(row["reference"]) for row in steps}) == 2
     assert all(row["operators"] > 1000 for row in steps if row["precision"] == "bf16")
-    compiled = {row["opponent"]: row["status"] for row in rows if row["stage"] == "compiled"}
+    compiled = {row["implementation"]: row["status"] for row in rows if row["stage"] == "compiled"}
     assert compiled == {"compile_default": "ok", "flex_eager": "refused"}
 
 
 def _check_trainings(rows: list[dict[str, Any]]) -> None:
     trained = [row for row in rows if row["stage"] == "training" and row["what"] == "training"]
     assert {row["precision"]: row["epochs_measured"] for row in trained} == {"bf16": 2, "tf32": 2, "fp32": 2}
-    assert {row["opponent"] for row in rows if row.get("what") == "evaluation"} == {"ours", "published"}
+    assert {row["implementation"] for row in rows if row.get("what") == "evaluation"} == {"ours", "published"}
     published, fp32, bf16 = (row for row in rows if row["stage"] == "curves")
-    assert published["opponent"] == "published" and len(published["losses"]) == fp32["steps"] == 3
+    assert published["implementation"] == "published" and len(published["losses"]) == fp32["steps"] == 3
     assert fp32["precision"] == "fp32" and fp32["largest_difference"] < 1e-4
     assert bf16["precision"] == "bf16" and 1e-5 < bf16["largest_difference"] < 0.5
     assert set(fp32["metric_differences"]) == set(published["metrics"]) and fp32["metric_differences"]["R@1 mIoU"] == 0
@@ -111,7 +111,7 @@ def test_a_spent_budget_is_said_and_is_no_success(tmp_path: Path) -> None:
     others = [row for row in rows if row["stage"] not in ("environment", "budget")]
     assert {row["status"] for row in others} <= {"absent", "not run", "left out"}
     # what is this project's own has to run, others' steps need not
-    steps = {row["opponent"]: row["status"] for row in rows if row["stage"] == "steps"}
+    steps = {row["implementation"]: row["status"] for row in rows if row["stage"] == "steps"}
     assert steps["ours_captured"] == steps["ours_eager"] == "not run" and steps["published"] == "left out"
     (table,) = tmp_path.glob("*.md")
     assert "* pytest : **not run**, the budget is spent" in table.read_text().replace("pytest  ", "pytest ")
@@ -237,33 +237,33 @@ def test_a_kernel_that_failed_its_parity_is_not_timed(tmp_path: Path, monkeypatc
     report = _report(tmp_path)
     report.add("parity", "failed", op="push", why="value: wrong")
     gpu_report.kernels(report)
-    triton = [row for row in report.of("kernels") if row.get("opponent") == "triton"]
+    triton = [row for row in report.of("kernels") if row.get("implementation") == "triton"]
     assert [(row["status"], row["why"]) for row in triton] == [("refused", "it failed its parity")]
-    assert any(row["opponent"] == "equation" and row["status"] == "ok" for row in report.of("kernels"))
+    assert any(row["implementation"] == "equation" and row["status"] == "ok" for row in report.of("kernels"))
     assert not report.is_complete()
 
 
 def test_a_budget_spent_in_the_middle_of_the_kernels_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_report, "ALL_OPS", (push,))
-    for opponents, status, is_complete in (("equation and triton", "not run", False), ("sdpa", "left out", True)):
+    for names, status, is_complete in (("equation and triton", "not run", False), ("sdpa", "left out", True)):
         report = _report(tmp_path / status)
         left = iter([460.0] if status == "not run" else [460.0, 460.0])
         monkeypatch.setattr(report, "left", lambda left=left: next(left, 0.0))
         gpu_report.kernels(report)
         last = report.of("kernels")[-1]
-        assert last["status"] == status and f"without 1 of 1 cases of {opponents}" in last["why"]
+        assert last["status"] == status and f"without 1 of 1 cases of {names}" in last["why"]
         assert report.is_complete() == is_complete
         assert f"* kernels : **{status}**" in gpu_report.markdown(report, gpu_report.TABLES).replace(
             "kernels  ", "kernels "
         )
 
 
-def test_a_wrong_opponent_makes_no_kernel_wrong(tmp_path: Path) -> None:
+def test_a_wrong_baseline_makes_no_kernel_wrong(tmp_path: Path) -> None:
     report = _report(tmp_path)
     about = {"op": "push", "case": "x", "dataset": "tiny", "dtype": "fp32", "batch_size": 1, "mode": "all"}
-    report.add("kernels", "failed", **about, opponent="compile", why="differs")
+    report.add("kernels", "failed", **about, implementation="compile", why="differs")
     assert report.is_complete() and "compile, 1 cases (push): **failed**, differs" in gpu_report.markdown(
         report, gpu_report.TABLES
     )
-    report.add("kernels", "failed", **about, opponent="triton", why="differs")
+    report.add("kernels", "failed", **about, implementation="triton", why="differs")
     assert not report.is_complete()

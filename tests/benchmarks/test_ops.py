@@ -13,21 +13,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks import opponents, ops
+from benchmarks import attention, baselines, ops
+from benchmarks.baselines import Implementation, implementations_of
 from benchmarks.cases import OpCase, cases_of
 from benchmarks.counts import PRODUCTS, Work
-from benchmarks.opponents import Opponent, opponents_of
-from benchmarks.timing import Ceilings, quantiles, timed
+from benchmarks.timing import Ceilings
 from pps_fast import equations
 from pps_fast.ops import ALL_OPS, OPS
 from pps_fast.ops.shared_attention import shared_attention
-from tests.support.op_check import equation_of
+from tests.benchmarks.squeeze import squeeze
+from tests.ops.check import equation_of
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
 CEILINGS = Ceilings(1e10, {"fp32": 1e11})
 FIELDS = {
-    *("op", "case", "dataset", "dtype", "batch_size", "mode", "opponent", "status", "method", "repetitions"),
+    *("op", "case", "dataset", "dtype", "batch_size", "mode", "implementation", "status", "method", "repetitions"),
     *("seconds_median", "seconds_q20", "seconds_q80", "bytes", "flops", "gb_per_s", "tflop_per_s", "share", "bound"),
     *("error", "hardware", "threads", "torch", "triton", "commit", "date", "ceilings", "has_run_tests"),
 }
@@ -39,7 +40,7 @@ def _case(op: str = "push") -> OpCase:
 
 
 def _measured(monkeypatch: pytest.MonkeyPatch, function: Any) -> list[dict[str, Any]]:
-    monkeypatch.setattr(ops, "opponents_of", lambda *_: [Opponent("other", function)])
+    monkeypatch.setattr(ops, "implementations_of", lambda *_: [Implementation("other", function)])
     return list(ops.measure(_case(), CPU, CEILINGS, ops.Settings(seconds=0.0)))
 
 
@@ -62,18 +63,18 @@ def test_a_run_writes_rows_with_every_field_and_says_who_is_missing(tmp_path: Pa
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     timed_rows = [row for row in rows if row["status"] == "ok"]
     assert all(set(row) == FIELDS for row in timed_rows)
-    assert {(row["opponent"], row["mode"]) for row in timed_rows} == {
+    assert {(row["implementation"], row["mode"]) for row in timed_rows} == {
         (name, mode) for name in ("equation", "sdpa") for mode in ("forward", "backward", "both")
     }
     assert all(row["seconds_q20"] <= row["seconds_median"] <= row["seconds_q80"] for row in timed_rows)
-    refused = {row["opponent"]: row["why"] for row in rows if row["status"] == "refused"}
+    refused = {row["implementation"]: row["why"] for row in rows if row["status"] == "refused"}
     assert set(refused) == {"triton", "compile", "sdpa_mem_efficient", "flex_attention"}
-    assert refused["triton"] == opponents.NO_INTERPRETER
-    assert "| masked_attention | tiny generator words, B = 2 | fp32 | both | sdpa |" in done.stdout
-    assert f"(masked_attention): **refused**, {opponents.CPU_COMPILER}" in done.stdout
+    assert refused["triton"] == baselines.NO_INTERPRETER
+    assert "| masked_attention | tiny generator words, B = 2 | fp32 | both | sdpa |" in squeeze(done.stdout)
+    assert f"(masked_attention): **refused**, {baselines.CPU_COMPILER}" in done.stdout
 
 
-def test_a_wrong_opponent_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_implementation_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     def scaled(**inputs: Any) -> Tensor:
         return equations.push(**inputs) * 1.001
 
@@ -92,13 +93,13 @@ def test_a_wrong_opponent_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(row["error"] < 1e-6 and row["seconds_median"] > 0 for row in right)
 
 
-def test_what_an_opponent_raises_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_an_implementation_raises_is_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(**inputs: Any) -> Tensor:
         raise RuntimeError("no kernel image")
 
     (row,) = _measured(monkeypatch, broken)
     assert (row["status"], row["why"]) == ("failed", "RuntimeError: no kernel image")
-    assert "* other, 1 cases (push): **failed**, RuntimeError: no kernel image" in ops.markdown([row])
+    assert "* other, 1 cases (push): **failed**, RuntimeError: no kernel image" in ops.report([row])
 
 
 def test_an_op_with_red_tests_is_not_measured_and_the_others_are(
@@ -141,7 +142,7 @@ def test_attentions_of_torch_are_given_the_same_problem(case: OpCase) -> None:
     for batch_size in (1, 3):
         sized = OpCase(case.op, case.place, case.dataset, case.dtype, batch_size)
         inputs = sized.inputs("cpu", requires_grad=True)
-        (sdpa,) = [other for other in opponents_of(op, inputs, False) if other.name == "sdpa"]
+        (sdpa,) = [other for other in implementations_of(op, inputs, False) if other.name == "sdpa"]
         wide = {name: x.detach().double() if isinstance(x, Tensor) else x for name, x in inputs.items()}
         wide |= {name: inputs[name] for name in ("key_valid",)}
         wide = {name: x.requires_grad_() if name in ops.wrt_of(inputs) else x for name, x in wide.items()}
@@ -151,29 +152,13 @@ def test_attentions_of_torch_are_given_the_same_problem(case: OpCase) -> None:
 
 @pytest.mark.parametrize("case", ATTENTIONS, ids=lambda case: f"{case.op}-{case.place}")
 def test_flex_attention_is_given_the_same_problem(case: OpCase) -> None:
-    from torch.nn.attention.flex_attention import flex_attention
-
     inputs = case.inputs("cpu")
-    attend = opponents.flex if case.op == "masked_attention" else opponents.flex_by_sample
+    attend = attention.flex_functions()[case.op]
     with warnings.catch_warnings():
         # uncompiled, which is slow and says so; without a backward pass on a CPU
         warnings.simplefilter("ignore")
-        got = attend(flex_attention, **opponents._with_ends(inputs))
+        got = attend(**baselines.without_validity(inputs))
     assert torch.allclose(got, getattr(equations, case.op)(**inputs), atol=1e-5)
-
-
-def test_times_are_taken_of_every_input_set_in_turn() -> None:
-    done: list[int] = []
-    calls = [lambda index=index: done.append(index) for index in range(3)]
-    times = timed(calls, CPU, 0.0)
-    # each once to warm up, one to see how long it takes, then at least five
-    assert done == [0, 1, 2, 0, 0, 1, 2, 0, 1] and len(times.seconds) == 5
-    assert set(times.values()) == {"seconds_median", "seconds_q20", "seconds_q80", "repetitions", "method"}
-
-
-def test_quantiles_are_of_fifths() -> None:
-    assert quantiles([1.0, 2.0, 3.0, 4.0]) == {"seconds_median": 2.5, "seconds_q20": 1.0, "seconds_q80": 4.0}
-    assert quantiles([7.0]) == {"seconds_median": 7.0, "seconds_q20": 7.0, "seconds_q80": 7.0}
 
 
 def test_the_share_is_of_the_ceiling_that_bounds_an_op() -> None:
@@ -182,9 +167,9 @@ def test_the_share_is_of_the_ceiling_that_bounds_an_op() -> None:
 
 
 def test_a_trial_keeps_nothing_that_was_measured() -> None:
-    (row, *_) = ops.measure(_case(), CPU, CEILINGS, ops.Settings(0.0, opponents=("equation",)))
+    (row, *_) = ops.measure(_case(), CPU, CEILINGS, ops.Settings(0.0, implementations=("equation",)))
     kept = ops.without_times({**row, "ceilings": {}})
     assert set(row) - set(kept) == {
         *("seconds_median", "seconds_q20", "seconds_q80", "gb_per_s", "tflop_per_s", "share", "bound", "repetitions")
     }
-    assert "| forward | equation | not measured |" in ops.markdown([kept])
+    assert "| forward | equation | not measured |" in squeeze(ops.report([kept]))

@@ -2,7 +2,7 @@
 
 Ours is built by `benchmarks.step.build_step`; the published formulation by `build_published_step`. Both are called with
 a `pps_fast.types.Batch` and have the model as `.model`. A comparison is fair only for a `*_released` preset, where both
-compute the same losses and gradients, which tests/test_peers.py shows.
+compute the same losses and gradients, which tests/test_published_baseline.py shows.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def published_total(logged: Mapping[str, float]) -> float:
     return logged["final_loss"] + logged["ivc_loss"]
 
 
-OPPONENTS: dict[str, Callable[[PPSConfig, FeatureSizes, torch.device], Any]] = {
+STEPS: dict[str, Callable[[PPSConfig, FeatureSizes, torch.device], Any]] = {
     "pps_fast": build_step,
     "published": build_published_step,
 }

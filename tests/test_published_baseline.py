@@ -1,4 +1,4 @@
-"""The published formulation is a fair opponent: its numbers are those of the published code, and so are its costs."""
+"""The published formulation is a fair baseline: its numbers are those of the published code, and so are its costs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.peers import OPPONENTS, build_published_step, load_live_weights
 from benchmarks.published import PublishedPPS, is_dead
+from benchmarks.published_baseline import STEPS, build_published_step, load_live_weights
 from benchmarks.published_parts import Hidden, collate, draw_hidden, gaussian_masks
 from benchmarks.published_step import PublishedAdam, published_losses, published_predictions
 from benchmarks.step import SIZES
@@ -23,12 +23,12 @@ from pps_fast.presets import PRESETS
 from pps_fast.published.weights import export_released, released_gradients
 from pps_fast.reconstructor.plans import PLANS
 from pps_fast.types import Batch
-from tests.peer_check import check_evaluation, check_training, not_compared, scaled
-from tests.support.cases import SIZES as SMALL_SIZES
-from tests.support.cases import pad_columns, random_batch, randomize, small_config
-from tests.support.compare import assert_agree
-from tests.support.golden_model import Golden
-from tests.support.shared import shared_path
+from tests.cases import SIZES as SMALL_SIZES
+from tests.cases import pad_columns, random_batch, randomize, small_config
+from tests.compare import assert_agree
+from tests.golden_model import Golden
+from tests.published_check import check_evaluation, check_training, not_compared, scaled
+from tests.shared import shared_path
 
 GOLDEN = Path(__file__).parent / "golden"
 SHARED_FILES = ("tiny", "tiny_varframes", "charades_small", "anet_small")
@@ -88,15 +88,15 @@ def test_a_changed_weight_is_found_everywhere_behind_it() -> None:
 def test_same_losses_and_gradients_as_ours_with_the_same_weights(preset: str, plan: str) -> None:
     config = small_config(preset, reconstructor__plan=plan)
     ours = randomize(PPS(config, SMALL_SIZES).double()).eval()
-    peer = PublishedPPS(config, SMALL_SIZES).double().eval()
-    load_live_weights(peer, export_released(ours))
+    model = PublishedPPS(config, SMALL_SIZES).double().eval()
+    load_live_weights(model, export_released(ours))
     batch, hidden = _with_hidden(random_batch(dtype=torch.float64))
     passes = []
     ours.reconstruct.register_forward_hook(lambda module, given, result: passes.append(result.nll))
     output = ours(batch)
     report = Objective(config)(output)
     report.total.backward()
-    losses = published_losses(peer(batch, hidden), config)
+    losses = published_losses(model(batch, hidden), config)
     losses.total.backward()
     assert_agree("positive_nll", losses.positive_nll, output.positive_nll, atol=TOLERANCE)
     assert_agree("best", losses.best, output.best)
@@ -111,7 +111,7 @@ def test_same_losses_and_gradients_as_ours_with_the_same_weights(preset: str, pl
     assert_agree("whole_video_nll", losses.whole_video_nll, output.whole_video_nll, atol=TOLERANCE)
     assert_agree("total", losses.total, report.total, atol=TOLERANCE)
     expected = released_gradients(ours)
-    for name, parameter in peer.named_parameters():
+    for name, parameter in model.named_parameters():
         if is_dead(name):
             assert parameter.grad is None, name
         else:
@@ -120,15 +120,15 @@ def test_same_losses_and_gradients_as_ours_with_the_same_weights(preset: str, pl
 
 def test_exported_weights_leave_dead_ones_as_they_were_initialised() -> None:
     config = small_config("charades_released")
-    peer, exported = PublishedPPS(config, SMALL_SIZES), export_released(randomize(PPS(config, SMALL_SIZES)))
-    before = {name: value.clone() for name, value in peer.state_dict().items()}
+    model, exported = PublishedPPS(config, SMALL_SIZES), export_released(randomize(PPS(config, SMALL_SIZES)))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     assert before.keys() == exported.keys()
-    load_live_weights(peer, exported)
-    for name, value in peer.state_dict().items():
+    load_live_weights(model, exported)
+    for name, value in model.state_dict().items():
         assert torch.equal(value, before[name] if is_dead(name) else exported[name]), name
     del exported["word_fc.weight"]
     with pytest.raises(RuntimeError, match=r"word_fc\.weight"):
-        load_live_weights(peer, exported)
+        load_live_weights(model, exported)
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,8 @@ def test_exported_weights_leave_dead_ones_as_they_were_initialised() -> None:
 def test_parameters_are_as_many_as_the_published(preset: str, num_parameters: int) -> None:
     sizes, _ = SIZES[preset.removesuffix("_released")]
     with torch.device("meta"):
-        peer = PublishedPPS(PRESETS[preset], sizes)
-    sizes_by_name = {name: value.numel() for name, value in peer.named_parameters()}
+        model = PublishedPPS(PRESETS[preset], sizes)
+    sizes_by_name = {name: value.numel() for name, value in model.named_parameters()}
     assert sum(sizes_by_name.values()) == num_parameters
     assert sum(size for name, size in sizes_by_name.items() if is_dead(name)) == 6_392_576
 
@@ -267,9 +267,9 @@ def test_bf16_steps_are_finite() -> None:
     assert all(np.isfinite(value) for value in logged.values())
 
 
-def test_opponents_are_built_alike_and_take_the_same_batch() -> None:
+def test_steps_are_built_alike_and_take_the_same_batch() -> None:
     config = small_config("activitynet_released")
-    for build in OPPONENTS.values():
+    for build in STEPS.values():
         step = build(config, SMALL_SIZES, CPU)
         step(random_batch())
         assert step.model.training

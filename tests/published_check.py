@@ -20,7 +20,7 @@ from tests.support.golden_report import Check, compare
 SELECTORS = {"eval_CharadesSTA": "vote_loss_weighted", "eval_ActivityNet": "vote"}
 
 
-def peer_of(golden: Golden, dtype: torch.dtype) -> PublishedPPS:
+def baseline_of(golden: Golden, dtype: torch.dtype) -> PublishedPPS:
     """Returns the published formulation with the file's weights, in eval mode."""
     sizes = FeatureSizes(
         frame_dim=golden["in/frames_feat"].shape[2],
@@ -28,9 +28,9 @@ def peer_of(golden: Golden, dtype: torch.dtype) -> PublishedPPS:
         vocab_size=golden["state/fc_comp.weight"].shape[0],
         num_segments=golden["in/frames_feat"].shape[1],
     )
-    peer = PublishedPPS(golden.config(), sizes)
-    peer.load_state_dict(golden.state(), strict=True)
-    return peer.to(dtype).eval()
+    model = PublishedPPS(golden.config(), sizes)
+    model.load_state_dict(golden.state(), strict=True)
+    return model.to(dtype).eval()
 
 
 def hidden_of(golden: Golden) -> Hidden:
@@ -38,14 +38,14 @@ def hidden_of(golden: Golden) -> Hidden:
     return [[int(position) for position in row if position > 0] for row in golden["in/hidden_positions"]]
 
 
-def _listen(peer: PublishedPPS) -> dict[str, list]:
+def _listen(model: PublishedPPS) -> dict[str, list]:
     """Returns a dict that fills with (inputs, result) of every call of a module, by the module's name."""
     calls: dict[str, list] = defaultdict(list)
 
     def listen(name: str, module: nn.Module) -> None:
         module.register_forward_hook(lambda module, inputs, result: calls[name].append((inputs, result)))
 
-    for name, module in peer.named_modules():
+    for name, module in model.named_modules():
         listen(name, module)
     return calls
 
@@ -66,11 +66,11 @@ def _component_outputs(output: PublishedOutput, calls: dict[str, list]) -> Itera
     yield "mask_attns", torch.stack(weights, 1)
 
 
-def _negative_outputs(peer: PublishedPPS, output: PublishedOutput, calls: dict) -> Iterator[tuple[str, Tensor]]:
+def _negative_outputs(model: PublishedPPS, output: PublishedOutput, calls: dict) -> Iterator[tuple[str, Tensor]]:
     raw = calls["fc_mask.l_gauss.gauss"][0][1]
     num_samples, num_proposals, num_positions = output.negative_masks.shape
     center, width = raw.sigmoid().view(num_samples, num_proposals, -1, 2).unbind(-1)
-    sigma = peer.config.proposals.negatives.sigma
+    sigma = model.config.proposals.negatives.sigma
     each = gaussian_masks(center.flatten(), width.flatten(), sigma, num_positions)
     yield "raw_neg_param", raw
     yield "neg_centers", center
@@ -79,11 +79,11 @@ def _negative_outputs(peer: PublishedPPS, output: PublishedOutput, calls: dict) 
     yield "neg_prop_weights", output.negative_masks
 
 
-def _outputs(peer: PublishedPPS, output: PublishedOutput, calls: dict[str, list]) -> dict[str, Tensor]:
+def _outputs(model: PublishedPPS, output: PublishedOutput, calls: dict[str, list]) -> dict[str, Tensor]:
     return {
         "gen_h": calls["trans_mask_generator.gauss.decoder1"][0][1],
         **dict(_component_outputs(output, calls)),
-        **dict(_negative_outputs(peer, output, calls)),
+        **dict(_negative_outputs(model, output, calls)),
         "prop_weights": output.positives.masks,
         "prop_lefts": output.positives.start,
         "prop_rights": output.positives.end,
@@ -117,23 +117,23 @@ def _losses(losses: PublishedLosses) -> dict[str, Tensor]:
 
 def check_training(golden: Golden) -> Iterator[Check]:
     """Outputs, losses, logged numbers and gradients in float64, and which parameters get none."""
-    peer, hidden = peer_of(golden, torch.float64), hidden_of(golden)
-    calls = _listen(peer)
-    output = peer(batch_of(golden, torch.float64), hidden)
-    losses = published_losses(output, peer.config)
+    model, hidden = baseline_of(golden, torch.float64), hidden_of(golden)
+    calls = _listen(model)
+    output = model(batch_of(golden, torch.float64), hidden)
+    losses = published_losses(output, model.config)
     losses.total.backward()
     for group, part, found in (
-        ("outputs", "out", _outputs(peer, output, calls)),
+        ("outputs", "out", _outputs(model, output, calls)),
         ("losses", "loss", _losses(losses)),
     ):
         for name, value in found.items():
             yield compare(group, f"f64/{part}/{name}", value, golden[f"f64/{part}/{name}"])
-    gradients = {name: value.grad for name, value in peer.named_parameters() if value.grad is not None}
+    gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
     norm = torch.stack([value.norm() for value in gradients.values()]).norm()
     yield compare("gradients", "f64/grad_norm", norm, golden["f64/grad_norm"])
     for name, value in gradients.items():
         yield compare("gradients", f"f64/grad/{name}", value, golden[f"f64/grad/{name}"])
-    without = [name for name, value in peer.named_parameters() if value.grad is None]
+    without = [name for name, value in model.named_parameters() if value.grad is None]
     yield Check("evaluation", "meta/grad_none", float(set(without) != set(golden["meta/grad_none"].tolist())))
     (_, is_frame), _ = calls["trans_mask_generator.gauss.decoder1"][0]
     yield compare("evaluation", "f32/out/frames_mask", is_frame, golden["f32/out/frames_mask"])
@@ -145,11 +145,11 @@ def check_training(golden: Golden) -> Iterator[Check]:
 
 def check_evaluation(golden: Golden) -> Iterator[Check]:
     """Ranking, votes and answers in float32, by the rules of both data sets."""
-    peer, hidden = peer_of(golden, torch.float32), hidden_of(golden)
+    model, hidden = baseline_of(golden, torch.float32), hidden_of(golden)
     for rule, selector in SELECTORS.items():
-        inference = replace(peer.config.inference, selector=selector)
-        peer.config = replace(peer.config, inference=inference)
-        prediction = published_predictions(peer, batch_of(golden, torch.float32), hidden)
+        inference = replace(model.config.inference, selector=selector)
+        model.config = replace(model.config, inference=inference)
+        prediction = published_predictions(model, batch_of(golden, torch.float32), hidden)
         prefix = f"f32/eval/{rule}"
         topn = golden[f"{prefix}/topn"]
         yield compare("evaluation", "f32/eval/order", prediction.order, golden["f32/eval/order"])
@@ -160,7 +160,7 @@ def check_evaluation(golden: Golden) -> Iterator[Check]:
 
 
 def not_compared(golden: Golden, checks: list[Check]) -> list[str]:
-    """Returns the float64 results of the file that none of the checks looked at; other targets are not the peer's."""
+    """Returns the float64 results of the file that no check looked at; other targets are not the baseline's."""
     names = {check.name for check in checks}
     results = [name for name in golden.arrays if name.startswith("f64/") and not name.startswith("f64/loss/alt_")]
     return [name for name in results if name not in names]

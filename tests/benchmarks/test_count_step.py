@@ -1,0 +1,109 @@
+"""Steps are counted as they are: products as torch counts them, our kernels' as their equations', nothing twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import count_step
+from benchmarks.count_step import Arguments, Counter, attention_flop, distinct_bytes, matmul_gflop
+from benchmarks.step import build_step, random_batch, sizes_of
+from pps_fast.ops.registration import is_interpreted
+
+needs_interpreter = pytest.mark.skipif(not is_interpreted(), reason="needs Triton's interpreter, without a GPU")
+SAVED = Path(__file__).parents[2] / "benchmarks" / "results" / "step_products_20261125.jsonl"
+
+
+def test_products_are_counted_as_torch_counts_them_and_inside_a_pass_without_gradients_too() -> None:
+    x, weight, square = torch.rand(4, 3, 5), torch.rand(7, 5, requires_grad=True), torch.rand(6, 5, 8)
+
+    def run() -> None:
+        y = torch.nn.functional.linear(x, weight)
+        with torch.no_grad():
+            square.transpose(1, 2) @ square
+        y.sum().backward()
+
+    with FlopCounterMode(display=False) as expected:
+        run()
+    # 12 rows: 2 x 12 x 5 x 7 for the product and as much for the weight's gradient
+    assert expected.get_total_flops() == 2 * (2 * 12 * 5 * 7) + 2 * 6 * 8 * 5 * 8
+    assert matmul_gflop(run) == expected.get_total_flops() / 1e9
+
+
+def test_views_and_allocations_are_free_and_broadcast_elements_count_once() -> None:
+    x = torch.ones(3, 4)
+    with Counter() as counter:
+        torch.empty(5).view(5).unsqueeze(0).expand(2, 5)
+        x.transpose(0, 1) + x[:1].expand(4, 3, 4)[:, :, 0]
+    assert [row["op"] for row in counter.rows] == ["aten::add"]
+    assert counter.rows[0]["bytes"] == 4 * (12 + 1 + 12)
+    assert distinct_bytes(torch.ones(3, 1).expand(3, 7)) == 12
+
+
+def test_attention_kernels_count_as_their_equations() -> None:
+    query, key = torch.ones(2, 3, 4, 5), torch.ones(2, 3, 6, 5)
+    product = 2 * (2 * 3) * 4 * 6 * 5
+    given = {"query": query, "key": key, "key_bias": torch.ones(2, 7, 6)}
+    assert attention_flop("masked_attention_fwd", given) == 2 * product
+    assert attention_flop("masked_attention_bwd", given) == 4 * product
+    assert attention_flop("shared_attention_fwd", given) == (1 + 7) * product
+    assert attention_flop("shared_attention_bwd", given) == (2 + 2 * 7) * product
+    assert attention_flop("push_fwd", {}) == 0
+
+
+def test_a_fake_step_multiplies_and_calls_as_the_real_one() -> None:
+    arguments = Arguments(preset="charades", precision="fp32", path="cpu", batch_size=1)
+    sizes, lengths = sizes_of("charades")
+    cpu = torch.device("cpu")
+    step, batch = build_step(count_step.config_of(arguments), sizes, cpu), random_batch(sizes, lengths, 1, cpu)
+    step(batch)
+    with Counter() as counter:
+        step(batch)
+    rows = count_step.count(arguments)
+    assert sum(row["flop"] for row in rows) == sum(row["flop"] for row in counter.rows) > 0
+    # some views of gradients become copies without values
+    assert len(rows) == pytest.approx(len(counter.rows), rel=0.02)
+    assert list(dict.fromkeys(row["phase"] for row in rows)) == ["forward", "losses", "backward", "update"]
+
+
+@needs_interpreter
+def test_both_paths_of_the_plain_plan_multiply_the_same() -> None:
+    counted = {}
+    for path in ("gpu", "cpu"):
+        rows = count_step.count(Arguments(precision="fp32", plan="plain", path=path, evaluation=True, batch_size=1))
+        counted[path] = sum(row["flop"] for row in rows)
+        assert any(row["op"].startswith("pps_fast::") for row in rows) == (path == "gpu")
+    # the equation of pushing multiplies matrices of 28 x 50, its kernel is not counted; evaluation has no pushing
+    assert counted["gpu"] == counted["cpu"] > 1e9
+
+
+@needs_interpreter
+@pytest.mark.parametrize("is_evaluation", [False, True])
+def test_a_run_prints_tables_and_appends_rows(
+    is_evaluation: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "rows.jsonl"
+    count_step.main(Arguments(preset="activitynet", evaluation=is_evaluation, batch_size=1, most=3, out=out))
+    printed = capsys.readouterr().out
+    assert "| whole step |" in printed and "GFLOP of products" in printed
+    assert "an evaluation step" in printed if is_evaluation else "a training step" in printed
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    phases = [row["phase"] for row in rows if "phase" in row]
+    assert phases == (["forward"] if is_evaluation else ["forward", "losses", "backward", "update"])
+    for name in ("calls", "bytes", "flop", "kernels"):
+        assert sum(row[name] for row in rows if "phase" in row) == sum(row[name] for row in rows if "op" in row) > 0
+
+
+def test_savings_are_those_of_the_products_in_the_file() -> None:
+    rows = [json.loads(line) for line in SAVED.read_text(encoding="utf-8").splitlines()]
+    assert {row["preset"] for row in rows} == {"charades_released", "activitynet_released"}
+    for row in rows:
+        for path in ("gpu", "cpu"):
+            for other, name in ((row["gflop_published"], "published"), (row[f"gflop_plain_{path}"], "plain")):
+                saved = 100 * (1 - row[f"gflop_shared_{path}"] / other)
+                assert row[f"percent_saved_{path}_against_{name}"] == pytest.approx(saved, abs=0.1)
+    assert "charades_released, products of a training step" in count_step.savings_table(rows)
