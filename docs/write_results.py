@@ -57,7 +57,7 @@ def number(value: float | None) -> str:
 
 
 def blind_tables() -> list[str]:
-    """What guesses that see nothing reach, one section per data set and protocol."""
+    """What guesses that see neither video nor query reach, one section per data set and protocol."""
     lines = []
     for title, name in BLIND:
         found = read(RESULTS / name)
@@ -73,7 +73,7 @@ def blind_tables() -> list[str]:
 
 
 def reading() -> list[str]:
-    """Published PPS against the best blind rows, column by column."""
+    """Published PPS against the best blind baselines, column by column."""
     lines = []
     for found in read(PUBLISHED)["tables"]:
         blind = read(ROOT / found["blind"])["rows"]
@@ -83,7 +83,7 @@ def reading() -> list[str]:
         lines.append(
             f"* **R@5 says next to nothing.** On {found['data']} {row} that see nothing reach {value:.2f} at "
             f"R@5 IoU>=0.5; the paper prints {own['R@5 IoU>=0.5']:.2f} for PPS. R@1 of PPS as published beside the "
-            "best blind row of the column:"
+            "best blind baseline of the column:"
         )
         for metric in (metric for metric in own if metric.startswith("R@1")):
             row, value = best_blind(blind, metric)
@@ -93,14 +93,14 @@ def reading() -> list[str]:
 
 
 def best_blind(rows: dict[str, Any], metric: str) -> tuple[str, float]:
-    """Returns the fitted blind row that is best in a column, and its value."""
+    """Returns the fitted blind baseline that is best in a column, and its value."""
     values = {row: found[metric]["value"] for row, found in rows.items() if metric in found and row != RANDOM}
     row = max(values, key=lambda name: values[name])
     return row, values[row]
 
 
 def published_tables() -> list[str]:
-    """Tables 1 and 3 as the paper prints them, and the blind rows of ours apart."""
+    """Tables 1 and 3 as the paper prints them, and the blind baselines of ours apart."""
     lines = []
     for found in read(PUBLISHED)["tables"]:
         lines += [f"### {found['name']}: {found['data']}", "", f"Pairs: {found['protocol']}.", ""]
@@ -120,12 +120,12 @@ def published_tables() -> list[str]:
         lines += [f"Guesses that see nothing, from {link(path)} ({blind['num_samples']:,} pairs):", ""]
         best = ["best of its column", *(number(best_blind(blind["rows"], metric)[1]) for metric in found["metrics"])]
         chance = [RANDOM, *(number(blind["rows"][RANDOM][metric]["value"]) for metric in found["metrics"])]
-        lines += grid(["blind row, ours", *found["metrics"]], [best, chance])
+        lines += grid(["blind baseline, ours", *found["metrics"]], [best, chance])
     return lines
 
 
 def single_runs() -> list[str]:
-    """Every evaluation file: its model row beside blind rows and control."""
+    """Every evaluation file: its model row beside blind baselines and control."""
     lines = []
     for path in sorted(RESULTS.glob("*_cpu_*.json")):
         found = read(path)
@@ -140,7 +140,8 @@ def single_runs() -> list[str]:
             [row, *(estimate_cell(Estimate(**columns[metric])) for metric in metrics)] for row, columns in rows.items()
         ]
         lines += grid(["R@1", *(metric.removeprefix("R@1 ") for metric in metrics)], cells)
-        lines += [found["headline"], ""]
+        # files written earlier call it a row
+        lines += [found["headline"].replace("blind row", "blind baseline"), ""]
     return lines
 
 
@@ -205,7 +206,7 @@ def _excludes_zero(summary: dict[str, Any]) -> bool:
 
 
 def _lab_rows(record: dict[str, Any]) -> list[str]:
-    """R@1 of all samples, its differences in mIoU, and below them blind row, control and people."""
+    """R@1 of all samples, its differences in mIoU, and below them blind baseline, control and people."""
     metrics = [name for name in record["blind"]["all"] if name.startswith("R@1")]
     mean = "R@1 mIoU"
     parts = ("difference", "against_blind", "against_shuffled")
@@ -216,7 +217,7 @@ def _lab_rows(record: dict[str, Any]) -> list[str]:
         cells.append([row["label"], str(len(row["runs"])), *values, *compared])
     (reference,) = [row for row in record["rows"] if row["label"] == record["reference"]]
     rest = {
-        "best blind row": record["blind"]["all"],
+        "best blind baseline": record["blind"]["all"],
         f"{record['reference']}, shuffled queries": reference["shuffled"]["all"],
     }
     for label, found in rest.items():
@@ -239,7 +240,8 @@ def _lab_kinds(record: dict[str, Any], kinds: list[str]) -> list[str]:
             for part, sign in (("results", ""), ("difference", "+"))
         ]
         cells.append([row["label"], *values])
-    cells.append(["best blind row", *(text for kind in kinds for text in (cell(record["blind"][kind].get(mean)), ""))])
+    blind = [text for kind in kinds for text in (cell(record["blind"][kind].get(mean)), "")]
+    cells.append(["best blind baseline", *blind])
     people = record["human"]
     for label, found in people.items():
         if mean in found:

@@ -51,7 +51,7 @@ def test_figures_are_of_the_protocol_they_stand_under() -> None:
         assert found["num_samples"] == expected and found["name"] in title
 
 
-def test_every_row_of_the_lab_stands_on_the_page_with_blind_row_and_control() -> None:
+def test_every_row_of_the_lab_stands_on_the_page_with_blind_baseline_and_control() -> None:
     page = write_results.page()
     records = [write_results.read(path) for path in sorted(write_results.LAB.glob("*.json"))]
     assert records
@@ -60,6 +60,6 @@ def test_every_row_of_the_lab_stands_on_the_page_with_blind_row_and_control() ->
         for row in record["rows"]:
             mean = f"{row['results']['all']['R@1 mIoU']['value']:.2f} ["
             assert any(line.startswith(f"| {row['label']} |") and mean in line for line in section.splitlines())
-        assert "| best blind row |" in section and f"| {record['reference']}, shuffled queries |" in section
+        assert "| best blind baseline |" in section and f"| {record['reference']}, shuffled queries |" in section
         # every one says what it was made of
         assert all(f"{seed}" in section for seed in record["protocol"]["seeds"]) and record["preset"] in section
