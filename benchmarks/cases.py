@@ -141,7 +141,7 @@ class _Draw:
 
 @lru_cache(maxsize=4)
 def _templates(dataset: str, is_bf16: bool, batch_size: int) -> dict[tuple[str, str], Inputs]:
-    """Uninitialised inputs by op and place; memory that is never written is never taken."""
+    """Uninitialized inputs by op and place; memory that is never written is never taken."""
     preset, sizes, _ = DATASETS[dataset]
     config = override(PRESETS[preset], {"train.precision": "bf16" if is_bf16 else "fp32"})
     found: dict[tuple[str, str], Inputs] = {}

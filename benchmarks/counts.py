@@ -114,11 +114,11 @@ def _push(masks: Tensor, group: Tensor, **others: Any) -> tuple[Work, Work]:
     different, ordered = _pairs_of(group)
     pairs = different + num
     # rows summed and divided (2); a product of rows per unordered pair, less the target, squared and added (3)
-    normalise, gram = 2 * masks.numel(), batch_size * pairs * (2 * length + 3)
+    normalize, gram = 2 * masks.numel(), batch_size * pairs * (2 * length + 3)
     # the Gram matrix again, times the rows (2 per ordered pair and position), through the division (4)
-    backward = gram + batch_size * ordered * 2 * length + normalise + 4 * masks.numel()
+    backward = gram + batch_size * ordered * 2 * length + normalize + 4 * masks.numel()
     read = _size(masks, group)
-    return Work(read + _WIDE, normalise + gram), Work(read + _WIDE + _size(masks), backward)
+    return Work(read + _WIDE, normalize + gram), Work(read + _WIDE + _size(masks), backward)
 
 
 def _num_visible(query: Tensor, key: Tensor, causal: bool) -> int:
@@ -144,12 +144,7 @@ def _attention(
 
 
 def _shared_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    key_bias: Tensor,
-    key_valid: Tensor | None = None,
-    causal: bool = False,
+    query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor, key_valid: Tensor | None = None, causal: bool = False
 ) -> tuple[Work, Work]:
     num_masks = key_bias.shape[1]
     inputs, gradients = _size(query, key, value, key_bias, key_valid), _size(query, key, value, key_bias)
@@ -182,9 +177,9 @@ def _residual_norm(
     **others: Any,
 ) -> tuple[Work, Work]:
     parameters, keys = _size(weight, bias), _size(key, first_row)
-    # scale and add (2), mean (1), difference (1), variance (2), normalise (1), weight and bias (2)
+    # scale and add (2), mean (1), difference (1), variance (2), normalize (1), weight and bias (2)
     forward = Work(_size(x, branch) + parameters + keys + _size(x), 9 * x.numel())
-    # from the normalised rows, one tensor, and 1 / std: dn (1), its two means (3), dz (4), scale (1), dweight (2),
+    # from the normalized rows, one tensor, and 1 / std: dn (1), its two means (3), dz (4), scale (1), dweight (2),
     # dbias (1)
     rows, read = _WIDE * x.shape[0] * x.shape[1], 2 * _size(x) + _size(weight) + keys
     return forward, Work(read + rows + _size(x, branch) + parameters, 12 * x.numel())

@@ -29,7 +29,7 @@ TF32_CAP = 2e-3
 
 @contextmanager
 def poisoned_empty() -> Iterator[None]:
-    """Fills uninitialised floating memory with NaN, so that a result that was not written is seen."""
+    """Fills uninitialized floating memory with NaN, so that a result that was not written is seen."""
     allocate = torch.empty
 
     def poisoned(*args: Any, **kwargs: Any) -> Tensor:

@@ -148,9 +148,9 @@ class PublishedPPS(nn.Module):
         num_columns = sentences.ids.shape[1]
         frames, is_frame = self._frames(batch)
         words, is_word = self._words(sentences), padding_mask(sentences.lengths + 1, num_columns + 1)
-        summary = self.trans_mask_generator["gauss"].summarise(frames, is_frame, words, is_word)[:, -1]
+        summary = self.trans_mask_generator["gauss"].summarize(frames, is_frame, words, is_word)[:, -1]
         # computed and discarded (item 24)
-        self.trans_mask_generator["l_gauss"].summarise(frames, is_frame, words, is_word)
+        self.trans_mask_generator["l_gauss"].summarize(frames, is_frame, words, is_word)
         hidden = draw_hidden(sentences, self.config.reconstructor.hidden_words_divisor) if hidden is None else hidden
         given = _Given(
             frames=frames[:, self.kept],

@@ -23,7 +23,7 @@ from pps_fast.types import Batch, FeatureSizes
 
 
 def load_live_weights(model: PublishedPPS, state: Mapping[str, Tensor]) -> None:
-    """Loads a state dict with the published names, dead weights left as they were initialised.
+    """Loads a state dict with the published names, dead weights left as they were initialized.
 
     `pps_fast.published.weights.export_released` gives zeros for the weights that cannot influence the output; the
     published code trains with its initial values there, and a device may multiply by zeros with less power.
@@ -39,7 +39,7 @@ def load_live_weights(model: PublishedPPS, state: Mapping[str, Tensor]) -> None:
 
 
 def build_published_step(config: PPSConfig, sizes: FeatureSizes, device: torch.device) -> PublishedStep:
-    """Returns a training step of a freshly initialised published model."""
+    """Returns a training step of a freshly initialized published model."""
     torch.manual_seed(0)
     model = PublishedPPS(config, sizes).to(device).train()
     return PublishedStep(model, PublishedAdam(model.parameters(), config.train.learning_rate))

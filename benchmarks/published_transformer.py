@@ -172,7 +172,7 @@ class DualTransformer(nn.Module):
         self.decoder1 = Stack(num_layers[0], hidden_dim, num_heads, dropout)
         self.decoder2 = Stack(num_layers[1], hidden_dim, num_heads, dropout)
 
-    def summarise(self, frames: Tensor, is_frame: Tensor, words: Tensor, is_word: Tensor) -> Tensor:
+    def summarize(self, frames: Tensor, is_frame: Tensor, words: Tensor, is_word: Tensor) -> Tensor:
         """The generator's order: words, then frames that look at them: -> [B, S + 1, D]."""
         memory = self.decoder2(words, is_word)
         return self.decoder1(frames, is_frame, memory=memory, is_memory_key=is_word)

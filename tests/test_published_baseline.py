@@ -118,7 +118,7 @@ def test_same_losses_and_gradients_as_ours_with_the_same_weights(preset: str, pl
             assert_agree(name, parameter.grad, expected[name], rtol=TOLERANCE, atol=1e-12)
 
 
-def test_exported_weights_leave_dead_ones_as_they_were_initialised() -> None:
+def test_exported_weights_leave_dead_ones_as_they_were_initialized() -> None:
     config = small_config("charades_released")
     model, exported = PublishedPPS(config, SMALL_SIZES), export_released(randomize(PPS(config, SMALL_SIZES)))
     before = {name: value.clone() for name, value in model.state_dict().items()}

@@ -87,7 +87,7 @@ BY_HAND: list[tuple[str, dict[str, Any], tuple[int, int], tuple[int, int]]] = [
         (180 + 32 + 4 + 24, 5 * 45),
         (180 + 32 + 4 + 24 + 240, 4 * 45),
     ),
-    # back: normalised rows and a gradient in, 6 values of 1 / std, two gradients out
+    # back: normalized rows and a gradient in, 6 values of 1 / std, two gradients out
     (
         "residual_norm",
         {**ROWS, "site": 3, "rate": 0.1},
