@@ -21,7 +21,7 @@ from benchmarks.attention import additive_mask, flex_functions, for_each_mask
 from benchmarks.cases import Inputs
 from benchmarks.counts import PRODUCTS
 from pps_fast import equations
-from pps_fast.backend import Op
+from pps_fast.ops.dispatch import Op
 
 CPU_COMPILER = "skipped on a CPU, where torch's compiler made the transformer's layers slower; --compile runs it"
 NO_INTERPRETER = "the kernel needs a CUDA device; Triton's interpreter is never timed"

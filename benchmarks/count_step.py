@@ -38,7 +38,7 @@ from benchmarks.published_baseline import build_published_step  # noqa: E402
 from benchmarks.published_step import published_predictions  # noqa: E402
 from benchmarks.rows import Row, append, commit, table  # noqa: E402
 from benchmarks.step import BATCH_SIZE, build_step, evaluation_of, random_batch, sizes_of, step_of  # noqa: E402
-from pps_fast import counters  # noqa: E402
+from pps_fast import randomness  # noqa: E402
 from pps_fast.config import PPSConfig, Precision, ReconstructorPlan  # noqa: E402
 from pps_fast.config_tree import override  # noqa: E402
 from pps_fast.presets import PRESETS  # noqa: E402
@@ -160,7 +160,7 @@ def _path(path: DevicePath) -> Iterator[None]:
     with ExitStack() as stack:
         if path == "gpu":
             stack.enter_context(patch.object(plans, "masks_at_once", lambda frames: _NO_LIMIT))
-            stack.enter_context(patch.object(counters, "_CHUNK", _NO_LIMIT))
+            stack.enter_context(patch.object(randomness, "_CHUNK", _NO_LIMIT))
         yield
 
 

@@ -25,10 +25,10 @@ from pps_fast.cli import Device, PresetName, choose_device, set_threads
 from pps_fast.config import PPSConfig, ReconstructorPlan
 from pps_fast.config_tree import override
 from pps_fast.data.store import rounded_columns
-from pps_fast.inference.predict import predict
 from pps_fast.info import PUBLISHED
-from pps_fast.losses.objective import Objective
+from pps_fast.losses import Objective
 from pps_fast.model import PPS
+from pps_fast.predict import predict
 from pps_fast.presets import PRESETS
 from pps_fast.train.cuda_graph import CapturedStep
 from pps_fast.train.optimizer import Adam

@@ -22,8 +22,8 @@ from pps_fast import equations
 from pps_fast.ops import ALL_OPS
 from pps_fast.ops.dispatch import Op
 from pps_fast.ops.pull_push import push
-from tests.benchmarks.squeeze import squeeze
-from tests.cases import CASES
+from tests.support.cases import CASES
+from tests.support.squeeze import squeeze
 
 ROOT = Path(__file__).parents[1]
 MASK_RESULTS = {"value 0", "value 1", "gradient of center", "gradient of width"}

@@ -23,12 +23,12 @@ from pps_fast.presets import PRESETS
 from pps_fast.published.weights import export_released, released_gradients
 from pps_fast.reconstructor.plans import PLANS
 from pps_fast.types import Batch
-from tests.cases import SIZES as SMALL_SIZES
-from tests.cases import pad_columns, random_batch, randomize, small_config
-from tests.compare import assert_agree
-from tests.golden_model import Golden
 from tests.published_check import check_evaluation, check_training, not_compared, scaled
-from tests.shared import shared_path
+from tests.support.cases import SIZES as SMALL_SIZES
+from tests.support.cases import pad_columns, random_batch, randomize, small_config
+from tests.support.compare import assert_agree
+from tests.support.golden_model import Golden
+from tests.support.shared import shared_path
 
 GOLDEN = Path(__file__).parent / "golden"
 SHARED_FILES = ("tiny", "tiny_varframes", "charades_small", "anet_small")

@@ -18,7 +18,7 @@ from pps_fast.data.splits import Splits
 from pps_fast.data.store import Store
 from pps_fast.presets import PRESETS
 from pps_fast.types import FeatureSizes
-from tests.benchmarks.squeeze import squeeze
+from tests.support.squeeze import squeeze
 
 SMALL_SIZES = FeatureSizes(frame_dim=8, word_dim=6, vocab_size=23, num_segments=16)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import growth
-from tests.benchmarks.squeeze import squeeze
+from tests.support.squeeze import squeeze
 
 
 def test_the_exponent_of_a_power_is_its_own_and_of_a_constant_0() -> None:

@@ -21,8 +21,8 @@ from benchmarks.timing import Ceilings
 from pps_fast import equations
 from pps_fast.ops import ALL_OPS, OPS
 from pps_fast.ops.shared_attention import shared_attention
-from tests.benchmarks.squeeze import squeeze
-from tests.ops.check import equation_of
+from tests.support.op_check import equation_of
+from tests.support.squeeze import squeeze
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

@@ -15,7 +15,7 @@ from benchmarks.report import Arguments, Report
 from benchmarks.timing import OutOfTime, ceilings, time_limit, timed_steps
 from benchmarks.whole_steps import Setting, Variant
 from pps_fast.encoder import transformer
-from tests.benchmarks.squeeze import squeeze
+from tests.support.squeeze import squeeze
 
 CPU = torch.device("cpu")
 
