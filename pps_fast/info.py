@@ -16,10 +16,11 @@ import torch
 import tyro
 
 from pps_fast import __version__
-from pps_fast.choices import Choice, choices_of
 from pps_fast.cli import PresetName, exit_status, parse_with_preset
 from pps_fast.config import PPSConfig
 from pps_fast.data.load import load_data
+from pps_fast.ops.choices import Choice, choices_of
+from pps_fast.train.fake_step import record_step
 from pps_fast.types import FeatureSizes
 
 DESCRIPTION = """Shows versions, devices, and the backend that serves each op of a preset's training step.
@@ -54,27 +55,29 @@ class InfoArguments:
 
 def versions() -> dict[str, str]:
     """Returns the version of everything a result depends on; "not installed" for what is missing."""
-    found = {"pps_fast": __version__, "python": platform.python_version()}
+    installed = {"pps_fast": __version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return {**found, "cuda": torch.version.cuda or "none (torch is built without)"}
+            installed[name] = "not installed"
+    return {**installed, "cuda": torch.version.cuda or "none (torch is built without)"}
 
 
 def devices() -> dict[str, dict[str, Any]]:
     """Returns the CPU and every CUDA device by torch's name for it."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    found = {"cpu": {"name": cpu_name(), "threads": torch.get_num_threads(), "memory_gib": round(memory / 2**30, 1)}}
+    present: dict[str, dict[str, Any]] = {
+        "cpu": {"name": cpu_name(), "threads": torch.get_num_threads(), "memory_gib": round(memory / 2**30, 1)}
+    }
     for index in range(torch.cuda.device_count()):
         known = torch.cuda.get_device_properties(index)
-        found[f"cuda:{index}"] = {
+        present[f"cuda:{index}"] = {
             "name": known.name,
             "capability": f"{known.major}.{known.minor}",
             "memory_gib": round(known.total_memory / 2**30, 1),
         }
-    return found
+    return present
 
 
 def cpu_name() -> str:
@@ -105,7 +108,8 @@ def collect(preset: str, config: PPSConfig) -> dict[str, Any]:
     """Returns versions, devices and, per device, what serves each op."""
     sizes, num_columns = data_sizes(preset, config)
     present = devices()
-    ops = {name: [asdict(choice) for choice in choices_of(config, sizes, num_columns, name)] for name in present}
+    records = {name: record_step(config, sizes, num_columns, name) for name in present}
+    ops = {name: [asdict(choice) for choice in choices_of(calls)] for name, calls in records.items()}
     return {
         "versions": versions(),
         "devices": present,
@@ -131,9 +135,8 @@ def format_info(info: dict[str, Any]) -> str:
 
 
 def _op_lines(choice: Choice) -> list[str]:
-    where = ", ".join(choice.places) if len(choice.places) < 4 else f"{len(choice.places)} kinds of call"
     return [
-        f"  {choice.op:20s} {choice.backend:8s} {where}".rstrip(),
+        f"  {choice.op:20s} {choice.backend:8s} {choice.where}".rstrip(),
         *(f"  {'':20s} {'':8s} not triton: {reason}" for reason in choice.reasons),
     ]
 

@@ -39,8 +39,6 @@ LAYERS: dict[str, set[str]] = {
     "model": MODEL,
     "data": EVERYWHERE,
     "prepare": EVERYWHERE | {"data"},
-    "calls": BASE | {"losses", "proposals", "encoder"},
-    "choices": BASE | {"calls"},
     "runs": BASE | {"data", "model", "train"},
     "train": MODEL | {"presets", "model", "losses", "data", "runs"},
     "published": BASE | {"model", "presets"},
@@ -72,8 +70,7 @@ LONG_FILES = {
 # without tests/a/test_b.py of their own, and where they are tested
 TESTED_ELSEWHERE: dict[str, str] = {
     "pps_fast/__init__.py": "tests/test_packaging.py",
-    "pps_fast/ops/__init__.py": "tests/test_choices.py",
-    "pps_fast/calls.py": "tests/test_choices.py",
+    "pps_fast/ops/__init__.py": "tests/ops/test_choices.py",
     # tests/support/compare.py, how tensors are compared, has the folder's name
     "pps_fast/compare.py": "tests/test_compare.py",
 }

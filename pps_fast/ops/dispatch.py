@@ -14,6 +14,8 @@ BACKENDS = ("auto", "triton", "torch")
 
 # a plain module global: a ContextVar would break torch.compile's graph
 _ambient = "auto"
+# told of every call with the backend asked for and the arguments, and returns the backend to take (see `ops.record`)
+listener: Callable[[Op, str, tuple[Any, ...], dict[str, Any]], str] | None = None
 
 
 class BackendError(RuntimeError):
@@ -79,6 +81,8 @@ class Op:
     def __call__(self, *args: Any, backend: str = "auto", **kwargs: Any) -> Any:
         _check_name(backend)
         chosen = _ambient if backend == "auto" else backend
+        if listener is not None:
+            chosen = listener(self, chosen, args, kwargs)
         if chosen == "torch" or (chosen == "auto" and self.is_interpreted):
             return self._torch(*args, **kwargs)
         reasons = self.reasons(*args, **kwargs)

@@ -11,7 +11,6 @@ from typing import Annotated
 
 import tyro
 
-from pps_fast.choices import choices_of, ops_line
 from pps_fast.cli import Device, PresetName, choose_device, exit_status, parse_with_preset, set_threads, slow_precision
 from pps_fast.config import PPSConfig
 from pps_fast.data.load import load_data
@@ -21,9 +20,11 @@ from pps_fast.eval.evaluate import evaluate, score
 from pps_fast.eval.report import format_table, write_report
 from pps_fast.eval.results import HEADLINE
 from pps_fast.model import PPS
+from pps_fast.ops.choices import choices_of, ops_line
 from pps_fast.presets import PRESETS
 from pps_fast.runs.checkpoint import find_checkpoint, load_model
 from pps_fast.runs.files import write_json
+from pps_fast.train.fake_step import record_step
 from pps_fast.train.loop import Evaluate, train
 
 OPS_FILE = "ops.json"
@@ -76,7 +77,7 @@ def run(arguments: TrainArguments) -> int:
     store = Store(load_data(config.data), device)
     splits = select_samples(store.data, config.data)
     print(_describe_input(store, splits, out), flush=True)
-    choices = choices_of(config, store.sizes, store.data.word_ids.shape[1], device)
+    choices = choices_of(record_step(config, store.sizes, store.data.word_ids.shape[1], device))
     print(ops_line(choices), flush=True)
     if note := slow_precision(config, device):
         print(note, flush=True)

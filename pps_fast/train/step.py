@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,13 +61,18 @@ class TrainStep:
         self.model = model
         self.objective = objective
         self.optimizer = optimizer
-        self.optimizers = (optimizer,)
-        """all optimisers of a step"""
+        self.objectives: tuple[Callable[[ModelOutput], LossReport], ...] = (objective,)
+        """all objectives of a step"""
+        self.optimizers: tuple[Adam, ...] = (optimizer,)
+        """all optimizers of a step"""
         self.clip_norm = clip_norm
         self.precision = precision
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.is_sound = torch.ones((), dtype=torch.bool, device=self.parameters[0].device)
         """[] bool, all steps so far were finite"""
+        # replaced where the device need not be there (see `train.fake_step`)
+        self.autocast: Callable[..., AbstractContextManager[Any]] = torch.autocast
+        self.differentiate: Callable[..., None] = torch.autograd.backward
 
     def __call__(self, batch: Batch) -> StepReport:
         """Trains on one batch and returns what happened, without waiting for it.
@@ -82,10 +88,10 @@ class TrainStep:
     ) -> LossReport:
         """Forward, losses, and the gradients of some parameters, of all of them by default."""
         with _rounded_products(self.precision == "tf32"):
-            with torch.autocast(batch.frames.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
+            with self.autocast(batch.frames.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
                 output = self.model(batch)
             loss = objective(output)
-            loss.total.backward(inputs=parameters)
+            self.differentiate(loss.total, inputs=parameters)
         return loss
 
     def _update(self, loss: LossReport, optimizer: Adam) -> StepReport:
