@@ -5,7 +5,7 @@ Paper: Section 4, "Evaluation metrics"; the blind rows and the control are ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 
@@ -22,7 +22,7 @@ from pps_fast.eval.blind import blind_table, fit_blind_rows
 from pps_fast.eval.bootstrap import VideoBootstrap
 from pps_fast.eval.control import shuffle_queries
 from pps_fast.eval.metrics import MAX_RANK, SampleTable, clip_prediction, metric_means, sample_table, sample_values
-from pps_fast.eval.results import MODEL, SHUFFLED, Comparison, EvalReport
+from pps_fast.eval.results import HEADLINE, MODEL, SHUFFLED, Comparison, EvalReport
 from pps_fast.predict import predict
 from pps_fast.types import Prediction
 
@@ -86,6 +86,16 @@ def score(model: nn.Module, store: Store, samples: np.ndarray, config: PPSConfig
     moments = torch.from_numpy(store.data.moment[samples])
     table = sample_table(predict_samples(model, store, samples, config), moments)
     return metric_means(table, config.inference.iou_thresholds)
+
+
+def validation_scorer(store: Store, samples: np.ndarray, config: PPSConfig) -> Callable[[nn.Module], dict[str, float]]:
+    """Returns the function by which training scores a model: `score` on these samples, and its headline as "mIoU"."""
+
+    def score_validation(model: nn.Module) -> dict[str, float]:
+        metrics = score(model, store, samples, config)
+        return {**metrics, "mIoU": metrics[HEADLINE]}
+
+    return score_validation
 
 
 def evaluate(

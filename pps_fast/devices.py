@@ -1,0 +1,83 @@
+"""The device that computes, and what it is called. Importing this file loads no torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pps_fast.config import Precision
+
+if TYPE_CHECKING:
+    import torch
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def choose_device(name: Device) -> torch.device:
+    """Returns the device of that name; 'auto' is cuda where there is one.
+
+    Raises:
+        ValueError: for 'cuda' where there is none.
+    """
+    import torch
+
+    has_cuda = torch.cuda.is_available()
+    if name == "cuda" and not has_cuda:
+        raise ValueError("device = 'cuda': torch finds no CUDA device here; use --device cpu")
+    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
+
+
+def set_threads(number: int | None) -> None:
+    """Lets torch use that many CPU threads in this process; None leaves torch's own choice.
+
+    Raises:
+        ValueError: for a number below 1.
+    """
+    import torch
+
+    if number is None:
+        return
+    if number < 1:
+        raise ValueError(f"threads = {number}: expected at least 1")
+    torch.set_num_threads(number)
+
+
+def slow_precision(precision: Precision, device: torch.device) -> str | None:
+    """Returns a sentence if a device has no instructions for the arithmetic of a precision, else None."""
+    import torch
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    if precision != "bf16" or device.type != "cpu" or capability.startswith("AVX512"):
+        return None
+    return (
+        f"note: train.precision = 'bf16': this CPU ({capability}) has no instructions for bf16, so that matrix "
+        "products take many times as long as with fp32"
+    )
+
+
+def devices() -> dict[str, dict[str, Any]]:
+    """Returns the CPU and every CUDA device by torch's name for it: name, memory in GiB, threads or capability."""
+    import torch
+
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    known: dict[str, dict[str, Any]] = {
+        "cpu": {"name": cpu_name(), "threads": torch.get_num_threads(), "memory_gib": round(memory / 2**30, 1)}
+    }
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        known[f"cuda:{index}"] = {
+            "name": properties.name,
+            "capability": f"{properties.major}.{properties.minor}",
+            "memory_gib": round(properties.total_memory / 2**30, 1),
+        }
+    return known
+
+
+def cpu_name() -> str:
+    """Returns what the system calls its CPU."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

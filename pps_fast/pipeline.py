@@ -1,0 +1,230 @@
+"""Whole runs from a config: train and evaluate a model, or evaluate one that was saved.
+
+The programs `pps_fast.train` and `pps_fast.eval`, the experiments of `lab`, and users of the package call the same
+two functions.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from pps_fast.config import PPSConfig, Selector
+from pps_fast.config_tree import override
+from pps_fast.data.load import load_data
+from pps_fast.data.prepared import PreparedData
+from pps_fast.data.splits import Splits, select_samples
+from pps_fast.data.store import Store
+from pps_fast.devices import Device, choose_device, set_threads
+from pps_fast.eval import evaluate as scoring
+from pps_fast.eval.report import write_report
+from pps_fast.eval.results import EvalReport
+from pps_fast.runs.checkpoint import describe_data, find_checkpoint, load_model, read_header
+from pps_fast.train.loop import train
+
+SplitName = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunInput:
+    """What a run reads.
+
+    Attributes:
+        store: the data set on the device that trains.
+        splits: which of its samples train, validate and test.
+    """
+
+    store: Store
+    splits: Splits
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """How a run ended.
+
+    Attributes:
+        step: updates made in all.
+        stopped_by: number of the signal that stopped the training early, or None. The run can be resumed.
+        report: evaluation of the saved model on the test split; None for a training that was stopped.
+        written: files of the report; none for a training that was stopped.
+        model_dir: directory of the checkpoint to use, the best one where a validation split chose it.
+        data: the data set.
+        device: where the model was trained.
+    """
+
+    step: int
+    stopped_by: int | None
+    report: EvalReport | None
+    written: tuple[Path, ...]
+    model_dir: Path
+    data: PreparedData
+    device: torch.device
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """An evaluation and what it was made from.
+
+    Attributes:
+        report: all figures.
+        config: the model's config, with the options of the evaluation in it.
+        data: the data set.
+        written: files of the report, none without a folder for them.
+        note: a sentence where it is unknown whether the model has seen the scored videos in training, else None.
+    """
+
+    report: EvalReport
+    config: PPSConfig
+    data: PreparedData
+    written: tuple[Path, ...]
+    note: str | None
+
+
+def train_and_evaluate(
+    config: PPSConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    device: Device = "auto",
+    threads: int | None = None,
+    progress: bool = True,
+    on_start: Callable[[RunInput], None] | None = None,
+) -> RunResult:
+    """Trains a model, evaluates what was saved on the test split, and writes everything below `out`.
+
+    Args:
+        config: names the data set, the model and the training; see `presets.PRESETS` and `config_tree.override`.
+        out: run directory; empty or new without `resume`.
+        resume: continue the run in `out`, bit for bit as if it had never stopped.
+        device: where to train; 'auto' is cuda where there is one.
+        threads: CPU threads of this process, 1 or more; None leaves torch's own choice.
+        progress: show on stderr how far training and evaluation are.
+        on_start: called with the loaded data before training begins.
+    Raises:
+        ValueError: for data, options, a device or a run directory that cannot be used.
+        NonFiniteLossError: when training met a loss or gradient that is not finite; the last checkpoint stays.
+    """
+    set_threads(threads)
+    out, place = Path(out), choose_device(device)
+    store = Store(load_data(config.data), place)
+    splits = select_samples(store.data, config.data)
+    if on_start is not None:
+        on_start(RunInput(store=store, splits=splits))
+    scorer = scoring.validation_scorer(store, splits.validation, config)
+    trained = train(config, store, splits, out, resume=resume, evaluate=scorer, progress=progress)
+    report: EvalReport | None = None
+    written: list[Path] = []
+    if trained.stopped_by is None:
+        # what is reported is what was saved
+        model, _, _ = load_model(out, place)
+        report = scoring.evaluate(model, store, splits, config, progress=progress)
+        written = write_report(out, report, config, store.data)
+    return RunResult(
+        step=trained.step,
+        stopped_by=trained.stopped_by,
+        report=report,
+        written=tuple(written),
+        model_dir=find_checkpoint(out),
+        data=store.data,
+        device=place,
+    )
+
+
+def evaluate(
+    model_dir: str | Path,
+    *,
+    data: str | Path | None = None,
+    split: SplitName = "test",
+    fold: int | None = None,
+    seed: int | None = None,
+    selector: Selector | None = None,
+    device: Device = "auto",
+    threads: int | None = None,
+    out: str | Path | None = None,
+) -> EvalReport:
+    """Scores a saved model beside the blind baselines and beside its own answers to shuffled queries.
+
+    Args:
+        model_dir: run directory of `train_and_evaluate`, or one of its checkpoints.
+        data: file written by `python -m pps_fast.prepare`; None is what the model was trained on.
+        split: which samples are scored; blind baselines are always fitted on the training samples.
+        fold: test on this fold of the data; None is as the model was trained.
+        seed: of hidden words, shuffled queries and bootstrap, 0 or more; None is the model's `inference.seed`.
+        selector: how the top-1 moment is chosen; None is the model's `inference.selector`.
+        device, threads: as for `train_and_evaluate`.
+        out: folder for evaluation_SPLIT.json and .md; None writes nothing.
+    Raises:
+        ValueError: for a model, data set or option that cannot be used, or samples that the model was trained on.
+    Warns:
+        UserWarning: where it is unknown whether the model has seen the scored videos in training.
+    """
+    changes = {
+        "data.path": None if data is None else str(data),
+        "data.fold": fold,
+        "inference.seed": seed,
+        "inference.selector": selector,
+    }
+    evaluation = evaluate_checkpoint(Path(model_dir), changes, split=split, device=device, threads=threads, out=out)
+    if evaluation.note is not None:
+        warnings.warn(evaluation.note, stacklevel=2)
+    return evaluation.report
+
+
+def evaluate_checkpoint(
+    model_dir: Path,
+    changes: Mapping[str, Any],
+    *,
+    split: SplitName = "test",
+    device: Device = "auto",
+    threads: int | None = None,
+    out: str | Path | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """Scores a saved model with some fields of its config replaced; see `evaluate`, which is for users.
+
+    Args:
+        changes: dotted field of the config -> its value; None leaves the model's own.
+        progress: show on stderr how far the evaluation is.
+    Raises:
+        ValueError: as `evaluate`.
+    """
+    set_threads(threads)
+    place = choose_device(device)
+    if out is not None and Path(out).exists() and not Path(out).is_dir():
+        raise ValueError(f"out = {out}: is a file; name a folder")
+    model, trained, sizes = load_model(model_dir, place)
+    config: PPSConfig = override(trained, {name: value for name, value in changes.items() if value is not None})
+    data = load_data(config.data)
+    if data.sizes != sizes:
+        raise ValueError(f"the data set has {data.sizes}, the model was trained with {sizes}; choose it with --data")
+    splits = select_samples(data, config.data)
+    note = _check_origin(model_dir, config, data, splits, split)
+    report = scoring.evaluate(model, Store(data, place), splits, config, split=split, progress=progress)
+    written = [] if out is None else write_report(out, report, config, data)
+    return Evaluation(report=report, config=config, data=data, written=tuple(written), note=note)
+
+
+def _check_origin(model_dir: Path, config: PPSConfig, data: PreparedData, splits: Splits, split: str) -> str | None:
+    """Refuses to score training samples as unseen ones; returns a sentence where that cannot be checked."""
+    header = read_header(find_checkpoint(model_dir))
+    if describe_data(data) != header.data:
+        return (
+            f"the model was trained on another data set ({header.data['name']!r}): whether it has seen these videos "
+            "is unknown, and its word classes must mean the same words"
+        )
+    if split == "train":
+        return None
+    scored = getattr(splits, split)
+    seen = np.isin(scored, select_samples(data, header.config.data).train)
+    if seen.any():
+        raise ValueError(
+            f"fold = {config.data.fold}: the model was trained on {int(seen.sum())} of the {len(scored)} samples of "
+            f"that {split} split; leave the fold out (it was trained for fold {header.config.data.fold})"
+        )
+    return None
