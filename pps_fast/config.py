@@ -1,8 +1,8 @@
-"""Every knob of the project as frozen dataclasses; defaults are the paper's (Charades-STA).
+"""All options of models and training as frozen dataclasses; the defaults are the paper's for Charades-STA.
 
-The command line is generated from these classes, and a resolved config is written as JSON beside
-every checkpoint and result. Choices are `Literal`s; the registries that implement them carry the
-same strings as keys, which a test asserts.
+The command line and its help are generated from these classes, and the config of a run is written as JSON beside
+every checkpoint and result. Choices are `Literal`s; the dicts that implement them have the same strings as keys,
+which a test checks.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Selector = Literal["vote", "vote_loss_weighted", "vote_iou_weighted", "lowest_lo
 Backend = Literal["auto", "triton", "torch"]
 Precision = Literal["fp32", "tf32", "bf16"]
 KeepPolicy = Literal["last", "validation"]
-Optimisation = Literal["joint", "alternating"]
+Update = Literal["joint", "alternating"]
 
 
 def require(condition: bool, name: str, value: Any, expected: str) -> None:
@@ -52,18 +52,18 @@ def _check_choices(config: Any, prefix: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PlantedConfig:
-    """The embedded planted-moment data set (`pps_fast.data.synthetic`)."""
+    """The embedded synthetic data set, with moments planted in random features (`pps_fast.data.synthetic`)."""
 
     num_videos: int = 500
-    """videos; a fifth of them are the test split"""
+    """number of videos; a fifth of them are the test split"""
     num_segments: int = 64
-    """segments per video, S"""
+    """segments of each video (S)"""
     frame_dim: int = 32
-    """width of a segment feature"""
+    """size of the feature vector of a segment"""
     noise: float = 0.5
     """standard deviation of the noise added to every segment feature"""
     seed: int = 0
-    """seed of the whole data set"""
+    """seed of everything random in the data set"""
 
     def __post_init__(self) -> None:
         require(self.num_videos >= 10, "data.planted.num_videos", self.num_videos, "at least 10")
@@ -74,16 +74,16 @@ class PlantedConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Which samples are trained and tested on."""
+    """The samples to train and test on."""
 
     path: str | None = None
-    """file written by `python -m pps_fast.prepare`; without one, the embedded planted-moment data"""
+    """data file written by `python -m pps_fast.prepare`; default: the embedded synthetic data"""
     fold: int | None = None
-    """test on this fold and train on the others (prepared with --folds); without one, the file's own splits"""
+    """test on this fold and train on the others, for a file prepared with --folds; default: the file's own splits"""
     validation_fraction: float = 0.0
-    """share of the training videos held out for choosing a checkpoint, when the file has no validation split"""
+    """share of the training videos held out for validation, if the file has no validation split"""
     planted: PlantedConfig = field(default_factory=PlantedConfig)
-    """the embedded data set; ignored with data.path"""
+    """the embedded data set; unused with data.path"""
 
     def __post_init__(self) -> None:
         require(self.fold is None or self.fold >= 0, "data.fold", self.fold, "0 or more")
@@ -92,16 +92,16 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """Widths shared by all transformers."""
+    """What all transformers have in common."""
 
     hidden_dim: int = 256
-    """D"""
+    """size of all hidden vectors (D)"""
     num_heads: int = 4
-    """attention heads"""
+    """attention heads of each layer"""
     dropout: float = 0.1
-    """on inputs and residual branches"""
+    """dropout probability of inputs and residual branches"""
     frame_summary: FrameSummary = "cls"
-    """where the generator's summary of the video is read: at a learned token behind the frames, or at the last frame"""
+    """where the generator reads its summary of the video: at a learned token after the frames, or at the last frame"""
 
     def __post_init__(self) -> None:
         _check_choices(self, "encoder")
@@ -117,18 +117,19 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratorConfig:
-    """Gaussian mixture proposal generator: transformer and heads (Eqs. 1, 2)."""
+    """The proposal generator: a transformer and the heads that predict Gaussians (Eqs. 1, 2)."""
 
     num_layers: int = 3
-    """layers of the video stack, and of the word stack"""
+    """transformer layers for the video, and for the sentence"""
     num_word_layers: int | None = None
-    """layers of the word stack, when it has another number"""
+    """transformer layers for the sentence, if different from num_layers"""
     center_source: CenterSource = "per_component"
-    """a center for every component, or one for the whole proposal (Table 2)"""
+    """predict a center for each Gaussian, or one for the whole proposal (Table 2)"""
     width_source: WidthSource = "per_proposal"
-    """whose width a component has; 'across_batch' is the published code's mix-up of samples, 'first' its repair"""
+    """predict a width for each proposal or for each Gaussian. 'across_batch' repeats the published code, which mixes up
+    the samples of a batch; 'first' is that code without the mix-up"""
     max_width: float = 1.0
-    """largest width of a component, as a share of the video"""
+    """largest width of a Gaussian, as a share of the video"""
 
     def __post_init__(self) -> None:
         _check_choices(self, "generator")
@@ -140,19 +141,19 @@ class GeneratorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class NegativesConfig:
-    """Easy negatives."""
+    """Easy negatives: masks of parts of the video that a proposal should not match."""
 
     kind: NegativeKind = "learned"
-    """how the easy negatives are made; 'sides_apart' (CPL) has two for each proposal, what lies before it and what
-    lies after it, 'complement' (CNM) is 1 - the proposal's mask"""
+    """how easy negatives are made. 'learned' predicts their Gaussians; 'sides_apart' (CPL) takes what lies before and
+    what lies after each proposal; 'complement' (CNM) is 1 - the proposal's mask"""
     num_components: int = 3
-    """E_en, components of each learned easy negative"""
+    """Gaussians in each learned easy negative (E_en)"""
     mask_shape: MaskShape = "gaussian"
-    """shape of their components"""
+    """shape of a component of an easy negative"""
     sigma: float = 9.0
-    """width / standard deviation of their components"""
+    """width of a component of an easy negative divided by its standard deviation"""
     curriculum: float = 0.0
-    """'sides_apart' comes in from the video's ends by the share of the epochs to this power; with 0, it is in"""
+    """exponent of the curriculum of 'sides_apart': negatives move inward as (epoch / epochs) ** curriculum; 0: off"""
 
     def __post_init__(self) -> None:
         _check_choices(self, "proposals.negatives")
@@ -163,24 +164,24 @@ class NegativesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ProposalsConfig:
-    """Gaussian masks, mixtures, negatives and boundaries (Eqs. 3, 4)."""
+    """Proposals as mixtures of Gaussian masks, their boundaries and their negatives (Eqs. 3, 4)."""
 
     num_proposals: int = 7
-    """K"""
+    """proposals for each query (K)"""
     layout: LayoutKind = "ramp"
-    """'ramp': proposal k has k components; 'uniform': every proposal has `components_per_proposal`"""
+    """'ramp': proposal k is a mixture of k Gaussians; 'uniform': of components_per_proposal Gaussians each"""
     components_per_proposal: int = 1
-    """components of every proposal under layout 'uniform'"""
+    """Gaussians of each proposal with layout = 'uniform'"""
     mask_shape: MaskShape = "gaussian"
-    """'gaussian' is Eq. 3; 'gaussian_peak' the published exp(-d^2/2s^2) divided by its peak"""
+    """'gaussian' is Eq. 3; 'gaussian_peak' is the published code's, divided by its peak; 'laplace' is an ablation"""
     sigma: float = 9.0
-    """width / standard deviation of a component"""
+    """width of a Gaussian divided by its standard deviation"""
     width_floor: float = 0.01
-    """smallest width a mask is drawn with"""
+    """smallest width of a mask, as a share of the video"""
     boundary_shrink: float = 0.0
-    """gamma: share of a proposal's length taken off its boundaries"""
+    """share of a proposal's length that is cut off its two ends (gamma)"""
     negatives: NegativesConfig = field(default_factory=NegativesConfig)
-    """easy negatives"""
+    """masks that a proposal is contrasted with"""
 
     @property
     def has_mixtures(self) -> bool:
@@ -203,31 +204,31 @@ class ProposalsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructorConfig:
-    """Importance-based reconstructor (Eqs. 8-10)."""
+    """The reconstructor, which predicts hidden words of the query from a masked video (Eqs. 8-10)."""
 
     num_layers: int = 3
-    """layers of the video stack, and of the word stack"""
+    """transformer layers for the video, and for the sentence"""
     num_word_layers: int | None = None
-    """layers of the word stack, when it has another number"""
+    """transformer layers for the sentence, if different from num_layers"""
     shares_generator: bool = False
-    """run the generator's transformer, whose frames then attend to words there and whose words to frames here"""
+    """use the generator's transformer instead of one of its own, as CPL and CNM do"""
     plan: ReconstructorPlan = "shared"
-    """how the passes are computed: 'plain' runs every mask through everything, 'shared' leaves out what cannot matter
-    and does once what masks have in common; the results are the same"""
+    """how it is computed, with the same results: 'plain' runs every mask through every layer, 'shared' skips unused
+    work and does once what masks have in common"""
     stride: int = 4
-    """every stride-th segment is a mask position; 1 keeps all"""
+    """use every stride-th segment of the video; 1 uses all"""
     importance: ImportanceSource = "reconstructor"
-    """where importance weights come from (Table 2); 'none' sums the masks and divides by the peak"""
+    """which part weights the Gaussians of a mixture (Table 2); 'none' sums them and divides by the peak"""
     word_cls: WordCls = "vector"
-    """a learned vector, the published code's scalar that depends on the position in the batch, or no such token"""
+    """token before the words: a learned vector, none, or the published code's scalar for each position in a batch"""
     word_tokens: WordTokens = "projected"
-    """'projected': the whole sentence with dropout of its own; 'reused': the generator's words, but not the last one"""
+    """'projected' embeds the words anew, with other dropout; 'reused' takes the generator's, without the last word"""
     target_length: TargetLength = "exact"
-    """targets per sentence: its words; 'plus_one' adds the published off-by-one, 'end_of_sentence' always one more"""
+    """words to predict: the sentence's, the same and an end token, or with the published code's off-by-one"""
     label_smoothing: float = 0.1
-    """share of the target spread over the vocabulary"""
+    """share of the target probability that is spread over the vocabulary"""
     hidden_words_divisor: int = 3
-    """one in this many words is hidden, at least one"""
+    """hide one word in this many, at least one in each sentence"""
 
     def __post_init__(self) -> None:
         _check_choices(self, "reconstructor")
@@ -246,34 +247,34 @@ class ReconstructorConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LossesConfig:
-    """Weights and constants of the five losses; a term of weight 0 is not computed."""
+    """Weights and constants of the five losses; a loss of weight 0 is not computed."""
 
     reconstruction: float = 1.0
-    """weight of C(best positive) + C(whole video)"""
+    """weight of the reconstruction loss, of the best proposal plus of the whole video"""
     contrastive: float = 3.0
-    """alpha_1, intra-video contrastive"""
+    """weight of the contrastive loss within a video (alpha_1)"""
     pull: float = 5.0
-    """alpha_2 (Eq. 5)"""
+    """weight of the pulling loss (alpha_2, Eq. 5)"""
     push_intra: float = 0.001
-    """alpha_3 (Eq. 6)"""
+    """weight of the pushing loss between Gaussians of a proposal (alpha_3, Eq. 6)"""
     push_inter: float = 1.0
-    """alpha_4 (Eq. 7)"""
+    """weight of the pushing loss between proposals (alpha_4, Eq. 7)"""
     whole_video_margin: float = 0.1
-    """beta_1"""
+    """margin of the contrastive loss to the whole video (beta_1)"""
     negative_margin: float = 0.15
-    """beta_2"""
+    """margin of the contrastive loss to the easy negatives (beta_2)"""
     push_intra_target: float = 0.15
-    """lambda_1"""
+    """overlap that Gaussians of a proposal are pushed to (lambda_1)"""
     push_inter_target: float = 0.15
-    """lambda_2"""
+    """overlap that proposals are pushed to (lambda_2)"""
     push_normalize: bool = True
-    """divide the rows of M and P by their sums before the Gram matrix; off is the letter of Eqs. 6 and 7"""
+    """divide each mask by its sum in the pushing losses; off: exactly as Eqs. 6 and 7 are printed"""
     push_single: bool = True
-    """let a proposal of one component take part in Eq. 6, as the paper's sum does; the published code leaves it out"""
+    """include proposals of a single Gaussian in Eq. 6, as in the paper; the published code leaves them out"""
     pull_strategy: PullStrategy = "distant"
-    """which centers are pulled together (Table 4b)"""
+    """which centers of a proposal are pulled together (Table 4b)"""
     num_best: int = 1
-    """how many of the best reconstructing proposals are trained"""
+    """train this many proposals of each query, those that reconstruct it best"""
 
     def __post_init__(self) -> None:
         _check_choices(self, "losses")
@@ -284,18 +285,18 @@ class LossesConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class InferenceConfig:
-    """Selection of the answer, and how it is scored."""
+    """How the answer is chosen among the proposals, and how it is scored."""
 
     selector: Selector = "vote_loss_weighted"
-    """how the top-1 moment is chosen among the ranked proposals"""
+    """how the answer is chosen: by votes among the proposals, or the one that reconstructs best (lowest_loss)"""
     batch_size: int = 32
-    """samples per evaluation batch"""
+    """samples in an evaluation batch"""
     seed: int = 0
-    """decides, with the sample's index, which words are hidden at evaluation"""
+    """seed of the words that are hidden at evaluation"""
     iou_thresholds: tuple[float, ...] = (0.3, 0.5, 0.7)
-    """m of R@n, IoU >= m"""
+    """values of m in R@n, IoU >= m"""
     num_bootstrap: int = 1000
-    """resamplings of the videos behind the 95 % intervals"""
+    """bootstrap resamples of the videos for the 95 % intervals"""
 
     def __post_init__(self) -> None:
         _check_choices(self, "inference")
@@ -311,46 +312,45 @@ class InferenceConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Optimisation and the loop around it."""
+    """The optimizer and the training loop."""
 
     epochs: int = 30
     """passes over the training samples"""
     max_steps: int | None = None
-    """stop after this many updates, if the epochs have not ended before"""
+    """stop after this many updates, or after the epochs if these end earlier"""
     batch_size: int = 32
-    """samples per update"""
+    """samples in a training batch"""
     learning_rate: float = 4e-4
-    """reached after the warm-up"""
+    """learning rate at the end of the warm-up; it then falls as 1 / sqrt(update)"""
     warmup_updates: int = 400
-    """updates of linear warm-up; inverse square root after it"""
+    """updates during which the learning rate rises linearly"""
     warmup_learning_rate: float = 1e-7
-    """learning rate of the first update"""
+    """learning rate at the first update"""
     clip_norm: float = 10.0
-    """largest global norm of the gradient"""
+    """clip the gradient to this norm"""
     weight_decay: float = 0.0
-    """decoupled"""
+    """weight decay, decoupled from the gradient (AdamW)"""
     precision: Precision = "fp32"
-    """of matrix products: 'tf32' rounds their fp32 operands to 10 bits on GPUs that can, 'bf16' autocasts them; masks,
-    softmax, losses and statistics stay fp32"""
+    """precision of matrix products; masks, softmax, losses and statistics are always fp32"""
     capture: bool = True
-    """on a GPU, capture steps as CUDA graphs and replay them; what cannot be captured runs eagerly, with a warning"""
+    """on a GPU, replay training steps as CUDA graphs; a step that cannot be captured runs eagerly, with a warning"""
     seed: int = 8
-    """of initial weights, order of samples, hidden words and dropout"""
+    """seed of initial weights, order of samples, hidden words and dropout"""
     keep: KeepPolicy = "last"
-    """which checkpoint is 'best': the last, or the one with the best validation mIoU; never the test split's"""
+    """which checkpoint is used: the last, or the one with the best mIoU on the validation split"""
     evaluate_every: int = 0
-    """evaluate on the validation split every so many epochs (0: only when keep = 'validation', each epoch)"""
+    """epochs between evaluations on the validation split; 0: every epoch if keep = 'validation', else never"""
     checkpoint_every: int = 200
-    """updates between checkpoints inside an epoch; every epoch ends with one"""
+    """updates between checkpoints; there is also one at the end of each epoch"""
     log_every: int = 10
-    """updates between lines of metrics.jsonl"""
+    """updates between lines of metrics.jsonl, and of the progress off a terminal"""
     trace_every: int = 0
-    """updates between lines of trace.jsonl, which shows a few samples' proposals moving (0: none)"""
-    optimise: Optimisation = "joint"
-    """'alternating': the reconstruction loss updates all but the mask heads, then, with other dropout and hidden
-    words, the other losses update the mask heads"""
+    """updates between lines of trace.jsonl, which records the proposals of a few samples for `draw`; 0: no file"""
+    update: Update = "joint"
+    """'joint': all losses update all weights. 'alternating' (CNM): the reconstruction loss updates all but the mask
+    heads, then the other losses update the mask heads"""
     tensorboard: bool = False
-    """also write TensorBoard events (needs the `track` extra)"""
+    """also write TensorBoard events; needs the extra `track`"""
 
     def __post_init__(self) -> None:
         _check_choices(self, "train")
@@ -368,7 +368,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PPSConfig:
-    """A whole run."""
+    """Everything that determines a run."""
 
     data: DataConfig = field(default_factory=DataConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -379,7 +379,7 @@ class PPSConfig:
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     backend: Backend = "auto"
-    """'auto' takes a fused kernel where one supports the input, 'triton' insists on it, 'torch' runs the equations"""
+    """'auto': Triton kernels where they support the input, else PyTorch; 'triton': kernels or an error; 'torch': PyTorch"""
 
     def __post_init__(self) -> None:
         _check_choices(self, "config")
@@ -395,15 +395,15 @@ class PPSConfig:
         weights = self.losses
         others = (weights.contrastive, weights.pull, weights.push_intra, weights.push_inter)
         require(
-            self.train.optimise == "joint" or (weights.reconstruction > 0 and any(others)),
-            "train.optimise",
-            self.train.optimise,
+            self.train.update == "joint" or (weights.reconstruction > 0 and any(others)),
+            "train.update",
+            self.train.update,
             "losses.reconstruction and another loss above 0, one for each of the two updates",
         )
 
 
 def _check_mixtures(proposals: ProposalsConfig, reconstructor: ReconstructorConfig) -> None:
-    """Raises ValueError where a mixture needs what is not there, or is there where none may be."""
+    """Checks options that require, or forbid, proposals with several components; raises ValueError."""
     require(
         reconstructor.word_cls != "none" or reconstructor.importance != "reconstructor" or not proposals.has_mixtures,
         "reconstructor.word_cls",
@@ -419,7 +419,7 @@ def _check_mixtures(proposals: ProposalsConfig, reconstructor: ReconstructorConf
 
 
 def _check_words(reconstructor: ReconstructorConfig) -> None:
-    """Raises ValueError where the reconstructor has no slot for a token it is asked for."""
+    """Checks that the reconstructor has a position for every token it is asked for; raises ValueError."""
     require(
         reconstructor.word_tokens == "projected"
         or (reconstructor.word_cls == "none" and reconstructor.target_length != "end_of_sentence"),
@@ -430,7 +430,7 @@ def _check_words(reconstructor: ReconstructorConfig) -> None:
 
 
 def _check_sharing(generator: GeneratorConfig, reconstructor: ReconstructorConfig) -> None:
-    """Raises ValueError for a shared transformer of two depths."""
+    """Checks that a shared transformer has one depth; raises ValueError."""
     depths = [(part.num_layers, part.num_word_layers or part.num_layers) for part in (generator, reconstructor)]
     require(
         not reconstructor.shares_generator or depths[0] == depths[1],

@@ -1,27 +1,37 @@
-"""Configs as trees of named values: to JSON and back, and with some fields replaced."""
+"""Configs as trees of named values: to JSON and back, with some fields replaced, and from older versions."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import typing
 from typing import Any
 
-from pps_fast.config import require
+from pps_fast.config import PPSConfig, require
+
+# fields of PPSConfig that were renamed: dotted old name -> dotted new name. Old configs, checkpoints, results and
+# command lines stay readable
+OLD_NAMES: dict[str, str] = {
+    "train.optimise": "train.update",
+}
 
 
 def to_dict(config: Any) -> dict[str, Any]:
     """Returns a config (or part of one) as nested plain dicts, tuples as lists."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain
 
 
-def from_dict(cls: type, values: dict[str, Any], prefix: str = "config") -> Any:
-    """Builds a config class from nested dicts, as written by `to_dict`.
+def from_dict(cls: type[Any], values: dict[str, Any], prefix: str = "config") -> Any:
+    """Builds a config class from nested dicts, as written by `to_dict` of this version or an older one.
 
     Raises:
         ValueError: for a field the class does not have, or a value of another type; the message names it.
     """
     require(isinstance(values, dict), prefix, values, "fields and their values")
+    if cls is PPSConfig:
+        values = _with_new_names(values)
     hints = typing.get_type_hints(cls)
     known = {item.name for item in dataclasses.fields(cls)}
     unknown = sorted(set(values) - known)
@@ -29,6 +39,36 @@ def from_dict(cls: type, values: dict[str, Any], prefix: str = "config") -> Any:
         raise ValueError(f"{prefix} has no field {', '.join(unknown)}; it was written by another version of pps_fast")
     built = {name: _value_from(hints[name], value, f"{prefix}.{name}") for name, value in values.items()}
     return cls(**built)
+
+
+def _with_new_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a PPSConfig with those of OLD_NAMES under their new names; `values` stays as it is."""
+    renamed = copy.deepcopy(values)
+    for old, new in OLD_NAMES.items():
+        section, name = _section_of(renamed, old)
+        if name in section:
+            value = section.pop(name)
+            section, name = _section_of(renamed, new)
+            require(name not in section, old, value, f"only {new}, its new name, which is there too")
+            section[name] = value
+    return renamed
+
+
+def _section_of(values: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+    """Returns the section that holds a dotted field, made where it is missing, and the field's name in it."""
+    *sections, name = path.split(".")
+    for section in sections:
+        values = values.setdefault(section, {})
+        if not isinstance(values, dict):
+            # not a config: what reads the section says so
+            return {}, name
+    return values, name
+
+
+def first_names(changes: dict[str, Any]) -> dict[str, Any]:
+    """Returns dotted fields under the names they had first: what identifies a run must not change with a name."""
+    first = {new: old for old, new in OLD_NAMES.items()}
+    return {first.get(path, path): value for path, value in changes.items()}
 
 
 def _value_from(hint: Any, value: Any, name: str) -> Any:

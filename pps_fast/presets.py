@@ -98,7 +98,7 @@ CNM: dict[str, Any] = {
     "losses.push_intra": 0.0,
     "losses.push_inter": 0.0,
     "inference.selector": "lowest_loss",
-    "train.optimise": "alternating",
+    "train.update": "alternating",
 }
 CNM_CHARADES: dict[str, Any] = {"train.batch_size": 128, "train.epochs": 50}
 CNM_ACTIVITYNET: dict[str, Any] = {

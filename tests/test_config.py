@@ -97,7 +97,7 @@ FREE = {
     "losses.push_intra_target", "losses.push_inter_target", "reconstructor.shares_generator",
 }  # fmt: skip
 # every value is accepted with the defaults of the others: see `test_what_does_not_fit_together_is_refused`
-TOGETHER = {"train.optimise", "reconstructor.shares_generator"}
+TOGETHER = {"train.update", "reconstructor.shares_generator"}
 REGISTRIES = {
     "MaskShape": MASK_SHAPES,
     "CenterSource": CENTERS,
@@ -109,7 +109,7 @@ REGISTRIES = {
     "FrameSummary": FRAME_SUMMARIES,
     "WordCls": WORD_CLS,
     "WordTokens": WORD_TOKENS,
-    "Optimisation": TRAIN_STEPS,
+    "Update": TRAIN_STEPS,
 }
 
 
@@ -152,10 +152,10 @@ def test_every_choice_is_accepted(path: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train.optimise": "alternating", "losses.reconstruction": 0.0}, "train.optimise = 'alternating': expected "),
+        ({"train.update": "alternating", "losses.reconstruction": 0.0}, "train.update = 'alternating': expected "),
         (
-            {"train.optimise": "alternating"} | {f"losses.{name}": 0.0 for name in list(LOSS_TERMS)[1:]},
-            "train.optimise = 'alternating': expected losses.reconstruction and another loss above 0",
+            {"train.update": "alternating"} | {f"losses.{name}": 0.0 for name in list(LOSS_TERMS)[1:]},
+            "train.update = 'alternating': expected losses.reconstruction and another loss above 0",
         ),
         (
             {"reconstructor.shares_generator": True, "reconstructor.num_word_layers": 2},

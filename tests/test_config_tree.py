@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pps_fast.config import LossesConfig, PPSConfig
-from pps_fast.config_tree import differences, from_dict, override, to_dict
+from pps_fast.config_tree import OLD_NAMES, differences, first_names, from_dict, override, to_dict
 from pps_fast.presets import PRESETS
 from tests.test_config import CHOICES, _values
 
@@ -128,3 +128,37 @@ def test_differences_are_the_overrides_that_lead_from_one_config_to_another() ->
     assert differences(PPSConfig(), PPSConfig()) == {}
     changed = override(PPSConfig(), {"losses.pull": 0.5, "data.planted.seed": 3})
     assert differences(PPSConfig(), changed) == {"data.planted.seed": 3, "losses.pull": 0.5}
+
+
+@pytest.mark.parametrize("old", OLD_NAMES)
+def test_a_field_is_read_under_its_old_name(old: str) -> None:
+    new = OLD_NAMES[old]
+    config = override(PPSConfig(), {new: _another(new, dict(_values(PPSConfig()))[new])})
+    values = to_dict(config)
+    *sections, name = old.split(".")
+    *new_sections, new_name = new.split(".")
+    section, new_section = values, values
+    for part in new_sections:
+        new_section = new_section[part]
+    for part in sections:
+        section = section.setdefault(part, {})
+    section[name] = new_section.pop(new_name)
+    before = json.dumps(values)
+    assert from_dict(PPSConfig, values) == config
+    assert json.dumps(values) == before
+
+
+def test_a_field_under_its_old_and_its_new_name_is_refused() -> None:
+    values = {"train": {"optimise": "joint", "update": "alternating"}}
+    with pytest.raises(ValueError, match=r"train\.optimise = 'joint': expected only train\.update, its new name"):
+        from_dict(PPSConfig, values)
+
+
+def test_old_names_are_gone_and_new_names_are_fields() -> None:
+    fields = dict(_values(PPSConfig()))
+    assert not OLD_NAMES.keys() & fields.keys() and set(OLD_NAMES.values()) <= fields.keys()
+
+
+def test_first_names_undo_what_was_renamed_and_nothing_else() -> None:
+    changes = {"train.update": "alternating", "losses.pull": 0.5}
+    assert first_names(changes) == {"train.optimise": "alternating", "losses.pull": 0.5}

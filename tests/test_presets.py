@@ -196,7 +196,7 @@ _CPL = {
     "losses.reconstruction": 0.5,
     "train.batch_size": 32,
     "train.epochs": 30,
-    "train.optimise": "joint",
+    "train.update": "joint",
 }
 _CNM = {
     "encoder.frame_summary": "last_frame",
@@ -208,7 +208,7 @@ _CNM = {
     "losses.contrastive": 1.0,
     "losses.push_inter": 0.0,
     "train.batch_size": 128,
-    "train.optimise": "alternating",
+    "train.update": "alternating",
 }
 ANCESTORS = {
     "cpl": {
@@ -257,7 +257,7 @@ def test_a_method_on_any_data_set_is_its_overrides_on_that_preset(method: str, c
 def test_demos_of_the_ancestors_train_like_the_demo(method: str) -> None:
     found = _differences(PRESETS["demo"], PRESETS[f"{method}_demo"])
     kept = ("data.", "encoder.hidden_dim", "generator.num", "reconstructor.num", "reconstructor.stride", "train.")
-    assert [path for path in found if path.startswith(kept)] == (["train.optimise"] if method == "cnm" else [])
+    assert [path for path in found if path.startswith(kept)] == (["train.update"] if method == "cnm" else [])
 
 
 def test_demo_and_tiny_need_no_data_file() -> None:

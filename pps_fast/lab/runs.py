@@ -25,7 +25,7 @@ import torch
 
 from pps_fast.cli import Device, choose_device, set_threads
 from pps_fast.config import PPSConfig
-from pps_fast.config_tree import differences, override
+from pps_fast.config_tree import differences, first_names, override
 from pps_fast.data.load import load_data
 from pps_fast.data.prepared import PreparedData, replacing
 from pps_fast.data.splits import Splits, select_samples
@@ -73,7 +73,7 @@ def plan_run(config: PPSConfig, data: dict[str, Any], seed: int, fold: int | Non
     """
     config = override(config, {"train.seed": seed, "data.fold": fold})
     # what is not a default: a field that is added later leaves the names alone
-    values = differences(PPSConfig(), override(config, {"data.path": None}))
+    values = first_names(differences(PPSConfig(), override(config, {"data.path": None})))
     digest = hashlib.sha256(json.dumps([values, data["sha256"]], sort_keys=True).encode()).hexdigest()
     where = "" if fold is None else f"_fold{fold}"
     return Run(name=f"seed{seed}{where}_{digest[:12]}", config=config, about=about)

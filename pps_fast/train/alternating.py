@@ -115,5 +115,5 @@ def _alternating(model: PPS, config: PPSConfig) -> TrainStep:
     return AlternatingStep(model, objectives, optimizers, config.train.clip_norm, config.train.precision)
 
 
-# how a run's model is optimised, by the names of `config.Optimisation`
+# how a run's model is updated, by the names of `config.Update`
 TRAIN_STEPS = {"joint": _joint, "alternating": _alternating}

@@ -119,7 +119,7 @@ class _Trainer:
         options = config.train
         torch.manual_seed(options.seed)
         self.model = PPS(config, store.sizes).to(store.device).train()
-        self.train_step = TRAIN_STEPS[options.optimise](self.model, config)
+        self.train_step = TRAIN_STEPS[options.update](self.model, config)
         self.run_step = EagerStep(self.train_step, store)
         if options.capture and store.device.type == "cuda":
             self.run_step = CapturedStep(self.train_step, store, options.batch_size)

@@ -82,10 +82,10 @@ def test_the_number_of_epochs_may_not_change_under_a_curriculum(tmp_path):
 def test_a_run_from_before_a_knob_existed_can_be_resumed(run):
     path = run / "config.json"
     values = json.loads(path.read_text())
-    del values["generator"]["max_width"], values["train"]["optimise"]
+    del values["generator"]["max_width"], values["train"]["update"]
     path.write_text(json.dumps(values))
     assert open_run(run, CONFIG, DATA, "cpu", resume=True) == find_checkpoint(run, "latest")
-    assert json.loads(path.read_text())["train"]["optimise"] == "joint"
+    assert json.loads(path.read_text())["train"]["update"] == "joint"
 
 
 def test_other_data_or_device_is_refused(run):
