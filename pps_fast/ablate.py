@@ -13,7 +13,7 @@ from pps_fast.ablations import ABLATIONS, FULL
 from pps_fast.cli import PresetName, exit_status, parse_with_preset
 from pps_fast.config import PPSConfig, require
 from pps_fast.config_tree import differences, override
-from pps_fast.lab.command import conduct
+from pps_fast.lab.command import run_tables
 from pps_fast.lab.experiment import LabOptions, design_of, with_data
 from pps_fast.lab.tables import Table, TableRow
 from pps_fast.presets import PRESETS
@@ -61,7 +61,7 @@ def run(arguments: AblateArguments) -> int:
     names = list(ABLATIONS) if "all" in arguments.tables else list(dict.fromkeys(arguments.tables))
     config = with_data(arguments.config, arguments.data)
     tables = [ablation_table(name, config, arguments.preset) for name in names]
-    return conduct(tables, design_of(config, arguments.seeds, arguments.folds), arguments)
+    return run_tables(tables, design_of(config, arguments.seeds, arguments.folds), arguments)
 
 
 def ablation_table(name: str, config: PPSConfig, preset: str) -> Table:

@@ -19,11 +19,12 @@ from pps_fast.config import DataConfig
 from pps_fast.data.load import load_data
 from pps_fast.data.prepared import PreparedData
 from pps_fast.data.splits import Splits, select_samples
-from pps_fast.eval.blind import RANDOM, blind_table, fit_blind_rows, random_table
+from pps_fast.eval.blind import RANDOM, blind_table, fit_blind_baselines, random_table
 from pps_fast.eval.bootstrap import Estimate, VideoBootstrap
 from pps_fast.eval.metrics import MAX_RANK, sample_values
 from pps_fast.eval.report import cell
-from pps_fast.runs.files import write_json
+from pps_fast.files import write_json
+from pps_fast.text_table import plain_table, terminal_columns, wrapped
 
 PROGRAM = "python -m pps_fast.blind"
 DESCRIPTION = """Scores guesses that see neither video nor sentence, on the test split of a prepared file.
@@ -104,20 +105,20 @@ def _check(arguments: BlindArguments) -> None:
 
 def _rows(
     arguments: BlindArguments, data: PreparedData, splits: Splits, samples: np.ndarray
-) -> tuple[dict[str, Any], dict[str, list]]:
+) -> tuple[dict[str, Any], dict[str, list[list[float]]]]:
     """Returns row -> metric -> estimate, and row -> its intervals."""
     thresholds, truth = arguments.thresholds, torch.from_numpy(data.moment[samples])
     video = torch.from_numpy(data.sample_video[samples])
     bootstrap = VideoBootstrap(video, num_resamples=1000, seed=arguments.seed)
-    fitted = fit_blind_rows(torch.from_numpy(data.moment[splits.train]), thresholds, arguments.ranked)
-    values = {name: sample_values(blind_table(found, truth), thresholds) for name, found in fitted.items()}
+    fitted = fit_blind_baselines(torch.from_numpy(data.moment[splits.train]), thresholds, arguments.ranked)
+    values = {name: sample_values(blind_table(guesses, truth), thresholds) for name, guesses in fitted.items()}
     tables = random_table(truth, arguments.ranked, num_draws=arguments.draws, seed=arguments.seed)
     values[RANDOM] = _mean([sample_values(table, thresholds) for table in tables])
     rows = {
         name: {metric: asdict(bootstrap.estimate(column)) for metric, column in columns.items()}
         for name, columns in values.items()
     }
-    return rows, {name: found.tolist() for name, found in fitted.items()}
+    return rows, {name: guesses.tolist() for name, guesses in fitted.items()}
 
 
 def _mean(draws: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -125,20 +126,25 @@ def _mean(draws: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {metric: torch.stack([draw[metric] for draw in draws]).mean(0) for metric in draws[0]}
 
 
-def format_rows(found: dict[str, Any]) -> str:
-    """Returns the rows as tables of plain text, one per n of R@n."""
-    lines = [
-        f"{found['name']}, protocol {found['protocol']}, {found['split']} split: {found['num_samples']} pairs, "
-        f"{found['num_videos']} videos; intervals fitted on {found['num_fit_samples']} training pairs"
-    ]
-    rows = found["rows"]
-    families = dict.fromkeys(metric.split()[0] for columns in rows.values() for metric in columns)
-    for family in families:
-        metrics = list(dict.fromkeys(m for columns in rows.values() for m in columns if m.split()[0] == family))
-        lines += ["", f"{family + ', %':30s}" + "".join(f"{metric.split(maxsplit=1)[1]:>24s}" for metric in metrics)]
-        for name, columns in rows.items():
-            if metrics[0] in columns:
-                lines.append(f"{name:30s}" + "".join(f"{cell(Estimate(**columns[metric])):>24s}" for metric in metrics))
+def format_rows(record: dict[str, Any], columns: int | None = None) -> str:
+    """Returns the rows of `run`'s record as tables of plain text, one per n of R@n.
+
+    Args:
+        columns: most characters of a line; None is no limit.
+    """
+    sentence = (
+        f"{record['name']}, protocol {record['protocol']}, {record['split']} split: {record['num_samples']} pairs, "
+        f"{record['num_videos']} videos; intervals fitted on {record['num_fit_samples']} training pairs"
+    )
+    lines = [wrapped(sentence, columns)]
+    metrics = list(dict.fromkeys(metric for estimates in record["rows"].values() for metric in estimates))
+    for family in dict.fromkeys(metric.split()[0] for metric in metrics):
+        members = [metric for metric in metrics if metric.split()[0] == family]
+        rows = [[f"{family}, %", *(metric.split(maxsplit=1)[1] for metric in members)]]
+        for name, estimates in record["rows"].items():
+            if members[0] in estimates:
+                rows.append([name, *(cell(Estimate(**estimates[metric])) for metric in members)])
+        lines += ["", *plain_table(rows, columns)]
     return "\n".join(lines)
 
 
@@ -148,10 +154,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def program() -> int:
         arguments = tyro.cli(BlindArguments, args=list(argv), prog=PROGRAM, description=DESCRIPTION)
-        found = run(arguments)
-        print(format_rows(found))
+        record = run(arguments)
         if arguments.out is not None:
-            write_json(arguments.out, found)
+            write_json(arguments.out, record)
+        print(format_rows(record, terminal_columns()))
+        if arguments.out is not None:
             print(f"\nwritten: {arguments.out}")
         return 0
 

@@ -13,7 +13,7 @@ import tyro
 from pps_fast.cli import PresetName, exit_status
 from pps_fast.config import PPSConfig, require
 from pps_fast.config_tree import differences, override
-from pps_fast.lab.command import conduct
+from pps_fast.lab.command import run_tables
 from pps_fast.lab.experiment import LabOptions, design_of, with_data
 from pps_fast.lab.human import read_people
 from pps_fast.lab.tables import Table, TableRow
@@ -103,7 +103,7 @@ def run(argv: Sequence[str]) -> int:
     seeds = {config.train.seed for config in configs.values()}
     require(len(seeds) == 1, "train.seed", sorted(seeds), "one for all presets; give --train.seed")
     design = design_of(next(iter(configs.values())), arguments.seeds, arguments.folds)
-    return conduct([comparison_table(arguments.name, configs)], design, arguments, people)
+    return run_tables([comparison_table(arguments.name, configs)], design, arguments, people)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -119,12 +119,16 @@ def differences(start: Any, config: Any) -> dict[str, Any]:
 
     differences(c, override(c, {"losses.pull": 0.0})) is {"losses.pull": 0.0}.
     """
-    before, after = _flat(to_dict(start), ""), _flat(to_dict(config), "")
+    before, after = flatten(to_dict(start)), flatten(to_dict(config))
     return {path: value for path, value in after.items() if value != before[path]}
 
 
-def _flat(values: dict[str, Any], prefix: str) -> dict[str, Any]:
+def flatten(values: dict[str, Any], separator: str = ".") -> dict[str, Any]:
+    """Returns the values of nested dicts by their paths: {"a": {"b": 1}} becomes {"a.b": 1}."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
-        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+        if isinstance(value, dict):
+            flat.update({f"{name}{separator}{rest}": inner for rest, inner in flatten(value, separator).items()})
+        else:
+            flat[name] = value
     return flat

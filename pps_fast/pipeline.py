@@ -111,8 +111,8 @@ def train_and_evaluate(
         NonFiniteLossError: when training met a loss or gradient that is not finite; the last checkpoint stays.
     """
     set_threads(threads)
-    out, place = Path(out), choose_device(device)
-    store = Store(load_data(config.data), place)
+    out, on_device = Path(out), choose_device(device)
+    store = Store(load_data(config.data), on_device)
     splits = select_samples(store.data, config.data)
     if on_start is not None:
         on_start(RunInput(store=store, splits=splits))
@@ -122,7 +122,7 @@ def train_and_evaluate(
     written: list[Path] = []
     if trained.stopped_by is None:
         # what is reported is what was saved
-        model, _, _ = load_model(out, place)
+        model, _, _ = load_model(out, on_device)
         report = scoring.evaluate(model, store, splits, config, progress=progress)
         written = write_report(out, report, config, store.data)
     return RunResult(
@@ -132,7 +132,7 @@ def train_and_evaluate(
         written=tuple(written),
         model_dir=find_checkpoint(out),
         data=store.data,
-        device=place,
+        device=on_device,
     )
 
 
@@ -195,17 +195,17 @@ def evaluate_checkpoint(
         ValueError: as `evaluate`.
     """
     set_threads(threads)
-    place = choose_device(device)
+    on_device = choose_device(device)
     if out is not None and Path(out).exists() and not Path(out).is_dir():
         raise ValueError(f"out = {out}: is a file; name a folder")
-    model, trained, sizes = load_model(model_dir, place)
+    model, trained, sizes = load_model(model_dir, on_device)
     config: PPSConfig = override(trained, {name: value for name, value in changes.items() if value is not None})
     data = load_data(config.data)
     if data.sizes != sizes:
         raise ValueError(f"the data set has {data.sizes}, the model was trained with {sizes}; choose it with --data")
     splits = select_samples(data, config.data)
     note = _check_origin(model_dir, config, data, splits, split)
-    report = scoring.evaluate(model, Store(data, place), splits, config, split=split, progress=progress)
+    report = scoring.evaluate(model, Store(data, on_device), splits, config, split=split, progress=progress)
     written = [] if out is None else write_report(out, report, config, data)
     return Evaluation(report=report, config=config, data=data, written=tuple(written), note=note)
 
@@ -220,7 +220,7 @@ def _check_origin(model_dir: Path, config: PPSConfig, data: PreparedData, splits
         )
     if split == "train":
         return None
-    scored = getattr(splits, split)
+    scored = scoring.samples_of(splits, split)
     seen = np.isin(scored, select_samples(data, header.config.data).train)
     if seen.any():
         raise ValueError(

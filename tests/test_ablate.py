@@ -65,8 +65,8 @@ def test_full_model_that_no_row_is_becomes_the_last_row():
 
 def test_all_means_every_table(monkeypatch):
     seen = []
-    monkeypatch.setattr(ablate, "conduct", lambda tables, design, options: seen.append((tables, design)) or 0)
+    monkeypatch.setattr(ablate, "run_tables", lambda tables, design, options: seen.append((tables, design)) or 0)
     assert ablate.main(["table5", "all", "--seeds", "2", "--folds", "0", "3"]) == 0
     (tables, design) = seen[0]
     assert [table.name for table in tables] == list(ABLATIONS)
-    assert design.places == [(8, 0), (8, 3), (9, 0), (9, 3)]
+    assert design.seed_folds == [(8, 0), (8, 3), (9, 0), (9, 3)]

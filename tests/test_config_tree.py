@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pps_fast.config import LossesConfig, PPSConfig
-from pps_fast.config_tree import OLD_NAMES, differences, first_names, from_dict, override, to_dict
+from pps_fast.config_tree import OLD_NAMES, differences, first_names, flatten, from_dict, override, to_dict
 from pps_fast.presets import PRESETS
 from tests.test_config import CHOICES, _values
 
@@ -162,3 +162,7 @@ def test_old_names_are_gone_and_new_names_are_fields() -> None:
 def test_first_names_undo_what_was_renamed_and_nothing_else() -> None:
     changes = {"train.update": "alternating", "losses.pull": 0.5}
     assert first_names(changes) == {"train.optimise": "alternating", "losses.pull": 0.5}
+
+
+def test_flatten_names_values_by_their_paths() -> None:
+    assert flatten({"a": {"b": {"c": 1}, "d": [2]}, "e": {}, "f": None}, "/") == {"a/b/c": 1, "a/d": [2], "f": None}

@@ -6,9 +6,6 @@ Everything after `python -m pps_fast.prepare` reads this file and nothing else.
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from pps_fast.files import replacing
 from pps_fast.types import FeatureSizes
 
 FORMAT = "pps_fast.prepared"
@@ -158,20 +156,6 @@ def _check_values(data: PreparedData) -> None:
 def _require_range(values: np.ndarray, field: str, low: int, high: int) -> None:
     found = f"values {values.min()} to {values.max()}"
     _require(bool(values.min() >= low and values.max() <= high), field, found, f"{low} to {high}")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside `path`; on success it is flushed and renamed to `path`, else it is removed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
-    finally:
-        # also reached by KeyboardInterrupt: nothing half-written stays behind
-        temporary.unlink(missing_ok=True)
 
 
 def check_output(path: Path) -> None:

@@ -16,7 +16,7 @@ class Splits:
     """Disjoint sets of samples, each an increasing int64 array of sample indices.
 
     Attributes:
-        train: samples of the loss, and of the blind rows' fit.
+        train: samples of the loss, and of the fit of the blind baselines.
         validation: samples that may choose a checkpoint; can be empty.
         test: samples of the reported numbers, and of nothing else.
     """

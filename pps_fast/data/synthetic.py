@@ -3,7 +3,7 @@
 What this data can show: that a run learns at all, that it uses both the video and the whole query (events of one video
 share verbs or nouns, so one word is not enough), that moments of two events are harder than those of one, and that it
 does so without a single time (`moment_s` is truth for evaluation only). A fixed interval does badly on the embedded
-set, so a model that beats the blind rows has looked at the video.
+set, so a model that beats the blind baselines has looked at the video.
 
 What it cannot show: anything about real video or language. Here a word *is* a direction in feature space, segments are
 independent given their event, borders are sharp, and the grammar has some twenty words. A method that is better here

@@ -25,10 +25,10 @@ from pps_fast.draw.timeline import draw_timeline
 from pps_fast.draw.trajectories import TracedQuery, TracedRun, draw_trajectories
 from pps_fast.draw.variants import draw_variants
 from pps_fast.draw.view import View
+from pps_fast.files import read_json, replace_bytes
 from pps_fast.predict import predict
 from pps_fast.proposals.layout import layout_of
 from pps_fast.runs.checkpoint import load_model
-from pps_fast.runs.files import read_json, replace_bytes
 from pps_fast.runs.metrics_log import METRICS_FILE, read_metrics
 from pps_fast.runs.run_directory import CONFIG_FILE
 from pps_fast.runs.trace import read_trace

@@ -113,10 +113,10 @@ def _exchange_round(hits: Tensor, chosen: list[int]) -> bool:
     return improved
 
 
-def fit_blind_rows(moments: Tensor, thresholds: Sequence[float], num_ranked: int) -> dict[str, Tensor]:
-    """Returns every blind row: name -> [1, 2] single guess, or [n, 2] intervals for R@n.
+def fit_blind_baselines(moments: Tensor, thresholds: Sequence[float], num_ranked: int) -> dict[str, Tensor]:
+    """Returns every blind baseline: name -> [1, 2] single guess, or [n, 2] intervals for R@n.
 
-    Rows: the whole video, the best fixed interval for each threshold and for mIoU, and, when
+    Baselines: the whole video, the best fixed interval for each threshold and for mIoU, and, when
     num_ranked = n is above 1, the best n fixed intervals for each threshold.
 
     Args:
@@ -156,10 +156,10 @@ def random_table(moments: Tensor, num_ranked: int, *, num_draws: int = 200, seed
 
 
 def blind_table(intervals: Tensor, moments: Tensor) -> SampleTable:
-    """Scores one blind row: a single guess fills only R@1, a set of n guesses only R@n.
+    """Scores one blind baseline: a single guess fills only R@1, a set of n guesses only R@n.
 
     Args:
-        intervals: [n, 2] a row of `fit_blind_rows`.
+        intervals: [n, 2] a baseline of `fit_blind_baselines`.
         moments: [B, 2] true moments of the scored samples.
     """
     overlap = temporal_iou(intervals[None], moments.double()[:, None])  # [B, n]
@@ -170,4 +170,4 @@ def blind_table(intervals: Tensor, moments: Tensor) -> SampleTable:
 
 def _require_moments(moments: Tensor) -> None:
     if len(moments) == 0:
-        raise ValueError("blind rows: no training moments to fit fixed intervals on; the train split is empty")
+        raise ValueError("blind baselines: no training moments to fit fixed intervals on; the train split is empty")

@@ -27,14 +27,14 @@ def shuffle_queries(video: np.ndarray, seed: int) -> np.ndarray:
         raise ValueError(f"shuffle_queries: samples of {len(sizes)} video(s); a control needs queries of two videos")
     shuffled_rank = np.random.default_rng(seed).permutation(len(sizes))
     order = np.argsort(shuffled_rank[group], kind="stable")  # samples, video by video
-    place = np.empty(num_samples, dtype=np.int64)
-    place[order] = np.arange(num_samples)
+    position = np.empty(num_samples, dtype=np.int64)
+    position[order] = np.arange(num_samples)
     largest = int(sizes.max())
     if 2 * largest <= num_samples:
         # a shift by the longest run of one video leaves every run and, round the end, does not come back to it
-        return order[(place + largest) % num_samples]
+        return order[(position + largest) % num_samples]
     size = sizes[group]
     first = np.full(len(sizes), num_samples, dtype=np.int64)
-    np.minimum.at(first, group, place)
-    turn = (place - first[group]) % (num_samples - size)
+    np.minimum.at(first, group, position)
+    turn = (position - first[group]) % (num_samples - size)
     return order[(first[group] + size + turn) % num_samples]

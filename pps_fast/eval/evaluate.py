@@ -1,6 +1,6 @@
-"""Runs a model over samples and scores it beside what can be reached without looking.
+"""Runs a model over samples and scores it beside baselines that see neither video nor query.
 
-Paper: Section 4, "Evaluation metrics"; the blind rows and the control are ours.
+Paper: Section 4, "Evaluation metrics"; the blind baselines and the control are this project's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pps_fast.config import PPSConfig
 from pps_fast.data.prepared import PreparedData
 from pps_fast.data.splits import Splits
 from pps_fast.data.store import Store
-from pps_fast.eval.blind import blind_table, fit_blind_rows
+from pps_fast.eval.blind import blind_table, fit_blind_baselines
 from pps_fast.eval.bootstrap import VideoBootstrap
 from pps_fast.eval.control import shuffle_queries
 from pps_fast.eval.metrics import MAX_RANK, SampleTable, clip_prediction, metric_means, sample_table, sample_values
@@ -52,31 +52,31 @@ def predict_samples(
     if len(samples) == 0:
         raise ValueError("predict_samples: no samples; choose a split that has samples")
     size = config.inference.batch_size
-    parts, places = [], []
+    parts, positions = [], []
     batches = _of_one_shape(store.num_columns(samples), size)
     with _evaluation_mode(model), torch.inference_mode():
-        for here in tqdm(batches, desc="evaluate", unit="batch", disable=not progress, leave=False):
-            filled = here[np.minimum(np.arange(size), len(here) - 1)]
+        for members in tqdm(batches, desc="evaluate", unit="batch", disable=None if progress else True, leave=False):
+            filled = members[np.minimum(np.arange(size), len(members) - 1)]
             paired = None if videos is None else videos[filled]
             batch = store.batch(samples[filled], seed=config.inference.seed, epoch=0, videos=paired)
             part = predict(model(batch, with_negatives=False), config.inference.selector)
-            parts.append(_take(part, torch.arange(len(here))))
-            places.append(here)
-    order = torch.from_numpy(np.argsort(np.concatenate(places)))
+            parts.append(_take(part, torch.arange(len(members))))
+            positions.append(members)
+    order = torch.from_numpy(np.argsort(np.concatenate(positions)))
     return clip_prediction(_take(_join(parts), order))
 
 
 def _of_one_shape(num_columns: np.ndarray, size: int) -> list[np.ndarray]:
-    """Returns the places [M] in batches of at most `size` with one number of word columns each."""
+    """Returns the positions 0 to M - 1 in batches of at most `size` with one number of word columns each."""
     batches = []
     for columns in np.unique(num_columns):
-        places = np.flatnonzero(num_columns == columns)
-        batches += [places[start : start + size] for start in range(0, len(places), size)]
+        positions = np.flatnonzero(num_columns == columns)
+        batches += [positions[start : start + size] for start in range(0, len(positions), size)]
     return batches
 
 
 def score(model: nn.Module, store: Store, samples: np.ndarray, config: PPSConfig) -> dict[str, float]:
-    """Returns metric name -> percentage on some samples, without blind rows, control or intervals.
+    """Returns metric name -> percentage on some samples, without blind baselines, control or intervals.
 
     The names are those of `metrics.sample_values`; `results.HEADLINE` is the one to choose checkpoints by.
 
@@ -107,10 +107,10 @@ def evaluate(
     split: str = "test",
     progress: bool = True,
 ) -> EvalReport:
-    """Scores a model on one split beside its shuffled-query control and the blind rows.
+    """Scores a model on one split beside its shuffled-query control and the blind baselines.
 
     The model runs twice: with the true queries, and with every query asked of another video while the video keeps its
-    own truth. Blind rows are fitted on the moments of `splits.train`.
+    own truth. Blind baselines are fitted on the moments of `splits.train`.
 
     Independence of batch composition: a sample's hidden words and the shape of its batch depend on nothing but itself
     (see `predict_samples`), so with the paper's presets neither batch-mates nor their number change a sample's
@@ -119,7 +119,7 @@ def evaluate(
     Raises:
         ValueError: for a `split` that is not train, validation or test, or has no samples.
     """
-    samples = _samples_of(splits, split)
+    samples = samples_of(splits, split)
     data, inference = store.data, config.inference
     video = data.sample_video[samples]
     prediction = predict_samples(model, store, samples, config, progress=progress)
@@ -128,14 +128,14 @@ def evaluate(
         asked = samples[shuffle_queries(video, inference.seed)]
         predictions[SHUFFLED] = predict_samples(model, store, asked, config, videos=video, progress=progress)
     num_ranked = min(prediction.spans.shape[1], MAX_RANK)
-    blind = fit_blind_rows(torch.from_numpy(data.moment[splits.train]), inference.iou_thresholds, num_ranked)
+    blind = fit_blind_baselines(torch.from_numpy(data.moment[splits.train]), inference.iou_thresholds, num_ranked)
     truth = torch.from_numpy(data.moment[samples])
-    tables = {name: sample_table(found, truth) for name, found in predictions.items()}
+    tables = {name: sample_table(moments, truth) for name, moments in predictions.items()}
     tables.update({name: blind_table(intervals, truth) for name, intervals in blind.items()})
     return _assemble(data, samples, prediction, split, len(splits.train), tables, blind, config)
 
 
-def _samples_of(splits: Splits, split: str) -> np.ndarray:
+def samples_of(splits: Splits, split: str) -> np.ndarray:
     """Returns the samples of a split by its name."""
     if split not in ("train", "validation", "test"):
         raise ValueError(f"evaluate: split = {split!r}: expected one of train, validation, test")
@@ -172,7 +172,7 @@ def _assemble(
         num_proposals=prediction.spans.shape[1],
         seed=inference.seed,
         num_bootstrap=inference.num_bootstrap,
-        intervals={name: found.tolist() for name, found in blind.items()},
+        intervals={name: guesses.tolist() for name, guesses in blind.items()},
         tables=tables,
         samples=samples,
         prediction=prediction,
@@ -195,8 +195,8 @@ def _statistics(
 
     best_blind = {}
     for metric in values[MODEL]:
-        rivals = [name for name in blind if metric in rows[name]]
-        best_blind[metric] = against(max(rivals, key=lambda name, m=metric: rows[name][m].value), metric)
+        baselines = [name for name in blind if metric in rows[name]]
+        best_blind[metric] = against(max(baselines, key=lambda name, m=metric: rows[name][m].value), metric)
     control = {metric: against(SHUFFLED, metric) for metric in values[MODEL]} if SHUFFLED in rows else {}
     return {"rows": rows, "best_blind": best_blind, "control": control}
 
@@ -213,9 +213,9 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _take(prediction: Prediction, places: Tensor) -> Prediction:
+def _take(prediction: Prediction, positions: Tensor) -> Prediction:
     """Returns some samples."""
-    return Prediction(**{item.name: getattr(prediction, item.name)[places] for item in fields(Prediction)})
+    return Prediction(**{item.name: getattr(prediction, item.name)[positions] for item in fields(Prediction)})
 
 
 def _join(parts: list[Prediction]) -> Prediction:

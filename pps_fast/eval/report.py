@@ -11,9 +11,11 @@ import torch
 from pps_fast import __version__
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import to_dict
-from pps_fast.data.prepared import PreparedData, replacing
+from pps_fast.data.prepared import PreparedData
 from pps_fast.eval.bootstrap import Estimate
 from pps_fast.eval.results import MODEL, EvalReport
+from pps_fast.files import replace_text, write_json
+from pps_fast.text_table import markdown_table, plain_table, wrapped
 
 _ABSENT = "-"
 
@@ -25,22 +27,40 @@ def cell(estimate: Estimate | None, sign: str = "") -> str:
     return f"{estimate.value:{sign}.2f} [{estimate.low:{sign}.1f}, {estimate.high:{sign}.1f}]"
 
 
-def _blocks(report: EvalReport) -> list[list[list[str]]]:
-    """Returns one table per n of R@n: a header and the rows that have its metrics, as text cells."""
+def _blocks(report: EvalReport) -> list[tuple[list[list[str]], str]]:
+    """Returns one table per n of R@n, a header and the rows that have its metrics, with a sentence or "" about it."""
     families: dict[str, list[str]] = {}
     for metric in report.rows[MODEL]:
         families.setdefault(metric.split()[0], []).append(metric)
     blocks = []
     for family, metrics in families.items():
         rows = [[f"{family}, % [95 %]", *(metric.split(maxsplit=1)[1] for metric in metrics)]]
-        for name, found in report.rows.items():
-            if any(metric in found for metric in metrics):
-                rows.append([name, *(cell(found.get(metric)) for metric in metrics)])
-        for name, compared in (("best blind row", report.best_blind), ("shuffled queries", report.control)):
+        for name, estimates in report.rows.items():
+            if any(metric in estimates for metric in metrics):
+                rows.append([name, *(cell(estimates.get(metric)) for metric in metrics)])
+        for name, compared in (("best blind baseline", report.best_blind), ("shuffled queries", report.control)):
             if compared:
                 rows.append([f"model - {name}", *(cell(compared[metric].difference, "+") for metric in metrics)])
-        blocks.append(rows)
+        blocks.append((rows, _meaning(report, family, metrics)))
     return blocks
+
+
+def _meaning(report: EvalReport, family: str, metrics: list[str]) -> str:
+    """Returns a sentence about R@n, n > 1, where shuffled queries score like the true ones; else ""."""
+    if family == "R@1" or not report.control:
+        return ""
+    differences = [report.control[metric].difference for metric in metrics]
+    if all(one.value == one.low == one.high == 0 for one in differences):
+        return (
+            f"{family} is the same with shuffled queries: its moments do not depend on the query, so it shows "
+            f"how much of a video the K = {report.num_proposals} proposals cover, not grounding."
+        )
+    if all(one.low <= 0 <= one.high for one in differences):
+        return (
+            f"{family} is not distinguishable from that with shuffled queries: it may show how much of a video the "
+            f"K = {report.num_proposals} proposals cover rather than grounding."
+        )
+    return ""
 
 
 def _summary(report: EvalReport) -> list[str]:
@@ -50,7 +70,7 @@ def _summary(report: EvalReport) -> list[str]:
         f"{report.num_samples} pairs, {report.num_videos} videos.",
         f"Selector {report.selector}, K = {report.num_proposals}, seed {report.seed}; "
         f"95 % intervals of {report.num_bootstrap} resamplings of the videos.",
-        f"Blind rows see neither video nor query; fitted on {report.num_fit_samples} training pairs.",
+        f"Blind baselines see neither video nor query; they are fitted on {report.num_fit_samples} training pairs.",
     ]
     if not report.control:
         lines.append("No shuffled-query control: the split has a single video.")
@@ -60,37 +80,33 @@ def _summary(report: EvalReport) -> list[str]:
 def _conclusions(report: EvalReport) -> list[str]:
     lines = [report.headline]
     if report.control:
-        metric, found = next((m, c) for m, c in report.control.items() if m.endswith("mIoU"))
-        lines.append(f"{metric}: against its own answers to shuffled queries the model is {found.verdict}.")
+        metric, compared = next((m, c) for m, c in report.control.items() if m.endswith("mIoU"))
+        lines.append(f"{metric}: against its own answers to shuffled queries the model is {compared.verdict}.")
     return lines
 
 
-def format_table(report: EvalReport) -> str:
-    """Returns the report as plain text; three thresholds fit a terminal of 120 columns."""
-    lines = [*_summary(report), ""]
-    for block in _blocks(report):
-        widths = [max(len(row[column]) for row in block) for column in range(len(block[0]))]
-        for number, row in enumerate(block):
-            cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-            lines.append("  ".join([row[0].ljust(widths[0]), *cells[1:]]))
-            if number == 0:
-                lines.append("  ".join("-" * width for width in widths))
-        lines.append("")
-    return "\n".join([*lines, *_conclusions(report)])
+def format_table(report: EvalReport, columns: int | None = None) -> str:
+    """Returns the report as plain text.
+
+    Args:
+        columns: most characters of a line, see `text_table.plain_table`; None is no limit.
+    """
+    lines = [*(wrapped(line, columns) for line in _summary(report)), ""]
+    for rows, meaning in _blocks(report):
+        lines += plain_table(rows, columns)
+        lines += [wrapped(meaning, columns), ""] if meaning else [""]
+    return "\n".join([*lines, *(wrapped(line, columns) for line in _conclusions(report))])
 
 
 def format_markdown(report: EvalReport) -> str:
     """Returns the report as Markdown, tables included."""
     lines = [f"# Evaluation: {report.name}, {report.protocol}, {report.split}", "", *_summary(report), ""]
-    for block in _blocks(report):
-        for number, row in enumerate(block):
-            lines.append("| " + " | ".join(row) + " |")
-            if number == 0:
-                lines.append("| --- |" + " ---: |" * (len(row) - 1))
-        lines.append("")
+    for rows, meaning in _blocks(report):
+        lines += [*markdown_table(rows), ""]
+        lines += [meaning, ""] if meaning else []
     lines.extend(f"* {line}" for line in _conclusions(report))
     lines.append("* Fixed intervals, as fractions of the video's length:")
-    lines.extend(f"  * {name}: {_show_intervals(found)}" for name, found in report.intervals.items())
+    lines.extend(f"  * {name}: {_show_intervals(intervals)}" for name, intervals in report.intervals.items())
     return "\n".join(lines) + "\n"
 
 
@@ -116,8 +132,8 @@ def write_report(directory: str | Path, report: EvalReport, config: PPSConfig, d
         "versions": {"pps_fast": __version__, "torch": str(torch.__version__)},
     }
     paths = [directory / f"evaluation_{report.split}.json", directory / f"evaluation_{report.split}.md"]
-    _write_text(paths[0], json.dumps(record, indent=2) + "\n")
-    _write_text(paths[1], format_markdown(report))
+    write_json(paths[0], record)
+    replace_text(paths[1], format_markdown(report))
     return paths
 
 
@@ -143,10 +159,5 @@ def write_predictions(path: str | Path, report: EvalReport, data: PreparedData) 
         }
         lines.append(json.dumps(line) + "\n")
     path = Path(path)
-    _write_text(path, "".join(lines))
+    replace_text(path, "".join(lines))
     return path
-
-
-def _write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -42,19 +42,19 @@ class Comparison:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalReport:
-    """Everything an evaluation found. All figures are percentages; intervals are 95 % bootstrap by video.
+    """All results of an evaluation. All figures are percentages; intervals are 95 % bootstrap by video.
 
     Attributes:
         name, protocol: of the data set, from its provenance.
         split: which samples were scored.
         num_samples, num_videos: how many pairs, of how many videos.
-        num_fit_samples: training pairs the blind rows were fitted on.
+        num_fit_samples: training pairs the blind baselines were fitted on.
         selector, num_proposals, seed, num_bootstrap: settings that decide the figures.
         rows: row name -> metric name -> estimate; a row has only the metrics that mean something for it.
-        intervals: blind row name -> its [start, end] guesses, fractions of the video's length.
-        best_blind: metric name -> the model against the blind row that scores best on these very pairs.
+        intervals: name of a blind baseline -> its [start, end] guesses, fractions of the video's length.
+        best_blind: metric name -> the model against the blind baseline that scores best on these very pairs.
         control: metric name -> the model against itself with shuffled queries; empty with a single video.
-        tables: row name -> overlaps of the model, its control and the blind rows with the truth, sample by sample.
+        tables: row name -> overlaps of the model, its control and the blind baselines with the truth, sample by sample.
         samples: [M] int64 scored sample indices.
         prediction: of these samples, moments clipped to the video.
     """
@@ -79,12 +79,12 @@ class EvalReport:
 
     @property
     def headline(self) -> str:
-        """One sentence: the best blind row on `HEADLINE` and whether the model beats it."""
+        """One sentence: the best blind baseline on `HEADLINE`, and whether the model beats it."""
         comparison = self.best_blind[HEADLINE]
-        ours, other = self.rows[MODEL][HEADLINE].value, self.rows[comparison.row][HEADLINE].value
+        model, baseline = self.rows[MODEL][HEADLINE].value, self.rows[comparison.row][HEADLINE].value
         return (
-            f"{HEADLINE}: the best blind row is '{comparison.row}' ({other:.2f}); "
-            f"the model ({ours:.2f}) is {comparison.verdict}."
+            f"{HEADLINE}: the best blind baseline is '{comparison.row}' ({baseline:.2f}); "
+            f"the model ({model:.2f}) is {comparison.verdict}."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,12 +95,12 @@ class EvalReport:
         }
         plain.update({name: getattr(self, name) for name in ("num_proposals", "seed", "num_bootstrap", "headline")})
         plain["unit"] = "percent; low and high bound the 95 % bootstrap interval by video"
-        plain["rows"] = {row: {key: _plain(e) for key, e in found.items()} for row, found in self.rows.items()}
+        plain["rows"] = {row: {key: _plain(e) for key, e in columns.items()} for row, columns in self.rows.items()}
         plain["intervals"] = self.intervals
         for name in ("best_blind", "control"):
             plain[name] = {
-                metric: {"row": found.row, "verdict": found.verdict, "difference": _plain(found.difference)}
-                for metric, found in getattr(self, name).items()
+                metric: {"row": one.row, "verdict": one.verdict, "difference": _plain(one.difference)}
+                for metric, one in getattr(self, name).items()
             }
         return plain
 

@@ -1,4 +1,4 @@
-"""What `ablate` and `compare` do once their rows are known: train, make tables, say how it went."""
+"""What `ablate` and `compare` share: train the runs behind tables, write the tables, report how it went."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from pathlib import Path
 
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import differences, override
-from pps_fast.lab.experiment import Design, LabOptions, execute, finished_runs, known_data, load_once, plan
+from pps_fast.lab.experiment import Design, LabOptions, finished_runs, known_data, load_once, plan, run_planned
 from pps_fast.lab.human import People
 from pps_fast.lab.plots import require_matplotlib, write_plot
 from pps_fast.lab.report import headline, write_table
-from pps_fast.lab.results import RunResult, read_run
-from pps_fast.lab.tables import Table, build_table
+from pps_fast.lab.results import FinishedRun, read_run
+from pps_fast.lab.tables import Table, TableRow, build_table
 from pps_fast.runs.checkpoint import describe_data
+from pps_fast.text_table import terminal_columns
 
-# what two equal runs may differ in: where the data lie; and seed and fold, by which a row's runs differ
+# equal runs may differ in these: the path of the data, and the seed and fold that distinguish a row's runs
 _FREE = {"data.path": None, "data.fold": None, "train.seed": 0}
 
 
-def conduct(tables: list[Table], design: Design, options: LabOptions, people: People | None = None) -> int:
+def run_tables(tables: list[Table], design: Design, options: LabOptions, people: People | None = None) -> int:
     """Trains what is not finished, writes every table and prints the headlines.
 
     Returns:
@@ -36,7 +37,7 @@ def conduct(tables: list[Table], design: Design, options: LabOptions, people: Pe
     rows = {f"{table.name} {row.label!r}": row.config for table in tables for row in _reference_first(table)}
     data = load_once(list(rows.values()))
     described = describe_data(data)
-    outcome = execute(plan(rows, design, described), data, options)
+    outcome = run_planned(plan(rows, design, described), data, options)
     if outcome.stopped_by is not None:
         print(f"stopped by {signal.Signals(outcome.stopped_by).name}; to continue, repeat the command")
         return 128 + outcome.stopped_by
@@ -48,7 +49,7 @@ def conduct(tables: list[Table], design: Design, options: LabOptions, people: Pe
     return 1 if outcome.failed else 0
 
 
-def _reference_first(table: Table) -> list:
+def _reference_first(table: Table) -> list[TableRow]:
     """Returns the rows, the one that all are compared with before the others."""
     reference = table.rows[table.reference]
     return [reference, *(row for row in table.rows if row is not reference)]
@@ -62,9 +63,9 @@ def write_tables(
     Args:
         described: `checkpoint.describe_data` of the data set.
     """
-    cache: dict[Path, RunResult] = {}
+    cache: dict[Path, FinishedRun] = {}
 
-    def read(path: Path, config: PPSConfig) -> RunResult:
+    def read(path: Path, config: PPSConfig) -> FinishedRun:
         if path not in cache:
             cache[path] = read_run(path)
         changes = differences(override(config, _FREE), override(cache[path].config, _FREE))
@@ -73,13 +74,13 @@ def write_tables(
         return cache[path]
 
     for table in tables:
-        found = [finished_runs(row.config, design, described, options.out) for row in table.rows]
+        finished = [finished_runs(row.config, design, described, options.out) for row in table.rows]
         rows = [
-            replace(row, runs={place: read(path, row.config) for place, path in paths.items()})
-            for row, paths in zip(table.rows, found, strict=True)
+            replace(row, runs={seed_fold: read(path, row.config) for seed_fold, path in paths.items()})
+            for row, paths in zip(table.rows, finished, strict=True)
         ]
         record = build_table(replace(table, rows=rows), design, people)
         written = write_table(options.out, record)
         if options.plots:
             written.append(write_plot(options.out, record))
-        print(f"\n{headline(record)}\nwritten: {', '.join(map(str, written))}")
+        print(f"\n{headline(record, terminal_columns())}\nwritten: {', '.join(map(str, written))}")

@@ -1,4 +1,4 @@
-"""From rows of a table and the options that all experiments share to finished runs."""
+"""The runs behind the rows of a table: planned from the options of an experiment, trained, and found again."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pps_fast.cli import Device, choose_device
 from pps_fast.config import PPSConfig, require
 from pps_fast.config_tree import override
 from pps_fast.data.load import load_data
 from pps_fast.data.prepared import PreparedData
 from pps_fast.data.splits import select_samples
-from pps_fast.lab.pool import Outcome, run_all
+from pps_fast.devices import Device, choose_device
+from pps_fast.files import read_json
+from pps_fast.lab.pool import Outcome, run_jobs
 from pps_fast.lab.runs import RESULT_FILE, Run, is_finished, num_updates, plan_run
-from pps_fast.lab.statistics import Place
-from pps_fast.runs.files import read_json
+from pps_fast.lab.statistics import SeedFold
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +51,7 @@ class Design:
     folds: tuple[int | None, ...]
 
     @property
-    def places(self) -> list[Place]:
+    def seed_folds(self) -> list[SeedFold]:
         """Every (seed, fold): all folds with the first seed, then with the next, so that early tables are whole."""
         return [(seed, fold) for seed in self.seeds for fold in self.folds]
 
@@ -60,7 +60,7 @@ def design_of(config: PPSConfig, num_seeds: int, folds: tuple[int, ...]) -> Desi
     """Returns the seeds train.seed, train.seed + 1, ... on the folds; without folds, on data.fold.
 
     Raises:
-        ValueError: for fewer than one seed, or a fold that is given twice.
+        ValueError: for fewer than one seed, or a fold that is named twice.
     """
     require(num_seeds >= 1, "seeds", num_seeds, "at least 1")
     require(len(set(folds)) == len(folds), "folds", list(folds), "each fold once")
@@ -74,10 +74,10 @@ def with_data(config: PPSConfig, path: Path | None) -> PPSConfig:
     Raises:
         ValueError: for another file in data.path.
     """
-    given = config.data.path
-    if path is not None and given is not None and Path(given).resolve() != path.resolve():
-        raise ValueError(f"--data {path} and data.path = {given}: two data sets; give one of them")
-    chosen = path or given
+    configured = config.data.path
+    if path is not None and configured is not None and Path(configured).resolve() != path.resolve():
+        raise ValueError(f"--data {path} and data.path = {configured}: two data sets; give one of them")
+    chosen = path or configured
     return config if chosen is None else override(config, {"data.path": str(Path(chosen).resolve())})
 
 
@@ -89,7 +89,7 @@ def plan(rows: dict[str, PPSConfig], design: Design, described: dict[str, Any]) 
         described: `checkpoint.describe_data` of the data set.
     """
     runs: dict[str, Run] = {}
-    for seed, fold in design.places:
+    for seed, fold in design.seed_folds:
         where = f"seed {seed}" + ("" if fold is None else f", fold {fold}")
         for about, config in rows.items():
             run = plan_run(config, described, seed, fold, f"{about}, {where}")
@@ -112,8 +112,8 @@ def num_jobs(jobs: int | None, device: Device) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def execute(runs: list[Run], data: PreparedData, options: LabOptions) -> Outcome:
-    """Carries out, in options.out, what is not finished; see `pool.run_all`.
+def run_planned(runs: list[Run], data: PreparedData, options: LabOptions) -> Outcome:
+    """Trains in options.out the runs that are not finished; see `pool.run_jobs`.
 
     Raises:
         ValueError: for options, or a fold that the data set does not have, before anything is trained.
@@ -122,14 +122,14 @@ def execute(runs: list[Run], data: PreparedData, options: LabOptions) -> Outcome
     jobs = num_jobs(options.jobs, options.device)
     splits = {run.config.data: select_samples(data, run.config.data) for run in runs}
     updates = {run.name: num_updates(run.config, splits[run.config.data]) for run in runs}
-    return run_all(runs, updates, options.out, jobs=jobs, device=options.device, threads=options.threads)
+    return run_jobs(runs, updates, options.out, jobs=jobs, device=options.device, threads=options.threads)
 
 
-def finished_runs(config: PPSConfig, design: Design, described: dict[str, Any], folder: Path) -> dict[Place, Path]:
-    """Returns the directories of a row's finished runs by place."""
-    runs = {place: plan_run(config, described, *place, "") for place in design.places}
-    found = {place: folder / "runs" / run.name for place, run in runs.items()}
-    return {place: path for place, path in found.items() if is_finished(path)}
+def finished_runs(config: PPSConfig, design: Design, described: dict[str, Any], folder: Path) -> dict[SeedFold, Path]:
+    """Returns the directories of a row's finished runs by seed and fold."""
+    runs = {seed_fold: plan_run(config, described, *seed_fold, "") for seed_fold in design.seed_folds}
+    paths = {seed_fold: folder / "runs" / run.name for seed_fold, run in runs.items()}
+    return {seed_fold: path for seed_fold, path in paths.items() if is_finished(path)}
 
 
 def known_data(folder: Path) -> dict[str, Any]:
@@ -139,14 +139,14 @@ def known_data(folder: Path) -> dict[str, Any]:
         ValueError: without finished runs, or with runs on several data sets.
     """
     paths = sorted((folder / "runs").glob(f"*/{RESULT_FILE}"))
-    found = {made["sha256"]: made for made in (read_json(path, ("data",))["data"] for path in paths)}
-    if len(found) != 1:
-        names = ", ".join(f"{made['name']} {sha[:12]}" for sha, made in found.items()) or "none"
+    data_sets = {data["sha256"]: data for data in (read_json(path, ("data",))["data"] for path in paths)}
+    if len(data_sets) != 1:
+        names = ", ".join(f"{data['name']} {sha[:12]}" for sha, data in data_sets.items()) or "none"
         raise ValueError(
             f"{folder}: finished runs on data sets: {names}; --tables-only expects one. Leave it out: finished runs "
             "are not done again"
         )
-    return next(iter(found.values()))
+    return next(iter(data_sets.values()))
 
 
 def load_once(configs: list[PPSConfig]) -> PreparedData:

@@ -1,4 +1,4 @@
-"""People's answers to test queries: the re-annotations of Otani et al. (BMVC 2020), as a row beside models.
+"""People's answers to test queries: the re-annotations of Otani et al. (BMVC 2020), as baselines beside models.
 
 Their files give, for some test queries of Charades-STA and ActivityNet Captions, the moments that five people marked in
 percent of the video's length. They are matched to the samples of a data set by video and sentence.
@@ -46,13 +46,13 @@ def read_people(paths: list[Path]) -> People:
             if start > end:
                 raise ValueError(f"{where}: start {row['start']} is after end {row['end']}; mend the row or remove it")
             last[key] = where
-    for key, found in answers.items():
-        if len(found) != NUM_PEOPLE:
+    for key, moments in answers.items():
+        if len(moments) != NUM_PEOPLE:
             raise ValueError(
-                f"{last[key]}: {len(found)} answers to {key[1]!r} in video {key[0]!r}, expected {NUM_PEOPLE}; "
+                f"{last[key]}: {len(moments)} answers to {key[1]!r} in video {key[0]!r}, expected {NUM_PEOPLE}; "
                 "give every file once, and no other"
             )
-    return {key: torch.tensor(found, dtype=torch.float64) for key, found in answers.items()}
+    return {key: torch.tensor(moments, dtype=torch.float64) for key, moments in answers.items()}
 
 
 def _rows(path: Path) -> list[tuple[str, dict[str, str]]]:
@@ -87,9 +87,9 @@ def _fraction(row: dict[str, str], name: str, where: str) -> float:
 def find_people(people: People, video_id: np.ndarray, sentence: np.ndarray) -> tuple[np.ndarray, Tensor]:
     """Returns which of B samples were re-annotated, [B] bool, and the people's moments of those, [m, 5, 2]."""
     keys = [_key(str(video), str(text)) for video, text in zip(video_id, sentence, strict=True)]
-    found = np.array([key in people for key in keys], dtype=bool)
+    is_answered = np.array([key in people for key in keys], dtype=bool)
     moments = [people[key] for key in keys if key in people]
-    return found, torch.stack(moments) if moments else torch.zeros(0, NUM_PEOPLE, 2, dtype=torch.float64)
+    return is_answered, torch.stack(moments) if moments else torch.zeros(0, NUM_PEOPLE, 2, dtype=torch.float64)
 
 
 def human_values(moments: Tensor, truth: Tensor, thresholds: tuple[float, ...]) -> dict[str, dict[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""Runs in processes of their own: several at a time, one's failure not the others', stopped without losing a step."""
+"""Runs training jobs in parallel processes; a failed job does not affect the others; a stopped job resumes."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from pps_fast.cli import Device, exit_status
-from pps_fast.lab.runs import Run, carry_out, is_finished, source_commit
+from pps_fast.cli import exit_status
+from pps_fast.devices import Device
+from pps_fast.lab.runs import Run, is_finished, run_one, source_commit
 from pps_fast.runs.metrics_log import METRICS_FILE
 from pps_fast.train.interrupt import StopRequest
+from pps_fast.train.progress import duration
 
 # a server forks processes that have already imported torch; itself it has run nothing, so that forking it is safe
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -37,14 +39,14 @@ class Outcome:
     stopped_by: int | None = None
 
 
-def run_all(
+def run_jobs(
     runs: list[Run], updates: dict[str, int], directory: Path, *, jobs: int, device: Device, threads: int | None
 ) -> Outcome:
-    """Carries out the runs that are not finished, `jobs` at a time, and shows how far they are.
+    """Trains and evaluates the runs that are not finished, `jobs` at a time, and shows how far they are.
 
     Args:
-        runs: each once.
-        updates: name -> updates it makes, for the estimate of the time left.
+        runs: all runs, without repetition.
+        updates: name of a run -> updates it makes in all, for the estimate of the time left.
         directory: its runs/NAME are the run directories, runs/NAME.log what a run has printed.
     """
     folder = directory / "runs"
@@ -56,7 +58,7 @@ def run_all(
         try:
             return _drive(pool, todo, jobs, stop, board)
         finally:
-            # a second Ctrl-C, or a mistake of this program: leave nobody behind
+            # a second Ctrl-C, or an error of this program: no process stays behind
             pool.kill()
 
 
@@ -83,17 +85,17 @@ def _drive(pool: _Pool, todo: list[Run], jobs: int, stop: StopRequest, board: _B
 
 
 class _Pool:
-    """Processes at work."""
+    """The processes of the runs that are being trained."""
 
     def __init__(self, folder: Path, device: Device, threads: int | None) -> None:
         self.folder, self.device, self.threads = folder, device, threads
-        # now: the files may change while the processes go on with what was loaded
+        # read before the first run: files may change while processes use what they have loaded
         self.commit = source_commit()
         self.active: dict[BaseProcess, Run] = {}
 
     def start(self, run: Run) -> None:
         arguments = (run, self.folder, self.device, self.threads, self.commit)
-        process = _CONTEXT.Process(target=_work, args=arguments, daemon=True)
+        process = _CONTEXT.Process(target=_job, args=arguments, daemon=True)
         process.start()
         self.active[process] = run
 
@@ -111,9 +113,9 @@ class _Pool:
         if process.exitcode == 0 and is_finished(self.folder / run.name):
             return None
         log = _log_of(self.folder, run)
-        if process.exitcode < 0:
-            return f"ended by {signal.Signals(-process.exitcode).name} (see {log})"
-        # one that ended early may not have opened it
+        if (process.exitcode or 0) < 0:
+            return f"ended by {signal.Signals(-(process.exitcode or 0)).name} (see {log})"
+        # a process that ended early may not have opened its log
         text = log.read_text(encoding="utf-8") if log.is_file() else ""
         lines = [line for line in text.splitlines() if line.strip()]
         said = lines[-1] if lines else f"exit status {process.exitcode}"
@@ -134,23 +136,23 @@ def _log_of(folder: Path, run: Run) -> Path:
     return folder / f"{run.name}.log"
 
 
-def _work(run: Run, folder: Path, device: Device, threads: int | None, commit: str) -> None:
-    """Body of a process: all it prints goes to the run's log, and it ends when its parent does."""
+def _job(run: Run, folder: Path, device: Device, threads: int | None, commit: str) -> None:
+    """Body of a process. What it prints goes to the run's log; it ends when its parent does."""
     # a terminal's Ctrl-C reaches every process; the parent passes it on, once
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with open(_log_of(folder, run), "a", encoding="utf-8") as log:
-        # held as long as the process lives: two commands may share a directory, and then take turns
+        # held as long as the process lives, so that commands that share a directory take turns
         fcntl.flock(log, fcntl.LOCK_EX)
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
-        sys.exit(exit_status(lambda: _carry_out(run, folder, device, threads, commit)))
+        sys.exit(exit_status(lambda: _run_unfinished(run, folder, device, threads, commit)))
 
 
-def _carry_out(run: Run, folder: Path, device: Device, threads: int | None, commit: str) -> int:
+def _run_unfinished(run: Run, folder: Path, device: Device, threads: int | None, commit: str) -> int:
     if is_finished(folder / run.name):
         return 0
-    stopped_by = carry_out(run.config, folder / run.name, device, threads, commit)
+    stopped_by = run_one(run.config, folder / run.name, device, threads, commit)
     return 0 if stopped_by is None else 128 + stopped_by
 
 
@@ -161,7 +163,7 @@ def _end_with_parent() -> None:
 
 
 class _Board:
-    """What the terminal shows: a line for every run that ends, and on a terminal one bar over the updates of all."""
+    """Progress: a line for every run that ends, and on a terminal one bar over the updates of all runs."""
 
     def __init__(self, folder: Path, runs: list[Run], todo: list[Run], updates: dict[str, int]) -> None:
         self.folder, self.num_runs = folder, len(runs)
@@ -204,7 +206,7 @@ class _Board:
         if not self.left or gained <= 0:
             return ""
         seconds = (time.monotonic() - self.begin) / gained * (sum(self.left.values()) - under_way)
-        return f", about {seconds / 60:.0f} min left" if seconds >= 90 else f", about {seconds:.0f} s left"
+        return f", about {duration(seconds)} left"
 
     def _step(self, run: Run) -> int:
         """Returns the updates a run has logged."""

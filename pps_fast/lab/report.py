@@ -1,10 +1,9 @@
-"""A table's record as Markdown and as CSV; nothing here reads anything but the record."""
+"""A table's record as Markdown and as CSV; both are made from the record alone."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ from typing import Any
 from pps_fast.eval.bootstrap import Estimate
 from pps_fast.eval.report import cell as estimate_cell
 from pps_fast.eval.results import HEADLINE
+from pps_fast.files import replace_text, write_json
 from pps_fast.lab.tables import ALL, REANNOTATED
-from pps_fast.runs.files import replace_text
+from pps_fast.text_table import markdown_table, plain_table, wrapped
 
 _ABSENT = "-"
 CSV_COLUMNS = ("subset", "row", "metric", "quantity", "value", "runs", "interval", "low", "high", "videos_low",
@@ -36,8 +36,7 @@ def cell(summary: dict[str, Any] | None, sign: str = "") -> str:
 
 def grid(header: list[str], rows: list[list[str]]) -> list[str]:
     """Returns a Markdown table whose columns after the first are numbers, and an empty line."""
-    lines = ["| " + " | ".join(header) + " |", "| --- |" + " ---: |" * (len(header) - 1)]
-    return [*lines, *("| " + " | ".join(row) + " |" for row in rows), ""]
+    return [*markdown_table([header, *rows]), ""]
 
 
 def _families(record: dict[str, Any], subset: str) -> dict[str, list[str]]:
@@ -63,14 +62,14 @@ def _results(record: dict[str, Any], subset: str, family: str, metrics: list[str
     ]
     (reference,) = [row for row in record["rows"] if row["label"] == record["reference"]]
     blind = record["blind"][subset]
-    rows.append(["best blind row", "", *(cell(blind.get(metric)) for metric in metrics)])
+    rows.append(["best blind baseline", "", *(cell(blind.get(metric)) for metric in metrics)])
     shuffled = reference["shuffled"][subset]
     name = f"{record['reference']}, shuffled queries"
     rows.append([name, str(len(reference["runs"])), *(cell(shuffled.get(metric)) for metric in metrics)])
     if subset == REANNOTATED:
-        for person, found in record["human"].items():
-            if any(metric in found for metric in metrics):
-                rows.append([person, "", *(cell(found.get(metric)) for metric in metrics)])
+        for person, summaries in record["human"].items():
+            if any(metric in summaries for metric in metrics):
+                rows.append([person, "", *(cell(summaries.get(metric)) for metric in metrics)])
     return grid([f"{family}, %", "runs", *_short(metrics)], rows)
 
 
@@ -99,7 +98,7 @@ def _paper(record: dict[str, Any]) -> list[str]:
 
 
 def _preamble(record: dict[str, Any]) -> Iterator[str]:
-    protocol, made, data = record["protocol"], record["made"], record["data"]
+    protocol, origin, data = record["protocol"], record["made"], record["data"]
     folds = ["the data set's own split" if fold is None else f"fold {fold}" for fold in protocol["folds"]]
     changes = ", ".join(f"{path} = {value}" for path, value in record["overrides"].items()) or "none"
     yield f"# {record['name']}: {record['title']}"
@@ -111,13 +110,13 @@ def _preamble(record: dict[str, Any]) -> Iterator[str]:
     yield f"* Preset {record['preset']}, changed in all rows: {changes}. Selector {protocol['selector']}."
     yield f"* Seeds {', '.join(map(str, protocol['seeds']))}; tested on {', '.join(folds)}."
     yield f"* {record['intervals']} Shown is 'over runs' where there are several; both stand in {record['name']}.json."
-    yield f"* Best blind row: {protocol['blind']}; it sees neither video nor query."
+    yield f"* Best blind baseline: {protocol['blind']}; it sees neither video nor query."
     seconds = sum(run["train_s"] for row in record["rows"] for run in row["runs"])
-    yield f"* Made on {'; '.join(made['machine'])} with torch {', '.join(made['torch'])} at commit "\
-          f"{', '.join(made['commit'])}; the rows' runs trained for {seconds / 60:.1f} min in all."  # fmt: skip
+    yield f"* Made on {'; '.join(origin['machine'])} with torch {', '.join(origin['torch'])} at commit "\
+          f"{', '.join(origin['commit'])}; the rows' runs trained for {seconds / 60:.1f} min in all."  # fmt: skip
     missing = {row["label"]: row["missing"] for row in record["rows"] if row["missing"]}
-    for label, places in missing.items():
-        text = ", ".join(f"seed {seed}" + ("" if fold is None else f" fold {fold}") for seed, fold in places)
+    for label, seed_folds in missing.items():
+        text = ", ".join(f"seed {seed}" + ("" if fold is None else f" fold {fold}") for seed, fold in seed_folds)
         yield f"* NOT COMPLETE: '{label}' lacks {text}."
     yield ""
 
@@ -146,9 +145,9 @@ def format_csv(record: dict[str, Any]) -> str:
 def _csv_rows(record: dict[str, Any]) -> Iterator[list[Any]]:
     for subset in record["subsets"]:
         parts = [(row["label"], part, row[part][subset]) for row in record["rows"] for part in _QUANTITIES]
-        parts.append(("best blind row", "results", record["blind"][subset]))
+        parts.append(("best blind baseline", "results", record["blind"][subset]))
         if subset == REANNOTATED:
-            parts += [(person, "results", found) for person, found in record["human"].items()]
+            parts += [(person, "results", summaries) for person, summaries in record["human"].items()]
         for label, part, summaries in parts:
             for metric, summary in summaries.items():
                 kind = "over runs" if summary["over_runs"] else "over videos"
@@ -156,22 +155,26 @@ def _csv_rows(record: dict[str, Any]) -> Iterator[list[Any]]:
                 yield [subset, label, metric, part, *shown]
 
 
-def headline(record: dict[str, Any]) -> str:
-    """Returns a few lines for the terminal: R@1 mIoU of every row beside its difference to the reference."""
-    width = max(len(label) for label in ("best blind row", *(row["label"] for row in record["rows"])))
-    lines = [f"{record['name']}: {record['title']}; {HEADLINE}, difference to '{record['reference']}'"]
+def headline(record: dict[str, Any], columns: int | None = None) -> str:
+    """Returns a short table for the terminal: R@1 mIoU of every row, and its difference to the reference row.
+
+    Args:
+        columns: most characters of a line; None is no limit.
+    """
+    rows = [[record["name"], HEADLINE, f"minus '{record['reference']}'"]]
     for row in record["rows"]:
-        found, compared = row["results"][ALL].get(HEADLINE), row["difference"][ALL].get(HEADLINE)
-        lines.append(f"  {row['label']:{width}s}  {cell(found):>20s}  {cell(compared, '+'):>22s}")
-    lines.append(f"  {'best blind row':{width}s}  {cell(record['blind'][ALL].get(HEADLINE)):>20s}")
-    return "\n".join(lines)
+        result, compared = row["results"][ALL].get(HEADLINE), row["difference"][ALL].get(HEADLINE)
+        rows.append([row["label"], cell(result), cell(compared, "+")])
+    rows.append(["best blind baseline", cell(record["blind"][ALL].get(HEADLINE)), _ABSENT])
+    title = wrapped(f"{record['name']}: {record['title']}", columns)
+    return "\n".join([title, *plain_table(rows, columns)])
 
 
 def write_table(directory: Path, record: dict[str, Any]) -> list[Path]:
     """Writes NAME.json, NAME.md and NAME.csv, each whole or not at all, and returns their paths."""
     directory.mkdir(parents=True, exist_ok=True)
-    texts = {"json": json.dumps(record, indent=1) + "\n", "md": format_markdown(record), "csv": format_csv(record)}
-    paths = [directory / f"{record['name']}.{ending}" for ending in texts]
-    for path, text in zip(paths, texts.values(), strict=True):
-        replace_text(path, text)
+    paths = [directory / f"{record['name']}.{ending}" for ending in ("json", "md", "csv")]
+    write_json(paths[0], record, indent=1)
+    replace_text(paths[1], format_markdown(record))
+    replace_text(paths[2], format_csv(record))
     return paths

@@ -1,4 +1,4 @@
-"""What finished runs have left, read back: overlaps sample by sample, and where they come from."""
+"""Reads finished runs: overlaps with the truth for every sample, and where the run was made."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from pps_fast.config import PPSConfig
 from pps_fast.config_tree import from_dict
 from pps_fast.eval.blind import blind_table
 from pps_fast.eval.metrics import MAX_RANK, SampleTable, sample_values
+from pps_fast.files import read_json
 from pps_fast.lab.runs import RESULT_FILE, SAMPLES_FILE, VERSION
-from pps_fast.runs.files import read_json
 from pps_fast.runs.run_directory import CONFIG_FILE
 
 EVALUATION_FILE = "evaluation_test.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunResult:
+class FinishedRun:
     """A finished run.
 
     Attributes:
         name: of its directory.
         config: of the run.
-        made: result.json.
+        record: contents of result.json.
         provenance: of the data set.
         sample, video: [B] int64, indices in the data set.
         video_id, sentence: [B] text.
@@ -36,12 +36,12 @@ class RunResult:
         moment: [B, 2] truth, fractions of the video.
         model: overlaps of the model.
         shuffled: of its answers to shuffled queries, or None where the test split has one video.
-        intervals: blind row -> [n, 2] its guesses.
+        intervals: blind baseline -> [n, 2] its guesses.
     """
 
     name: str
     config: PPSConfig
-    made: dict[str, Any]
+    record: dict[str, Any]
     provenance: dict[str, Any]
     sample: np.ndarray
     video: Tensor
@@ -63,21 +63,22 @@ class RunResult:
         return sample_values(table, self.config.inference.iou_thresholds)
 
     def blind_values(self) -> dict[str, dict[str, Tensor]]:
-        """Returns blind row -> metric -> [B] percentages."""
-        return {name: self.values(blind_table(found, self.moment)) for name, found in self.intervals.items()}
+        """Returns blind baseline -> metric -> [B] percentages."""
+        return {name: self.values(blind_table(guesses, self.moment)) for name, guesses in self.intervals.items()}
 
 
-def read_run(run: Path) -> RunResult:
+def read_run(run: Path) -> FinishedRun:
     """Reads a finished run.
 
     Raises:
         ValueError: for files that are missing, damaged or of another version; the message names the file and says what
             to do.
     """
-    made = read_json(run / RESULT_FILE, ("format", "version", "data", "train_s"))
-    if made["version"] != VERSION:
+    record = read_json(run / RESULT_FILE, ("format", "version", "data", "train_s"))
+    if record["version"] != VERSION:
         raise ValueError(
-            f"{run / RESULT_FILE}: version {made['version']}, this pps_fast reads {VERSION}; remove {run} and repeat it"
+            f"{run / RESULT_FILE}: version {record['version']}, this pps_fast reads {VERSION}; "
+            f"remove {run} and repeat it"
         )
     config = from_dict(PPSConfig, read_json(run / CONFIG_FILE, ("train",)))
     evaluation = read_json(run / EVALUATION_FILE, ("intervals", "provenance"))
@@ -85,10 +86,10 @@ def read_run(run: Path) -> RunResult:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        return RunResult(
+        return FinishedRun(
             name=run.name,
             config=config,
-            made=made,
+            record=record,
             provenance=evaluation["provenance"],
             sample=arrays["sample"],
             video=torch.from_numpy(arrays["video"]),
@@ -99,7 +100,7 @@ def read_run(run: Path) -> RunResult:
             model=_table(arrays, "model", config),
             shuffled=_table(arrays, "shuffled", config) if "shuffled_top1" in arrays else None,
             intervals={
-                name: torch.tensor(found, dtype=torch.float64) for name, found in evaluation["intervals"].items()
+                name: torch.tensor(guesses, dtype=torch.float64) for name, guesses in evaluation["intervals"].items()
             },
         )
     except (OSError, KeyError, ValueError) as error:

@@ -1,9 +1,9 @@
 """One run of an experiment: its name, its training, and what it leaves behind.
 
 A run is a config with a fold and a seed on a data set. Its name follows from these alone, so that equal runs of
-different tables are one run. DIR/runs/NAME is an ordinary run directory of `pps_fast.train`, and besides
+different tables are one run. DIR/runs/NAME is an ordinary run directory of `pps_fast.train`, and also holds
 
-    evaluation_test.json, .md   the evaluation beside blind rows and control (`pps_fast.eval`)
+    evaluation_test.json, .md   the evaluation beside blind baselines and control (`pps_fast.eval`)
     samples.npz                 every tested sample: its names, its truth, and the model's overlaps with it
     result.json                 written last: the run is finished. Data set, commit, machine, seconds of training
 
@@ -23,22 +23,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from pps_fast.cli import Device, choose_device, set_threads
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import differences, first_names, override
-from pps_fast.data.load import load_data
-from pps_fast.data.prepared import PreparedData, replacing
-from pps_fast.data.splits import Splits, select_samples
-from pps_fast.data.store import Store
-from pps_fast.eval.evaluate import evaluate, score
-from pps_fast.eval.report import write_report
-from pps_fast.eval.results import HEADLINE, MODEL, SHUFFLED, EvalReport
-from pps_fast.info import devices
-from pps_fast.model import PPS
-from pps_fast.runs.checkpoint import find_checkpoint, load_model, read_header
-from pps_fast.runs.files import write_json
+from pps_fast.data.prepared import PreparedData
+from pps_fast.data.splits import Splits
+from pps_fast.devices import Device, devices
+from pps_fast.eval.results import MODEL, SHUFFLED, EvalReport
+from pps_fast.files import replacing, write_json
+from pps_fast.pipeline import train_and_evaluate
+from pps_fast.runs.checkpoint import find_checkpoint, read_header
 from pps_fast.runs.run_directory import CONFIG_FILE
-from pps_fast.train.loop import train
 
 RESULT_FILE, SAMPLES_FILE = "result.json", "samples.npz"
 VERSION = 1
@@ -51,7 +45,7 @@ class Run:
     Attributes:
         name: of its directory.
         config: whole config, with `train.seed` and `data.fold`.
-        about: for whom it is trained, for messages.
+        about: label shown in progress messages.
     """
 
     name: str
@@ -59,7 +53,7 @@ class Run:
     about: str
 
     @property
-    def place(self) -> tuple[int, int | None]:
+    def seed_fold(self) -> tuple[int, int | None]:
         """Seed and fold: what pairs this run with one of another config."""
         return self.config.train.seed, self.config.data.fold
 
@@ -90,8 +84,8 @@ def is_finished(run: Path) -> bool:
     return (run / RESULT_FILE).is_file()
 
 
-def carry_out(config: PPSConfig, run: Path, device_name: Device, threads: int | None, commit: str) -> int | None:
-    """Trains, or goes on training, in a run directory, evaluates on the test split and writes the result.
+def run_one(config: PPSConfig, run: Path, device: Device, threads: int | None, commit: str) -> int | None:
+    """Trains in a run directory, or continues there, evaluates on the test split and writes the result.
 
     Args:
         commit: of the code that runs, for the record; see `source_commit`.
@@ -101,43 +95,30 @@ def carry_out(config: PPSConfig, run: Path, device_name: Device, threads: int | 
         ValueError: for data, device or a run directory that cannot be used.
         NonFiniteLossError: when training met a loss that is not finite.
     """
-    set_threads(threads)
-    device = choose_device(device_name)
-    store = Store(load_data(config.data), device)
-    splits = select_samples(store.data, config.data)
     resume = (run / CONFIG_FILE).is_file()
     if not resume:
-        # a kill before the first file was complete
+        # the process was killed before config.json was written
         shutil.rmtree(run, ignore_errors=True)
-
-    def score_validation(model: PPS) -> dict[str, float]:
-        metrics = score(model, store, splits.validation, config)
-        return {**metrics, "mIoU": metrics[HEADLINE]}
-
-    trained = train(config, store, splits, run, resume=resume, evaluate=score_validation, progress=False)
-    if trained.stopped_by is not None:
-        return trained.stopped_by
-    # what is reported is what was saved
-    model, _, _ = load_model(run, device)
-    report = evaluate(model, store, splits, config, progress=False)
-    write_report(run, report, config, store.data)
-    _write_samples(run / SAMPLES_FILE, report, store.data)
-    _write_result(run, device, store.data, commit)
+    result = train_and_evaluate(config, run, resume=resume, device=device, threads=threads, progress=False)
+    if result.report is None:
+        return result.stopped_by
+    _write_samples(run / SAMPLES_FILE, result.report, result.data)
+    _write_result(run, result.device, result.data, commit)
     return None
 
 
 def _write_samples(path: Path, report: EvalReport, data: PreparedData) -> None:
     """Writes what tables are made of; overlaps are float64, so that every metric comes out to the last bit."""
-    own, video = report.samples, data.sample_video[report.samples]
+    samples, video = report.samples, data.sample_video[report.samples]
     values = {
-        "sample": own,
+        "sample": samples,
         "video": video,
         "video_id": np.array([data.video_ids[index] for index in video]),
-        "sentence": np.array([data.sentences[index] for index in own]),
-        "moment": data.moment[own],
+        "sentence": np.array([data.sentences[index] for index in samples]),
+        "moment": data.moment[samples],
     }
     if data.kind is not None:
-        values["kind"] = data.kind[own]
+        values["kind"] = data.kind[samples]
     for prefix, name in (("model", MODEL), ("shuffled", SHUFFLED)):
         if name in report.tables:
             values[f"{prefix}_top1"] = report.tables[name].iou_top1.numpy()
@@ -148,10 +129,10 @@ def _write_samples(path: Path, report: EvalReport, data: PreparedData) -> None:
 
 def _write_result(run: Path, device: torch.device, data: PreparedData, commit: str) -> None:
     header = read_header(find_checkpoint(run, "latest"))
-    found = devices()[f"{device.type}:{device.index or 0}" if device.type == "cuda" else "cpu"]
-    machine = f"{found['name']}, {found['memory_gib']} GiB"
+    device_info = devices()[f"{device.type}:{device.index or 0}" if device.type == "cuda" else "cpu"]
+    machine = f"{device_info['name']}, {device_info['memory_gib']} GiB"
     if device.type == "cpu":
-        machine += f", {found['threads']} thread(s)"
+        machine += f", {device_info['threads']} thread(s)"
     write_json(
         run / RESULT_FILE,
         {
@@ -170,10 +151,10 @@ def _write_result(run: Path, device: torch.device, data: PreparedData, commit: s
 
 def source_commit() -> str:
     """Returns the commit of the checkout this code runs from, "+changes" after it where tracked files differ."""
-    here = ["git", "-C", str(Path(__file__).parent)]
+    git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        head = subprocess.run([*here, "rev-parse", "HEAD"], capture_output=True, text=True)
-        changes = subprocess.run([*here, "status", "--porcelain", "-uno"], capture_output=True, text=True)
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
+        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True)
     except FileNotFoundError:
         return "unknown (git is not installed)"
     if head.returncode != 0:

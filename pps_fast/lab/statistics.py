@@ -19,14 +19,14 @@ from torch import Tensor
 
 from pps_fast.eval.bootstrap import VideoBootstrap
 
-Place = tuple[int, int | None]
+SeedFold = tuple[int, int | None]
 """seed and fold of a run"""
 
 COVERED = (
     "Intervals are 95 %. 'Over runs': Student's t over the means of the runs; covers other seeds and folds of these "
     "data and not other videos. 'Over videos': bootstrap by video of values averaged over seeds; covers other videos "
-    "and not other seeds. One run, blind rows and people have only the latter. Differences are paired: same seeds, "
-    "folds and samples."
+    "and not other seeds. One run, blind baselines and people have only the latter. Differences are paired: same "
+    "seeds, folds and samples."
 )
 
 
@@ -94,21 +94,21 @@ def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
     return mean - half, mean + half
 
 
-def folds_of(places: Sequence[Place]) -> tuple[int | None, ...]:
-    """Returns the folds among the places, each once, in order."""
-    return tuple(sorted({fold for _, fold in places}, key=lambda fold: -1 if fold is None else fold))
+def folds_of(seed_folds: Sequence[SeedFold]) -> tuple[int | None, ...]:
+    """Returns the folds of some runs, each once, in order."""
+    return tuple(sorted({fold for _, fold in seed_folds}, key=lambda fold: -1 if fold is None else fold))
 
 
-def summarise(values: dict[Place, Tensor], bootstrap: VideoBootstrap) -> Summary:
+def summarize(values: dict[SeedFold, Tensor], bootstrap: VideoBootstrap) -> Summary:
     """Returns the mean over runs with both intervals.
 
     Args:
-        values: place -> [B] percentages of the run's samples, as many for every seed of a fold; one place at least.
+        values: seed and fold -> [B] percentages of the run's samples, as many for every seed of a fold; not empty.
         bootstrap: over the samples of `folds_of(values)`, fold after fold.
     """
-    means = [found.mean().item() for found in values.values()]
+    means = [percentages.mean().item() for percentages in values.values()]
     by_fold = [
-        torch.stack([found for (_, own), found in values.items() if own == fold]).mean(dim=0)
+        torch.stack([percentages for (_, run_fold), percentages in values.items() if run_fold == fold]).mean(dim=0)
         for fold in folds_of(list(values))
     ]
     videos = bootstrap.estimate(torch.cat(by_fold))

@@ -17,18 +17,19 @@ DIR/NAME.json holds, in this order:
         runs            [{name, seed, fold, updates, train_s, values: subset -> metric -> percent}]
         missing         [[seed, fold]] asked for and not finished
         results             subset -> metric -> summary of the model
-        difference          the same, minus the reference row, over the places both have; {} for the same runs
-        against_blind       minus the best blind row of the same fold
+        difference          the same, minus the reference row, over the seeds and folds both have; {} for the same runs
+        against_blind       minus the best blind baseline of the same fold
         shuffled            the model's answers to shuffled queries
         against_shuffled    the model minus those
         paper           metric -> what the paper prints, or {}
-    blind               subset -> metric -> {summary, rows: [which blind row was best in each fold]}
+    blind               subset -> metric -> {summary, rows: [which blind baseline was best in each fold]}
     human               row -> metric -> summary, over the subset "re-annotated"; {} without
     paper_source        how published figures must be labelled; they never share a column with ours
 
 A summary is {value, runs, over_runs: [low, high] or null, over_videos: [low, high]}, in percent (differences in
-points); see `statistics`. Blind rows and people have a "run" a fold, and nothing over runs. Metrics are "R@n IoU>=m"
-and "R@n mIoU" with n = 1 or min(K, 5). A metric that a row does not have is absent. The same runs give the same bytes.
+points); see `statistics`. Blind baselines and people have a "run" a fold, and nothing over runs. Metrics are
+"R@n IoU>=m" and "R@n mIoU" with n = 1 or min(K, 5). A metric that a row does not have is absent. The same runs
+give the same bytes.
 """
 
 from __future__ import annotations
@@ -46,26 +47,26 @@ from pps_fast.config import PPSConfig
 from pps_fast.eval.bootstrap import VideoBootstrap
 from pps_fast.lab.experiment import Design
 from pps_fast.lab.human import People, find_people, human_values
-from pps_fast.lab.results import RunResult
-from pps_fast.lab.statistics import COVERED, Place, folds_of, summarise
+from pps_fast.lab.results import FinishedRun
+from pps_fast.lab.statistics import COVERED, SeedFold, folds_of, summarize
 
 FORMAT, VERSION = "pps_fast.lab.table", 1
 ALL, REANNOTATED = "all", "re-annotated"
-BLIND = "of every fold and column the blind row that scores best on the tested pairs themselves"
+BLIND = "of every fold and column the blind baseline that scores best on the tested pairs themselves"
 
-Values = dict[str, dict[Place, Tensor]]
-"""metric -> place -> [B] percentages"""
+Values = dict[str, dict[SeedFold, Tensor]]
+"""metric -> seed and fold -> [B] percentages"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TableRow:
-    """A row: what it is called, how it differs from the reference, its config, and its finished runs by place."""
+    """A row: its label, how it differs from the reference, its config, and its finished runs by seed and fold."""
 
     label: str
     config: PPSConfig
     overrides: dict[str, Any] = field(default_factory=dict)
     paper: dict[str, float] = field(default_factory=dict)
-    runs: dict[Place, RunResult] = field(default_factory=dict)
+    runs: dict[SeedFold, FinishedRun] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,7 @@ def build_table(table: Table, design: Design, people: People | None = None) -> d
     scope = _Scope(results, people)
     reference = table.rows[table.reference]
     first = results[0]
-    made = [result.made for result in results]
+    records = [result.record for result in results]
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -109,7 +110,7 @@ def build_table(table: Table, design: Design, people: People | None = None) -> d
         "intervals": COVERED,
         "preset": table.preset,
         "overrides": table.overrides,
-        "data": {**first.made["data"], "provenance": first.provenance},
+        "data": {**first.record["data"], "provenance": first.provenance},
         "protocol": {
             "split": "test",
             "seeds": list(design.seeds),
@@ -117,7 +118,7 @@ def build_table(table: Table, design: Design, people: People | None = None) -> d
             "selector": reference.config.inference.selector,
             "blind": BLIND,
         },
-        "made": {name: sorted({one[name] for one in made}) for name in ("commit", "machine", "device", "torch")},
+        "made": {name: sorted({one[name] for one in records}) for name in ("commit", "machine", "device", "torch")},
         "reference": reference.label,
         "subsets": {subset: scope.size(subset) for subset in scope.subsets},
         "rows": [_row(row, reference, design, scope) for row in table.rows],
@@ -130,8 +131,8 @@ def build_table(table: Table, design: Design, people: People | None = None) -> d
 class _Scope:
     """The samples under a table: which there are of every subset, and resamplings of their videos."""
 
-    def __init__(self, results: list[RunResult], people: People | None) -> None:
-        self.of_fold: dict[int | None, RunResult] = {}
+    def __init__(self, results: list[FinishedRun], people: People | None) -> None:
+        self.of_fold: dict[int | None, FinishedRun] = {}
         for result in results:
             first = self.of_fold.setdefault(result.fold, result)
             if not np.array_equal(first.sample, result.sample):
@@ -146,7 +147,7 @@ class _Scope:
         for subset in self.subsets:
             self.best_blind[subset] = self._find_blind(subset, results)
 
-    def chosen(self, result: RunResult, subset: str) -> Tensor:
+    def chosen(self, result: FinishedRun, subset: str) -> Tensor:
         """Returns [B] bool, which samples of a run belong to a subset."""
         if subset == ALL:
             return torch.ones(len(result.sample), dtype=torch.bool)
@@ -159,9 +160,9 @@ class _Scope:
         together = torch.cat(videos)
         return {"pairs": len(together), "videos": len(together.unique())}
 
-    def summary(self, values: dict[Place, Tensor], subset: str) -> dict[str, Any] | None:
+    def summary(self, values: dict[SeedFold, Tensor], subset: str) -> dict[str, Any] | None:
         """Returns the summary of a metric whose values are those of the subset's samples; None without any."""
-        values = {place: found for place, found in values.items() if len(found)}
+        values = {seed_fold: percentages for seed_fold, percentages in values.items() if len(percentages)}
         if not values:
             return None
         folds = folds_of(list(values))
@@ -171,19 +172,19 @@ class _Scope:
             options = owners[0].config.inference
             video = torch.cat([owner.video[self.chosen(owner, subset)] for owner in owners])
             self._bootstraps[key] = VideoBootstrap(video, num_resamples=options.num_bootstrap, seed=options.seed)
-        return summarise(values, self._bootstraps[key]).to_dict()
+        return summarize(values, self._bootstraps[key]).to_dict()
 
-    def untrained(self, values: dict[Place, Tensor], subset: str) -> dict[str, Any] | None:
+    def untrained(self, values: dict[SeedFold, Tensor], subset: str) -> dict[str, Any] | None:
         """Returns the summary of what was not trained: folds are no runs, and there is no interval over them."""
-        found = self.summary(values, subset)
-        return None if found is None else {**found, "over_runs": None}
+        summary = self.summary(values, subset)
+        return None if summary is None else {**summary, "over_runs": None}
 
-    def _find_blind(self, subset: str, results: list[RunResult]) -> dict[str, dict[int | None, tuple[str, Tensor]]]:
-        """Returns metric -> fold -> name and values of the blind row that is best on the subset."""
-        found: dict[str, dict[int | None, tuple[str, Tensor]]] = {}
+    def _find_blind(self, subset: str, results: list[FinishedRun]) -> dict[str, dict[int | None, tuple[str, Tensor]]]:
+        """Returns metric -> fold -> name and values of the blind baseline that is best on the subset."""
+        best: dict[str, dict[int | None, tuple[str, Tensor]]] = {}
         seen: set[tuple] = set()
         for result in results:
-            # blind rows depend on these alone
+            # blind baselines depend on these alone
             kind = (result.fold, result.model.num_ranked, result.config.inference.iou_thresholds)
             chosen = self.chosen(result, subset)
             if kind in seen or not chosen.any():
@@ -191,10 +192,10 @@ class _Scope:
             seen.add(kind)
             for name, columns in result.blind_values().items():
                 for metric, column in columns.items():
-                    column, folds = column[chosen], found.setdefault(metric, {})
+                    column, folds = column[chosen], best.setdefault(metric, {})
                     if result.fold not in folds or column.mean() > folds[result.fold][1].mean():
                         folds[result.fold] = (name, column)
-        return found
+        return best
 
     def human(self) -> dict[str, dict[str, Any]]:
         """Returns the summaries of people."""
@@ -204,75 +205,79 @@ class _Scope:
         for fold, result in self.of_fold.items():
             chosen, moments = find_people(self.people, result.video_id, result.sentence)
             truth = result.moment[torch.from_numpy(chosen)]
-            found = human_values(moments, truth, result.config.inference.iou_thresholds)
-            for row, columns in found.items():
+            scores = human_values(moments, truth, result.config.inference.iou_thresholds)
+            for row, columns in scores.items():
                 for metric, column in columns.items():
                     rows.setdefault(row, {}).setdefault(metric, {})[(0, fold)] = column
-        found = {row: _summaries(columns, partial(self.untrained, subset=REANNOTATED)) for row, columns in rows.items()}
-        return {row: columns for row, columns in found.items() if columns}
+        untrained = partial(self.untrained, subset=REANNOTATED)
+        summaries = {row: _summaries(columns, untrained) for row, columns in rows.items()}
+        return {row: columns for row, columns in summaries.items() if columns}
 
 
 def _summaries(values: Values, summary: Any) -> dict[str, Any]:
     """Returns metric -> summary, for metrics that have one."""
-    found = {metric: summary(places) for metric, places in values.items()}
-    return {metric: one for metric, one in found.items() if one is not None}
+    summaries = {metric: summary(columns) for metric, columns in values.items()}
+    return {metric: one for metric, one in summaries.items() if one is not None}
 
 
 def _values(row: TableRow, scope: _Scope, subset: str, shuffled: bool = False) -> Values:
     """Returns the percentages of a row's runs on a subset."""
     values: Values = {}
-    for place, result in row.runs.items():
+    for seed_fold, result in row.runs.items():
         table = result.shuffled if shuffled else result.model
         chosen = scope.chosen(result, subset)
         for metric, column in result.values(table).items() if table is not None else ():
-            values.setdefault(metric, {})[place] = column[chosen]
+            values.setdefault(metric, {})[seed_fold] = column[chosen]
     return values
 
 
 def _minus(values: Values, others: Values) -> Values:
-    """Returns the differences at the places that both have."""
+    """Returns the differences for the seeds and folds that both have."""
     return {
-        metric: {place: found - others[metric][place] for place, found in places.items() if place in others[metric]}
-        for metric, places in values.items()
+        metric: {key: column - others[metric][key] for key, column in columns.items() if key in others[metric]}
+        for metric, columns in values.items()
         if metric in others
     }
 
 
 def _row(row: TableRow, reference: TableRow, design: Design, scope: _Scope) -> dict[str, Any]:
     record: dict[str, Any] = {"label": row.label, "overrides": row.overrides}
-    record["runs"] = [_run(place, result, scope) for place, result in row.runs.items()]
-    record["missing"] = [list(place) for place in design.places if place not in row.runs]
+    record["runs"] = [_run(seed_fold, result, scope) for seed_fold, result in row.runs.items()]
+    record["missing"] = [list(seed_fold) for seed_fold in design.seed_folds if seed_fold not in row.runs]
     parts = ("results", "difference", "against_blind", "shuffled", "against_shuffled")
     record.update({part: {} for part in parts})
     for subset in scope.subsets:
         summary = partial(scope.summary, subset=subset)
         values, shuffled = _values(row, scope, subset), _values(row, scope, subset, shuffled=True)
         blind = {
-            metric: {place: folds[place[1]][1] for place in row.runs if place[1] in folds}
+            metric: {(seed, fold): folds[fold][1] for seed, fold in row.runs if fold in folds}
             for metric, folds in scope.best_blind[subset].items()
         }
         compared = {} if row.config == reference.config else _minus(values, _values(reference, scope, subset))
-        found = (values, compared, _minus(values, blind), shuffled, _minus(values, shuffled))
-        for part, columns in zip(parts, found, strict=True):
+        columns_of_parts = (values, compared, _minus(values, blind), shuffled, _minus(values, shuffled))
+        for part, columns in zip(parts, columns_of_parts, strict=True):
             record[part][subset] = _summaries(columns, summary)
     record["paper"] = row.paper
     return record
 
 
-def _run(place: Place, result: RunResult, scope: _Scope) -> dict[str, Any]:
+def _run(seed_fold: SeedFold, result: FinishedRun, scope: _Scope) -> dict[str, Any]:
     values = {}
     for subset in scope.subsets:
         chosen = scope.chosen(result, subset)
         columns = result.values(result.model) if chosen.any() else {}
         values[subset] = {metric: column[chosen].mean().item() for metric, column in columns.items()}
-    made = {name: result.made[name] for name in ("updates", "train_s")}
-    return {"name": result.name, "seed": place[0], "fold": place[1], **made, "values": values}
+    costs = {name: result.record[name] for name in ("updates", "train_s")}
+    return {"name": result.name, "seed": seed_fold[0], "fold": seed_fold[1], **costs, "values": values}
 
 
 def _blind(scope: _Scope, subset: str) -> dict[str, Any]:
     """Returns metric -> summary over folds, and which rows they are."""
-    found = {}
+    summaries = {}
     for metric, folds in scope.best_blind[subset].items():
         summary = scope.untrained({(0, fold): column for fold, (_, column) in folds.items()}, subset)
-        found[metric] = {**summary, "rows": [folds[fold][0] for fold in folds_of([(0, fold) for fold in folds])]}
-    return found
+        summaries[metric] = {
+            **(summary or {}),
+            "rows": [folds[fold][0] for fold in folds_of([(0, fold) for fold in folds])],
+        }
+    return summaries

@@ -124,7 +124,9 @@ def _read_features(
     width, expected = options.frame_dim, "named with --frame-dim"
     features = np.zeros((len(video_ids), options.num_segments, width or 0), dtype=np.float16)
     is_read = np.zeros(len(video_ids), dtype=bool)
-    for index, video_id in enumerate(tqdm(video_ids, desc="videos", unit="video", disable=not show_progress)):
+    for index, video_id in enumerate(
+        tqdm(video_ids, desc="videos", unit="video", disable=None if show_progress else True)
+    ):
         try:
             frames = reader.read(video_id)
             if width is None:

@@ -1,15 +1,15 @@
-"""Checkpoints: safetensors and JSON, complete or absent, whenever the process is killed.
+"""Checkpoints of safetensors and JSON, which are complete or absent even if the process is killed.
 
 A run directory holds
 
     config.json                 the resolved config
     metrics.jsonl               see `metrics_log`
-    trace.jsonl                 see `trace`; only where it was asked for
+    trace.jsonl                 see `trace`; only with `train.trace_every`
     checkpoints/step_000123/    model.safetensors, training.safetensors, checkpoint.json
-    latest.json, best.json      which of the checkpoints to take; best.json only where a validation split chose one
+    latest.json, best.json      names of the checkpoints to use; best.json only where a validation split chose one
 
-A checkpoint is written beside its place, flushed and renamed; then the pointers are replaced; then what no pointer
-names is removed. So a pointer always names a complete checkpoint.
+A checkpoint is written to a temporary directory, flushed and renamed; then the pointers are replaced; then checkpoints
+that no pointer names are deleted. So a pointer always names a complete checkpoint.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -33,9 +33,8 @@ from torch import Tensor, nn
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import from_dict, to_dict
 from pps_fast.data.prepared import PreparedData
+from pps_fast.files import TEMPORARY, flush, read_json, replace_bytes, write_json
 from pps_fast.model import PPS
-from pps_fast.runs.files import TEMPORARY, flush, read_json, replace_bytes, write_json
-from pps_fast.train.optimizer import MOMENTS, Adam
 from pps_fast.types import FeatureSizes
 
 FORMAT = "pps_fast.checkpoint"
@@ -51,7 +50,7 @@ class Header:
 
     Attributes:
         step: updates done.
-        epoch, batch: where the next update stands: passes finished, batches of the current pass finished.
+        epoch, batch: finished passes over the data, and finished batches of the current pass.
         elapsed_s: seconds of training so far.
         device: type of the device that trains.
         config, sizes: what the model was built from.
@@ -76,13 +75,13 @@ def describe_data(data: PreparedData) -> dict[str, Any]:
     return {"name": str(data.provenance.get("name", "unnamed")), "sha256": digest.hexdigest()}
 
 
-def save_checkpoint(run: Path, model: nn.Module, optimizers: Sequence[Adam], header: Header) -> Path:
-    """Writes the checkpoint of `header.step` and returns its directory; one that is there already is left alone.
+def save_checkpoint(run: Path, model: nn.Module, training: Mapping[str, Tensor], header: Header) -> Path:
+    """Writes the checkpoint of `header.step` and returns its directory; one that exists already is left alone.
 
-    Training being deterministic, the checkpoint of a step is the same whoever wrote it.
+    Training is deterministic, so an existing checkpoint of the same step holds the same values.
 
     Args:
-        optimizers: over disjoint parameters of the model, all after the same number of updates.
+        training: what training needs to continue, as named tensors; see `train.state`.
     """
     final = run / "checkpoints" / f"step_{header.step:06d}"
     if final.exists():
@@ -92,7 +91,7 @@ def save_checkpoint(run: Path, model: nn.Module, optimizers: Sequence[Adam], hea
     temporary.mkdir(parents=True)
     # not safetensors' own writing to a file, which denies reading to everybody else
     replace_bytes(temporary / MODEL_FILE, save(_on_host(model.state_dict())))
-    replace_bytes(temporary / TRAINING_FILE, save(_on_host(_training_state(model, optimizers))))
+    replace_bytes(temporary / TRAINING_FILE, save(_on_host(training)))
     values = {"format": FORMAT, "version": VERSION, "torch": torch.__version__}
     values.update({item.name: getattr(header, item.name) for item in dataclasses.fields(header)})
     values.update(config=to_dict(header.config), sizes=to_dict(header.sizes))
@@ -115,7 +114,7 @@ def read_pointer(run: Path, which: Which) -> dict[str, Any] | None:
 
 
 def prune(run: Path) -> None:
-    """Removes the checkpoints that neither latest.json nor best.json names, and what a kill left half-written."""
+    """Deletes the checkpoints that neither latest.json nor best.json names, and incomplete ones of a killed process."""
     pointers = [read_pointer(run, which) for which in ("latest", "best")]
     kept = {Path(pointer["checkpoint"]).name for pointer in pointers if pointer is not None}
     folder = run / "checkpoints"
@@ -170,39 +169,17 @@ def read_header(checkpoint: Path) -> Header:
     return Header(**values)
 
 
-def restore(checkpoint: Path, model: nn.Module, optimizers: Sequence[Adam]) -> None:
-    """Puts model and optimisers back to where `save_checkpoint` found them.
+def restore(checkpoint: Path, model: nn.Module) -> dict[str, Tensor]:
+    """Loads the weights that `save_checkpoint` wrote into `model`, and returns its `training` tensors.
 
     Nothing else has a state: dropout and hidden words follow from the number of the update. Random numbers that older
-    checkpoints hold besides are left alone.
+    checkpoints hold besides are returned too, and can be ignored.
 
     Raises:
-        ValueError: for missing or damaged files, or tensors that do not fit; the message names them.
+        ValueError: for missing or damaged files, or weights that do not fit; the message names them.
     """
     _load_weights(checkpoint, model)
-    path = checkpoint / TRAINING_FILE
-    tensors = _read_tensors(path)
-    device = next(model.parameters()).device
-    if "update" not in tensors:
-        raise ValueError(f"{path}: no tensor update; it was not written by pps_fast.train")
-    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
-        group["update"].copy_(tensors["update"])
-    owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    for name, parameter in model.named_parameters():
-        for moment in MOMENTS:
-            saved = tensors.get(f"{moment}.{name}")
-            if saved is None:
-                # the parameter has never had a gradient
-                continue
-            if saved.shape != parameter.shape:
-                shapes = f"shape {list(saved.shape)}, the model {list(parameter.shape)}"
-                raise ValueError(f"{path}: {moment}.{name} has {shapes}")
-            state = owner[parameter].state[parameter]
-            if moment in state:
-                # in place, as it may be part of a buffer
-                state[moment].copy_(saved)
-            else:
-                state[moment] = saved.to(device=device, copy=True)
+    return _read_tensors(checkpoint / TRAINING_FILE)
 
 
 def load_model(
@@ -225,16 +202,6 @@ def load_model(
     return model.to(device).eval(), header.config, header.sizes
 
 
-def _training_state(model: nn.Module, optimizers: Sequence[Adam]) -> dict[str, Tensor]:
-    """Returns moments by parameter name, and the count of updates."""
-    tensors = {"update": optimizers[0].param_groups[0]["update"]}
-    for optimizer in optimizers:
-        for name, parameter in model.named_parameters():
-            for moment, value in optimizer.state.get(parameter, {}).items():
-                tensors[f"{moment}.{name}"] = value
-    return tensors
-
-
 def _load_weights(checkpoint: Path, model: nn.Module) -> None:
     path = checkpoint / MODEL_FILE
     tensors = _read_tensors(path)
@@ -242,9 +209,9 @@ def _load_weights(checkpoint: Path, model: nn.Module) -> None:
     faults = [f"no tensor {name}" for name in sorted(wanted.keys() - tensors.keys())]
     faults += [f"unknown tensor {name}" for name in sorted(tensors.keys() - wanted.keys())]
     for name in sorted(wanted.keys() & tensors.keys()):
-        found, expected = tuple(tensors[name].shape), tuple(wanted[name].shape)
-        if found != expected:
-            faults.append(f"{name} has shape {list(found)}, the model {list(expected)}")
+        shape, expected = list(tensors[name].shape), list(wanted[name].shape)
+        if shape != expected:
+            faults.append(f"{name} has shape {shape}, the model {expected}")
     if faults:
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise ValueError(f"{path}: does not fit the config beside it: {'; '.join(faults[:5])}{more}")
@@ -260,6 +227,6 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path}: truncated or damaged ({error}); copy it again or take another checkpoint") from error
 
 
-def _on_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     # copied, because safetensors refuses tensors that share memory
     return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}

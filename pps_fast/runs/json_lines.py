@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pps_fast.runs.files import replace_text
+from pps_fast.files import replace_text
 
 
 class JsonLines:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pps_fast.config_tree import flatten
 from pps_fast.runs.json_lines import JsonLines, read_lines
 
 METRICS_FILE = "metrics.jsonl"
@@ -45,24 +46,14 @@ class MetricsLog:
         """Appends one line, which a kill of the process can no longer take back."""
         self._lines.write(values)
         if self._writer is not None:
-            for name, value in _scalars(values, ""):
-                self._writer.add_scalar(name, value, values["step"])
+            for name, value in flatten(values, "/").items():
+                if name not in ("step", "epoch"):
+                    self._writer.add_scalar(name, value, values["step"])
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """Returns the lines of a run's metrics.jsonl."""
     return read_lines(run / METRICS_FILE)
-
-
-def _scalars(values: dict[str, Any], prefix: str) -> list[tuple[str, float]]:
-    """Returns the numbers of a nested dict by names like 'terms/pull', without step and epoch."""
-    found: list[tuple[str, float]] = []
-    for name, value in values.items():
-        if isinstance(value, dict):
-            found += _scalars(value, f"{prefix}{name}/")
-        elif name not in ("step", "epoch"):
-            found.append((prefix + name, value))
-    return found
 
 
 def require_tensorboard() -> type:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from pps_fast.config import PPSConfig
-from pps_fast.config_tree import from_dict, to_dict
+from pps_fast.config_tree import flatten, from_dict, to_dict
+from pps_fast.files import read_json, write_json
 from pps_fast.runs.checkpoint import Header, find_checkpoint, prune, read_header, read_pointer
-from pps_fast.runs.files import read_json, write_json
 
 CONFIG_FILE = "config.json"
 
@@ -60,7 +60,7 @@ def _require_empty(run: Path) -> None:
 
 
 def _require_same_config(run: Path, saved: dict[str, Any], given: dict[str, Any]) -> None:
-    old, new = _flatten(saved), _flatten(given)
+    old, new = flatten(saved), flatten(given)
     # a curriculum goes by the share of the epochs
     free = [name for name in _FREE if name != "train.epochs" or not new["proposals.negatives.curriculum"]]
     names = sorted(name for name in old.keys() | new.keys() if name not in free and old.get(name) != new.get(name))
@@ -83,13 +83,3 @@ def _require_same_input(checkpoint: Path, header: Header, data: dict[str, Any], 
             f"{checkpoint}: written on device {header.device}, this is {device}, whose random numbers differ; "
             f"resume with --device {header.device}"
         )
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat.update(_flatten(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat

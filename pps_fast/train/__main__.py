@@ -11,21 +11,18 @@ from typing import Annotated
 
 import tyro
 
-from pps_fast.cli import Device, PresetName, choose_device, exit_status, parse_with_preset, set_threads, slow_precision
+from pps_fast.cli import PresetName, exit_status, parse_with_preset
 from pps_fast.config import PPSConfig
-from pps_fast.data.load import load_data
-from pps_fast.data.splits import Splits, select_samples
+from pps_fast.data.splits import Splits
 from pps_fast.data.store import Store
-from pps_fast.eval.evaluate import evaluate, score
-from pps_fast.eval.report import format_table, write_report
-from pps_fast.eval.results import HEADLINE
-from pps_fast.model import PPS
-from pps_fast.ops.choices import choices_of, ops_line
+from pps_fast.devices import Device, slow_precision
+from pps_fast.eval.report import format_table
+from pps_fast.files import write_json
+from pps_fast.ops.choices import Choice, choices_of, ops_line
+from pps_fast.pipeline import RunInput, train_and_evaluate
 from pps_fast.presets import PRESETS
-from pps_fast.runs.checkpoint import find_checkpoint, load_model
-from pps_fast.runs.files import write_json
+from pps_fast.text_table import terminal_columns
 from pps_fast.train.fake_step import record_step
-from pps_fast.train.loop import Evaluate, train
 
 OPS_FILE = "ops.json"
 _INDENTED = "\n".join(f"  {name}" for name in PRESETS)
@@ -70,31 +67,35 @@ def run(arguments: TrainArguments) -> int:
         ValueError: for options, data or a run directory that cannot be used.
         NonFiniteLossError: when training met a loss that is not finite.
     """
-    set_threads(arguments.threads)
-    device = choose_device(arguments.device)
     config = arguments.config
     out = arguments.out or Path("runs") / arguments.preset
-    store = Store(load_data(config.data), device)
-    splits = select_samples(store.data, config.data)
-    print(_describe_input(store, splits, out), flush=True)
-    choices = choices_of(record_step(config, store.sizes, store.data.word_ids.shape[1], device))
-    print(ops_line(choices), flush=True)
-    if note := slow_precision(config, device):
-        print(note, flush=True)
-    scorer = _validation_scorer(store, splits, config)
-    result = train(config, store, splits, out, resume=arguments.resume, evaluate=scorer)
+    used: list[Choice] = []
+
+    def show_input(run_input: RunInput) -> None:
+        store, device = run_input.store, run_input.store.device
+        print(_describe_input(store, run_input.splits, out), flush=True)
+        used.extend(choices_of(record_step(config, store.sizes, store.data.word_ids.shape[1], device)))
+        print(ops_line(used), flush=True)
+        if note := slow_precision(config, device):
+            print(note, flush=True)
+
+    result = train_and_evaluate(
+        config,
+        out,
+        resume=arguments.resume,
+        device=arguments.device,
+        threads=arguments.threads,
+        on_start=show_input,
+    )
     # only now: the run directory has to be empty when training begins
-    write_json(out / OPS_FILE, {"device": str(device), "ops": [asdict(choice) for choice in choices]})
-    if result.stopped_by is not None:
-        print(f"stopped by {signal.Signals(result.stopped_by).name} after step {result.step}, which is saved")
+    write_json(out / OPS_FILE, {"device": str(result.device), "ops": [asdict(choice) for choice in used]})
+    if result.report is None:
+        stopped_by = signal.Signals(result.stopped_by or signal.SIGTERM)
+        print(f"stopped by {stopped_by.name} after step {result.step}, which is saved")
         print("to continue, repeat the command with --resume")
-        return 128 + result.stopped_by
-    # what is reported is what was saved
-    model, _, _ = load_model(out, device)
-    report = evaluate(model, store, splits, config)
-    print(format_table(report))
-    written = write_report(out, report, config, store.data)
-    print(f"\nwritten: {', '.join(map(str, written))}\nmodel: {find_checkpoint(out)}")
+        return 128 + stopped_by
+    print(format_table(result.report, terminal_columns()))
+    print(f"\nwritten: {', '.join(map(str, result.written))}\nmodel: {result.model_dir}")
     return 0
 
 
@@ -106,16 +107,6 @@ def _describe_input(store: Store, splits: Splits, out: Path) -> str:
         f"data {name}: {len(data.video_ids)} videos of {sizes.num_segments} segments x {sizes.frame_dim}, "
         f"samples: {counts}, {sizes.vocab_size} classes; device {store.device}; run {out}"
     )
-
-
-def _validation_scorer(store: Store, splits: Splits, config: PPSConfig) -> Evaluate:
-    """Returns the function that scores a model on the validation split."""
-
-    def score_validation(model: PPS) -> dict[str, float]:
-        metrics = score(model, store, splits.validation, config)
-        return {**metrics, "mIoU": metrics[HEADLINE]}
-
-    return score_validation
 
 
 def main(argv: Sequence[str] | None = None) -> int:

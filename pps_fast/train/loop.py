@@ -1,4 +1,4 @@
-"""The training loop: epochs of deterministic batches, metrics, checkpoints, and an end that loses nothing."""
+"""The training loop: epochs of deterministic batches, metrics, checkpoints, and a stop that loses no step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from pps_fast.config import PPSConfig
 from pps_fast.data.sampler import epoch_batches
@@ -17,6 +16,7 @@ from pps_fast.data.splits import Splits
 from pps_fast.data.store import Store
 from pps_fast.model import PPS
 from pps_fast.runs.checkpoint import (
+    TRAINING_FILE,
     Header,
     describe_data,
     point,
@@ -32,7 +32,9 @@ from pps_fast.runs.trace import Trace
 from pps_fast.train.alternating import TRAIN_STEPS
 from pps_fast.train.cuda_graph import CapturedStep, EagerStep
 from pps_fast.train.interrupt import StopRequest
+from pps_fast.train.progress import Progress
 from pps_fast.train.schedule import learning_rate
+from pps_fast.train.state import load_training_state, training_state
 from pps_fast.train.step import StepReport
 from pps_fast.train.watch import FiniteWatch
 
@@ -74,7 +76,7 @@ def train(
         splits: which samples train; the test split is not touched.
         directory: run directory; empty or new without `resume`.
         evaluate: from the model to metrics of the validation split, among them "mIoU".
-        progress: show a progress bar on stderr.
+        progress: show on stderr how far the training is: a bar on a terminal, else a line every `log_every` steps.
 
     Raises:
         ValueError: for a run directory that cannot be used, a missing validation split, or tensorboard not installed.
@@ -90,9 +92,9 @@ def train(
         MetricsLog(run, step=trainer.step, tensorboard=config.train.tensorboard) as log,
         Trace(run, config, store, splits.train, step=trainer.step) as trace,
         StopRequest() as stop,
-        tqdm(total=trainer.last_step, initial=trainer.step, unit="step", disable=not progress) as bar,
+        Progress(total=trainer.last_step, done=trainer.step, epochs=config.train.epochs, is_shown=progress) as shown,
     ):
-        trainer.run_steps(log, trace, stop, bar)
+        trainer.run_steps(log, trace, stop, shown)
     return TrainResult(model=trainer.model, step=trainer.step, stopped_by=stop.signal)
 
 
@@ -136,13 +138,17 @@ class _Trainer:
         """Continues where `checkpoint` was written; None is the beginning."""
         if checkpoint is None:
             return
-        restore(checkpoint, self.model, self.train_step.optimizers)
+        tensors = restore(checkpoint, self.model)
+        try:
+            load_training_state(self.model, self.train_step.optimizers, tensors)
+        except ValueError as error:
+            raise ValueError(f"{checkpoint / TRAINING_FILE}: {error}") from error
         header = read_header(checkpoint)
         self.step = header.step
         self._latest = checkpoint
         self._begin -= header.elapsed_s
 
-    def run_steps(self, log: MetricsLog, trace: Trace, stop: StopRequest, bar: tqdm) -> None:
+    def run_steps(self, log: MetricsLog, trace: Trace, stop: StopRequest, shown: Progress) -> None:
         """Trains to the last step or to a signal; what is due after a step: log, trace, score, save, in that order."""
         options = self.config.train
         if self.step == 0:
@@ -153,13 +159,13 @@ class _Trainer:
             if epoch != epoch_of_batches:
                 epoch_of_batches = epoch
                 batches = epoch_batches(self.samples, options.batch_size, options.seed, epoch)
-                bar.set_description(f"epoch {epoch + 1}/{options.epochs}")
+                shown.begin_epoch(epoch + 1)
             report = self._train_on(batches[position], epoch)
-            bar.update()
+            shown.update()
             is_last = self.step == self.last_step
             is_epoch_end = position + 1 == self.steps_per_epoch
             if is_last or self.step % options.log_every == 0:
-                bar.set_postfix(loss=f"{self._log(log, report):.3f}")
+                self._log(log, report, shown)
             self._trace(trace, is_last)
             score = self._validate(log, is_last) if is_last or is_epoch_end else None
             # read once: a signal after this line stops the loop after the next step, which is then saved
@@ -184,18 +190,19 @@ class _Trainer:
         """Raises NonFiniteLossError if a step since the last check was not finite."""
         self.watch.check(self._latest)
 
-    def _log(self, log: MetricsLog, report: StepReport) -> float:
-        """Writes a line of metrics and returns the loss."""
+    def _log(self, log: MetricsLog, report: StepReport, shown: Progress) -> None:
+        """Writes a line of metrics and shows its main figures."""
         self._check()
         loss = report.loss
         total, norm, *terms = torch.stack([loss.total, report.grad_norm, *loss.terms.values()]).tolist()
         now = time.perf_counter()
         samples_per_s = self._samples_since_mark / (now - self._mark)
         self._mark, self._samples_since_mark = now, 0
+        epoch = (self.step - 1) // self.steps_per_epoch + 1
         log.write(
             {
                 "step": self.step,
-                "epoch": (self.step - 1) // self.steps_per_epoch + 1,
+                "epoch": epoch,
                 "lr": learning_rate(self.step - 1, self.config.train),
                 "loss": total,
                 "terms": dict(zip(loss.terms, terms, strict=True)),
@@ -204,7 +211,7 @@ class _Trainer:
                 "samples_per_s": samples_per_s,
             }
         )
-        return total
+        shown.log(step=self.step, epoch=epoch, loss=total, samples_per_s=samples_per_s)
 
     def _trace(self, trace: Trace, is_last: bool) -> None:
         """Writes a line of the trace if one is due; time spent here is no training speed."""
@@ -246,7 +253,9 @@ class _Trainer:
             sizes=self.store.sizes,
             data=self.data,
         )
-        checkpoint = save_checkpoint(self.run, self.model, self.train_step.optimizers, header)
+        checkpoint = save_checkpoint(
+            self.run, self.model, training_state(self.model, self.train_step.optimizers), header
+        )
         best = read_pointer(self.run, "best")
         # before latest.json: a kill in between must not lose the score, and a repeated score is not better
         if self.config.train.keep == "validation" and score is not None and (best is None or score > best["mIoU"]):

@@ -11,7 +11,7 @@ from torch import Tensor
 from pps_fast.eval.blind import (
     WHOLE_VIDEO,
     blind_table,
-    fit_blind_rows,
+    fit_blind_baselines,
     fit_interval_set,
     fit_single_intervals,
     interval_grid,
@@ -77,12 +77,12 @@ def test_exchanges_reach_what_no_single_exchange_improves() -> None:
 
 
 def test_rows_are_the_whole_video_and_one_fit_for_every_metric() -> None:
-    rows = fit_blind_rows(_moments(50), THRESHOLDS, 5)
+    rows = fit_blind_baselines(_moments(50), THRESHOLDS, 5)
     metrics = [f"IoU>={m}" for m in THRESHOLDS]
     single = [f"fixed interval, {metric}" for metric in [*metrics, "mIoU"]]
     assert list(rows) == [WHOLE_VIDEO, *single, *(f"5 fixed intervals, {metric}" for metric in metrics)]
     assert [len(found) for found in rows.values()] == [1] * 5 + [5] * 3
-    assert all(len(found) == 1 for found in fit_blind_rows(_moments(50), THRESHOLDS, 1).values())
+    assert all(len(found) == 1 for found in fit_blind_baselines(_moments(50), THRESHOLDS, 1).values())
 
 
 def test_single_guess_has_no_recall_at_five_and_a_set_no_recall_at_one() -> None:
@@ -105,7 +105,7 @@ def test_no_training_moments_are_refused(fit) -> None:
 def test_real_filtered_charades_gives_the_known_figures() -> None:
     train, test = _charades("train"), _charades("test")
     assert (len(train), len(test)) == (10602, 3158)
-    rows = fit_blind_rows(train, THRESHOLDS, 5)
+    rows = fit_blind_baselines(train, THRESHOLDS, 5)
     printed = {}
     for name, intervals in rows.items():
         found = metric_means(blind_table(intervals, test), THRESHOLDS)

@@ -1,4 +1,4 @@
-"""Running a model over samples: deterministic, independent of batch-mates, beside blind rows and control."""
+"""Running a model over samples: deterministic, independent of batch-mates, beside blind baselines and control."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ from pps_fast.model import PPS
 from pps_fast.presets import PRESETS
 from pps_fast.runs.checkpoint import Header, describe_data, point, save_checkpoint
 from pps_fast.train.optimizer import Adam
+from pps_fast.train.state import training_state
 
 CONFIG = override(PRESETS["tiny"], {"data.validation_fraction": 0.3, "data.planted.num_videos": 12})
 """planted data, small; a third of the training videos validates"""
@@ -37,7 +38,9 @@ def _save(run: Path, config) -> Path:
         sizes=data.sizes,
         data=describe_data(data),
     )
-    point(run, "latest", save_checkpoint(run, model, [Adam(model.parameters(), lr=1e-3)], header))
+    point(
+        run, "latest", save_checkpoint(run, model, training_state(model, [Adam(model.parameters(), lr=1e-3)]), header)
+    )
     return run
 
 
@@ -49,7 +52,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_scores_the_checkpoints_own_data_and_writes_beside_it(checkpoint: Path, capsys) -> None:
     assert main(["--checkpoint", str(checkpoint)]) == 0
     printed = capsys.readouterr().out
-    assert "R@1 mIoU: the best blind row is" in printed
+    assert "R@1 mIoU: the best blind baseline is" in printed
     assert f"written: {checkpoint / 'evaluation_test.json'}, {checkpoint / 'evaluation_test.md'}" in printed
     assert json.loads((checkpoint / "evaluation_test.json").read_text())["split"] == "test"
 
@@ -83,7 +86,7 @@ def test_other_data_is_scored_with_a_note(checkpoint: Path, tmp_path: Path, caps
     file = tmp_path / "other.h5"
     write_prepared(file, load_data(override(CONFIG.data, {"planted.seed": 1})))
     assert main(["--checkpoint", str(checkpoint), "--out", str(tmp_path), "--data", str(file)]) == 0
-    assert "note: the checkpoint was trained on another data set ('planted')" in capsys.readouterr().err
+    assert "note: the model was trained on another data set ('planted')" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -129,7 +132,7 @@ def test_fold_the_checkpoint_was_trained_on_is_not_a_test(tmp_path: Path, capsys
     assert main(["--checkpoint", str(run)]) == 0
     assert main(["--checkpoint", str(run), "--fold", "1"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "the checkpoint was trained on" in error and "it was trained for fold 0" in error
+    assert "the model was trained on" in error and "it was trained for fold 0" in error
 
 
 def test_help_teaches_by_example(capsys) -> None:

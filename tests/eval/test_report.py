@@ -14,6 +14,7 @@ from pps_fast import __version__
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import from_dict
 from pps_fast.eval.blind import WHOLE_VIDEO
+from pps_fast.eval.bootstrap import Estimate
 from pps_fast.eval.evaluate import evaluate
 from pps_fast.eval.report import format_markdown, format_table, write_predictions, write_report
 from pps_fast.eval.results import MODEL, SHUFFLED, EvalReport
@@ -33,7 +34,7 @@ def test_both_forms_name_protocol_counts_rows_and_verdict(report: EvalReport, sh
     assert report.headline in text
     for row in (MODEL, SHUFFLED, WHOLE_VIDEO, "fixed interval, mIoU", "3 fixed intervals, IoU>=0.5"):
         assert row in text
-    for name in ("model - best blind row", "model - shuffled queries"):
+    for name in ("model - best blind baseline", "model - shuffled queries"):
         assert text.count(name) == 2
 
 
@@ -87,10 +88,10 @@ def test_interrupted_write_keeps_the_old_file(report: EvalReport, tmp_path: Path
     written = write_report(tmp_path, report, CONFIG, DATA)[0]
     before = written.read_bytes()
 
-    def fail(path: Path, text: str, **options: object) -> int:
+    def fail(path: Path, content: bytes) -> int:
         raise OSError("disk full")
 
-    monkeypatch.setattr(Path, "write_text", fail)
+    monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="disk full"):
         write_report(tmp_path, replace(report, seed=9), CONFIG, DATA)
     assert written.read_bytes() == before
@@ -112,3 +113,26 @@ def test_exported_predictions_are_in_seconds_and_ranked(tmp_path: Path) -> None:
         # the fake gives the truth the lowest loss
         np.testing.assert_allclose(line["predictions"][0][:2], line["moment_s"], rtol=1e-5)
         assert line["top1"] in [moment[:2] for moment in line["predictions"]]
+
+
+def test_recall_at_n_that_shuffling_does_not_change_is_explained(report: EvalReport) -> None:
+    # this model does not look at the query, so that nothing of it changes
+    assert "R@3 is the same with shuffled queries" in format_table(report)
+    assert "R@3 is the same with shuffled queries" in format_markdown(report)
+    assert "R@1 is the same" not in format_table(report)
+
+    def compared(low: float, high: float) -> EvalReport:
+        difference = Estimate(value=0.5, low=low, high=high)
+        control = {metric: replace(one, difference=difference) for metric, one in report.control.items()}
+        return replace(report, control=control)
+
+    assert "R@3 is not distinguishable from that with shuffled queries" in format_table(compared(-1.0, 2.0))
+    clear = format_table(compared(0.25, 0.75))
+    assert "R@3 is" not in clear and "R@3, %" in clear
+
+
+@pytest.mark.parametrize("columns", [40, 80, 100])
+def test_table_is_no_wider_than_the_terminal(report: EvalReport, columns: int) -> None:
+    wide = [line for line in format_table(report, columns).splitlines() if len(line) > columns]
+    # a name and one figure stand on one line whatever its width
+    assert not wide or columns < 60

@@ -35,7 +35,7 @@ def test_verdict_follows_the_interval(value: float, low: float, high: float, ver
 def test_headline_names_best_blind_row_and_both_figures(report: EvalReport) -> None:
     row = report.best_blind[HEADLINE].row
     assert report.headline.startswith(
-        f"{HEADLINE}: the best blind row is '{row}' ({report.rows[row][HEADLINE].value:.2f})"
+        f"{HEADLINE}: the best blind baseline is '{row}' ({report.rows[row][HEADLINE].value:.2f})"
     )
     assert f"the model ({report.rows[MODEL][HEADLINE].value:.2f}) is better by " in report.headline
 

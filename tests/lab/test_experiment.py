@@ -16,12 +16,12 @@ from pps_fast.lab.experiment import (
     Design,
     LabOptions,
     design_of,
-    execute,
     finished_runs,
     known_data,
     load_once,
     num_jobs,
     plan,
+    run_planned,
     with_data,
 )
 from pps_fast.lab.runs import RESULT_FILE, plan_run
@@ -36,7 +36,7 @@ def test_seeds_follow_the_presets_and_folds_are_as_given():
     assert design_of(CONFIG, 3, ()) == Design(seeds=(8, 9, 10), folds=(None,))
     config = override(CONFIG, {"train.seed": 1, "data.fold": 4})
     assert design_of(config, 1, ()) == Design(seeds=(1,), folds=(4,))
-    assert design_of(config, 2, (0, 2)).places == [(1, 0), (1, 2), (2, 0), (2, 2)]
+    assert design_of(config, 2, (0, 2)).seed_folds == [(1, 0), (1, 2), (2, 0), (2, 2)]
 
 
 @pytest.mark.parametrize(("seeds", "folds", "message"), [(0, (), "seeds = 0"), (1, (1, 1), "each fold once")])
@@ -100,9 +100,9 @@ def test_jobs_are_the_cpus_of_this_process_or_one_on_a_gpu(monkeypatch):
 
 
 def test_fold_that_the_data_lack_is_refused_before_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(experiment, "run_all", lambda *arguments, **options: pytest.fail("trained"))
+    monkeypatch.setattr(experiment, "run_jobs", lambda *arguments, **options: pytest.fail("trained"))
     runs = plan({"full model": PPSConfig()}, Design(seeds=(1,), folds=(0,)), DESCRIBED)
     with pytest.raises(ValueError, match="data.fold = 0"):
-        execute(runs, DATA, LabOptions(out=tmp_path))
+        run_planned(runs, DATA, LabOptions(out=tmp_path))
     with pytest.raises(ValueError, match="threads = 0"):
-        execute(runs, DATA, LabOptions(out=tmp_path, threads=0))
+        run_planned(runs, DATA, LabOptions(out=tmp_path, threads=0))

@@ -8,7 +8,7 @@ import signal
 from pps_fast.config_tree import override
 from pps_fast.data.load import load_data
 from pps_fast.lab.experiment import design_of, plan
-from pps_fast.lab.pool import _Pool, run_all
+from pps_fast.lab.pool import _Pool, run_jobs
 from pps_fast.lab.runs import RESULT_FILE, Run, plan_run
 from pps_fast.runs.checkpoint import describe_data
 from tests.support.lab_experiments import CONFIG, contents, start_ablate, wait_for, wait_for_step
@@ -47,7 +47,7 @@ def test_command_that_is_killed_and_interrupted_ends_like_one_that_is_not(tmp_pa
     described = describe_data(load_data(CONFIG.data))
     rows = {name: override(CONFIG, {"losses.pull_strategy": name}) for name in ("all", "middle", "distant")}
     runs = plan(rows, design_of(CONFIG, 1, ()), described)
-    outcome = run_all(runs, {run.name: 5 for run in runs}, tmp_path / "whole", jobs=1, device="cpu", threads=1)
+    outcome = run_jobs(runs, {run.name: 5 for run in runs}, tmp_path / "whole", jobs=1, device="cpu", threads=1)
     assert not outcome.failed and outcome.stopped_by is None
     assert contents(out) == contents(tmp_path / "whole") and len(contents(out)) == 3
 
@@ -55,7 +55,7 @@ def test_command_that_is_killed_and_interrupted_ends_like_one_that_is_not(tmp_pa
 def test_failure_of_one_run_is_reported_and_does_not_lose_the_others(tmp_path, capsys):
     configs = {"bad": override(CONFIG, {"train.keep": "validation"}), "good": CONFIG}
     bad, good = (plan_run(config, {"sha256": "x"}, 1, None, name) for name, config in configs.items())
-    outcome = run_all([bad, good], {bad.name: 5, good.name: 5}, tmp_path, jobs=1, device="cpu", threads=1)
+    outcome = run_jobs([bad, good], {bad.name: 5, good.name: 5}, tmp_path, jobs=1, device="cpu", threads=1)
     assert outcome.stopped_by is None and list(outcome.failed) == [bad.name]
     assert "needs a validation split" in outcome.failed[bad.name] and f"{bad.name}.log" in outcome.failed[bad.name]
     assert (tmp_path / "runs" / good.name / RESULT_FILE).is_file()
@@ -73,5 +73,5 @@ def test_run_whose_process_is_killed_is_a_failure_of_that_run(tmp_path, monkeypa
             process.kill()
 
     monkeypatch.setattr(_Pool, "start", start_and_kill)
-    outcome = run_all([run], {run.name: 5}, tmp_path, jobs=1, device="cpu", threads=1)
+    outcome = run_jobs([run], {run.name: 5}, tmp_path, jobs=1, device="cpu", threads=1)
     assert outcome.failed[run.name].startswith("ended by SIGKILL (see ")

@@ -12,7 +12,7 @@ import torch
 from pps_fast.config_tree import override
 from pps_fast.eval.metrics import metric_means
 from pps_fast.lab.results import EVALUATION_FILE, read_run
-from pps_fast.lab.runs import RESULT_FILE, SAMPLES_FILE, carry_out
+from pps_fast.lab.runs import RESULT_FILE, SAMPLES_FILE, run_one
 from tests.support.lab_experiments import CONFIG
 
 QUICK = override(CONFIG, {"train.max_steps": 1})
@@ -21,7 +21,7 @@ QUICK = override(CONFIG, {"train.max_steps": 1})
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "run"
-    carry_out(QUICK, path, "cpu", 1, "c0ffee")
+    run_one(QUICK, path, "cpu", 1, "c0ffee")
     return path
 
 

@@ -12,7 +12,7 @@ from pps_fast import info
 from pps_fast.config_tree import override
 from pps_fast.data.load import load_data
 from pps_fast.data.splits import select_samples
-from pps_fast.lab.runs import RESULT_FILE, SAMPLES_FILE, carry_out, is_finished, num_updates, plan_run, source_commit
+from pps_fast.lab.runs import RESULT_FILE, SAMPLES_FILE, is_finished, num_updates, plan_run, run_one, source_commit
 from pps_fast.runs.run_directory import CONFIG_FILE
 from tests.support.lab_experiments import CONFIG
 
@@ -37,7 +37,7 @@ def test_run_leaves_every_sample_and_where_it_was_made(tmp_path):
     # as a kill before the first complete file leaves it
     run.mkdir()
     (run / ".tmp-config.json").write_text("{")
-    assert carry_out(CONFIG, run, "cpu", 1, "c0ffee") is None and is_finished(run)
+    assert run_one(CONFIG, run, "cpu", 1, "c0ffee") is None and is_finished(run)
     result = json.loads((run / RESULT_FILE).read_text())
     assert result["updates"] == 5 and result["train_s"] > 0 and result["commit"] == "c0ffee"
     assert result["data"]["protocol"] == "embedded planted moments"
@@ -57,15 +57,15 @@ def test_run_leaves_every_sample_and_where_it_was_made(tmp_path):
 
 def test_validation_split_chooses_the_checkpoint(tmp_path):
     changes = {"train.keep": "validation", "data.validation_fraction": 0.2, "train.max_steps": 1}
-    assert carry_out(override(CONFIG, changes), tmp_path / "run", "cpu", 1, "c0ffee") is None
+    assert run_one(override(CONFIG, changes), tmp_path / "run", "cpu", 1, "c0ffee") is None
     assert (tmp_path / "run" / "best.json").is_file()
 
 
 def test_run_of_another_config_in_the_same_place_is_refused(tmp_path):
-    carry_out(override(CONFIG, {"train.max_steps": 1}), tmp_path, "cpu", 1, "c0ffee")
+    run_one(override(CONFIG, {"train.max_steps": 1}), tmp_path, "cpu", 1, "c0ffee")
     assert (tmp_path / CONFIG_FILE).is_file()
     with pytest.raises(ValueError, match="losses.pull was"):
-        carry_out(override(CONFIG, {"losses.pull": 0.0}), tmp_path, "cpu", 1, "c0ffee")
+        run_one(override(CONFIG, {"losses.pull": 0.0}), tmp_path, "cpu", 1, "c0ffee")
 
 
 @pytest.mark.parametrize(("changes", "updates"), [({}, 5), ({"train.max_steps": None}, 12), ({"train.epochs": 1}, 5)])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pps_fast.eval.bootstrap import VideoBootstrap
-from pps_fast.lab.statistics import folds_of, summarise, t_interval, t_probability, t_quantile
+from pps_fast.lab.statistics import folds_of, summarize, t_interval, t_probability, t_quantile
 
 # two-sided 95 %, as printed in tables
 PRINTED = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 14: 2.145, 24: 2.064, 30: 2.042, 120: 1.980}
@@ -47,7 +47,7 @@ def test_summary_is_the_mean_of_runs_and_averages_seeds_before_it_resamples_vide
         (2, 0): torch.tensor([100.0, 100.0]),
         (1, 1): torch.tensor([30.0]),
     }
-    found = summarise(values, VideoBootstrap(torch.tensor([4, 4, 7]), num_resamples=400, seed=0))
+    found = summarize(values, VideoBootstrap(torch.tensor([4, 4, 7]), num_resamples=400, seed=0))
     assert found.value == pytest.approx((50 + 100 + 30) / 3) and found.num_runs == 3
     # of the runs' means 50, 100, 30: variance 1300, t with 2 degrees 4.302653
     half = 4.302652730 * math.sqrt(1300 / 3)

@@ -10,26 +10,26 @@ import torch
 from pps_fast.config_tree import override
 from pps_fast.eval.metrics import SampleTable
 from pps_fast.lab.experiment import Design
-from pps_fast.lab.results import RunResult
-from pps_fast.lab.statistics import Place
+from pps_fast.lab.results import FinishedRun
+from pps_fast.lab.statistics import SeedFold
 from pps_fast.lab.tables import Table, TableRow
 from tests.support.lab_experiments import CONFIG
 
-# four samples of two videos; the truth is the first half, and the blind row says the first quarter: overlap 0.5
+# four samples of two videos; the truth is the first half, and the blind baseline says the first quarter: overlap 0.5
 KINDS = np.array(["single-event", "multi-event", "single-event", "single-event"])
 SENTENCES = np.array(["a", "a then b", "b", "c"])
 FULL, OTHER = override(CONFIG, {}), override(CONFIG, {"losses.pull": 0.0})
 
 
-def result(place: Place, top1: list[float], config=FULL, **changes: Any) -> RunResult:
+def result(seed_fold: SeedFold, top1: list[float], config=FULL, **changes: Any) -> FinishedRun:
     """Returns a run with these overlaps of the answer; R@3 is perfect, shuffled queries get half."""
-    seed, fold = place
+    seed, fold = seed_fold
     first = 10 * (fold or 0)
     overlap = torch.tensor(top1, dtype=torch.float64)
     values = {
         "name": f"run{seed}_{fold}",
         "config": override(config, {"train.seed": seed, "data.fold": fold}),
-        "made": {
+        "record": {
             "data": {"name": "made", "sha256": "ab" * 32, "protocol": "as_is"},
             "commit": "c0ffee",
             "machine": "a machine",
@@ -53,7 +53,7 @@ def result(place: Place, top1: list[float], config=FULL, **changes: Any) -> RunR
             "3 fixed": torch.tensor([[0.0, 0.5], [0.5, 1.0], [0.0, 1.0]], dtype=torch.float64),
         },
     }
-    return RunResult(**{**values, **changes})
+    return FinishedRun(**{**values, **changes})
 
 
 DESIGN = Design(seeds=(1, 2), folds=(0, 1))

@@ -7,10 +7,11 @@ import signal
 
 import pytest
 
+from pps_fast import pipeline
 from pps_fast.presets import PRESETS
 from pps_fast.runs.checkpoint import load_model
 from pps_fast.train import __main__ as command
-from tests.support.train_runs import small_config, small_input
+from tests.support.train_runs import small_config
 
 OPTIONS = ["--preset", "tiny", "--data.planted.num-videos", "10", "--train.max-steps", "3", "--device", "cpu"]
 
@@ -44,14 +45,14 @@ def test_without_arguments_the_demo_trains_into_runs_demo(monkeypatch):
     assert seen == [command.TrainArguments(preset="demo", config=PRESETS["demo"])]
 
 
-def test_run_directory_follows_the_preset(monkeypatch, tmp_path):
+def test_run_directory_follows_the_preset(monkeypatch):
     seen = []
 
-    def train(config, store, splits, directory, **options):
-        seen.append(directory.as_posix())
+    def stop(config, out, **options):
+        seen.append(out.as_posix())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "train", train)
+    monkeypatch.setattr(command, "train_and_evaluate", stop)
     assert command.main(OPTIONS) == 130
     assert seen == ["runs/tiny"]
 
@@ -64,30 +65,14 @@ def test_second_run_in_the_same_place_is_one_line_and_status_2(tmp_path, capsys)
 
 
 def test_stopped_run_says_how_to_go_on_and_is_not_evaluated(tmp_path, capsys, monkeypatch):
-    learn = command.train
+    learn = pipeline.train
 
     def train(config, store, splits, directory, **options):
         result = learn(config, store, splits, directory, progress=False)
         return type(result)(model=result.model, step=result.step, stopped_by=signal.SIGTERM)
 
-    monkeypatch.setattr(command, "train", train)
+    monkeypatch.setattr(pipeline, "train", train)
     assert command.main([*OPTIONS, "--out", str(tmp_path / "run")]) == 143
     output = capsys.readouterr().out
     assert "stopped by SIGTERM after step 3" in output and "--resume" in output
-    assert not (tmp_path / "run" / "evaluation_test.json").exists()
-
-
-def test_validation_split_is_what_chooses_the_checkpoint(tmp_path, monkeypatch):
-    scored, score = [], command.score
-
-    def spy(model, store, samples, config):
-        scored.append(samples.tolist())
-        return score(model, store, samples, config)
-
-    monkeypatch.setattr(command, "score", spy)
-    options = ["--train.keep", "validation", "--data.validation-fraction", "0.2", "--out", str(tmp_path / "run")]
-    assert command.main([*OPTIONS, *options]) == 0
-    config = small_config(data__validation_fraction=0.2)
-    _, splits = small_input(config)
-    assert scored == [splits.validation.tolist()]
-    assert json.loads((tmp_path / "run" / "best.json").read_text())["step"] == 3
+    assert (tmp_path / "run" / "ops.json").exists() and not (tmp_path / "run" / "evaluation_test.json").exists()

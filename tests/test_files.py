@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from pps_fast.runs.files import flush, read_json, replace_bytes, replace_text, write_json
+from pps_fast.files import flush, read_json, replace_bytes, replace_text, replacing, write_json
 
 
 def test_json_comes_back_as_written(tmp_path):
@@ -28,6 +28,20 @@ def test_interrupted_replacement_leaves_the_old_file(call, tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         replace_bytes(path, b"new")
     assert path.read_text() == "old"
+    # nothing half-written stays behind
+    assert [item.name for item in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_replacing_takes_a_file_that_others_write_and_keeps_the_old_one_after_an_error(tmp_path):
+    path = tmp_path / "a.bin"
+    with replacing(path) as temporary:
+        temporary.write_bytes(b"first")
+        assert not path.exists()
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_bytes(b"second")
+        raise RuntimeError
+    assert path.read_bytes() == b"first"
+    assert [item.name for item in tmp_path.iterdir()] == ["a.bin"]
 
 
 @pytest.mark.parametrize(

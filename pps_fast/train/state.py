@@ -1,0 +1,55 @@
+"""What training needs to continue besides the weights: the optimizers' moments and count, as named tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor, nn
+
+from pps_fast.train.optimizer import MOMENTS, Adam
+
+_COUNT = "update"
+
+
+def training_state(model: nn.Module, optimizers: Sequence[Adam]) -> dict[str, Tensor]:
+    """Returns "MOMENT.PARAMETER" -> moment of every parameter that has had a gradient, and "update" -> their count.
+
+    Args:
+        model: whose names the parameters have.
+        optimizers: over disjoint parameters of the model, all after the same number of updates.
+    """
+    tensors = {_COUNT: optimizers[0].param_groups[0]["update"]}
+    for optimizer in optimizers:
+        for name, parameter in model.named_parameters():
+            for moment, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"{moment}.{name}"] = value
+    return tensors
+
+
+def load_training_state(model: nn.Module, optimizers: Sequence[Adam], tensors: Mapping[str, Tensor]) -> None:
+    """Puts optimizers back to where `training_state` was called; tensors of other names are ignored.
+
+    Raises:
+        ValueError: without a count of updates, or for a moment of another shape than its parameter.
+    """
+    if _COUNT not in tensors:
+        raise ValueError(f"no tensor {_COUNT}; it was not written by pps_fast.train")
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["update"].copy_(tensors[_COUNT])
+    owner = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        for moment in MOMENTS:
+            saved = tensors.get(f"{moment}.{name}")
+            if saved is None:
+                # the parameter has never had a gradient
+                continue
+            if saved.shape != parameter.shape:
+                shapes = f"shape {list(saved.shape)}, the model {list(parameter.shape)}"
+                raise ValueError(f"{moment}.{name} has {shapes}")
+            state = owner[parameter].state[parameter]
+            if moment in state:
+                # in place, as it may be part of a buffer
+                state[moment].copy_(saved)
+            else:
+                state[moment] = saved.to(device=parameter.device, copy=True)

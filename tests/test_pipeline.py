@@ -1,0 +1,103 @@
+"""One function trains and evaluates, another evaluates what was saved; both say the same about the same model."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pps_fast import pipeline
+from pps_fast.config_tree import override
+from pps_fast.data.load import load_data
+from pps_fast.data.prepared import write_prepared
+from pps_fast.data.splits import select_samples
+from pps_fast.pipeline import RunResult, evaluate, evaluate_checkpoint, train_and_evaluate
+from tests.support.train_runs import small_config, weights
+
+CONFIG = small_config(train__max_steps=3, inference__num_bootstrap=20)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> RunResult:
+    run = tmp_path_factory.mktemp("runs") / "run"
+    return train_and_evaluate(CONFIG, run, device="cpu", threads=1, progress=False)
+
+
+def test_run_is_trained_evaluated_and_written(result):
+    run = result.model_dir.parents[1]
+    assert (result.step, result.stopped_by, result.device.type) == (3, None, "cpu")
+    assert result.model_dir == run / "checkpoints" / "step_000003"
+    assert result.written == (run / "evaluation_test.json", run / "evaluation_test.md")
+    assert json.loads(result.written[0].read_text())["headline"] == result.report.headline
+    assert result.report.num_samples == len(select_samples(result.data, CONFIG.data).test)
+
+
+def test_saved_model_scores_as_it_did_after_training(result, tmp_path):
+    again = evaluate(result.model_dir, device="cpu")
+    assert again.rows == result.report.rows and again.headline == result.report.headline
+    other = evaluate(str(result.model_dir), split="train", seed=5, selector="lowest_loss", out=tmp_path, device="cpu")
+    assert (other.split, other.seed, other.selector) == ("train", 5, "lowest_loss")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation_train.json", "evaluation_train.md"]
+
+
+def test_on_start_sees_the_data_before_anything_is_written(tmp_path):
+    seen = []
+
+    def stop(run_input: pipeline.RunInput) -> None:
+        seen.append((len(run_input.splits.train), run_input.store.device.type, list(tmp_path.iterdir())))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_and_evaluate(CONFIG, tmp_path / "run", device="cpu", on_start=stop)
+    assert seen == [(48, "cpu", [])]
+
+
+def test_resumed_run_ends_like_one_that_was_not_stopped(result, tmp_path):
+    train_and_evaluate(override(CONFIG, {"train.max_steps": 1}), tmp_path, device="cpu", threads=1, progress=False)
+    resumed = train_and_evaluate(CONFIG, tmp_path, resume=True, device="cpu", threads=1, progress=False)
+    assert weights(tmp_path) == weights(result.model_dir.parents[1])
+    assert resumed.report.rows == result.report.rows
+
+
+def test_validation_split_chooses_the_model_that_is_reported(tmp_path, monkeypatch):
+    scored, score = [], pipeline.scoring.score
+
+    def spy(model, store, samples, config):
+        scored.append(samples.tolist())
+        return score(model, store, samples, config)
+
+    monkeypatch.setattr(pipeline.scoring, "score", spy)
+    config = override(CONFIG, {"train.keep": "validation", "data.validation_fraction": 0.2})
+    trained = train_and_evaluate(config, tmp_path / "run", device="cpu", progress=False)
+    assert scored == [select_samples(trained.data, config.data).validation.tolist()]
+    assert json.loads((tmp_path / "run" / "best.json").read_text())["step"] == 3
+
+
+def test_another_data_set_is_scored_with_a_warning(result, tmp_path):
+    file = tmp_path / "other.h5"
+    write_prepared(file, load_data(override(CONFIG.data, {"planted.seed": 1})))
+    with pytest.warns(UserWarning, match="the model was trained on another data set"):
+        report = evaluate(result.model_dir, data=file, device="cpu")
+    assert report.rows != result.report.rows
+    assert evaluate_checkpoint(result.model_dir, {"data.path": str(file)}, device="cpu").note is not None
+
+
+def test_samples_that_trained_the_model_are_not_scored_as_unseen(tmp_path):
+    planted = load_data(CONFIG.data)
+    file: Path = tmp_path / "folds.h5"
+    write_prepared(file, replace(planted, fold=planted.sample_video % 3))
+    config = override(CONFIG, {"data.path": str(file), "data.fold": 0, "train.max_steps": 1})
+    run = train_and_evaluate(config, tmp_path / "run", device="cpu", progress=False)
+    with pytest.raises(ValueError, match="fold = 1: the model was trained on .*it was trained for fold 0"):
+        evaluate(run.model_dir, fold=1, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"threads": 0}, "threads = 0"), ({"split": "tset"}, "split = 'tset'"), ({"fold": 9}, "data.fold = 9")],
+)
+def test_options_that_cannot_be_used_are_refused_by_name(result, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(result.model_dir, device="cpu", **options)
