@@ -76,7 +76,7 @@ def run(arguments: TrainArguments) -> int:
         print(_describe_input(store, run_input.splits, out), flush=True)
         used.extend(choices_of(record_step(config, store.sizes, store.data.word_ids.shape[1], device)))
         print(ops_line(used), flush=True)
-        if note := slow_precision(config, device):
+        if note := slow_precision(config.train.precision, device):
             print(note, flush=True)
 
     result = train_and_evaluate(
