@@ -26,7 +26,7 @@ from pps_fast.eval import evaluate as scoring
 from pps_fast.eval.report import write_report
 from pps_fast.eval.results import EvalReport
 from pps_fast.runs.checkpoint import describe_data, find_checkpoint, load_model, read_header
-from pps_fast.train.loop import train
+from pps_fast.train.loop import TrainResult, train
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -111,19 +111,25 @@ def train_and_evaluate(
         NonFiniteLossError: when training met a loss or gradient that is not finite; the last checkpoint stays.
     """
     set_threads(threads)
-    out, on_device = Path(out), choose_device(device)
-    store = Store(load_data(config.data), on_device)
-    splits = select_samples(store.data, config.data)
+    store = Store(load_data(config.data), choose_device(device))
+    run_input = RunInput(store=store, splits=select_samples(store.data, config.data))
     if on_start is not None:
-        on_start(RunInput(store=store, splits=splits))
+        on_start(run_input)
+    splits = run_input.splits
     scorer = scoring.validation_scorer(store, splits.validation, config)
     trained = train(config, store, splits, out, resume=resume, evaluate=scorer, progress=progress)
+    return _report_run(trained, config, run_input, Path(out), progress)
+
+
+def _report_run(trained: TrainResult, config: PPSConfig, run_input: RunInput, out: Path, progress: bool) -> RunResult:
+    """Evaluates what a training has saved and writes the report, unless the training was stopped."""
+    store = run_input.store
     report: EvalReport | None = None
     written: list[Path] = []
     if trained.stopped_by is None:
         # what is reported is what was saved
-        model, _, _ = load_model(out, on_device)
-        report = scoring.evaluate(model, store, splits, config, progress=progress)
+        model, _, _ = load_model(out, store.device)
+        report = scoring.evaluate(model, store, run_input.splits, config, progress=progress)
         written = write_report(out, report, config, store.data)
     return RunResult(
         step=trained.step,
@@ -132,7 +138,7 @@ def train_and_evaluate(
         written=tuple(written),
         model_dir=find_checkpoint(out),
         data=store.data,
-        device=on_device,
+        device=store.device,
     )
 
 

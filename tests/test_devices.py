@@ -1,0 +1,65 @@
+"""The device that computes: chosen by name, refused where there is none, described for results."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pps_fast.devices import choose_device, cpu_name, devices, set_threads, slow_precision
+
+
+@pytest.mark.parametrize(
+    ("name", "has_cuda", "expected"), [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu")]
+)
+def test_device_is_chosen(name, has_cuda, expected, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    assert choose_device(name) == torch.device(expected)
+
+
+def test_cuda_without_a_device_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="device = 'cuda'.*--device cpu"):
+        choose_device("cuda")
+
+
+def test_threads_are_set_and_checked():
+    before = torch.get_num_threads()
+    try:
+        set_threads(1)
+        assert torch.get_num_threads() == 1
+        set_threads(None)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    with pytest.raises(ValueError, match="threads = 0"):
+        set_threads(0)
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision", "is_slow"),
+    [("AVX2", "bf16", True), ("DEFAULT", "bf16", True), ("AVX512", "bf16", False), ("AVX2", "fp32", False)],
+)
+def test_bf16_on_a_cpu_without_its_instructions_is_noted(
+    monkeypatch: pytest.MonkeyPatch, capability: str, precision: str, is_slow: bool
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    note = slow_precision(precision, torch.device("cpu"))
+    assert (note is not None) == is_slow
+    if is_slow:
+        assert note.startswith(f"note: train.precision = 'bf16': this CPU ({capability}) has no instructions for bf16")
+    assert slow_precision(precision, torch.device("cuda")) is None
+
+
+def test_every_device_is_described():
+    described = devices()
+    assert list(described) == ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    assert described["cpu"]["name"] == cpu_name() and described["cpu"]["memory_gib"] > 0
+    assert described["cpu"]["threads"] == torch.get_num_threads()
+
+
+def test_importing_the_file_loads_no_torch():
+    code = "import sys, pps_fast.devices; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
