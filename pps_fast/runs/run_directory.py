@@ -12,7 +12,7 @@ from pps_fast.runs.checkpoint import Header, find_checkpoint, prune, read_header
 
 CONFIG_FILE = "config.json"
 
-# what may change on resume, because no update of a running epoch depends on it
+# fields that may change on resume, because no update of a running epoch depends on them
 _FREE = ("train.epochs", "train.max_steps", "train.log_every", "train.checkpoint_every", "train.trace_every")
 
 
@@ -24,7 +24,7 @@ def open_run(run: Path, config: PPSConfig, data: dict[str, Any], device: str, re
         config: of this training.
         data: `checkpoint.describe_data` of the training data.
         device: type of the device.
-        resume: continue the run that is there.
+        resume: continue the run in the directory.
     Returns:
         The checkpoint to continue from, or None for a start at the beginning (a resumed run may not have saved yet).
     Raises:
@@ -32,25 +32,30 @@ def open_run(run: Path, config: PPSConfig, data: dict[str, Any], device: str, re
             or device than the run's.
     """
     if not resume:
-        _require_empty(run)
+        require_empty(run)
         checkpoint = None
     elif not (run / CONFIG_FILE).is_file():
         raise ValueError(f"{run}: no run to resume here (no {CONFIG_FILE}); leave --resume out to start one")
     else:
-        # knobs that an older run did not have yet stand at their defaults
+        # fields that an older run did not have yet have their defaults
         saved = from_dict(PPSConfig, read_json(run / CONFIG_FILE, ("train",)))
         _require_same_config(run, to_dict(saved), to_dict(config))
         checkpoint = find_checkpoint(run, "latest") if read_pointer(run, "latest") is not None else None
         if checkpoint is not None:
             _require_same_input(checkpoint, read_header(checkpoint), data, device)
-        # what a kill left half-written or half-removed would be taken for a checkpoint
+        # incomplete checkpoints of a killed process must not be mistaken for checkpoints
         prune(run)
     run.mkdir(parents=True, exist_ok=True)
     write_json(run / CONFIG_FILE, to_dict(config))
     return checkpoint
 
 
-def _require_empty(run: Path) -> None:
+def require_empty(run: Path) -> None:
+    """Refuses a place for a new run that is a file, or a directory with something in it.
+
+    Raises:
+        ValueError: with the ways out.
+    """
     if run.exists() and not run.is_dir():
         raise ValueError(f"{run}: a file, expected a directory for the run; choose another --out")
     if run.is_dir() and any(run.iterdir()):
@@ -59,8 +64,8 @@ def _require_empty(run: Path) -> None:
         )
 
 
-def _require_same_config(run: Path, saved: dict[str, Any], given: dict[str, Any]) -> None:
-    old, new = flatten(saved), flatten(given)
+def _require_same_config(run: Path, saved: dict[str, Any], asked: dict[str, Any]) -> None:
+    old, new = flatten(saved), flatten(asked)
     # a curriculum goes by the share of the epochs
     free = [name for name in _FREE if name != "train.epochs" or not new["proposals.negatives.curriculum"]]
     names = sorted(name for name in old.keys() | new.keys() if name not in free and old.get(name) != new.get(name))
