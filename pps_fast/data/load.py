@@ -1,4 +1,4 @@
-"""From a config to a data set."""
+"""Loads the data set that a config names."""
 
 from __future__ import annotations
 

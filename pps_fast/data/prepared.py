@@ -32,7 +32,7 @@ _ARRAYS = {
     "fold": np.int64,
 }
 _STRINGS = ("video_ids", "words", "sentences", "split")
-# absent from files that do not say it
+# optional datasets
 _OPTIONAL = ("kind",)
 
 
@@ -110,8 +110,8 @@ def _require(condition: bool, field: str, value: Any, expected: str) -> None:
 def _check_shapes(data: PreparedData) -> None:
     num_videos, num_samples, num_words = len(data.video_ids), len(data.sentences), len(data.words)
     for name, dtype in _ARRAYS.items():
-        found = getattr(data, name).dtype
-        _require(found == dtype, name, f"dtype {found}", f"{np.dtype(dtype)}")
+        actual = getattr(data, name).dtype
+        _require(actual == dtype, name, f"dtype {actual}", f"{np.dtype(dtype)}")
     _require(data.features.ndim == 3, "features", f"shape {data.features.shape}", "[videos, segments, width]")
     _require(data.word_ids.ndim == 2, "word_ids", f"shape {data.word_ids.shape}", "[samples, words]")
     columns = data.word_ids.shape[1]
@@ -130,8 +130,8 @@ def _check_shapes(data: PreparedData) -> None:
     if data.kind is not None:
         expected["kind"] = (num_samples,)
     for name, shape in expected.items():
-        found = getattr(data, name).shape
-        _require(found == shape, name, f"shape {found}", f"{shape}")
+        actual = getattr(data, name).shape
+        _require(actual == shape, name, f"shape {actual}", f"{shape}")
 
 
 def _check_values(data: PreparedData) -> None:
@@ -154,12 +154,12 @@ def _check_values(data: PreparedData) -> None:
 
 
 def _require_range(values: np.ndarray, field: str, low: int, high: int) -> None:
-    found = f"values {values.min()} to {values.max()}"
-    _require(bool(values.min() >= low and values.max() <= high), field, found, f"{low} to {high}")
+    extremes = f"values {values.min()} to {values.max()}"
+    _require(bool(values.min() >= low and values.max() <= high), field, extremes, f"{low} to {high}")
 
 
 def check_output(path: Path) -> None:
-    """Refuses a place where a prepared file must not go, before the work is done.
+    """Checks, before the work is done, that a prepared file may be written to a path.
 
     Raises:
         ValueError: when the folder does not exist, or when `path` is there and is not a prepared file itself.
@@ -209,7 +209,7 @@ def _write(path: Path, data: PreparedData) -> None:
 
 
 def _strings_of(data: PreparedData) -> list[str]:
-    """Returns the fields of text that this data set has."""
+    """Returns the names of the text fields of a data set."""
     return [*_STRINGS, *(name for name in _OPTIONAL if getattr(data, name) is not None)]
 
 

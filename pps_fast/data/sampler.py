@@ -1,4 +1,4 @@
-"""Which samples stand in which batch of an epoch."""
+"""Divides the samples of an epoch into batches."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pps_fast.data.noise import counter_hash
 def epoch_batches(samples: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """Returns the batches of one epoch, every sample in exactly one of them.
 
-    The order is a function of (seed, epoch) and of the set of samples alone, so a resumed run finds its place again
-    by the number of the batch.
+    The order is a function of (seed, epoch) and of the set of samples alone, so a resumed run continues at the same
+    batch.
 
     Args:
         samples: [M] int64 distinct sample indices.

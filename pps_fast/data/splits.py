@@ -1,4 +1,4 @@
-"""Which samples train, choose the checkpoint and test: always whole videos on one side."""
+"""Divides samples into train, validation and test splits; all samples of a video are in one split."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ def _require_samples(data: PreparedData, name: str, chosen: np.ndarray) -> None:
     if chosen.any():
         return
     names, counts = np.unique(data.split, return_counts=True)
-    found = ", ".join(f"{label} {count}" for label, count in zip(names.tolist(), counts.tolist(), strict=True))
+    present = ", ".join(f"{label} {count}" for label, count in zip(names.tolist(), counts.tolist(), strict=True))
     raise ValueError(
-        f"the {name} split is empty; the data set has {found} samples: "
+        f"the {name} split is empty; the data set has {present} samples: "
         "choose a prepared fold with data.fold, or prepare the data set with that split"
     )

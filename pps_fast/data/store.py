@@ -10,17 +10,17 @@ from pps_fast.data.noise import dropout_keys, gumbel_noise
 from pps_fast.data.prepared import PreparedData
 from pps_fast.types import Batch, FeatureSizes
 
-# columns come in multiples of this: few shapes for kernels and captured steps, little padding
+# multiple of the word columns of a batch: few shapes for kernels and captured steps, little padding
 COLUMN_STEP = 2
 
 
 def rounded_columns(num_words: np.ndarray, limit: int) -> np.ndarray:
-    """Returns the word columns that sentences take, int64: their words, rounded up to COLUMN_STEP, at most `limit`."""
+    """Returns the int64 word columns of sentences: their words, rounded up to COLUMN_STEP, at most `limit`."""
     return np.minimum(-(-num_words.astype(np.int64) // COLUMN_STEP) * COLUMN_STEP, limit)
 
 
 class Store:
-    """Holds a prepared data set on a device and hands out batches of it.
+    """Holds a prepared data set on a device and makes batches of it.
 
     Features stay float16, as in the file, and become float32 in the batch.
 
@@ -38,7 +38,7 @@ class Store:
         self._num_words = self._move(data.num_words)  # [M]
         self._hide_prob = self._move(data.hide_prob)  # [M, L]
         self._sample_video = self._move(data.sample_video)  # [M]
-        # of the pass that was begun last; always in the same memory, where a captured step looks for them
+        # of the latest pass; always in the same memory, which a captured step reads
         self._word_noise = torch.zeros(self._word_ids.shape, device=self.device)  # [M, L]
         self._dropout_key = torch.zeros(self._num_words.shape, dtype=torch.int32, device=self.device)  # [M]
         self._progress = torch.zeros((), device=self.device)
@@ -87,7 +87,7 @@ class Store:
         self._pass = (seed, epoch)
 
     def gather(self, index: Tensor, num_columns: int, video: Tensor | None = None) -> Batch:
-        """Returns the batch of some samples as a program of the device: nothing is read or checked by the host.
+        """Returns the batch of some samples without checks and without synchronizing with the device.
 
         Args:
             index: [B] int64 samples, on the store's device.
@@ -117,7 +117,7 @@ class Store:
         return rounded_columns(num_words, self.data.word_ids.shape[1])
 
     def _index(self, values: np.ndarray, name: str, limit: int) -> Tensor:
-        """Returns int64 indices on the device, checked on the host: a wrong one would stop the device for good."""
+        """Returns int64 indices on the device, checked on the host, because a wrong one would crash a GPU's context."""
         return self._move(_checked(values, name, limit))
 
     def _move(self, array: np.ndarray) -> Tensor:
@@ -125,7 +125,7 @@ class Store:
 
 
 def _checked(values: np.ndarray, name: str, limit: int) -> np.ndarray:
-    """Returns indices as int64 if they are some and below the limit."""
+    """Checks that the indices are non-empty and in range; returns them as int64."""
     values = np.asarray(values)
     if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iu":
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Planted moments: videos whose answer is known because it was put there.
+"""Synthetic data with planted moments: every sentence is visible in the features inside its moment.
 
 What this data can show: that a run learns at all, that it uses both the video and the whole query (events of one video
 share verbs or nouns, so one word is not enough), that moments of two events are harder than those of one, and that it
@@ -27,7 +27,7 @@ WORDS = ("<pad>", *VERBS, *NOUNS, *FUNCTION_WORDS)
 
 MAX_NUM_WORDS = 10
 NUM_EVENTS = 4
-"""events of every video; each has a sentence, and so have NUM_PAIRS pairs of neighbours"""
+"""events of every video; each has a sentence, and so have NUM_PAIRS pairs of neighbors"""
 NUM_PAIRS = 2
 KINDS = ("single-event", "multi-event")
 """kinds of samples, by how many events the sentence says"""
@@ -67,10 +67,10 @@ class _Video:
 
 
 def planted_data(config: PlantedConfig) -> PreparedData:
-    """Makes the embedded data set; the same config gives the same arrays.
+    """Makes the embedded synthetic data set; the same config gives the same arrays.
 
     Every video is a row of NUM_EVENTS events with background between some of them; an event shows a verb and a noun.
-    Sentences say one event ("person opens the door .") or two neighbours ("person opens the door then takes a cup .",
+    Sentences say one event ("person opens the door .") or two neighbors ("person opens the door then takes a cup .",
     a third of all). The last fifth of the videos is the test split.
 
     Raises:
@@ -128,23 +128,23 @@ def planted_features(
     Raises:
         ValueError: for a negative seed.
     """
-    given = PlantedSentences(**sentences)
-    planted = _sentence_vectors(given, frame_dim, seed)  # [M, F]
-    inside = _inside(given, num_segments)  # [M, S]
-    order = np.argsort(given.sample_video, kind="stable")
-    first = np.searchsorted(given.sample_video[order], np.arange(len(given.durations_s) + 1))
-    features = np.empty((len(given.durations_s), num_segments, frame_dim), dtype=np.float16)
+    annotated = PlantedSentences(**sentences)
+    planted = _sentence_vectors(annotated, frame_dim, seed)  # [M, F]
+    inside = _inside(annotated, num_segments)  # [M, S]
+    order = np.argsort(annotated.sample_video, kind="stable")
+    first = np.searchsorted(annotated.sample_video[order], np.arange(len(annotated.durations_s) + 1))
+    features = np.empty((len(annotated.durations_s), num_segments, frame_dim), dtype=np.float16)
     # one video at a time: float32 copies of a whole data set would take twice its final memory
     for video in range(len(features)):
-        own = order[first[video] : first[video + 1]]
+        members = order[first[video] : first[video + 1]]
         rng = _generator(seed, stream=2, index=video)
-        features[video] = _plant_video(inside[own], planted[own], noise, rng)
+        features[video] = _plant_video(inside[members], planted[members], noise, rng)
     return features
 
 
 def num_events(data: PreparedData) -> np.ndarray:
     """Returns [M] int64: how many events each sentence of the embedded data describes, 1 or 2."""
-    return 1 + (data.kind == KINDS[1]).astype(np.int64)
+    return 1 + np.asarray(data.kind == KINDS[1], dtype=np.int64)
 
 
 def _generator(seed: int, stream: int, index: int = 0) -> np.random.Generator:
@@ -159,15 +159,15 @@ def _unit_rows(rows: np.ndarray) -> np.ndarray:
     return rows / np.where(length > 0, length, 1.0)
 
 
-def _sentence_vectors(given: PlantedSentences, frame_dim: int, seed: int) -> np.ndarray:
-    """Returns [M, F] float32: what each sentence looks like, of length sqrt(2)."""
-    mapping = _random_map(given.word_vectors.shape[1], frame_dim, seed)  # [W, F]
-    directions = _unit_rows(given.word_vectors @ mapping)  # [V, F]
+def _sentence_vectors(annotated: PlantedSentences, frame_dim: int, seed: int) -> np.ndarray:
+    """Returns [M, F] float32: the feature vector that shows each sentence, of length sqrt(2)."""
+    mapping = _random_map(annotated.word_vectors.shape[1], frame_dim, seed)  # [W, F]
+    directions = _unit_rows(annotated.word_vectors @ mapping)  # [V, F]
     directions[0] = 0.0
-    num_words = np.maximum(np.count_nonzero(given.word_ids, axis=1), 1)[:, None]
-    mean = np.zeros((len(given.word_ids), frame_dim))
+    num_words = np.maximum(np.count_nonzero(annotated.word_ids, axis=1), 1)[:, None]
+    mean = np.zeros((len(annotated.word_ids), frame_dim))
     # one column at a time: [M, L, F] at once would be gigabytes
-    for column in given.word_ids.T:
+    for column in annotated.word_ids.T:
         mean += directions[column] / num_words
     # function words stand in every sentence and would hide what tells sentences apart
     return (_STRENGTH * _unit_rows(mean - mean.mean(axis=0))).astype(np.float32)
@@ -180,9 +180,9 @@ def _random_map(word_dim: int, frame_dim: int, seed: int) -> np.ndarray:
     return basis if word_dim > frame_dim else basis.T
 
 
-def _inside(given: PlantedSentences, num_segments: int) -> np.ndarray:
+def _inside(annotated: PlantedSentences, num_segments: int) -> np.ndarray:
     """Returns [M, S] bool: the middle of the segment lies in the moment, or the middle of the moment in the segment."""
-    moment = np.clip(given.moment_s / given.durations_s[given.sample_video, None], 0.0, 1.0)
+    moment = np.clip(annotated.moment_s / annotated.durations_s[annotated.sample_video, None], 0.0, 1.0)
     middle = (np.arange(num_segments) + 0.5) / num_segments
     inside = (moment[:, :1] <= middle) & (middle < moment[:, 1:])
     nearest = np.minimum((moment.mean(axis=1) * num_segments).astype(np.int64), num_segments - 1)
@@ -205,7 +205,7 @@ def _draw_video(rng: np.random.Generator) -> _Video:
     verbs, nouns = _draw_events(rng)
     lengths = rng.uniform(0.5, 1.5, size=NUM_EVENTS)
     gaps = rng.exponential(0.5, size=NUM_EVENTS + 1)
-    # half of the neighbours touch
+    # half of the neighbors touch
     gaps[1:-1] *= rng.random(NUM_EVENTS - 1) < 0.5
     start = np.cumsum(gaps)[:-1] + np.concatenate([[0.0], np.cumsum(lengths)[:-1]])
     bounds = np.stack([start, start + lengths], axis=1) / (lengths.sum() + gaps.sum())
@@ -217,7 +217,7 @@ def _draw_events(rng: np.random.Generator) -> tuple[list[str], list[str]]:
     """Draws distinct (verb, noun) pairs; a later event often repeats the verb or the noun of an earlier one."""
     events: list[tuple[int, int]] = []
     while len(events) < NUM_EVENTS:
-        verb, noun = rng.integers(len(VERBS)), rng.integers(len(NOUNS))
+        verb, noun = int(rng.integers(len(VERBS))), int(rng.integers(len(NOUNS)))
         if events and rng.random() < 0.5:
             earlier = events[rng.integers(len(events))]
             verb, noun = (earlier[0], noun) if rng.random() < 0.5 else (verb, earlier[1])

@@ -20,7 +20,7 @@ def draw_curves(runs: Mapping[str, Lines]) -> Figure:
     """Draws the total loss, each term before its weight, gradient norm, learning rate, and validation mIoU if any.
 
     Args:
-        runs: label -> lines of a metrics.jsonl (see `train.metrics_log`). Nothing is smoothed.
+        runs: label -> lines of a metrics.jsonl (see `runs.metrics_log`). Nothing is smoothed.
 
     Raises:
         ValueError: for runs without a line.
@@ -33,26 +33,26 @@ def draw_curves(runs: Mapping[str, Lines]) -> Figure:
     panels = _panels(runs)
     num_rows = -(-len(panels) // _NUM_COLUMNS)
     figure = new_figure(0.5 + 1.75 * num_rows)
-    places = figure.subplots(num_rows, _NUM_COLUMNS, squeeze=False).flatten()
-    for axes, (name, curves) in zip(places, panels.items(), strict=False):
+    grid = figure.subplots(num_rows, _NUM_COLUMNS, squeeze=False).flatten()
+    for axes, (name, curves) in zip(grid, panels.items(), strict=False):
         _draw_panel(axes, name, curves, list(runs))
-    for axes in places[len(panels) :]:
+    for axes in grid[len(panels) :]:
         axes.remove()
-    handles, labels = places[0].get_legend_handles_labels()
+    handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=4)
     return figure
 
 
 def _panels(runs: Mapping[str, Lines]) -> dict[str, dict[str, list[tuple[int, float]]]]:
     """Returns panel -> label -> points (update, value), in the order the panels are drawn in."""
-    found: dict[str, dict[str, list[tuple[int, float]]]] = {"total loss, weighted": {}}
+    panels: dict[str, dict[str, list[tuple[int, float]]]] = {"total loss, weighted": {}}
     for label, lines in runs.items():
         for line in lines:
             for name, value in _values(line).items():
-                found.setdefault(name, {}).setdefault(label, []).append((line["step"], value))
+                panels.setdefault(name, {}).setdefault(label, []).append((line["step"], value))
     # what a run does not have, such as a term of weight 0, must not move the others' panels
-    last = [name for name in ("gradient norm", "learning rate", "validation mIoU, %") if name in found]
-    return {name: found[name] for name in (*(name for name in found if name not in last), *last)}
+    last = [name for name in ("gradient norm", "learning rate", "validation mIoU, %") if name in panels]
+    return {name: panels[name] for name in (*(name for name in panels if name not in last), *last)}
 
 
 def _values(line: Mapping[str, Any]) -> dict[str, float]:
@@ -73,7 +73,7 @@ def _draw_panel(axes: Axes, name: str, curves: dict[str, list[tuple[int, float]]
         steps, values = zip(*points, strict=True)
         number = labels.index(label)
         # thinner above thicker, so that equal curves are seen to be equal
-        look = {"color": SERIES[number % len(SERIES)], "linewidth": max(1.2, 2.4 - 0.6 * number)}
+        look: dict[str, Any] = {"color": SERIES[number % len(SERIES)], "linewidth": max(1.2, 2.4 - 0.6 * number)}
         # a single point would be an invisible line
         axes.plot(steps, values, **look, label=label, marker="o" if len(steps) < 12 else None, ms=3)
     axes.set_title(name, loc="left")

@@ -1,6 +1,6 @@
 """The look all pictures share, and how they become bytes: the same picture gives the same bytes.
 
-Colours are those of Okabe and Ito, which people with any colour vision can tell apart.
+Colours are those of Okabe and Ito, which people with any color vision can tell apart.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BLACK, GREY, PALE = "#000000", "#767676", "#e3e3e3"
 BLUE, SKY, ORANGE, VERMILLION, GREEN, PURPLE = "#0072b2", "#56b4e9", "#e69f00", "#d55e00", "#009e73", "#cc79a7"
 TRUTH, ANSWER, PROPOSAL = PALE, VERMILLION, BLUE
 SERIES = (VERMILLION, BLUE, GREEN, PURPLE, ORANGE, SKY, BLACK)
-"""colours of runs and variants, in their order"""
+"""colors of runs and variants, in their order"""
 
 WIDTH_IN = 9.0
 """width of every picture, inches"""
@@ -31,7 +31,8 @@ DPI = 160
 _LINE_LENGTH = 90
 """letters of a title that fit the width"""
 
-_RC = {
+# Any: matplotlib's own type lists every name
+_RC: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 9.0,
     "axes.titlesize": 9.0,
@@ -66,7 +67,7 @@ def require_matplotlib() -> None:
         ValueError: where it is not; the message says how to install it.
     """
     try:
-        # an extra: only who draws needs it
+        # an extra that only drawing needs
         import matplotlib  # noqa: F401
     except ModuleNotFoundError as error:
         raise ValueError(
@@ -77,7 +78,7 @@ def require_matplotlib() -> None:
 
 @contextmanager
 def _style() -> Iterator[None]:
-    """Draws in the house style inside the block, whatever matplotlib was configured to do."""
+    """Sets the project's style for the block, whatever matplotlib was configured to do."""
     require_matplotlib()
     import matplotlib
 
@@ -88,7 +89,7 @@ def _style() -> Iterator[None]:
 
 
 def in_style(draw: Callable[Given, Figure]) -> Callable[Given, Figure]:
-    """Makes a function that draws do so in the house style, or raise ValueError where matplotlib is not installed."""
+    """Makes a function draw in the project's style, or raise ValueError where matplotlib is not installed."""
 
     @functools.wraps(draw)
     def styled(*args: Given.args, **kwargs: Given.kwargs) -> Figure:
@@ -99,7 +100,7 @@ def in_style(draw: Callable[Given, Figure]) -> Callable[Given, Figure]:
 
 
 def new_figure(height_in: float, heading: str = "") -> Figure:
-    """Returns an empty figure of the house's width, known to no global state; a long heading makes it higher."""
+    """Returns an empty figure of the common width that pyplot does not know; a long heading makes it higher."""
     from matplotlib.figure import Figure
 
     more_lines = max(len(textwrap.wrap(heading, _LINE_LENGTH)) - 1, 0)
@@ -120,23 +121,24 @@ def _settle(figure: Figure) -> None:
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
-        axes.set_position([round(value, 5) for value in axes.get_position().bounds])
+        left, bottom, width, height = (round(value, 5) for value in axes.get_position().bounds)
+        axes.set_position((left, bottom, width, height))
 
 
 def title(axes: Axes, first: str, second: str) -> None:
     """Writes a title above the topmost axes, and a quieter line under it."""
     axes.set_title(textwrap.fill(first, _LINE_LENGTH), loc="left", fontsize=11, pad=18)
-    above = {"xycoords": "axes fraction", "textcoords": "offset points"}
+    above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
     axes.annotate(second, (0, 1), (0, 5), **above, ha="left", va="bottom", fontsize=8, color=GREY)
 
 
 def legend(figure: Figure, rows: Iterable[Axes]) -> None:
     """Explains below the picture what was drawn with a label, each label once."""
-    found: dict[str, Artist] = {}
+    handles: dict[str, Artist] = {}
     for axes in rows:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            found.setdefault(label, handle)
-    figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=len(found))
+            handles.setdefault(label, handle)
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
 
 
 def time_axis(axes: Axes, duration_s: float, is_labelled: bool = True) -> None:
@@ -147,6 +149,6 @@ def time_axis(axes: Axes, duration_s: float, is_labelled: bool = True) -> None:
 
 
 def bare(axes: Axes) -> None:
-    """Takes vertical ticks and the line at the left away."""
+    """Removes vertical ticks and the line at the left."""
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)

@@ -35,7 +35,7 @@ def draw_timeline(view: View) -> Figure:
 
     In the row of a proposal, thin lines are its component masks times their importance, the thick one is their mixture,
     the dots on the ground are the components' centers with an area that goes with their importance, and the bar
-    under them is the moment the proposal stands for. The row that was voted for has the colour of the answer.
+    under them is the moment the proposal stands for. The row that was voted for has the color of the answer.
     """
     num_proposals = view.layout.num_proposals
     row_height = 0.85 if num_proposals <= 4 else 0.6
@@ -115,15 +115,15 @@ def _write_row(axes: Axes, view: View, proposal: int) -> None:
         f"{view.votes()[proposal]:.3f}",
         " ".join(f".{round(100 * weights[c]):02d}" if weights[c] < 0.995 else "1" for c in view.components(proposal)),
     )
-    for (name, place), text in zip(_COLUMNS.items(), texts, strict=True):
-        _write(axes, 0.5, place, text, **look)
+    for (name, offset), text in zip(_COLUMNS.items(), texts, strict=True):
+        _write(axes, 0.5, offset, text, **look)
         if proposal == 0:
-            _write(axes, 1.1, place, name, fontsize=8, color=GREY)
+            _write(axes, 1.1, offset, name, fontsize=8, color=GREY)
 
 
-def _write(axes: Axes, height: float, place: float, text: str, **look: Any) -> None:
+def _write(axes: Axes, height: float, offset: float, text: str, **look: Any) -> None:
     """Writes at a height in the axes, so many points right of their end, or left of their beginning."""
-    end = 1.0 if place > 0 else 0.0
+    end = 1.0 if offset > 0 else 0.0
     axes.annotate(
-        text, (end, height), (place, 0), xycoords="axes fraction", textcoords="offset points", va="center", **look
+        text, (end, height), (offset, 0), xycoords="axes fraction", textcoords="offset points", va="center", **look
     )

@@ -38,7 +38,7 @@ class TracedRun:
     """A run's trace.jsonl and what it takes to read it.
 
     Attributes:
-        lines: of the trace (see `train.trace`), by increasing step, all of the same samples.
+        lines: of the trace (see `runs.trace`), by increasing step, all of the same samples.
         layout: how many components each proposal has.
     """
 
@@ -106,17 +106,19 @@ def _check(runs: Mapping[str, TracedRun], queries: Sequence[TracedQuery], propos
 def _draw_panel(axes: Axes, run: TracedRun, query: TracedQuery, proposal: int) -> None:
     from matplotlib.collections import LineCollection
 
-    place = run.lines[0]["samples"].index(query.sample)
+    position = run.lines[0]["samples"].index(query.sample)
     steps = [line["step"] for line in run.lines]
-    start, end = ([line[name][place][proposal] * query.duration_s for line in run.lines] for name in ("start", "end"))
+    start, end = (
+        [line[name][position][proposal] * query.duration_s for line in run.lines] for name in ("start", "end")
+    )
     axes.axhspan(*query.moment_s, color=TRUTH, linewidth=0, zorder=0, label="truth, never trained on")
     axes.fill_between(steps, start, end, color=SKY, alpha=0.2, linewidth=0, label="moment of the proposal")
     for border in (start, end):
         axes.plot(steps, border, color=GREY, linewidth=0.8, linestyle="--")
     first, last = run.layout.offsets[proposal : proposal + 2]
     for number, component in enumerate(range(first, last)):
-        center = [line["center"][place][component] * query.duration_s for line in run.lines]
-        weight = [line["importance"][place][component] for line in run.lines]
+        center = [line["center"][position][component] * query.duration_s for line in run.lines]
+        weight = [line["importance"][position][component] for line in run.lines]
         points = list(zip(steps, center, strict=True))
         pieces = [list(pair) for pair in zip(points, points[1:], strict=False)]
         widths = [0.5 + 4 * value for value in weight[1:]]

@@ -1,4 +1,4 @@
-"""What the pictures of single queries show: the query, its truth, and what a model made of it."""
+"""What pictures of one query show: the query, its true moment, and a model's answer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class View:
 
     Attributes:
         sample: position in the data set.
-        split: train, validation or test: what the model's training took the sample for.
+        split: train, validation or test, as the model's training used the sample.
         sentence, video_id: as annotated.
         duration_s: length of the video, > 0.
         moment_s: true start and end, in seconds.
@@ -37,10 +37,10 @@ class View:
 
     def __post_init__(self) -> None:
         proposals, layout = self.output.proposals, self.layout
-        found = (*proposals.start.shape, *proposals.importance.shape)
+        shapes = (*proposals.start.shape, *proposals.importance.shape)
         expected = (1, layout.num_proposals, 1, layout.num_components)
-        if found != expected:
-            raise ValueError(f"View: proposals and components [B, K], [B, E] are {found}, the layout says {expected}")
+        if shapes != expected:
+            raise ValueError(f"View: proposals and components [B, K], [B, E] are {shapes}, the layout says {expected}")
 
     def spans_s(self) -> list[tuple[float, float]]:
         """Start and end of the K proposals in their own order, in seconds."""

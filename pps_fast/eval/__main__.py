@@ -91,7 +91,7 @@ def run(arguments: EvalArguments) -> int:
 
 
 def _writable(out: Path, predictions: Path | None) -> Path:
-    """Returns `out`; refuses, before the long part, places where nothing can be written."""
+    """Returns `out`; refuses, before the evaluation, paths that cannot be written to."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out}: is a file; give a folder")
     if predictions is not None and (predictions.is_dir() or not predictions.parent.is_dir()):

@@ -2,6 +2,8 @@
 
 They are fitted on the training moments and scored like a model. A result that does not beat them shows
 no grounding, however high it is: moments are not spread evenly over videos.
+
+Letters: B samples, G intervals of the grid, Q thresholds m of IoU >= m, n guesses of one baseline.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ def interval_grid(step: float = _STEP) -> Tensor:
 
 
 def _fit_statistics(grid: Tensor, moments: Tensor, thresholds: Sequence[float]) -> Tensor:
-    """Sums over the moments of IoU >= m for each m, and of the IoU: grid [G, 2], moments [B, 2] -> [Q + 1, G]."""
+    """Sums IoU >= m over the moments for each of Q thresholds m, and the IoU: [G, 2], [B, 2] -> [Q + 1, G]."""
     totals = torch.zeros(len(thresholds) + 1, len(grid), dtype=torch.float64)
     for chunk in moments.split(_CHUNK):
         overlap = temporal_iou(grid[:, None], chunk[None])  # [G, chunk]
@@ -136,7 +138,7 @@ def fit_blind_baselines(moments: Tensor, thresholds: Sequence[float], num_ranked
 
 
 def random_table(moments: Tensor, num_ranked: int, *, num_draws: int = 200, seed: int = 0) -> list[SampleTable]:
-    """Scores guesses by chance: start and end are two independent uniform draws in [0, 1], sorted.
+    """Scores random guesses: start and end are two independent uniform draws in [0, 1], sorted.
 
     Each of the n guesses of a sample is drawn anew, so R@n is that of n independent guesses.
 

@@ -21,7 +21,7 @@ class Estimate:
 
 
 class VideoBootstrap:
-    """Resamplings of the videos, drawn once, so that all rows of a report and their differences share them.
+    """Resamples whole videos; all rows of a report and their differences share the same resamplings.
 
     Args:
         video: [B] int64, the video of each sample; any integers.

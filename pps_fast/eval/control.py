@@ -6,10 +6,10 @@ import numpy as np
 
 
 def shuffle_queries(video: np.ndarray, seed: int) -> np.ndarray:
-    """Deals to each sample the query of another one, always of a different video.
+    """Assigns to each sample the query of another one, always of a different video.
 
-    Every query is dealt once, so that only the match of query and video is destroyed; where one video holds
-    more than half of the samples that is impossible, and queries are dealt in turn from the other videos.
+    Every query is assigned once, so that only the match of query and video is destroyed; where one video has more
+    than half of the samples that is impossible, and the queries of the other videos are assigned in turn.
 
     Args:
         video: [B] integers, the video of each sample.

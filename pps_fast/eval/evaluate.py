@@ -195,15 +195,15 @@ def _statistics(
 
     best_blind = {}
     for metric in values[MODEL]:
-        baselines = [name for name in blind if metric in rows[name]]
-        best_blind[metric] = against(max(baselines, key=lambda name, m=metric: rows[name][m].value), metric)
+        scores = {name: rows[name][metric].value for name in blind if metric in rows[name]}
+        best_blind[metric] = against(max(scores, key=lambda name: scores[name]), metric)
     control = {metric: against(SHUFFLED, metric) for metric in values[MODEL]} if SHUFFLED in rows else {}
     return {"rows": rows, "best_blind": best_blind, "control": control}
 
 
 @contextmanager
 def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Switches dropout off, and every module back to its own mode afterwards."""
+    """Sets evaluation mode for the block, then restores the mode of every module."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -214,7 +214,7 @@ def _evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def _take(prediction: Prediction, positions: Tensor) -> Prediction:
-    """Returns some samples."""
+    """Returns the prediction of some samples."""
     return Prediction(**{item.name: getattr(prediction, item.name)[positions] for item in fields(Prediction)})
 
 

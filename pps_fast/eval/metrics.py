@@ -21,7 +21,7 @@ MAX_RANK = 5
 
 @dataclass(frozen=True, kw_only=True)
 class SampleTable:
-    """Overlaps of one predictor with the truth; everything reported is a mean over its rows.
+    """Overlaps of one predictor with the true moments; every reported metric is a mean over its samples.
 
     A predictor without a single answer (several fixed intervals) has no `iou_top1`, one with a single
     guess no `iou_topn`.
@@ -49,7 +49,7 @@ def clip_prediction(prediction: Prediction) -> Prediction:
 
 
 def sample_table(prediction: Prediction, moments: Tensor) -> SampleTable:
-    """Compares ranked moments with the truth, in float64 and as they are (nothing is clipped here).
+    """Compares ranked moments with the true ones in float64, without clipping them.
 
     R@1 looks at the selector's answer; R@n at the n = min(K, 5) moments of lowest C, which need not
     contain the answer.

@@ -1,4 +1,4 @@
-"""An evaluation as a table for the terminal, as Markdown, as JSON, and its predictions as JSON lines."""
+"""Writes an evaluation as a plain table, Markdown and JSON, and its predictions as JSON Lines."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from pps_fast.config import PPSConfig
 from pps_fast.config_tree import differences, override
 from pps_fast.lab.experiment import Design, LabOptions, finished_runs, known_data, load_once, plan, run_planned
 from pps_fast.lab.human import People
-from pps_fast.lab.plots import require_matplotlib, write_plot
+from pps_fast.lab.plots import require_plots, write_plot
 from pps_fast.lab.report import headline, write_table
 from pps_fast.lab.results import FinishedRun, read_run
 from pps_fast.lab.tables import Table, TableRow, build_table
@@ -30,7 +30,7 @@ def run_tables(tables: list[Table], design: Design, options: LabOptions, people:
         ValueError: for options, data or results that cannot be used.
     """
     if options.plots:
-        require_matplotlib()
+        require_plots()
     if options.tables_only:
         write_tables(tables, design, known_data(options.out), options, people)
         return 0
@@ -50,7 +50,7 @@ def run_tables(tables: list[Table], design: Design, options: LabOptions, people:
 
 
 def _reference_first(table: Table) -> list[TableRow]:
-    """Returns the rows, the one that all are compared with before the others."""
+    """Returns the rows with the reference row, which the others are compared with, first."""
     reference = table.rows[table.reference]
     return [reference, *(row for row in table.rows if row is not reference)]
 

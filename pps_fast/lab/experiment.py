@@ -1,4 +1,4 @@
-"""The runs behind the rows of a table: planned from the options of an experiment, trained, and found again."""
+"""Plans, trains and looks up the runs behind the rows of a table."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pps_fast.lab.statistics import SeedFold
 
 @dataclass(frozen=True, kw_only=True)
 class LabOptions:
-    """Which runs, where, and how many at a time."""
+    """Options that every experiment has: which runs, in which folder, how many in parallel."""
 
     data: Path | None = None
     """file written by `python -m pps_fast.prepare`; without one, the embedded planted-moment data"""
@@ -45,14 +45,14 @@ class LabOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """With which seeds and folds every row is run; a fold None means the data set's own splits."""
+    """Seeds and folds of every row; the fold None stands for the splits of the data file."""
 
     seeds: tuple[int, ...]
     folds: tuple[int | None, ...]
 
     @property
     def seed_folds(self) -> list[SeedFold]:
-        """Every (seed, fold): all folds with the first seed, then with the next, so that early tables are whole."""
+        """Every (seed, fold), ordered by seed, so that the first finished runs already make a complete table."""
         return [(seed, fold) for seed in self.seeds for fold in self.folds]
 
 
@@ -69,7 +69,7 @@ def design_of(config: PPSConfig, num_seeds: int, folds: tuple[int, ...]) -> Desi
 
 
 def with_data(config: PPSConfig, path: Path | None) -> PPSConfig:
-    """Returns the config on a data file, named in full, so that a run continues whatever directory it is called from.
+    """Returns the config with the absolute path of a data file, so that a run can continue from any working directory.
 
     Raises:
         ValueError: for another file in data.path.
@@ -82,7 +82,7 @@ def with_data(config: PPSConfig, path: Path | None) -> PPSConfig:
 
 
 def plan(rows: dict[str, PPSConfig], design: Design, described: dict[str, Any]) -> list[Run]:
-    """Returns every run of the rows once, seeds outermost.
+    """Returns the runs of all rows without repetition, ordered by seed.
 
     Args:
         rows: what a row is called in messages -> its config.
@@ -98,7 +98,7 @@ def plan(rows: dict[str, PPSConfig], design: Design, described: dict[str, Any]) 
 
 
 def num_jobs(jobs: int | None, device: Device) -> int:
-    """Returns how many runs go at a time: as asked, else one on a GPU and one per CPU this process may use.
+    """Returns the number of parallel runs: `jobs`, else one on a GPU and one per available CPU.
 
     Raises:
         ValueError: for fewer than one, or a device that is not there.
@@ -150,7 +150,7 @@ def known_data(folder: Path) -> dict[str, Any]:
 
 
 def load_once(configs: list[PPSConfig]) -> PreparedData:
-    """Returns the one data set of all rows.
+    """Loads the data set that all rows share.
 
     Raises:
         ValueError: where rows name different data sets.

@@ -25,7 +25,7 @@ People = dict[tuple[str, str], Tensor]
 
 
 def _key(video: str, sentence: str) -> tuple[str, str]:
-    """Returns a name that data sets and re-annotations share: file endings and ActivityNet's "v_" left off."""
+    """Returns the key of a query, equal in data sets and re-annotations: no file endings, no ActivityNet's "v_"."""
     return video.removesuffix(".mp4").removeprefix("v_"), " ".join(sentence.lower().split()).rstrip(".")
 
 
@@ -93,7 +93,7 @@ def find_people(people: People, video_id: np.ndarray, sentence: np.ndarray) -> t
 
 
 def human_values(moments: Tensor, truth: Tensor, thresholds: tuple[float, ...]) -> dict[str, dict[str, Tensor]]:
-    """Scores people like models: row -> metric -> [m] percentages.
+    """Scores people as models are scored; returns baseline -> metric -> [m] percentages.
 
     One person's answer is R@1, averaged over the five; the best of the five is R@5.
 

@@ -5,26 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pps_fast.draw.style import require_matplotlib
 from pps_fast.eval.results import HEADLINE
 from pps_fast.lab.report import interval_of
 
 _INCH_PER_ROW = 0.32
 
 
-def require_matplotlib() -> None:
-    """Loads matplotlib, set to draw into files.
+def require_plots() -> None:
+    """Does nothing where plots can be drawn.
 
     Raises:
-        ValueError: where it is not installed.
+        ValueError: where matplotlib is not installed.
     """
     try:
-        import matplotlib
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            "plots: the package matplotlib is not installed; install it with `pip install 'pps_fast[plot]'`, or leave "
-            "plots out with --no-plots"
-        ) from error
-    matplotlib.use("agg")
+        require_matplotlib()
+    except ValueError as error:
+        raise ValueError(f"{error}, or leave plots out with --no-plots") from error
 
 
 def write_plot(directory: Path, record: dict[str, Any]) -> Path:
@@ -33,7 +30,7 @@ def write_plot(directory: Path, record: dict[str, Any]) -> Path:
     Raises:
         ValueError: where matplotlib is not installed.
     """
-    require_matplotlib()
+    require_plots()
     from matplotlib.figure import Figure
 
     rows = list(reversed(record["rows"]))

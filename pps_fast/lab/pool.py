@@ -33,7 +33,7 @@ _BAR = "{desc} |{bar}| {n_fmt}/{total_fmt} updates"
 
 @dataclass(kw_only=True)
 class Outcome:
-    """How the runs ended: reasons of those that failed by name, and the signal that stopped them all, or None."""
+    """Result of `run_jobs`: name -> reason of the runs that failed, and the signal that stopped all runs, or None."""
 
     failed: dict[str, str] = field(default_factory=dict)
     stopped_by: int | None = None
@@ -100,7 +100,7 @@ class _Pool:
         self.active[process] = run
 
     def wait(self) -> list[tuple[Run, str | None]]:
-        """Returns, after half a second at most, the runs that have ended and why they failed (None: finished)."""
+        """Waits for half a second at most; returns the runs that have ended and why they failed (None: finished)."""
         connection.wait([process.sentinel for process in self.active], timeout=_POLL_S)
         ended = []
         for process, run in list(self.active.items()):
@@ -157,8 +157,10 @@ def _run_unfinished(run: Run, folder: Path, device: Device, threads: int | None,
 
 
 def _end_with_parent() -> None:
-    """Waits for the end of the process that asked for this one, then stops training as SIGTERM does."""
-    connection.wait([multiprocessing.parent_process().sentinel])
+    """Waits until the parent process has ended, then stops this process as SIGTERM does."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
     os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -201,7 +203,7 @@ class _Board:
         return f"{self.num_runs - len(self.left)}/{self.num_runs}"
 
     def _time_left(self, under_way: int) -> str:
-        """Returns how long the rest will take at the speed so far, given the updates of runs that have not ended."""
+        """Returns the estimated remaining time in words, given the updates of the runs that are still going."""
         gained = self.gained + under_way
         if not self.left or gained <= 0:
             return ""

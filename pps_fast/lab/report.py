@@ -22,12 +22,12 @@ _QUANTITIES = ("results", "difference", "against_blind", "shuffled", "against_sh
 
 
 def interval_of(summary: dict[str, Any]) -> tuple[float, float]:
-    """Returns the interval that is shown: over runs where there are several, else over videos."""
+    """Returns the interval that tables show: over runs where there are several, else over videos."""
     return tuple(summary["over_runs"] or summary["over_videos"])
 
 
 def cell(summary: dict[str, Any] | None, sign: str = "") -> str:
-    """Returns a mean with the interval that is shown, "-" for None."""
+    """Returns a mean with the interval of `interval_of`; "-" for None."""
     if summary is None:
         return _ABSENT
     low, high = interval_of(summary)
@@ -40,7 +40,7 @@ def grid(header: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def _families(record: dict[str, Any], subset: str) -> dict[str, list[str]]:
-    """Returns "R@1" -> its metrics, and so on, over all rows and people."""
+    """Returns "R@n" -> its metrics, for every n that a row or people have."""
     known = [row["results"][subset] for row in record["rows"]]
     known += record["human"].values() if subset == REANNOTATED else []
     families: dict[str, list[str]] = {}
@@ -134,7 +134,7 @@ def format_markdown(record: dict[str, Any]) -> str:
 
 
 def format_csv(record: dict[str, Any]) -> str:
-    """Returns every summary of the record, one a line; published figures are not among them."""
+    """Returns every summary of the record, one per line, without published figures."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)

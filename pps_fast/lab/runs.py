@@ -1,4 +1,4 @@
-"""One run of an experiment: its name, its training, and what it leaves behind.
+"""One run of an experiment: its name, its training, and its files.
 
 A run is a config with a fold and a seed on a data set. Its name follows from these alone, so that equal runs of
 different tables are one run. DIR/runs/NAME is an ordinary run directory of `pps_fast.train`, and also holds
@@ -40,7 +40,7 @@ VERSION = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """What is trained once.
+    """A config to train, with the name of its directory.
 
     Attributes:
         name: of its directory.
@@ -54,7 +54,7 @@ class Run:
 
     @property
     def seed_fold(self) -> tuple[int, int | None]:
-        """Seed and fold: what pairs this run with one of another config."""
+        """Seed and fold; runs of different configs are paired by them."""
         return self.config.train.seed, self.config.data.fold
 
 
@@ -108,7 +108,7 @@ def run_one(config: PPSConfig, run: Path, device: Device, threads: int | None, c
 
 
 def _write_samples(path: Path, report: EvalReport, data: PreparedData) -> None:
-    """Writes what tables are made of; overlaps are float64, so that every metric comes out to the last bit."""
+    """Writes the overlaps of every sample in float64, so that metrics computed from them are exact."""
     samples, video = report.samples, data.sample_video[report.samples]
     values = {
         "sample": samples,
@@ -121,8 +121,11 @@ def _write_samples(path: Path, report: EvalReport, data: PreparedData) -> None:
         values["kind"] = data.kind[samples]
     for prefix, name in (("model", MODEL), ("shuffled", SHUFFLED)):
         if name in report.tables:
-            values[f"{prefix}_top1"] = report.tables[name].iou_top1.numpy()
-            values[f"{prefix}_topn"] = report.tables[name].iou_topn.numpy()
+            table = report.tables[name]
+            for column, overlap in (("top1", table.iou_top1), ("topn", table.iou_topn)):
+                # a model has both
+                if overlap is not None:
+                    values[f"{prefix}_{column}"] = overlap.numpy()
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **values)
 
@@ -150,7 +153,7 @@ def _write_result(run: Path, device: torch.device, data: PreparedData, commit: s
 
 
 def source_commit() -> str:
-    """Returns the commit of the checkout this code runs from, "+changes" after it where tracked files differ."""
+    """Returns the commit of the checkout that this code runs from, with "+changes" where tracked files differ."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)

@@ -47,7 +47,7 @@ class Summary:
     over_videos: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns it as JSON-able values."""
+        """Returns the summary as values that JSON has."""
         over_runs = None if self.over_runs is None else list(self.over_runs)
         return {
             "value": self.value,

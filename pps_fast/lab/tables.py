@@ -1,4 +1,4 @@
-"""One JSON record per table, made of finished runs alone, from which Markdown, CSV and plot follow.
+"""The JSON record of a table, made from finished runs; Markdown, CSV and plot are made from it.
 
 DIR/NAME.json holds, in this order:
 
@@ -129,7 +129,7 @@ def build_table(table: Table, design: Design, people: People | None = None) -> d
 
 
 class _Scope:
-    """The samples under a table: which there are of every subset, and resamplings of their videos."""
+    """The samples behind a table: which belong to each subset, and resamplings of their videos."""
 
     def __init__(self, results: list[FinishedRun], people: People | None) -> None:
         self.of_fold: dict[int | None, FinishedRun] = {}
@@ -151,7 +151,7 @@ class _Scope:
         """Returns [B] bool, which samples of a run belong to a subset."""
         if subset == ALL:
             return torch.ones(len(result.sample), dtype=torch.bool)
-        if subset == REANNOTATED:
+        if subset == REANNOTATED and self.people is not None:
             return torch.from_numpy(find_people(self.people, result.video_id, result.sentence)[0])
         return torch.from_numpy(result.kind == subset)
 
@@ -161,7 +161,7 @@ class _Scope:
         return {"pairs": len(together), "videos": len(together.unique())}
 
     def summary(self, values: dict[SeedFold, Tensor], subset: str) -> dict[str, Any] | None:
-        """Returns the summary of a metric whose values are those of the subset's samples; None without any."""
+        """Returns the summary of a metric over the subset's samples, or None if there are none."""
         values = {seed_fold: percentages for seed_fold, percentages in values.items() if len(percentages)}
         if not values:
             return None
@@ -175,7 +175,7 @@ class _Scope:
         return summarize(values, self._bootstraps[key]).to_dict()
 
     def untrained(self, values: dict[SeedFold, Tensor], subset: str) -> dict[str, Any] | None:
-        """Returns the summary of what was not trained: folds are no runs, and there is no interval over them."""
+        """Returns the summary of a baseline without training, which has no interval over runs."""
         summary = self.summary(values, subset)
         return None if summary is None else {**summary, "over_runs": None}
 
@@ -215,7 +215,7 @@ class _Scope:
 
 
 def _summaries(values: Values, summary: Any) -> dict[str, Any]:
-    """Returns metric -> summary, for metrics that have one."""
+    """Returns metric -> summary, without metrics that no sample has."""
     summaries = {metric: summary(columns) for metric, columns in values.items()}
     return {metric: one for metric, one in summaries.items() if one is not None}
 
@@ -272,7 +272,7 @@ def _run(seed_fold: SeedFold, result: FinishedRun, scope: _Scope) -> dict[str, A
 
 
 def _blind(scope: _Scope, subset: str) -> dict[str, Any]:
-    """Returns metric -> summary over folds, and which rows they are."""
+    """Returns metric -> summary of the best blind baselines over folds, with their names."""
     summaries = {}
     for metric, folds in scope.best_blind[subset].items():
         summary = scope.untrained({(0, fold): column for fold, (_, column) in folds.items()}, subset)

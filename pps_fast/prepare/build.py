@@ -190,7 +190,7 @@ def _provenance(
     vocabulary: Vocabulary,
     problems: Problems,
 ) -> dict[str, Any]:
-    """Records where the data came from; holds no date and no folders, so that equal input gives equal output."""
+    """Returns the origin of the data, without dates and folders, so that equal input gives equal output."""
     members: dict[str, set[str]] = {}
     for name, row in zip(samples.split, samples.rows, strict=True):
         members.setdefault(name, set()).add(row.video_id)

@@ -1,4 +1,4 @@
-"""The table that ends `python -m pps_fast.prepare`."""
+"""The summary that `python -m pps_fast.prepare` prints at its end."""
 
 from __future__ import annotations
 

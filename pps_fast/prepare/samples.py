@@ -1,4 +1,4 @@
-"""From annotation files to the samples of a data set, and the video each belongs to."""
+"""Reads annotation files into the samples of a data set, with the video and split of each."""
 
 from __future__ import annotations
 

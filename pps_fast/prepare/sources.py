@@ -1,4 +1,4 @@
-"""What the provenance says about a source: enough to recognise it, nothing about the machine or the day."""
+"""Describes a source file for the provenance: name, size and hash, without paths or dates."""
 
 from __future__ import annotations
 

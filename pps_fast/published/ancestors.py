@@ -1,4 +1,4 @@
-"""Names and settings of the published CPL (minghangz/cpl) and CNM (minghangz/cnm), for `released`."""
+"""Names and settings of the published CPL (minghangz/cpl) and CNM (minghangz/cnm), for `weights`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STACKS = {"generator.word_stack": "trans.decoder2", "generator.video_stack": "tr
 
 
 def family_of(config: PPSConfig) -> str:
-    """Returns the name of the published code whose modules a config's are: PPS, CPL or CNM."""
+    """Returns which published code has the modules of a config: PPS, CPL or CNM."""
     if not config.reconstructor.shares_generator:
         return "PPS"
     return "CNM" if config.encoder.frame_summary == "last_frame" else "CPL"

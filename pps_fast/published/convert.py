@@ -5,9 +5,9 @@ The published code saves with torch.save a dict with `model_parameters` (the sta
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ def read_published(path: Path) -> tuple[dict[str, Tensor], int]:
         raise ValueError(f"{path}: no such file; expected a checkpoint of the published code, saved by torch.save")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         raise ValueError(
             f"{path}: not only tensors and plain values, which are all that is loaded from a file of others "
             f"({_first_line(error)}); save its model_parameters alone with torch.save"

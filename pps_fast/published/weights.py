@@ -1,7 +1,7 @@
 """Weights and settings of the published code (sunoh-kim/pps, minghangz/cpl, minghangz/cnm), into our modules and back.
 
 The published names are those of its checkpoints' `model_parameters`. PPS is here, CPL's and CNM's names and settings
-are in `released_ancestors`. Blocks that cannot influence its output
+are in `ancestors`. Blocks that cannot influence its output
 (a whole second generator transformer, the cross-attention of stacks without memory, `attn_func.fc`) have no
 counterpart here: they are ignored on import and exported as zeros, so that the published code can load the result.
 """
@@ -189,7 +189,7 @@ def released_gradients(model: PPS) -> dict[str, Tensor]:
 
 
 def _half(value: Tensor, kind: str) -> Tensor:
-    """Takes the centers or the widths out of a published head, whose rows alternate between them."""
+    """Returns the rows of a published head that are centers, or widths; they alternate."""
     return {"": value, "center": value[0::2], "width": value[1::2]}[kind] if kind else value
 
 
@@ -263,7 +263,7 @@ def _dead_blocks(model: PPS, published: Mapping[str, Tensor]) -> Iterator[tuple[
         if ".encoder_attn" in name
     }
     for ours in ("generator.word_stack", "reconstruct.video_stack"):
-        for layer in range(len(model.get_submodule(ours).blocks)):
+        for layer in range(_num_blocks(model, ours)):
             for rest, value in cross.items():
                 yield f"{stacks[ours]}.decoder_layers.{layer}.encoder_attn{rest}", value
     if model.config.reconstructor.importance == "reconstructor":
@@ -276,8 +276,12 @@ def _dead_blocks(model: PPS, published: Mapping[str, Tensor]) -> Iterator[tuple[
             yield "attn_func.to_alpha.weight", row
 
 
+def _num_blocks(model: PPS, stack: str) -> int:
+    return len({name.split(".")[0] for name, _ in model.get_submodule(f"{stack}.blocks").named_parameters()})
+
+
 def _dead_generator(model: PPS, published: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Yields the negatives' generator, a twin of the positives' whose result the published code does not use."""
+    """Yields the second generator transformer, for negatives, whose result the published code does not use."""
     kind = model.config.proposals.negatives.kind
     if kind in _NEGATIVE_KEYS:
         generator = _stacks(model)["generator.video_stack"].removesuffix(".decoder1")

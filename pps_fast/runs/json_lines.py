@@ -1,4 +1,4 @@
-"""Files of JSON lines that grow with a run: no line twice after a resume, none half-written."""
+"""JSON Lines files that grow with a run; a resumed run leaves no line twice and none incomplete."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class JsonLines:
     """Appends objects with a field "step" to a file; lines after `step` are removed first, so that none appears twice.
 
     Args:
-        path: the file, made where it does not exist.
+        path: the file, created where it does not exist.
         step: updates already done.
     """
 
@@ -23,7 +23,7 @@ class JsonLines:
         self._file = open(path, "a", encoding="utf-8")
 
     def write(self, values: dict[str, Any]) -> None:
-        """Appends one line, which a kill of the process can no longer take back."""
+        """Appends and flushes one line, so that it survives a kill of the process."""
         self._file.write(json.dumps(values) + "\n")
         self._file.flush()
 
@@ -39,7 +39,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def _lines_until(path: Path, step: int) -> str:
     """Returns the complete lines up to `step`."""
-    # a kill can leave the last line without its end
+    # a killed process can leave the last line incomplete
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     complete = [line for line in lines if line.endswith("\n")]
     return "".join(line for line in complete if json.loads(line)["step"] <= step)

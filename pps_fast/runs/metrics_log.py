@@ -43,7 +43,7 @@ class MetricsLog:
             self._writer.close()
 
     def write(self, values: dict[str, Any]) -> None:
-        """Appends one line, which a kill of the process can no longer take back."""
+        """Appends and flushes one line, so that it survives a kill of the process."""
         self._lines.write(values)
         if self._writer is not None:
             for name, value in flatten(values, "/").items():

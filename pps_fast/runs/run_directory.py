@@ -20,7 +20,7 @@ def open_run(run: Path, config: PPSConfig, data: dict[str, Any], device: str, re
     """Prepares `run` for training and writes its config.json.
 
     Args:
-        run: the run directory, made where it does not exist.
+        run: the run directory, created where it does not exist.
         config: of this training.
         data: `checkpoint.describe_data` of the training data.
         device: type of the device.

@@ -3,7 +3,7 @@
 One line before the first update, one after every `train.trace_every`-th and one after the last: step (updates done),
 samples (the n traced indices, the first of the training split), center, width, importance (n lists of E) and start,
 end, nll (n lists of K) as in `types.Proposals` and `types.ModelOutput`. Times are fractions of the video; true moments
-are not among them, because training does not read those. The same words are hidden on every line, as in evaluation.
+are left out, because training does not read them. The same words are hidden on every line, as in evaluation.
 """
 
 from __future__ import annotations
@@ -74,6 +74,8 @@ class Trace:
             "nll": output.positive_nll,
         }
         numbers = {name: value.tolist() for name, value in values.items()}
+        if self._lines is None:
+            raise ValueError("Trace.write: nothing is traced; set train.trace_every above 0")
         self._lines.write({"step": step, "samples": self._samples.tolist(), **numbers})
 
 

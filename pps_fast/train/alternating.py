@@ -1,11 +1,11 @@
-"""Two updates on every batch: one of the reconstruction, one of where the masks lie. And which step a run takes.
+"""Training steps by name: one joint update of all parameters, or two alternating updates on every batch.
 
-CNM trains like this, so that its mask head does not learn from the reconstruction loss, which wide masks serve best.
+CNM alternates, so that its mask head does not learn from the reconstruction loss, which is lowest for wide masks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -45,8 +45,8 @@ class AlternatingStep(TrainStep):
     Each update clips by the norm of its own gradients. CNM's published code clips the second by a norm that includes
     the first update's gradients, which are still there; that is not reproduced.
 
-    A loss or gradient that is not finite stops its own update and all after it; a first update that was sound is not
-    taken back for a second that was not.
+    A loss or gradient that is not finite stops its own update and all after it; a first update that was finite is
+    not undone for a second that was not.
 
     Args:
         model, clip_norm, precision: as for `TrainStep`.
@@ -63,7 +63,8 @@ class AlternatingStep(TrainStep):
         precision: Precision = "fp32",
     ) -> None:
         super().__init__(model, objectives[0], optimizers[0], clip_norm, precision)
-        self.objectives, self.optimizers = objectives, optimizers
+        self.objectives = objectives
+        self.optimizers = optimizers
 
     def __call__(self, batch: Batch) -> StepReport:
         """Trains on one batch and returns what happened, without waiting for it.
@@ -91,7 +92,7 @@ class AlternatingStep(TrainStep):
         return self._update(loss, optimizer)
 
 
-def _adam(parameters: list[Tensor], config: PPSConfig) -> Adam:
+def _adam(parameters: Sequence[Tensor], config: PPSConfig) -> Adam:
     # the loop fills the rate before every step
     return Adam(parameters, lr=0.0, weight_decay=config.train.weight_decay, backend=config.backend)
 

@@ -27,11 +27,11 @@ _WARM_UPS = 2
 
 @dataclass(frozen=True)
 class Recording:
-    """A program that was recorded.
+    """A recorded program.
 
     Attributes:
         replay: runs it again.
-        report: where every run leaves its report.
+        report: tensors that every run overwrites with its report.
     """
 
     replay: Callable[[], None]
@@ -75,14 +75,15 @@ class EagerStep:
 
 
 class CapturedStep(EagerStep):
-    """The same, recorded for each number of word columns; batches of another size than `batch_size` run eagerly.
+    """An `EagerStep` that is recorded once for each number of word columns.
 
-    Where a step cannot be captured, a warning says why and all steps run eagerly from then on.
+    Batches of another size than `batch_size` run eagerly. Where a step cannot be captured, a warning says why and all
+    steps run eagerly from then on.
 
     Args:
         train_step: over parameters on the store's device.
         store: where batches come from.
-        batch_size: of the batches that are worth a recording; the last one of an epoch is smaller.
+        batch_size: size of the batches that are recorded; the last one of an epoch may be smaller and runs eagerly.
         record: makes a recording of a program.
     """
 
@@ -104,11 +105,11 @@ class CapturedStep(EagerStep):
         recording = self._recordings[columns]
         self._index.copy_(torch.from_numpy(samples), non_blocking=True)
         recording.replay()
-        # the next replay writes over the recording's own
+        # the next replay overwrites the recording's report
         return recording.report.clone()
 
     def _can_replay(self, columns: int) -> bool:
-        """Whether there is a recording for a number of columns, made now if there was none."""
+        """Whether there is a recording for a number of columns; records one if there is none."""
         if self._is_capturable and columns not in self._recordings:
             try:
                 with restored(self.train_step):
@@ -124,7 +125,7 @@ class CapturedStep(EagerStep):
 
 @contextmanager
 def restored(train_step: TrainStep) -> Iterator[None]:
-    """Puts parameters, moments and counts back in place at the end of the block; moments made in it become zero."""
+    """Restores parameters, moments and counts at the end of the block; moments that it created become zero."""
     before = {name: tensor.clone() for name, tensor in _state(train_step).items()}
     try:
         yield
@@ -138,7 +139,7 @@ def restored(train_step: TrainStep) -> Iterator[None]:
 
 def _state(train_step: TrainStep) -> dict[tuple[Any, ...], Tensor]:
     """Everything a step changes, by a name that stays when the first update moves it into buffers."""
-    named = {("parameter", parameter): parameter for parameter in train_step.parameters}
+    named: dict[tuple[Any, ...], Tensor] = {("parameter", p): p for p in train_step.parameters}
     for index, optimizer in enumerate(train_step.optimizers):
         for parameter, state in optimizer.state.items():
             named |= {(moment, parameter): value for moment, value in state.items()}

@@ -1,11 +1,12 @@
-"""Ctrl-C and SIGTERM as a wish that the loop grants after the current step."""
+"""Graceful shutdown: finish and save the current step on SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
 import signal
 import sys
 import threading
-from types import FrameType
+from types import FrameType, TracebackType
+from typing import Any
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -21,14 +22,17 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: int | None = None
-        self._previous: dict[int, object] = {}
+        # handlers as `signal.signal` returns them
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._receive) for number in _SIGNALS}
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous = {}

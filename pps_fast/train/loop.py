@@ -75,7 +75,7 @@ def train(
         store: data on the device that trains.
         splits: which samples train; the test split is not touched.
         directory: run directory; empty or new without `resume`.
-        evaluate: from the model to metrics of the validation split, among them "mIoU".
+        evaluate: returns the metrics of a model on the validation split, among them "mIoU".
         progress: show on stderr how far the training is: a bar on a terminal, else a line every `log_every` steps.
 
     Raises:
@@ -110,11 +110,11 @@ def _check_options(config: PPSConfig, splits: Splits, evaluate: Evaluate | None)
             "hold out a part of the training videos with --data.validation-fraction 0.1"
         )
     if wanted and evaluate is None:
-        raise ValueError(f"{wanted[0]}: train was given no `evaluate`; hand in the function that scores the model")
+        raise ValueError(f"{wanted[0]}: needs `evaluate`; pass train the function that scores the model")
 
 
 class _Trainer:
-    """The state of a run; its place in the data follows from the number of updates."""
+    """The state of a run; its position in the data follows from the number of updates."""
 
     def __init__(self, config: PPSConfig, store: Store, splits: Splits, run: Path, evaluate: Evaluate | None) -> None:
         self.config, self.store, self.samples, self.run, self.evaluate = config, store, splits.train, run, evaluate
@@ -135,7 +135,7 @@ class _Trainer:
         self._latest: Path | None = None
 
     def restore(self, checkpoint: Path | None) -> None:
-        """Continues where `checkpoint` was written; None is the beginning."""
+        """Restores the state at `checkpoint`; None starts at the beginning."""
         if checkpoint is None:
             return
         tensors = restore(checkpoint, self.model)
@@ -149,7 +149,7 @@ class _Trainer:
         self._begin -= header.elapsed_s
 
     def run_steps(self, log: MetricsLog, trace: Trace, stop: StopRequest, shown: Progress) -> None:
-        """Trains to the last step or to a signal; what is due after a step: log, trace, score, save, in that order."""
+        """Trains to the last step or to a signal; after each step: log, trace, score and save what is due."""
         options = self.config.train
         if self.step == 0:
             self._trace(trace, is_last=False)
@@ -223,8 +223,8 @@ class _Trainer:
 
     def _validate(self, log: MetricsLog, is_last: bool) -> float | None:
         """Scores the model on the validation split if that is due now, and returns its mIoU."""
-        options = self.config.train
-        if options.keep != "validation" and options.evaluate_every == 0:
+        options, evaluate = self.config.train, self.evaluate
+        if evaluate is None or (options.keep != "validation" and options.evaluate_every == 0):
             return None
         epochs, rest = divmod(self.step, self.steps_per_epoch)
         if not is_last and (rest or epochs % max(options.evaluate_every, 1)):
@@ -232,7 +232,7 @@ class _Trainer:
         self._check()
         began = time.perf_counter()
         with torch.no_grad():
-            metrics = self.evaluate(self.model.eval())
+            metrics = evaluate(self.model.eval())
         self.model.train()
         # time spent here is no training speed
         self._mark += time.perf_counter() - began

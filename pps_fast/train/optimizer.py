@@ -13,13 +13,13 @@ from pps_fast.ops.clip_adam import AdamConstants, clip_adam
 
 MOMENTS = ("first_moment", "second_moment")
 """names of a parameter's state"""
-# parameters begin at multiples of so many values: kernels that read them expect addresses of 16 bytes at least
+# alignment of each parameter in elements, because kernels assume addresses that are multiples of 16 bytes
 _ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Parameters of one dtype whose values, gradients and moments lie in one buffer each, [n] with zeros in the gaps.
+    """Parameters of one dtype, whose values, gradients and moments are in one buffer each, [n] with zeros in the gaps.
 
     Attributes:
         parameters, gradients, first, second: the buffers.
@@ -32,8 +32,8 @@ class _Block:
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a parameter lies: in which memory (`_memory_of`), and the part of the gradients that is its `grad`."""
+class _Slot:
+    """Where a parameter is in the buffers: its memory (`_memory_of`), and the part that is its gradient."""
 
     memory: int
     gradient: Tensor
@@ -50,18 +50,18 @@ class Adam(torch.optim.Optimizer):
     For its formula see `ops.clip_adam`. `torch.optim.Adam` corrects v before it adds eps, which is another number
     wherever |g| is near eps.
 
-    At its first update a parameter moves: from then on its values, its gradient and its moments are parts of buffers
-    that all parameters share, so that a step is few launches whatever the number of parameters. `parameter.grad` stays
-    where it is and is filled with zeros instead of being set to None. Loading weights in place (`load_state_dict`) is
-    fine; the model must be on its device, in its dtype, before the optimiser is made.
+    On its first update a parameter is moved into flat buffers that all parameters share for values, gradients and
+    moments, so that a step is few launches whatever the number of parameters. `parameter.grad` stays
+    in place and is filled with zeros instead of being set to None. Loading weights in place (`load_state_dict`) is
+    fine; the model must be on its device, in its dtype, before the optimizer is made.
 
     The rate is the 0-d tensor `param_groups[0]["lr"]`, to be filled in place (`set_learning_rate`), and the number of
     updates t the 0-d fp64 tensor `param_groups[0]["update"]`; both live on the parameters' device, so that nothing is
-    read back. A parameter that has never had a gradient is left alone. t counts the optimiser's updates, not the
+    read back. A parameter that has never had a gradient is left alone. t counts the optimizer's updates, not the
     parameter's: a parameter that gets its first gradient late is bias-corrected as if its earlier gradients had been 0.
 
     Args:
-        parameters: of one device; they are this optimiser's alone, as are norm, rate and count.
+        parameters: of one device; they belong to this optimizer alone, which has a norm, a rate and a count.
         lr: learning rate until the first `set_learning_rate`.
         betas: decay of the two moments, each 0 to below 1.
         eps: added to sqrt(v), > 0.
@@ -90,21 +90,21 @@ class Adam(torch.optim.Optimizer):
             )
         self.backend = backend
         self._blocks: list[_Block] = []
-        self._places: dict[Tensor, _Place] = {}
+        self._slots: dict[Tensor, _Slot] = {}
         super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         if len(self.param_groups) > 1:
-            raise ValueError(f"Adam: {len(self.param_groups)} groups of parameters: make an optimiser for each")
+            raise ValueError(f"Adam: {len(self.param_groups)} groups of parameters: make an optimizer for each")
         devices = sorted({str(parameter.device) for parameter in self._parameters})
         if len(devices) > 1:
-            raise ValueError(f"Adam: parameters on {' and '.join(devices)}: make an optimiser for each device")
+            raise ValueError(f"Adam: parameters on {' and '.join(devices)}: make an optimizer for each device")
         group, device = self.param_groups[0], self._parameters[0].device
         group["lr"] = torch.as_tensor(lr, dtype=torch.float64, device=device).clone()
         group["update"] = torch.zeros((), dtype=torch.float64, device=device)
 
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
-        # moments that were put in the place of others find their way into buffers at the next update
-        self._blocks, self._places = [], {}
+        # moments that replaced others are copied into buffers at the next update
+        self._blocks, self._slots = [], {}
 
     @property
     def _parameters(self) -> list[Tensor]:
@@ -118,22 +118,23 @@ class Adam(torch.optim.Optimizer):
         """Fills the gradients with zeros, in place.
 
         Raises:
-            ValueError: for set_to_none: the gradients have their place in a buffer.
+            ValueError: for set_to_none: the gradients are parts of a buffer.
         """
         if set_to_none:
-            raise ValueError("Adam.zero_grad: set_to_none = True: gradients keep their place; leave it out")
+            raise ValueError("Adam.zero_grad: set_to_none = True: gradients are parts of a buffer; leave it out")
         for block in self._blocks:
             block.gradients.zero_()
         for parameter in self._parameters:
-            place = self._places.get(parameter)
-            if parameter.grad is not None and (place is None or parameter.grad is not place.gradient):
+            slot = self._slots.get(parameter)
+            if parameter.grad is not None and (slot is None or parameter.grad is not slot.gradient):
                 parameter.grad.zero_()
 
-    def step(self, closure: None = None) -> None:
+    # mypy: torch's optimizers also accept a closure and return its loss
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Updates without clipping; else as `clip_and_step`.
 
         Args:
-            closure: not supported; there for the signature of torch's optimisers.
+            closure: not supported; for the signature of torch's optimizers.
 
         Raises:
             ValueError: with a closure.
@@ -148,7 +149,7 @@ class Adam(torch.optim.Optimizer):
         """Clips the gradients by their global norm, updates the parameters, and leaves gradients of 0.
 
         Args:
-            clip_norm: largest L2 norm of all this optimiser's gradients, > 0.
+            clip_norm: largest L2 norm of all this optimizer's gradients, > 0.
             is_sound: [] bool on the parameters' device. Turns False where the norm is not finite. Where it is False
                 the call changes nothing: no parameter, no moment, no count, whatever the gradients hold (NaN included).
         Returns:
@@ -160,38 +161,39 @@ class Adam(torch.optim.Optimizer):
         group = self.param_groups[0]
         if not self._blocks:
             return torch.zeros((), dtype=self._parameters[0].dtype, device=is_sound.device)
-        constants = AdamConstants(clip_norm, *group["betas"], group["eps"], group["weight_decay"])
+        beta1, beta2 = group["betas"]
+        constants = AdamConstants(clip_norm, beta1, beta2, group["eps"], group["weight_decay"])
         buffers = zip(*((b.parameters, b.gradients, b.first, b.second) for b in self._blocks), strict=True)
         state = group["lr"], group["update"], is_sound
         return clip_adam(*map(list, buffers), *state, constants, backend=self.backend)
 
     def _take_in(self) -> None:
-        """Checks the parameters that have their places, and gives one to those with a first gradient."""
+        """Checks the parameters in the buffers, and moves those with a first gradient into them."""
         new: dict[torch.dtype, list[Tensor]] = {}
         for index, parameter in enumerate(self._parameters):
-            place = self._places.get(parameter)
-            if place is None:
+            slot = self._slots.get(parameter)
+            if slot is None:
                 if parameter.grad is not None:
                     new.setdefault(parameter.dtype, []).append(parameter)
-            elif _memory_of(parameter) != place.memory:
+            elif _memory_of(parameter) != slot.memory:
                 raise ValueError(
                     f"Adam: parameter {index} {list(parameter.shape)} was moved or converted after its first update; "
-                    "make the optimiser after the model is where it shall be"
+                    "make the optimizer after the model is on its device"
                 )
-            elif parameter.grad is not place.gradient:
-                self._put_back(index, parameter, place)
+            elif parameter.grad is not slot.gradient:
+                self._put_back(index, parameter, slot)
         for parameters in new.values():
             self._add_block(parameters)
 
-    def _put_back(self, index: int, parameter: Tensor, place: _Place) -> None:
-        """Copies a gradient that was assigned to its place."""
+    def _put_back(self, index: int, parameter: Tensor, slot: _Slot) -> None:
+        """Copies a gradient that was assigned to a parameter into the buffer."""
         if parameter.grad is None:
             raise ValueError(
-                f"Adam: the gradient of parameter {index} {list(parameter.shape)} was set to None; gradients keep "
-                "their place, clear them with the optimiser's zero_grad()"
+                f"Adam: the gradient of parameter {index} {list(parameter.shape)} was set to None; gradients are "
+                "parts of a buffer, clear them with the optimizer's zero_grad()"
             )
-        place.gradient.copy_(parameter.grad)
-        parameter.grad = place.gradient
+        slot.gradient.copy_(parameter.grad)
+        parameter.grad = slot.gradient
 
     def _add_block(self, parameters: list[Tensor]) -> None:
         """Moves parameters of one dtype, their gradients and what moments they have into buffers."""
@@ -200,8 +202,8 @@ class Adam(torch.optim.Optimizer):
         for parameter in parameters:
             if parameter.device != device:
                 raise ValueError(
-                    f"Adam: a parameter is on {parameter.device}, the optimiser was made on {device}; make it after "
-                    "the model is where it shall be"
+                    f"Adam: a parameter is on {parameter.device}, the optimizer was made on {device}; make it after "
+                    "the model is on its device"
                 )
             begins.append(total)
             total += -(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT
@@ -213,12 +215,13 @@ class Adam(torch.optim.Optimizer):
                 for buffer in (block.parameters, block.gradients, block.first, block.second)
             )
             value.copy_(parameter)
-            gradient.copy_(parameter.grad)
+            if parameter.grad is not None:
+                gradient.copy_(parameter.grad)
             parameter.data, parameter.grad = value, gradient
             state = self.state[parameter]
-            for moment, own in zip(MOMENTS, (first, second), strict=True):
+            for moment, buffer in zip(MOMENTS, (first, second), strict=True):
                 if moment in state:
-                    own.copy_(state[moment])
-                state[moment] = own
-            self._places[parameter] = _Place(_memory_of(parameter), gradient)
+                    buffer.copy_(state[moment])
+                state[moment] = buffer
+            self._slots[parameter] = _Slot(_memory_of(parameter), gradient)
         self._blocks.append(block)

@@ -1,4 +1,4 @@
-"""One training step as a device program: nothing in it depends on a value that the host would have to read."""
+"""One training step as a device program: no step waits for a value that the host reads back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pps_fast.types import Batch, LossReport, ModelOutput
 
 @dataclass(frozen=True, kw_only=True)
 class StepReport:
-    """What a step leaves to be read, all on the model's device and cut from the graph.
+    """Results of a step, on the model's device and detached from the graph.
 
     Attributes:
         loss: the losses before the update.
@@ -30,7 +30,7 @@ class StepReport:
     is_finite: Tensor
 
     def clone(self) -> StepReport:
-        """Returns a copy in memory of its own."""
+        """Returns a copy that shares no memory with it."""
         return StepReport(loss=self.loss.clone(), grad_norm=self.grad_norm.clone(), is_finite=self.is_finite.clone())
 
 
@@ -39,7 +39,7 @@ class TrainStep:
 
     A step whose loss or gradient is not finite changes no parameter and no moment, and neither does any step after it:
     `is_sound` turns False on the device and stays so. The model thus keeps the state before the first bad
-    batch, however late the host looks.
+    batch, however late the host reads it.
 
     Args:
         model: called with a batch; in train mode, on the device of its batches.
@@ -95,7 +95,7 @@ class TrainStep:
         return loss
 
     def _update(self, loss: LossReport, optimizer: Adam) -> StepReport:
-        """Clips the gradients of an optimiser's parameters, updates these, and clears the gradients."""
+        """Clips the gradients of an optimizer's parameters, updates these, and clears the gradients."""
         is_finite = torch.isfinite(loss.total.detach())
         self.is_sound.logical_and_(is_finite)
         norm = optimizer.clip_and_step(self.clip_norm, self.is_sound)

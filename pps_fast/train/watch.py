@@ -1,4 +1,4 @@
-"""Finds the batch behind a loss that is not finite, without asking the device after every step."""
+"""Finds the batch behind a loss that is not finite, without synchronizing with the device after every step."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class NonFiniteLossError(FloatingPointError):
 
 
 class FiniteWatch:
-    """Remembers the steps since the last look at `TrainStep.is_sound`.
+    """Keeps the reports of the steps since the last check of `TrainStep.is_sound`.
 
-    Nothing is lost by looking late: a step that is not finite, and all after it, change nothing (see `TrainStep`).
+    A late check loses nothing: a step that is not finite, and all after it, change nothing (see `TrainStep`).
 
     Args:
         train_step: the watched step.
@@ -37,7 +37,7 @@ class FiniteWatch:
         self._unchecked.append((step, samples, report))
 
     def check(self, last_good: Path | None) -> None:
-        """Waits for the device and forgets the steps it approves of.
+        """Synchronizes with the device, and forgets the steps that were finite.
 
         Args:
             last_good: the latest checkpoint, for the message.

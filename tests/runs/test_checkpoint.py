@@ -39,7 +39,7 @@ def _header(step: int) -> Header:
 
 
 def _trained(seed: int, num_optimizers: int = 1) -> tuple[PPS, list[Adam]]:
-    """A model and optimisers, each over some of its parameters, after one update without the last parameter."""
+    """A model and optimizers, each over some of its parameters, after one update without the last parameter."""
     torch.manual_seed(seed)
     header = _header(0)
     model = PPS(header.config, header.sizes)

@@ -43,7 +43,7 @@ def _moved(before: list[Tensor], parameters: list[Tensor]) -> list[bool]:
 
 
 def _expected_update(step: AlternatingStep, number: int, batch, terms: list[str]) -> Tensor:
-    """Updates the parameters of one optimiser by its own losses, and returns the norm of their gradient."""
+    """Updates the parameters of one optimizer by its own losses, and returns the norm of their gradient."""
     model, optimizer = step.model, step.optimizers[number]
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     total = Objective(model.config, terms)(model(batch)).total
@@ -74,7 +74,7 @@ def test_a_step_is_the_reconstruction_for_the_rest_and_then_the_contrast_for_the
     assert report.is_finite and report.loss.sample_total.shape == (4,)
 
 
-def test_every_parameter_is_in_one_optimiser_and_the_mask_head_in_the_second() -> None:
+def test_every_parameter_is_in_one_optimizer_and_the_mask_head_in_the_second() -> None:
     step = _step()
     first, second = ([id(p) for group in o.param_groups for p in group["params"]] for o in step.optimizers)
     names = {id(parameter): name for name, parameter in step.model.named_parameters()}

@@ -163,7 +163,7 @@ def test_evaluate_every_counts_epochs_and_always_ends_with_one(tmp_path):
 def test_validation_without_a_split_or_a_scorer_is_refused_before_anything_is_written(changes, tmp_path):
     with pytest.raises(ValueError, match="needs a validation split.*--data.validation-fraction 0.1"):
         run_small(small_config(**changes), tmp_path / "run", evaluate=_scripted([]))
-    with pytest.raises(ValueError, match="was given no `evaluate`"):
+    with pytest.raises(ValueError, match="needs `evaluate`"):
         run_small(small_config(**changes, data__validation_fraction=0.2), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

@@ -145,7 +145,7 @@ def test_a_gradient_that_is_not_finite_turns_the_flag_down():
     assert parameter.item() == 1.0 and not is_sound
 
 
-def test_an_optimiser_clips_by_the_norm_of_its_own_parameters_and_leaves_others_alone():
+def test_an_optimizer_clips_by_the_norm_of_its_own_parameters_and_leaves_others_alone():
     ours, theirs = _parameter([1.0, 1.0]), _parameter([1.0])
     one, other = Adam([ours], lr=0.1), Adam([theirs], lr=0.1)
     ours.grad, theirs.grad = torch.tensor([3.0, 4.0], dtype=torch.float64), torch.tensor([9.0], dtype=torch.float64)
@@ -266,13 +266,13 @@ def test_a_model_that_was_converted_is_refused(convert):
         optimizer.step()
 
 
-def test_a_parameter_on_another_device_than_its_optimiser_is_refused():
+def test_a_parameter_on_another_device_than_its_optimizer_is_refused():
     parameter = torch.nn.Parameter(torch.zeros(2, device="meta"))
     optimizer = Adam([parameter], lr=0.1)
     # as if the model had been moved after this
     optimizer.param_groups[0]["update"] = torch.zeros(())
     parameter.grad = torch.zeros_like(parameter)
-    with pytest.raises(ValueError, match="a parameter is on meta, the optimiser was made on cpu"):
+    with pytest.raises(ValueError, match="a parameter is on meta, the optimizer was made on cpu"):
         optimizer.step()
 
 
@@ -284,9 +284,9 @@ def test_gradients_that_were_set_to_none_are_refused():
 
 
 def test_groups_and_several_devices_are_refused():
-    with pytest.raises(ValueError, match="2 groups of parameters: make an optimiser for each"):
+    with pytest.raises(ValueError, match="2 groups of parameters: make an optimizer for each"):
         Adam([{"params": [_parameter([1.0])]}, {"params": [_parameter([1.0])]}], lr=0.1)
-    with pytest.raises(ValueError, match="parameters on cpu and meta: make an optimiser for each device"):
+    with pytest.raises(ValueError, match="parameters on cpu and meta: make an optimizer for each device"):
         Adam([_parameter([1.0]), torch.nn.Parameter(torch.zeros(1, device="meta"))], lr=0.1)
 
 

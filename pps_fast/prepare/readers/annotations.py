@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,11 @@ def read_durations(paths: Iterable[Path], problems: Problems) -> dict[str, float
     """
     durations: dict[str, float] = {}
     for path in paths:
-        for where, (video_id, text) in read_csv(path, ("id", "length")):
+        for where, (name, text) in read_csv(path, ("id", "length")):
+            video_id = str(name)
             try:
-                length = _number(float(text))
+                # an absent text is no number either
+                length = _number(float(text or ""))
             except (TypeError, ValueError):
                 problems.add("bad duration", where, f"length {text!r} of video {video_id} is not a finite number")
                 continue
@@ -78,12 +81,16 @@ def _published_json(path: Path, durations: dict[str, float], problems: Problems)
     if not isinstance(rows, list):
         raise ValueError(f"{path}: expected a list of [video, duration, [start, end], sentence]; name another format")
     for index, row in enumerate(rows):
-        yield f"{path.name}, row {index}", lambda row=row: (row[0], row[1], *_pair(row[2]), row[3])
+        yield f"{path.name}, row {index}", partial(_published_row, row)
+
+
+def _published_row(row: Any) -> Values:
+    return (row[0], row[1], *_pair(row[2]), row[3])
 
 
 def _charades_txt(path: Path, durations: dict[str, float], problems: Problems) -> Iterator[Row]:
     for where, line in read_lines(path):
-        yield where, lambda line=line: _charades_line(line, durations)
+        yield where, partial(_charades_line, line, durations)
 
 
 def _charades_line(line: str, durations: dict[str, float]) -> Values:
@@ -105,13 +112,12 @@ def _activitynet_json(path: Path, durations: dict[str, float], problems: Problem
             problems.add("malformed row", where, "needs a duration and as many timestamps as sentences")
             continue
         for index, (times, sentence) in enumerate(pairs):
-            values = (video_id, duration, times, sentence)
-            yield f"{where}, sentence {index}", lambda v=values: (v[0], v[1], *_pair(v[2]), v[3])
+            yield f"{where}, sentence {index}", partial(_published_row, (video_id, duration, times, sentence))
 
 
 def _qvhighlights_jsonl(path: Path, durations: dict[str, float], problems: Problems) -> Iterator[Row]:
     for where, line in read_lines(path):
-        yield where, lambda line=line: _qvhighlights_line(line)
+        yield where, partial(_qvhighlights_line, line)
 
 
 def _qvhighlights_line(line: str) -> Values:

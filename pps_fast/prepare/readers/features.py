@@ -74,9 +74,9 @@ class FeatureReader:
             BadVideo: for a damaged file, no frames, another shape, NaN or infinite values.
             KeyError: for a video without features.
         """
-        place = self.locate[video_id]
+        location = self.locate[video_id]
         try:
-            array = self.load(place)
+            array = self.load(location)
         except BadVideo:
             raise
         except UnpicklingError as error:
@@ -139,8 +139,8 @@ def _hdf5_group(path: Path, key: str | None, suffix: str) -> FeatureReader:
     def load(name: str) -> np.ndarray:
         group = file[name]
         if not isinstance(group, h5py.Group) or key not in group:
-            found = ", ".join(group) if isinstance(group, h5py.Group) else "no group"
-            raise BadVideo(f"has no data set {key!r} (it has {found}); name one with --feature-key")
+            entries = ", ".join(group) if isinstance(group, h5py.Group) else "no group"
+            raise BadVideo(f"has no data set {key!r} (it has {entries}); name one with --feature-key")
         return group[key][()]
 
     return FeatureReader(name=path.name, file_format="hdf5_group", locate=names, load=load, close=file.close)
@@ -214,10 +214,10 @@ def detect_features_format(path: Path) -> str:
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder; check the path")
     if path.is_dir():
-        found = {file.suffix for file in path.iterdir()} & {".npy", ".npz", ".pt"}
-        if len(found) == 1:
-            return found.pop().removeprefix(".")
-        listed = ", ".join(sorted(found)) or "no .npy, .npz or .pt files"
+        suffixes = {file.suffix for file in path.iterdir()} & {".npy", ".npz", ".pt"}
+        if len(suffixes) == 1:
+            return suffixes.pop().removeprefix(".")
+        listed = ", ".join(sorted(suffixes)) or "no .npy, .npz or .pt files"
         raise ValueError(f"{path}: the folder holds {listed}; name the format with --features-format")
     with _open_hdf5_file(path) as file:
         first = next(iter(file), None)

@@ -60,9 +60,10 @@ def _numeric_dtype(descr: str, align: object = False, copy: object = False) -> n
 
 
 # numpy has renamed the module of this function; an array tells where it is now
+_RECONSTRUCT: Any = np.zeros(0).__reduce__()[0]
 _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy.core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
-    ("numpy._core.multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
+    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
+    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): _numeric_dtype,
     ("collections", "Counter"): Counter,
