@@ -47,7 +47,7 @@ def record_step(
         model = PPS(config, sizes).train()
     with FakeTensorMode():
         _make_fake(model, device)
-        step = TRAIN_STEPS[config.train.optimise](model, config)
+        step = TRAIN_STEPS[config.train.update](model, config)
         step.autocast, step.differentiate = _autocast, _reach_leaves
         if device.type != "cpu":
             model.requires_grad_(False)

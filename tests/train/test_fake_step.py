@@ -57,7 +57,7 @@ def _calls(records: Sequence[Record]) -> list[Any]:
 def test_the_calls_are_those_of_a_real_step_in_their_order(name: str) -> None:
     config, batch = CONFIGS[name], random_batch()
     model = PPS(config, SIZES).train()
-    step = TRAIN_STEPS[config.train.optimise](model, config)
+    step = TRAIN_STEPS[config.train.update](model, config)
     with record_calls() as real:
         step(batch)
     num_samples, num_columns = batch.word_ids.shape
