@@ -1,13 +1,50 @@
 """pps_fast: weakly supervised temporal video grounding with Gaussian mixture proposals (PPS, AAAI 2024).
 
-The programs are `python -m pps_fast.prepare`, `pps_fast.train` and `pps_fast.eval`; the model is `pps_fast.model.PPS`.
+The names of `__all__` are what a user needs; each is loaded when it is first used, so that importing the package loads
+no torch. The programs are `pps-fast VERB` or `python -m pps_fast.VERB`; `pps-fast --help` lists them.
 """
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pps_fast.config import PPSConfig as PPSConfig
+    from pps_fast.config_tree import override as override
+    from pps_fast.model import PPS as PPS
+    from pps_fast.pipeline import evaluate as evaluate
+    from pps_fast.pipeline import train_and_evaluate as train_and_evaluate
+    from pps_fast.presets import PRESETS as PRESETS
+    from pps_fast.runs.checkpoint import load_model as load_model
 
 __version__ = "0.1.0"
+__all__ = ["PPS", "PRESETS", "PPSConfig", "evaluate", "load_model", "override", "train_and_evaluate"]
+
+# name -> the module it is loaded from. None may be the name of a module or package of pps_fast: importing that would
+# replace it
+_HOMES = {
+    "PPS": "pps_fast.model",
+    "PPSConfig": "pps_fast.config",
+    "PRESETS": "pps_fast.presets",
+    "evaluate": "pps_fast.pipeline",
+    "load_model": "pps_fast.runs.checkpoint",
+    "override": "pps_fast.config_tree",
+    "train_and_evaluate": "pps_fast.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def _find_kernels() -> None:
