@@ -1,11 +1,11 @@
-"""python -m pps_fast.ablate: the paper's ablations, with seeds and folds, beside what sees nothing."""
+"""python -m pps_fast.ablate: the paper's ablations, with seeds and folds, beside blind baselines."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -13,30 +13,18 @@ from pps_fast.ablations import ABLATIONS, FULL
 from pps_fast.cli import PresetName, exit_status, parse_with_preset
 from pps_fast.config import PPSConfig, require
 from pps_fast.config_tree import differences, override
-from pps_fast.lab.command import run_tables
-from pps_fast.lab.experiment import LabOptions, design_of, with_data
-from pps_fast.lab.tables import Table, TableRow
+from pps_fast.help_text import Program
+from pps_fast.lab.options import LabOptions
 from pps_fast.presets import PRESETS
 
-TableName = Literal[(*ABLATIONS, "all")]  # type: ignore[valid-type]
-_INDENTED = "\n".join(f"  {name:9s} {ablation.title}" for name, ablation in ABLATIONS.items())
-DESCRIPTION = f"""Trains every row of the paper's ablations with several seeds and folds, and makes tables of them.
+if TYPE_CHECKING:
+    from pps_fast.lab.tables import Table
 
-tables:
-{_INDENTED}
-  all       all of these
-
-Runs that tables share are trained once. A run that was stopped continues from its checkpoint when the same command is
-given again, and a finished one is never done again. A row's difference to the full model is paired: same seeds, same
-folds. Every option that is not listed first overrides the preset's value in all rows.
-
-examples:
-  python -m pps_fast.ablate evidence --seeds 5 --out runs/evidence
-  python -m pps_fast.ablate table2 table5 --preset demo --seeds 3 --jobs 4 --out runs/demo_lab
-  python -m pps_fast.ablate all --preset charades_clip_small --data clip.h5 --folds 0 1 2 3 4 --out runs/clip_lab
-  python -m pps_fast.ablate fig4 --preset demo --train.max-steps 200 --out runs/quick
-  python -m pps_fast.ablate table2 --preset demo --seeds 3 --out runs/demo_lab --tables-only
-"""
+if TYPE_CHECKING:
+    TableName = str
+else:
+    _TABLES = (*ABLATIONS, "all")
+    TableName = Literal[_TABLES]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +32,29 @@ class AblateArguments(LabOptions):
     """Options of the command."""
 
     tables: tyro.conf.Positional[tuple[TableName, ...]] = ()
-    """which tables; at least one"""
+    """which tables to make"""
     preset: PresetName = "demo"
     """named config of the full model"""
     config: Annotated[PPSConfig, tyro.conf.arg(name="")] = field(default_factory=PPSConfig)
-    """everything else"""
+    """all options of the preset"""
+
+
+PROGRAM = Program(
+    name="ablate",
+    description="""Trains every row of the paper's ablations with several seeds and folds, and makes tables of them.
+
+Finished runs are not trained again, interrupted ones continue, and tables share equal runs. The difference of a row to
+the full model is paired: same seeds, same folds. Options of the preset change all rows.""",
+    options=AblateArguments,
+    positional="tables",
+    first=("tables", "preset", "data", "seeds", "folds", "out", "jobs", "device", "tables_only"),
+    more="\n".join(["tables:", *(f"  {name:9s} {ablation.title}" for name, ablation in ABLATIONS.items())]),
+    examples="""python -m pps_fast.ablate evidence --seeds 5 --out runs/evidence
+python -m pps_fast.ablate table2 table5 --preset demo --seeds 3 --jobs 4 --out runs/demo_lab
+python -m pps_fast.ablate all --preset charades_clip_small --data clip.h5 --folds 0 1 2 3 4 --out runs/clip_lab
+python -m pps_fast.ablate fig4 --preset demo --train.max-steps 200 --losses.pull 1 --out runs/quick
+python -m pps_fast.ablate table2 --preset demo --seeds 3 --out runs/demo_lab --tables-only""",
+)
 
 
 def run(arguments: AblateArguments) -> int:
@@ -57,6 +63,9 @@ def run(arguments: AblateArguments) -> int:
     Raises:
         ValueError: for options or data that cannot be used.
     """
+    from pps_fast.lab.command import run_tables
+    from pps_fast.lab.experiment import design_of, with_data
+
     require(bool(arguments.tables), "tables", "none", "one or more of " + ", ".join((*ABLATIONS, "all")))
     names = list(ABLATIONS) if "all" in arguments.tables else list(dict.fromkeys(arguments.tables))
     config = with_data(arguments.config, arguments.data)
@@ -70,6 +79,8 @@ def ablation_table(name: str, config: PPSConfig, preset: str) -> Table:
     Raises:
         ValueError: where the rows would not be what their labels say.
     """
+    from pps_fast.lab.tables import Table, TableRow
+
     ablation = ABLATIONS[name]
     ablation.check(config)
     rows = [
@@ -94,12 +105,7 @@ def ablation_table(name: str, config: PPSConfig, preset: str) -> Table:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-
-    def program() -> int:
-        name = "python -m pps_fast.ablate"
-        return run(parse_with_preset(AblateArguments, argv, program=name, description=DESCRIPTION))
-
-    return exit_status(program)
+    return exit_status(lambda: run(parse_with_preset(PROGRAM, argv)))
 
 
 if __name__ == "__main__":

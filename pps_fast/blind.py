@@ -6,37 +6,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-import torch
-import tyro
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Literal
 
 from pps_fast import __version__
-from pps_fast.cli import exit_status
+from pps_fast.cli import exit_status, parse
 from pps_fast.config import DataConfig
-from pps_fast.data.load import load_data
-from pps_fast.data.prepared import PreparedData
-from pps_fast.data.splits import Splits, select_samples
-from pps_fast.eval.blind import RANDOM, blind_table, fit_blind_baselines, random_table
-from pps_fast.eval.bootstrap import Estimate, VideoBootstrap
-from pps_fast.eval.metrics import MAX_RANK, sample_values
-from pps_fast.eval.report import cell
 from pps_fast.files import write_json
+from pps_fast.help_text import Program
 from pps_fast.text_table import plain_table, terminal_columns, wrapped
 
-PROGRAM = "python -m pps_fast.blind"
-DESCRIPTION = """Scores guesses that see neither video nor sentence, on the test split of a prepared file.
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
 
-The whole video, the best fixed interval, the best n fixed intervals (fitted on the training moments), and random
-guesses. A model whose score does not beat these has shown no grounding; look here before training one.
-
-examples:
-  python -m pps_fast.blind
-  python -m pps_fast.blind --data charades.h5
-  python -m pps_fast.blind --data activitynet.h5 --thresholds 0.1 0.3 0.5 --out blind_activitynet.json
-"""
+    from pps_fast.data.prepared import PreparedData
+    from pps_fast.data.splits import Splits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,21 +28,36 @@ class BlindArguments:
     """Options of the command."""
 
     data: Path | None = None
-    """file written by `python -m pps_fast.prepare`; without one, the embedded planted-moment data"""
+    """data file written by `python -m pps_fast.prepare`; default: the embedded synthetic data"""
     split: Literal["test", "validation", "train"] = "test"
     """which samples are scored; intervals are always fitted on the training samples"""
     fold: int | None = None
-    """test on this fold of the file"""
+    """test on this fold and fit on the others, for a file prepared with --folds"""
     thresholds: tuple[float, ...] = (0.3, 0.5, 0.7)
-    """m of R@n, IoU >= m"""
-    ranked: int = MAX_RANK
-    """n of R@n: how many guesses a row of several has"""
+    """values of m in R@n, IoU >= m"""
+    # eval.metrics.MAX_RANK, without loading it
+    ranked: int = 5
+    """n of R@n: guesses of a baseline that has several"""
     draws: int = 200
     """repetitions of the random guesses"""
     seed: int = 0
-    """of random guesses and bootstrap"""
+    """seed of random guesses and bootstrap"""
     out: Path | None = None
     """also write the rows to this JSON file"""
+
+
+PROGRAM = Program(
+    name="blind",
+    description="""Scores guesses that see neither video nor sentence, on the test split of a data file: the whole
+video, the best fixed interval, the best n fixed intervals (fitted on the training moments), and random guesses.
+
+A model whose score does not beat these has shown no grounding; look here before you train one.""",
+    options=BlindArguments,
+    first=("data", "split", "fold", "thresholds", "ranked", "draws", "seed", "out"),
+    examples="""python -m pps_fast.blind
+python -m pps_fast.blind --data charades.h5
+python -m pps_fast.blind --data activitynet.h5 --thresholds 0.1 0.3 0.5 --out blind_activitynet.json""",
+)
 
 
 def run(arguments: BlindArguments) -> dict[str, Any]:
@@ -67,6 +66,12 @@ def run(arguments: BlindArguments) -> dict[str, Any]:
     Raises:
         ValueError: for data or options that cannot be used.
     """
+    import numpy as np
+    import torch
+
+    from pps_fast.data.load import load_data
+    from pps_fast.data.splits import select_samples
+
     _check(arguments)
     options = DataConfig(path=None if arguments.data is None else str(arguments.data), fold=arguments.fold)
     data = load_data(options)
@@ -107,6 +112,12 @@ def _rows(
     arguments: BlindArguments, data: PreparedData, splits: Splits, samples: np.ndarray
 ) -> tuple[dict[str, Any], dict[str, list[list[float]]]]:
     """Returns row -> metric -> estimate, and row -> its intervals."""
+    import torch
+
+    from pps_fast.eval.blind import RANDOM, blind_table, fit_blind_baselines, random_table
+    from pps_fast.eval.bootstrap import VideoBootstrap
+    from pps_fast.eval.metrics import sample_values
+
     thresholds, truth = arguments.thresholds, torch.from_numpy(data.moment[samples])
     video = torch.from_numpy(data.sample_video[samples])
     bootstrap = VideoBootstrap(video, num_resamples=1000, seed=arguments.seed)
@@ -123,6 +134,8 @@ def _rows(
 
 def _mean(draws: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """Returns metric -> [B] mean over repetitions."""
+    import torch
+
     return {metric: torch.stack([draw[metric] for draw in draws]).mean(0) for metric in draws[0]}
 
 
@@ -132,6 +145,9 @@ def format_rows(record: dict[str, Any], columns: int | None = None) -> str:
     Args:
         columns: most characters of a line; None is no limit.
     """
+    from pps_fast.eval.bootstrap import Estimate
+    from pps_fast.eval.report import cell
+
     sentence = (
         f"{record['name']}, protocol {record['protocol']}, {record['split']} split: {record['num_samples']} pairs, "
         f"{record['num_videos']} videos; intervals fitted on {record['num_fit_samples']} training pairs"
@@ -153,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
 
     def program() -> int:
-        arguments = tyro.cli(BlindArguments, args=list(argv), prog=PROGRAM, description=DESCRIPTION)
+        arguments = parse(PROGRAM, argv)
         record = run(arguments)
         if arguments.out is not None:
             write_json(arguments.out, record)

@@ -1,47 +1,74 @@
-"""What the command lines share: options generated from dataclasses, presets, exit statuses."""
+"""What the command lines share: options generated from dataclasses, presets, exit statuses.
+
+Importing this file loads no torch, so that --help answers at once.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-import torch
 import tyro
 
-from pps_fast.config import PPSConfig
-from pps_fast.ops.dispatch import BackendError
+from pps_fast.config_tree import OLD_NAMES
+from pps_fast.devices import Device as Device
+from pps_fast.devices import choose_device as choose_device
+from pps_fast.devices import set_threads as set_threads
+from pps_fast.help_text import Program, find_options, flag_of, full_help, negated, short_help
 from pps_fast.presets import PRESETS
 
-PresetName = Literal[tuple(PRESETS)]  # type: ignore[valid-type]
-Device = Literal["auto", "cpu", "cuda"]
+if TYPE_CHECKING:
+    PresetName = str
+else:
+    PresetName = Literal[tuple(PRESETS)]
+
+# accepted where a flag has a value after it
+_BOOLS = {"true": True, "false": False}
 
 Arguments = TypeVar("Arguments")
 
 
-def parse_with_preset(
-    arguments: type[Arguments], argv: Sequence[str], *, program: str, description: str, default: str = "demo"
-) -> Arguments:
+def parse(program: Program[Arguments], argv: Sequence[str], start: Arguments | None = None) -> Arguments:
+    """Parses a command line; --help and --help-all print their text and end the process.
+
+    Args:
+        program: its options and what its help says.
+        argv: what follows the program's name.
+        start: values of options that are not given; None takes the defaults of the dataclass.
+    Raises:
+        SystemExit: with status 0 after help, 2 for a wrong option or value, which is printed.
+        ValueError: for a config whose parts do not fit together.
+    """
+    words = list(_normalize(program, argv))
+    if "--help-all" in words:
+        print(full_help(program, start))
+        sys.exit(0)
+    if "--help" in words or "-h" in words:
+        print(short_help(program, start, words))
+        sys.exit(0)
+    if start is None:
+        return tyro.cli(program.options, args=words, prog=program.command)
+    return tyro.cli(program.options, args=words, prog=program.command, default=start)
+
+
+def parse_with_preset(program: Program[Arguments], argv: Sequence[str], default: str = "demo") -> Arguments:
     """Parses a command line whose options start from a preset.
 
     Args:
-        arguments: dataclass of the options, whose defaults suffice but for `preset: PresetName` and
-            `config: Annotated[PPSConfig, tyro.conf.arg(name="")]`, the latter so that its options have no prefix.
+        program: its options have `preset: PresetName` and `config: Annotated[PPSConfig, tyro.conf.arg(name="")]`, the
+            latter so that the config's options have no prefix; defaults suffice for all others.
         argv: what follows the program's name.
-        program: how it is called, for the help text.
-        description: what the help text says first.
         default: preset of a command line without --preset.
-
     Raises:
-        SystemExit: with status 0 after --help, 2 for a wrong option or value, which is printed.
-        ValueError: for a config whose parts do not fit together.
+        SystemExit, ValueError: as `parse`.
     """
     preset = _find_preset(argv, default)
     if preset not in PRESETS:
-        # tyro takes any default for a choice, so an unknown name may not become one; it will refuse the word itself
+        # tyro accepts any default for a choice; with a known one it refuses the unknown word itself
         preset = default
-    start = arguments(preset=preset, config=PRESETS[preset])
-    return tyro.cli(arguments, args=list(argv), default=start, prog=program, description=description)
+    start: Callable[..., Arguments] = program.options
+    return parse(program, argv, start(preset=preset, config=PRESETS[preset]))
 
 
 def _find_preset(argv: Sequence[str], default: str) -> str:
@@ -55,44 +82,33 @@ def _find_preset(argv: Sequence[str], default: str) -> str:
     return preset
 
 
-def choose_device(name: Device) -> torch.device:
-    """Returns the device of that name; 'auto' is cuda where there is one.
-
-    Raises:
-        ValueError: for 'cuda' where there is none.
-    """
-    has_cuda = torch.cuda.is_available()
-    if name == "cuda" and not has_cuda:
-        raise ValueError("device = 'cuda': torch finds no CUDA device here; use --device cpu")
-    return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
-
-
-def set_threads(number: int | None) -> None:
-    """Lets torch use that many CPU threads; None leaves torch's own choice.
-
-    Raises:
-        ValueError: for a number below 1.
-    """
-    if number is None:
-        return
-    if number < 1:
-        raise ValueError(f"threads = {number}: expected at least 1")
-    torch.set_num_threads(number)
+def _normalize(program: Program[Any], argv: Sequence[str]) -> Iterator[str]:
+    """Yields the words with other accepted names of options replaced, and `--flag False` as `--no-flag`."""
+    options = find_options(program)
+    names = {**_old_names(options), **program.aliases}
+    flags = {option.flag for option in options.values() if option.is_flag}
+    words = iter(argv)
+    pending = next(words, None)
+    while pending is not None:
+        word, pending = pending, next(words, None)
+        name, equals, value = word.partition("=")
+        dashed = name.replace("_", "-")
+        name = names.get(dashed, name)
+        if dashed in flags and (value if equals else pending or "").lower() in _BOOLS:
+            if not equals:
+                value, pending = pending or "", next(words, None)
+            yield dashed if _BOOLS[value.lower()] else negated(dashed)
+        else:
+            yield name + equals + value
 
 
-def slow_precision(config: PPSConfig, device: torch.device) -> str | None:
-    """Returns a sentence if the config asks a device for arithmetic that it has no instructions for."""
-    capability = torch.backends.cpu.get_cpu_capability()
-    if config.train.precision != "bf16" or device.type != "cpu" or capability.startswith("AVX512"):
-        return None
-    return (
-        f"note: train.precision = 'bf16': this CPU ({capability}) has no instructions for bf16, so that matrix "
-        "products take many times as long as with fp32"
-    )
+def _old_names(options: Mapping[str, Any]) -> dict[str, str]:
+    """Returns old option -> new option, for a program that has the new one."""
+    return {flag_of(old): flag_of(new) for old, new in OLD_NAMES.items() if new in options}
 
 
 def exit_status(program: Callable[[], int]) -> int:
-    """Runs a program and returns its exit status; what a user can mend is one line on stderr instead of a traceback.
+    """Runs a program and returns its exit status; errors the user can fix are printed as one line on stderr.
 
     1: training met a loss that is not finite. 2: wrong option, input or backend. 130: interrupted.
     """
@@ -100,7 +116,14 @@ def exit_status(program: Callable[[], int]) -> int:
         return program()
     except FloatingPointError as error:
         return _complain(error, 1)
-    except (ValueError, OSError, BackendError) as error:
+    except (ValueError, OSError) as error:
+        return _complain(error, 2)
+    except RuntimeError as error:
+        # not at the top of the file: it loads torch, as whatever raised this error has done
+        from pps_fast.ops.dispatch import BackendError
+
+        if not isinstance(error, BackendError):
+            raise
         return _complain(error, 2)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)

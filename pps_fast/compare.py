@@ -1,4 +1,4 @@
-"""python -m pps_fast.compare: presets on one data set, beside what sees nothing and beside people."""
+"""python -m pps_fast.compare: presets on one data set, beside blind baselines and beside people."""
 
 from __future__ import annotations
 
@@ -6,39 +6,20 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from pps_fast import cli
 from pps_fast.cli import PresetName, exit_status
 from pps_fast.config import PPSConfig, require
 from pps_fast.config_tree import differences, override
-from pps_fast.lab.command import run_tables
-from pps_fast.lab.experiment import LabOptions, design_of, with_data
-from pps_fast.lab.human import read_people
-from pps_fast.lab.tables import Table, TableRow
+from pps_fast.help_text import Program
+from pps_fast.lab.options import LabOptions
 from pps_fast.presets import PRESETS
 
-PROGRAM = "python -m pps_fast.compare"
-_INDENTED = "\n".join(f"  {name}" for name in PRESETS)
-DESCRIPTION = f"""Trains presets on one data set with the same seeds and folds, and compares them.
-
-presets:
-{_INDENTED}
-
-The first preset is the one that the others are compared with, paired by seed and fold. Every option that is not listed
-first overrides the value of every preset, so that they can be compared at one width. Runs that were finished before, by
-this program or by pps_fast.ablate in the same folder, are not done again.
-
---human takes the re-annotation of Otani et al. (test_00.csv, ...: five people per query, percent of the video's
-length); people are then scored on the test pairs they answered, beside the presets on the same pairs.
-
-examples:
-  python -m pps_fast.compare demo tiny --seeds 3 --train.epochs 2 --out runs/compare
-  python -m pps_fast.compare charades charades_released --data clip.h5 --folds 0 1 2 3 4 --seeds 3 \\
-      --encoder.hidden-dim 64 --out runs/clip_compare
-  python -m pps_fast.compare charades_clip_small --data clip.h5 --folds 0 --human charades_test_0?.csv --out runs/human
-"""
+if TYPE_CHECKING:
+    from pps_fast.lab.tables import Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +27,32 @@ class CompareArguments(LabOptions):
     """Options of the command."""
 
     presets: tyro.conf.Positional[tuple[PresetName, ...]] = ()
-    """which presets; at least one, the first is the reference"""
+    """named configs to compare; the first is the one that the others are compared with"""
     name: str = "comparison"
-    """of the table's files"""
+    """name of the table's files"""
     human: tuple[Path, ...] = ()
-    """CSV files of people's answers"""
+    """csv files with people's answers, to score beside the models"""
     config: Annotated[PPSConfig, tyro.conf.arg(name="")] = field(default_factory=PPSConfig)
-    """everything else"""
+    """all options of the presets"""
+
+
+PROGRAM = Program(
+    name="compare",
+    description="""Trains presets on one data set with the same seeds and folds, and compares them, paired by seed and
+fold.
+
+Options of the presets change all of them, so that they can be compared at one size. Finished runs, also those of
+pps_fast.ablate in the same folder, are not trained again.""",
+    options=CompareArguments,
+    positional="presets",
+    first=("presets", "data", "seeds", "folds", "out", "name", "human", "jobs", "device", "tables_only"),
+    more="""--human takes the re-annotation of Otani et al. (test_00.csv, ...: five people per query, percent of the
+video's length); people are then scored on the test pairs they answered, beside the presets on the same pairs.""",
+    examples="""python -m pps_fast.compare demo tiny --seeds 3 --train.epochs 2 --out runs/compare
+python -m pps_fast.compare charades charades_released --data clip.h5 --folds 0 1 2 3 4 --seeds 3 \\
+  --encoder.hidden-dim 64 --out runs/clip_compare
+python -m pps_fast.compare charades_clip_small --data clip.h5 --folds 0 --human test_0?.csv --out runs/human""",
+)
 
 
 def parse(argv: Sequence[str]) -> tuple[CompareArguments, dict[str, PPSConfig]]:
@@ -65,8 +65,7 @@ def parse(argv: Sequence[str]) -> tuple[CompareArguments, dict[str, PPSConfig]]:
     """
 
     def parse_for(config: PPSConfig) -> CompareArguments:
-        start = CompareArguments(config=config)
-        return tyro.cli(CompareArguments, args=list(argv), default=start, prog=PROGRAM, description=DESCRIPTION)
+        return cli.parse(PROGRAM, argv, CompareArguments(config=config))
 
     arguments = parse_for(PPSConfig())
     names = arguments.presets
@@ -77,6 +76,8 @@ def parse(argv: Sequence[str]) -> tuple[CompareArguments, dict[str, PPSConfig]]:
 
 def comparison_table(name: str, configs: dict[str, PPSConfig]) -> Table:
     """Returns the table of the presets, the first of which is the reference."""
+    from pps_fast.lab.tables import Table, TableRow
+
     first, *_ = configs
     return Table(
         name=name,
@@ -98,6 +99,11 @@ def run(argv: Sequence[str]) -> int:
         ValueError: for options, data or people's answers that cannot be used.
     """
     arguments, configs = parse(argv)
+    # after the parsing, so that help loads no torch
+    from pps_fast.lab.command import run_tables
+    from pps_fast.lab.experiment import design_of, with_data
+    from pps_fast.lab.human import read_people
+
     people = read_people(list(arguments.human)) if arguments.human else None
     configs = {name: with_data(config, arguments.data) for name, config in configs.items()}
     seeds = {config.train.seed for config in configs.values()}

@@ -379,7 +379,7 @@ class PPSConfig:
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     backend: Backend = "auto"
-    """'auto': Triton kernels where they support the input, else PyTorch; 'triton': kernels or an error; 'torch': PyTorch"""
+    """'auto': Triton kernels where they support the input, else PyTorch; 'triton': only kernels; 'torch': no kernels"""
 
     def __post_init__(self) -> None:
         _check_choices(self, "config")

@@ -73,7 +73,7 @@ def first_names(changes: dict[str, Any]) -> dict[str, Any]:
 
 def _value_from(hint: Any, value: Any, name: str) -> Any:
     """Checks the type of one JSON value against its field's, and rebuilds sections and tuples."""
-    if dataclasses.is_dataclass(hint):
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return from_dict(hint, value, name)
     if typing.get_origin(hint) is tuple:
         require(isinstance(value, list), name, value, "a list")

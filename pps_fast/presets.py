@@ -108,6 +108,21 @@ CNM_ACTIVITYNET: dict[str, Any] = {
     "train.epochs": 30,
 }
 
+# fields that only these variants of published code change: the help lists them apart
+VARIANT_FIELDS: tuple[str, ...] = (
+    "encoder.frame_summary",
+    "generator.width_source",
+    "generator.max_width",
+    "proposals.negatives.curriculum",
+    "reconstructor.shares_generator",
+    "reconstructor.word_cls",
+    "reconstructor.word_tokens",
+    "reconstructor.target_length",
+    "losses.push_single",
+    "train.update",
+)
+
+
 SMALL: dict[str, Any] = {
     "encoder.hidden_dim": 64,
     "generator.num_layers": 2,

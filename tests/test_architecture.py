@@ -36,11 +36,13 @@ LAYER, SIDEWAYS = _read_layers((ROOT / "CONTRIBUTING.md").read_text(encoding="ut
 ALONE = {"kernels"}
 RUN_TIME = {"torch", "numpy", "h5py", "safetensors", "tyro", "tqdm"}
 THIRD_PARTY: dict[str, set[str]] = {
-    **dict.fromkeys(("__init__", "config", "config_tree", "presets", "ablations", "files", "text_table"), set()),
+    **dict.fromkeys(
+        ("__init__", "config", "config_tree", "presets", "ablations", "files", "text_table", "help_text"), set()
+    ),
     **dict.fromkeys(("types", "randomness", "equations", "devices"), {"torch"}),
     "kernels": {"torch", "triton"},
     "ops": {"torch", "triton"},
-    "draw": {"torch", "matplotlib"},
+    "draw": {"torch", "numpy", "tyro", "matplotlib"},
     "lab": RUN_TIME | {"matplotlib"},
 }
 
@@ -53,7 +55,10 @@ LONG_FILES = {
 MANY_PARAMETERS = {("pps_fast/pipeline.py", "evaluate"): "a public function: every option of an evaluation by name"}
 # without tests/a/test_b.py of their own, and where they are tested
 TESTED_ELSEWHERE: dict[str, str] = {
-    "pps_fast/__init__.py": "tests/test_packaging.py",
+    "pps_fast/__init__.py": "tests/test_public.py",
+    "pps_fast/draw/options.py": "tests/test_help_text.py",
+    "pps_fast/draw/pictures.py": "tests/draw/test_main.py",
+    "pps_fast/lab/options.py": "tests/test_help_text.py",
     "pps_fast/ops/__init__.py": "tests/ops/test_choices.py",
     # tests/support/compare.py, how tensors are compared, has the folder's name
     "pps_fast/compare.py": "tests/test_compare.py",

@@ -60,7 +60,7 @@ PAPER_BOTH = {
     "train.keep": "last",
     "train.learning_rate": 0.0004,
     "train.max_steps": None,
-    "train.optimise": "joint",
+    "train.update": "joint",
     "train.precision": "fp32",
     "train.warmup_learning_rate": 1e-7,
     "train.warmup_updates": 400,

@@ -1,4 +1,4 @@
-"""python -m pps_fast.eval: score a checkpoint beside baselines that do not look at the video."""
+"""python -m pps_fast.eval: score a trained model beside baselines that do not look at the video."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
-from pps_fast.cli import exit_status
+from pps_fast.cli import exit_status, parse
 from pps_fast.config import Selector
 from pps_fast.devices import Device
-from pps_fast.eval.report import format_table, write_predictions
-from pps_fast.pipeline import evaluate_checkpoint
+from pps_fast.help_text import Program
 from pps_fast.text_table import terminal_columns
-
-PROGRAM = "python -m pps_fast.eval"
-DESCRIPTION = """Scores a checkpoint of `python -m pps_fast.train`.
-
-Prints R@n, IoU >= m and mIoU with 95 % intervals, beside what is reached without looking at the video (the whole
-video, the best fixed intervals) and beside the model's answers to shuffled queries.
-
-examples:
-  python -m pps_fast.eval --checkpoint runs/demo
-  python -m pps_fast.eval --checkpoint runs/clip --data charades_clip.h5 --predictions moments.jsonl
-  python -m pps_fast.eval --checkpoint runs/demo --split validation --seed 1 --out runs/demo/seed1
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvalArguments:
     """Options of the command."""
 
-    checkpoint: Path
-    """run directory of `python -m pps_fast.train`, or one of its checkpoints"""
+    model: Path
+    """run folder of `python -m pps_fast.train`, or one of its checkpoints"""
     data: Path | None = None
-    """file written by `python -m pps_fast.prepare`; without one, what the checkpoint was trained on"""
+    """data file written by `python -m pps_fast.prepare`; default: the one the model was trained on"""
     split: Literal["test", "validation", "train"] = "test"
-    """which samples are scored; blind baselines are always fitted on the training samples"""
+    """which samples are scored"""
     fold: int | None = None
-    """test on this fold; without one, as the checkpoint was trained"""
+    """test on this fold; default: the fold the model was trained for"""
     out: Path | None = None
-    """folder for evaluation_SPLIT.json and .md; without one, the checkpoint's"""
+    """folder for evaluation_SPLIT.json and .md; default: the model's"""
     seed: int | None = None
-    """of hidden words, shuffled queries and bootstrap; without one, the checkpoint's inference.seed"""
+    """seed of hidden words, shuffled queries and bootstrap; default: the model's inference.seed"""
     selector: Selector | None = None
-    """how the top-1 moment is chosen; without one, the checkpoint's inference.selector"""
+    """how the answer is chosen among the proposals; default: as the model was trained with"""
     predictions: Path | None = None
-    """also write every ranked moment, in seconds, to this file of JSON lines"""
+    """also write all ranked moments, in seconds, to this file, a line of JSON for each query"""
     device: Device = "auto"
-    """where to run; 'auto' is cuda where there is one"""
+    """where to run; auto is the GPU if there is one"""
     threads: int | None = None
     """CPU threads"""
+
+
+PROGRAM = Program(
+    name="eval",
+    description="""Scores a model that `python -m pps_fast.train` has trained.
+
+Prints R@n, IoU >= m and mIoU with 95 % intervals, beside blind baselines (the whole video, the best fixed intervals)
+and beside the model's own answers to shuffled queries.""",
+    options=EvalArguments,
+    first=("model", "data", "split", "fold", "out", "seed", "selector", "predictions", "device", "threads"),
+    aliases={"--checkpoint": "--model"},
+    examples="""python -m pps_fast.eval --model runs/demo
+python -m pps_fast.eval --model runs/clip --data charades_clip.h5 --predictions moments.jsonl
+python -m pps_fast.eval --model runs/demo --split validation --seed 1 --out runs/demo/seed1""",
+)
 
 
 def run(arguments: EvalArguments) -> int:
@@ -62,9 +62,12 @@ def run(arguments: EvalArguments) -> int:
     Raises:
         ValueError: for a checkpoint, data set or option that cannot be used.
     """
+    from pps_fast.eval.report import format_table, write_predictions
+    from pps_fast.pipeline import evaluate_checkpoint
+
     if arguments.seed is not None and arguments.seed < 0:
         raise ValueError(f"--seed {arguments.seed}: expected 0 or more")
-    out = _writable(arguments.out or arguments.checkpoint, arguments.predictions)
+    out = _writable(arguments.out or arguments.model, arguments.predictions)
     changes = {
         "data.path": None if arguments.data is None else str(arguments.data),
         "data.fold": arguments.fold,
@@ -72,7 +75,7 @@ def run(arguments: EvalArguments) -> int:
         "inference.selector": arguments.selector,
     }
     evaluation = evaluate_checkpoint(
-        arguments.checkpoint,
+        arguments.model,
         changes,
         split=arguments.split,
         device=arguments.device,
@@ -102,11 +105,7 @@ def _writable(out: Path, predictions: Path | None) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-
-    def program() -> int:
-        return run(tyro.cli(EvalArguments, args=list(argv), prog=PROGRAM, description=DESCRIPTION))
-
-    return exit_status(program)
+    return exit_status(lambda: run(parse(PROGRAM, argv)))
 
 
 if __name__ == "__main__":

@@ -14,33 +14,10 @@ from pps_fast.data.prepared import PreparedData
 from pps_fast.data.splits import select_samples
 from pps_fast.devices import Device, choose_device
 from pps_fast.files import read_json
+from pps_fast.lab.options import LabOptions
 from pps_fast.lab.pool import Outcome, run_jobs
 from pps_fast.lab.runs import RESULT_FILE, Run, is_finished, num_updates, plan_run
 from pps_fast.lab.statistics import SeedFold
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabOptions:
-    """Options that every experiment has: which runs, in which folder, how many in parallel."""
-
-    data: Path | None = None
-    """file written by `python -m pps_fast.prepare`; without one, the embedded planted-moment data"""
-    seeds: int = 1
-    """how many seeds: train.seed and the ones after it"""
-    folds: tuple[int, ...] = ()
-    """folds to test on, each in turn (prepared with --folds); without any, the data set's own splits"""
-    out: Path = Path("runs/lab")
-    """folder for runs/ and the tables; different tables may share it, and then share equal runs"""
-    jobs: int | None = None
-    """runs at a time; without one, 1 on a GPU and as many as there are CPUs otherwise"""
-    threads: int = 1
-    """CPU threads of each run; an interrupted run repeats itself only with the same number"""
-    device: Device = "auto"
-    """where to train; 'auto' is cuda where there is one"""
-    tables_only: bool = False
-    """train nothing: make the tables again from the finished runs, reading nothing else"""
-    plots: bool = True
-    """draw each table as well (needs the `plot` extra)"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The options of `python -m pps_fast.prepare`; the command line is generated from them."""
+"""The options of `python -m pps_fast.prepare`."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ class PrepareOptions:
     """What to prepare, from what, and how."""
 
     out: Path
-    """the prepared file to write; an older prepared file there is replaced"""
+    """data file to write; replaces an older one"""
     features: Path
-    """HDF5 file or folder of one file per video; the word `planted` makes features that show the annotated moments"""
+    """HDF5 file, or folder with a file for each video; the word `planted` makes synthetic features instead"""
     vocabulary: Path
-    """published pickle, GloVe text, or npz of words and vectors"""
+    """words and their vectors: published pickle, GloVe text, or npz"""
     protocol: Protocol
-    """which rows count (Charades-STA has two ways).
-    full: the end is clipped to the video's length, then start < end.
-    filtered: only 0 <= start < end <= length, as in the results of PPS, CPL and CNM.
-    as_is: every row, as for ActivityNet Captions."""
+    """which annotated moments count. filtered: those with 0 <= start < end <= length, as PPS, CPL and CNM report on
+    Charades-STA. full: all, their ends clipped to the video. as_is: all, unchanged, as for ActivityNet Captions"""
 
     train: Path | None = None
     """annotations of the training split"""
@@ -37,46 +35,46 @@ class PrepareOptions:
     test: Path | None = None
     """annotations of the test split"""
     pool: Path | None = None
-    """annotations to be divided into --folds, instead of the three splits"""
+    """annotations to divide into --folds, instead of the three splits"""
     durations: tuple[Path, ...] = ()
-    """csv files with columns id and length in seconds; needed by the Charades-STA txt format"""
+    """csv files with columns id and length (seconds), for annotations in the txt format of Charades-STA"""
     annotation_format: AnnotationFormat = "auto"
-    """form of the annotation files; auto goes by extension and content"""
+    """format of the annotations; auto: by extension and content"""
 
     features_format: FeaturesFormat = "auto"
-    """form of the features; auto goes by extension and content"""
+    """format of the features; auto: by extension and content"""
     feature_key: str | None = None
-    """data set in a video's HDF5 group (c3d_features), or entry of its npz or pt file (npz default: features)"""
+    """name of the features within a video's HDF5 group (such as c3d_features), npz or pt file; npz default: features"""
     feature_suffix: str = ""
-    """what follows the video's name: __fps_1 for files like 3MSZA__fps_1.npz"""
+    """what follows the video's name in the name of its features: __fps_1 for 3MSZA__fps_1.npz"""
     frame_dim: int | None = None
-    """width every video's features must have; without it, that of the first video"""
+    """expected size of a feature vector; default: that of the first video"""
     num_segments: int = 200
-    """segments that every video is resampled to"""
+    """segments that each video's features are averaged to"""
 
     vocabulary_format: VocabularyFormat = "auto"
-    """form of the vocabulary; auto goes by extension"""
+    """format of the vocabulary; auto: by extension"""
     vocab_size: int | None = None
-    """keep the most frequent words (paper: 1111 for Charades-STA, 8000 for ActivityNet Captions); without it, all"""
+    """keep this many of the most frequent words (paper: 1111 for Charades-STA, 8000 for ActivityNet); default: all"""
     max_num_words: int = 20
-    """words of a sentence beyond this many are cut off"""
+    """words of a sentence that are kept"""
 
     folds: int = 0
-    """divide the videos of --pool into this many folds of about equal numbers of samples"""
+    """divide the videos of --pool into this many folds, with about equal numbers of samples"""
     fold_seed: int = 0
-    """decides which video is in which fold"""
+    """seed of the division into folds"""
 
     planted_dim: int = 64
-    """width of planted features"""
+    """size of a planted feature vector"""
     planted_noise: float = 0.5
-    """standard deviation of the noise on every number of planted features"""
+    """standard deviation of the noise in planted features"""
     seed: int = 0
     """seed of planted features"""
 
     name: str | None = None
-    """what reports call the data set; without it, the name of the output file"""
+    """name of the data set in reports; default: the name of the output file"""
     skip_bad: bool = False
-    """leave out bad rows and videos, and report them, instead of refusing the input"""
+    """leave bad rows and videos out and list them, instead of refusing the input"""
 
     @property
     def is_planted(self) -> bool:

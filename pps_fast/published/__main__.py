@@ -9,27 +9,10 @@ from pathlib import Path
 
 import tyro
 
-from pps_fast.cli import PresetName, exit_status
+from pps_fast.cli import PresetName, exit_status, parse
 from pps_fast.config_tree import override
-from pps_fast.data.prepared import read_prepared
+from pps_fast.help_text import Program
 from pps_fast.presets import PRESETS
-from pps_fast.published.convert import export_checkpoint, import_checkpoint
-from pps_fast.runs.checkpoint import describe_data
-from pps_fast.types import FeatureSizes
-
-PROGRAM = "python -m pps_fast.published"
-DESCRIPTION = """Converts weights of the published code of PPS, CPL and CNM (files saved by torch.save).
-
-Import writes a run folder that `python -m pps_fast.eval` takes; the preset must be that of the published settings
-(charades_released, activitynet_released, cpl, cnm, ...). Export writes the weights of a model of such a preset so that
-the published code loads them. Nothing in a file is run as code.
-
-examples:
-  python -m pps_fast.published pps_charades.pt --preset charades_released --data charades.h5 --out runs/published
-  python -m pps_fast.eval --checkpoint runs/published
-  python -m pps_fast.published cpl.pt --preset cpl --sizes 1024 300 1112 200 --out runs/cpl_published
-  python -m pps_fast.published runs/mine --export mine.pt
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +33,35 @@ class PublishedArguments:
     """write the weights of the source to this file instead, under the published names"""
 
 
+PROGRAM = Program(
+    name="published",
+    description="""Converts weights of the published code of PPS, CPL and CNM (files saved by torch.save). Nothing in a
+file is run as code.
+
+Import writes a run folder that `python -m pps_fast.eval` takes; the preset must be that of the published settings
+(charades_released, activitynet_released, cpl, cnm, ...). Export writes the weights of a model of such a preset so that
+the published code loads them.""",
+    options=PublishedArguments,
+    positional="source",
+    first=("source", "preset", "data", "sizes", "out", "export"),
+    examples="""python -m pps_fast.published pps.pt --preset charades_released --data charades.h5 --out runs/published
+python -m pps_fast.eval --model runs/published
+python -m pps_fast.published cpl.pt --preset cpl --sizes 1024 300 1112 200 --out runs/cpl_published
+python -m pps_fast.published runs/mine --export mine.pt""",
+)
+
+
 def run(arguments: PublishedArguments) -> int:
     """Converts one way or the other and says where the result is; returns the exit status.
 
     Raises:
         ValueError: for files or options that cannot be used.
     """
+    from pps_fast.data.prepared import read_prepared
+    from pps_fast.published.convert import export_checkpoint, import_checkpoint
+    from pps_fast.runs.checkpoint import describe_data
+    from pps_fast.types import FeatureSizes
+
     _check(arguments)
     if arguments.export is not None:
         export_checkpoint(arguments.source, arguments.export)
@@ -73,7 +79,7 @@ def run(arguments: PublishedArguments) -> int:
     checkpoint = import_checkpoint(arguments.source, out, config, sizes, described)
     print(f"model: {checkpoint}")
     hint = "" if arguments.data is not None else " --data FILE"
-    print(f"to evaluate it: python -m pps_fast.eval --checkpoint {out}{hint}")
+    print(f"to evaluate it: python -m pps_fast.eval --model {out}{hint}")
     return 0
 
 
@@ -93,11 +99,7 @@ def _check(arguments: PublishedArguments) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-
-    def program() -> int:
-        return run(tyro.cli(PublishedArguments, args=list(argv), prog=PROGRAM, description=DESCRIPTION))
-
-    return exit_status(program)
+    return exit_status(lambda: run(parse(PROGRAM, argv)))
 
 
 if __name__ == "__main__":

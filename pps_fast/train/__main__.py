@@ -7,39 +7,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from pps_fast.cli import PresetName, exit_status, parse_with_preset
 from pps_fast.config import PPSConfig
-from pps_fast.data.splits import Splits
-from pps_fast.data.store import Store
 from pps_fast.devices import Device, slow_precision
-from pps_fast.eval.report import format_table
 from pps_fast.files import write_json
-from pps_fast.ops.choices import Choice, choices_of, ops_line
-from pps_fast.pipeline import RunInput, train_and_evaluate
-from pps_fast.presets import PRESETS
+from pps_fast.help_text import Program
 from pps_fast.text_table import terminal_columns
-from pps_fast.train.fake_step import record_step
+
+if TYPE_CHECKING:
+    from pps_fast.data.splits import Splits
+    from pps_fast.data.store import Store
+    from pps_fast.ops.choices import Choice
+    from pps_fast.pipeline import RunInput
 
 OPS_FILE = "ops.json"
-_INDENTED = "\n".join(f"  {name}" for name in PRESETS)
-DESCRIPTION = f"""Trains PPS without moment times, then evaluates it on the test split.
-
-presets (--preset):
-{_INDENTED}
-
-Every option below overrides the preset's value. Without any, `demo` trains on embedded data in minutes.
-
-examples:
-  python -m pps_fast.train
-  python -m pps_fast.train --preset tiny --out runs/first
-  python -m pps_fast.train --preset charades_clip --data.path charades_clip.h5 --data.fold 0
-  python -m pps_fast.train --preset demo --losses.pull 0 --out runs/without_pull
-  python -m pps_fast.train --preset demo --out runs/demo --resume
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,15 +34,34 @@ class TrainArguments:
     preset: PresetName = "demo"
     """named config to start from"""
     out: Path | None = None
-    """run directory: config, metrics, checkpoints, report; runs/PRESET without one"""
+    """folder of the run: config, log, checkpoints, evaluation; default: runs/PRESET"""
     resume: bool = False
-    """continue the run in that directory, bit for bit as if it had never stopped"""
+    """continue the run in that folder, bit for bit as if it had never stopped"""
     device: Device = "auto"
-    """where to train; 'auto' is cuda where there is one"""
+    """where to train; auto is the GPU if there is one"""
     threads: int | None = None
-    """CPU threads; a resumed run repeats itself only with the same number"""
+    """CPU threads; to repeat a run bit for bit, use the same number"""
     config: Annotated[PPSConfig, tyro.conf.arg(name="")] = field(default_factory=PPSConfig)
-    """everything else"""
+    """all options of the preset"""
+
+
+PROGRAM = Program(
+    name="train",
+    description="""Trains a model on pairs of video and sentence, without moment times, and evaluates it on the test
+split. Every option of the preset can be changed. With no option at all, `demo` trains on embedded data in minutes.""",
+    options=TrainArguments,
+    first=(
+        "preset", "data.path", "data.fold", "out", "resume", "device", "threads",
+        "train.max_steps", "train.epochs", "train.batch_size", "train.learning_rate", "train.log_every",
+        "train.checkpoint_every", "losses.pull",
+    ),
+    aliases={"--data": "--data.path"},
+    examples="""python -m pps_fast.train
+python -m pps_fast.train --preset tiny --out runs/first
+python -m pps_fast.train --preset charades --data charades.h5 --out runs/charades
+python -m pps_fast.train --preset demo --losses.pull 0 --out runs/without_pull
+python -m pps_fast.train --preset demo --out runs/demo --resume""",
+)  # fmt: skip
 
 
 def run(arguments: TrainArguments) -> int:
@@ -67,6 +71,11 @@ def run(arguments: TrainArguments) -> int:
         ValueError: for options, data or a run directory that cannot be used.
         NonFiniteLossError: when training met a loss that is not finite.
     """
+    from pps_fast.eval.report import format_table
+    from pps_fast.ops.choices import choices_of, ops_line
+    from pps_fast.pipeline import train_and_evaluate
+    from pps_fast.train.fake_step import record_step
+
     config = arguments.config
     out = arguments.out or Path("runs") / arguments.preset
     used: list[Choice] = []
@@ -80,12 +89,7 @@ def run(arguments: TrainArguments) -> int:
             print(note, flush=True)
 
     result = train_and_evaluate(
-        config,
-        out,
-        resume=arguments.resume,
-        device=arguments.device,
-        threads=arguments.threads,
-        on_start=show_input,
+        config, out, resume=arguments.resume, device=arguments.device, threads=arguments.threads, on_start=show_input
     )
     # only now: the run directory has to be empty when training begins
     write_json(out / OPS_FILE, {"device": str(result.device), "ops": [asdict(choice) for choice in used]})
@@ -112,11 +116,7 @@ def _describe_input(store: Store, splits: Splits, out: Path) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-
-    def program() -> int:
-        return run(parse_with_preset(TrainArguments, argv, program="python -m pps_fast.train", description=DESCRIPTION))
-
-    return exit_status(program)
+    return exit_status(lambda: run(parse_with_preset(PROGRAM, argv)))
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_scores_the_checkpoints_own_data_and_writes_beside_it(checkpoint: Path, capsys) -> None:
-    assert main(["--checkpoint", str(checkpoint)]) == 0
+    assert main(["--model", str(checkpoint)]) == 0
     printed = capsys.readouterr().out
     assert "R@1 mIoU: the best blind baseline is" in printed
     assert f"written: {checkpoint / 'evaluation_test.json'}, {checkpoint / 'evaluation_test.md'}" in printed
@@ -61,7 +61,7 @@ def test_options_replace_what_the_checkpoint_says(checkpoint: Path, tmp_path: Pa
     moments = tmp_path / "moments.jsonl"
     options = ["--split", "validation", "--seed", "7", "--selector", "lowest_loss"]
     options += ["--out", str(tmp_path / "x"), "--predictions", str(moments)]
-    assert main(["--checkpoint", str(checkpoint), *options]) == 0
+    assert main(["--model", str(checkpoint), *options]) == 0
     record = json.loads((tmp_path / "x" / "evaluation_validation.json").read_text())
     assert (record["split"], record["seed"], record["selector"]) == ("validation", 7, "lowest_loss")
     assert record["config"]["inference"]["seed"] == 7
@@ -76,7 +76,7 @@ def test_same_data_from_a_file_gives_the_same_figures(checkpoint: Path, tmp_path
     file = tmp_path / "planted.h5"
     write_prepared(file, load_data(CONFIG.data))
     for name, options in (("embedded", []), ("file", ["--data", str(file)])):
-        assert main(["--checkpoint", str(checkpoint), "--out", str(tmp_path / name), *options]) == 0
+        assert main(["--model", str(checkpoint), "--out", str(tmp_path / name), *options]) == 0
     assert "note:" not in capsys.readouterr().err
     rows = [json.loads((tmp_path / name / "evaluation_test.json").read_text())["rows"] for name in ("embedded", "file")]
     assert rows[0] == rows[1]
@@ -85,14 +85,14 @@ def test_same_data_from_a_file_gives_the_same_figures(checkpoint: Path, tmp_path
 def test_other_data_is_scored_with_a_note(checkpoint: Path, tmp_path: Path, capsys) -> None:
     file = tmp_path / "other.h5"
     write_prepared(file, load_data(override(CONFIG.data, {"planted.seed": 1})))
-    assert main(["--checkpoint", str(checkpoint), "--out", str(tmp_path), "--data", str(file)]) == 0
+    assert main(["--model", str(checkpoint), "--out", str(tmp_path), "--data", str(file)]) == 0
     assert "note: the model was trained on another data set ('planted')" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--checkpoint", "nowhere"], "nowhere: no checkpoint here"),
+        (["--model", "nowhere"], "nowhere: no checkpoint here"),
         (["--data", "nowhere.h5"], "nowhere.h5: no such file"),
         (["--fold", "9"], "data.fold = 9"),
         (["--seed", "-1"], "--seed -1: expected 0 or more"),
@@ -101,7 +101,7 @@ def test_other_data_is_scored_with_a_note(checkpoint: Path, tmp_path: Path, caps
     ],
 )
 def test_errors_are_one_line_and_status_two(checkpoint: Path, capsys, options: list[str], message: str) -> None:
-    assert main(["--checkpoint", str(checkpoint), *options]) == 2
+    assert main(["--model", str(checkpoint), *options]) == 2
     printed = capsys.readouterr()
     assert message in printed.err
     assert printed.err.startswith("error: ") and printed.err.count("\n") == 1
@@ -111,7 +111,7 @@ def test_errors_are_one_line_and_status_two(checkpoint: Path, capsys, options: l
 def test_file_in_place_of_the_folder_is_refused(checkpoint: Path, tmp_path: Path, capsys) -> None:
     place = tmp_path / "file"
     place.write_text("mine")
-    assert main(["--checkpoint", str(checkpoint), "--out", str(place)]) == 2
+    assert main(["--model", str(checkpoint), "--out", str(place)]) == 2
     assert f"--out {place}: is a file" in capsys.readouterr().err
     assert place.read_text() == "mine"
 
@@ -119,7 +119,7 @@ def test_file_in_place_of_the_folder_is_refused(checkpoint: Path, tmp_path: Path
 def test_data_of_other_sizes_is_refused(checkpoint: Path, tmp_path: Path, capsys) -> None:
     file = tmp_path / "wide.h5"
     write_prepared(file, load_data(override(CONFIG.data, {"planted.frame_dim": 9})))
-    assert main(["--checkpoint", str(checkpoint), "--data", str(file)]) == 2
+    assert main(["--model", str(checkpoint), "--data", str(file)]) == 2
     assert "frame_dim=9" in capsys.readouterr().err
 
 
@@ -129,8 +129,8 @@ def test_fold_the_checkpoint_was_trained_on_is_not_a_test(tmp_path: Path, capsys
     write_prepared(file, replace(planted, fold=planted.sample_video % 3))
     run = _save(tmp_path / "run", override(CONFIG, {"data.path": str(file), "data.fold": 0}))
     capsys.readouterr()
-    assert main(["--checkpoint", str(run)]) == 0
-    assert main(["--checkpoint", str(run), "--fold", "1"]) == 2
+    assert main(["--model", str(run)]) == 0
+    assert main(["--model", str(run), "--fold", "1"]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
     assert "the model was trained on" in error and "it was trained for fold 0" in error
 
@@ -139,11 +139,19 @@ def test_help_teaches_by_example(capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
     assert stopped.value.code == 0
-    assert "python -m pps_fast.eval --checkpoint runs/demo" in capsys.readouterr().out
+    assert "python -m pps_fast.eval --model runs/demo" in capsys.readouterr().out
 
 
 def test_unknown_choice_is_status_two(checkpoint: Path, capsys) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main(["--checkpoint", str(checkpoint), "--split", "tests"])
+        main(["--model", str(checkpoint), "--split", "tests"])
     assert stopped.value.code == 2
     assert "test" in capsys.readouterr().err
+
+
+def test_the_old_name_of_model_is_accepted(checkpoint: Path, tmp_path: Path, capsys) -> None:
+    printed = []
+    for name in ("--model", "--checkpoint"):
+        assert main([name, str(checkpoint), "--out", str(tmp_path)]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1]

@@ -26,13 +26,19 @@ def test_the_same_command_twice_gives_the_same_bytes(tmp_path):
     assert written[0] == written[1]
 
 
-def test_help_teaches_by_examples(capsys):
+@pytest.mark.parametrize(
+    ("option", "texts"),
+    [
+        ("--help", ("examples:", "--pool", "--skip-bad", "1111")),
+        ("--help-all", ("examples:", "--features planted", "c3d_features", "--planted-noise")),
+    ],
+)
+def test_help_teaches_by_examples(option, texts, capsys):
     with pytest.raises(SystemExit) as stop:
-        main(["--help"])
+        main([option])
     assert stop.value.code == 0
     printed = capsys.readouterr().out
-    for text in ("examples:", "--pool", "--features planted", "--skip-bad", "c3d_features", "1111"):
-        assert text in printed
+    assert all(text in printed for text in texts)
 
 
 def test_a_wrong_option_ends_with_status_2(capsys):

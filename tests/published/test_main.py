@@ -30,7 +30,7 @@ def test_weights_come_in_are_evaluated_and_go_out(published, tmp_path, capsys):
     run = tmp_path / "run"
     options = ["--preset", "cpl_demo", "--data", str(published / "data.h5"), "--out", str(run)]
     assert main([str(published / "cpl.pt"), *options]) == 0
-    assert f"python -m pps_fast.eval --checkpoint {run}\n" in capsys.readouterr().out
+    assert f"python -m pps_fast.eval --model {run}\n" in capsys.readouterr().out
     assert evaluate(["--checkpoint", str(run), "--device", "cpu"]) == 0
     assert "note:" not in capsys.readouterr().err
     assert main([str(run), "--export", str(tmp_path / "again.pt")]) == 0

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
 from pps_fast.config_tree import override
-from pps_fast.info import PUBLISHED
+from pps_fast.info import published_sizes
 from pps_fast.model import PPS
 from pps_fast.ops.record import Record, record_calls
 from pps_fast.presets import PRESETS
@@ -78,7 +78,7 @@ def test_a_step_on_a_gpu_that_is_not_there_has_its_dtypes_and_device(precision: 
 
 
 def test_a_gpu_takes_all_masks_at_once_and_projects_the_memory() -> None:
-    sizes, num_columns = PUBLISHED["charades"]
+    sizes, num_columns = published_sizes()["charades"]
     one_layer = {"reconstructor.num_layers": 1, "generator.num_layers": 1}
     config = override(PRESETS["charades"], one_layer)
     sites = {device: record_step(config, sizes, num_columns, device, 8) for device in ("cpu", "cuda")}
@@ -122,10 +122,10 @@ def test_sites_name_the_parts_of_the_model() -> None:
 
 def test_the_paper_s_step_takes_seconds_and_warns_of_nothing() -> None:
     code = (
-        "import time; from pps_fast.info import PUBLISHED; from pps_fast.presets import PRESETS\n"
+        "import time; from pps_fast.info import published_sizes; from pps_fast.presets import PRESETS\n"
         "from pps_fast.train.fake_step import record_step\n"
         "begin = time.process_time()\n"
-        "calls = record_step(PRESETS['charades'], *PUBLISHED['charades'], 'cuda')\n"
+        "calls = record_step(PRESETS['charades'], *published_sizes()['charades'], 'cuda')\n"
         "print(len(calls), time.process_time() - begin)"
     )
     command = [sys.executable, "-W", "error", "-c", code]
