@@ -28,7 +28,7 @@ def read_description() -> str:
     return readme.read_text(encoding="utf-8") if readme.exists() else ""
 
 
-TEST = ["pytest>=8", "pytest-benchmark>=4", "hypothesis>=6", "setuptools>=77"]
+TEST = ["pytest>=8", "pytest-benchmark>=4", "pytest-xdist>=3.5", "hypothesis>=6", "setuptools>=77"]
 
 setup(
     name="pps-fast",
@@ -37,12 +37,28 @@ setup(
     long_description=read_description(),
     long_description_content_type="text/markdown",
     author="pps_fast contributors",
+    # the project has no site of its own yet: what it implements
+    project_urls={
+        "Paper": "https://arxiv.org/abs/2312.16388",
+        "Published code of the paper": "https://github.com/sunoh-kim/pps",
+    },
+    keywords=[
+        "temporal video grounding",
+        "video moment retrieval",
+        "weakly supervised learning",
+        "Charades-STA",
+        "ActivityNet Captions",
+        "PyTorch",
+        "Triton",
+    ],
     license="MIT",
     license_files=["LICENSE"],
     python_requires=">=3.10",
     package_dir={"pps_fast": "pps_fast", "pps_fast.kernels": "kernels"},
     packages=[*find_packages(include=["pps_fast", "pps_fast.*"]), "pps_fast.kernels"],
+    package_data={"pps_fast": ["py.typed"]},
     include_package_data=False,
+    entry_points={"console_scripts": ["pps-fast = pps_fast.__main__:main"]},
     zip_safe=False,
     install_requires=[
         "torch>=2.11",
@@ -57,15 +73,21 @@ setup(
         "test": TEST,
         "plot": ["matplotlib>=3.8"],
         "track": ["tensorboard>=2.16"],
-        "dev": [*TEST, "ruff>=0.6"],
+        "dev": [*TEST, "ruff>=0.6", "mypy>=1.18"],
     },
+    # Linux alone: nothing has been tried on macOS or Windows
     classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Environment :: Console",
+        "Intended Audience :: Science/Research",
         "Programming Language :: Python :: 3",
         "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Operating System :: POSIX :: Linux",
-        "Operating System :: MacOS",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
     ],
 )
