@@ -44,7 +44,8 @@ def help_text() -> str:
 def load(verb: str) -> ModuleType:
     """Returns the module of a program: NAME/__main__.py in a folder of that name, else NAME.py."""
     name = f"pps_fast.{verb}"
-    is_folder = importlib.util.find_spec(name).submodule_search_locations is not None
+    spec = importlib.util.find_spec(name)
+    is_folder = spec is not None and spec.submodule_search_locations is not None
     return importlib.import_module(f"{name}.__main__" if is_folder else name)
 
 
