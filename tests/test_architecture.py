@@ -37,7 +37,8 @@ ALONE = {"kernels"}
 RUN_TIME = {"torch", "numpy", "h5py", "safetensors", "tyro", "tqdm"}
 THIRD_PARTY: dict[str, set[str]] = {
     **dict.fromkeys(("__init__", "config", "config_tree", "presets", "ablations", "files", "text_table"), set()),
-    **dict.fromkeys(("types", "randomness", "equations", "devices"), {"torch"}),
+    **dict.fromkeys(("types", "equations", "devices"), {"torch"}),
+    "randomness": {"torch", "numpy"},
     "kernels": {"torch", "triton"},
     "ops": {"torch", "triton"},
     "draw": {"torch", "matplotlib"},
