@@ -56,8 +56,8 @@ def test_a_detached_report_has_the_values_and_no_graph() -> None:
 
 def _masks(number: int, has_key: bool = True, seed: int = 0) -> MaskSet:
     generator = torch.Generator().manual_seed(seed)
-    key = torch.randint(-(2**31), 2**31, (2, number), generator=generator).to(torch.int32) if has_key else None
-    return MaskSet(log_masks=-torch.rand(2, number, 3, generator=generator), dropout_key=key)
+    dropout_key = torch.randint(-(2**31), 2**31, (2, number), generator=generator).to(torch.int32) if has_key else None
+    return MaskSet(log_masks=-torch.rand(2, number, 3, generator=generator), dropout_key=dropout_key)
 
 
 def test_masks_are_taken_with_their_keys() -> None:
@@ -86,3 +86,10 @@ def test_a_gradient_reaches_the_masks_that_were_taken() -> None:
     log_masks = torch.rand(1, 3, 2, requires_grad=True)
     MaskSet(log_masks=log_masks).take(torch.tensor([[2, 0]])).log_masks.sum().backward()
     assert log_masks.grad.tolist() == [[[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]]]
+
+
+def test_masks_with_and_without_dropout_keys_are_not_joined() -> None:
+    bare = MaskSet(log_masks=torch.zeros(2, 1, 4))
+    keyed = MaskSet(log_masks=torch.zeros(2, 1, 4), dropout_key=torch.zeros(2, 1, dtype=torch.int32))
+    with pytest.raises(ValueError, match="1 of 2 parts have dropout keys: expected all or none"):
+        join_masks((bare, keyed))

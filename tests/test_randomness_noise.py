@@ -1,4 +1,4 @@
-"""Noise as a function of counters: its distribution, and what it depends on."""
+"""Noise and dropout keys by counters: their distribution, and what they depend on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pps_fast.data.noise import counter_hash, dropout_keys, gumbel_noise
+from pps_fast.randomness import counter_hash, dropout_keys, gumbel_noise
 
 
 def hidden(prob: np.ndarray, count: int, num_draws: int) -> np.ndarray:
@@ -31,8 +31,8 @@ def test_ordered_top_two_follows_plackett_luce():
     drawn = hidden(prob, 2, num_draws)
     for pair in itertools.permutations(range(4), 2):
         exact = plackett_luce(prob, pair)
-        found = (drawn == np.array(pair)).all(axis=1).mean()
-        assert abs(found - exact) < 4.5 * np.sqrt(exact * (1 - exact) / num_draws), pair
+        share = (drawn == np.array(pair)).all(axis=1).mean()
+        assert abs(share - exact) < 4.5 * np.sqrt(exact * (1 - exact) / num_draws), pair
 
 
 def test_inclusion_agrees_with_draws_without_replacement():
@@ -41,9 +41,9 @@ def test_inclusion_agrees_with_draws_without_replacement():
     rng = np.random.default_rng(0)
     chosen = np.stack([rng.choice(len(prob), size=3, replace=False, p=prob) for _ in range(num_draws)])
     expected = np.bincount(chosen.ravel(), minlength=len(prob)) / num_draws
-    found = np.bincount(hidden(prob, 3, num_draws).ravel(), minlength=len(prob)) / num_draws
+    share = np.bincount(hidden(prob, 3, num_draws).ravel(), minlength=len(prob)) / num_draws
     # 0.02 is 4.5 standard errors of the difference of the two estimates
-    np.testing.assert_allclose(found, expected, atol=0.02)
+    np.testing.assert_allclose(share, expected, atol=0.02)
 
 
 def test_distribution_is_standard_gumbel():
@@ -55,7 +55,7 @@ def test_distribution_is_standard_gumbel():
 
 def test_extreme_hashes_give_finite_noise(monkeypatch):
     extremes = np.array([[0, 2**64 - 1]], dtype=np.uint64)
-    monkeypatch.setattr("pps_fast.data.noise.counter_hash", lambda *counters: extremes)
+    monkeypatch.setattr("pps_fast.randomness.counter_hash", lambda *counters: extremes)
     noise = gumbel_noise(0, 0, np.array([0]), 2)
     assert np.isfinite(noise).all()
     assert -3.7 < noise[0, 0] < -3.5 and 36.5 < noise[0, 1] < 36.8
