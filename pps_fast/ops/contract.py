@@ -89,7 +89,7 @@ def check(op: str, contract: Contract, optional: frozenset[str], arguments: Mapp
             raise ValueError(f"{op}: {name} is {type(x).__name__}, expected a tensor {_listed(expected.names)}")
         shape = x.shape
         if not _has_axes(shape, expected.names, shapes, sizes):
-            raise ValueError(f"{op}: {name} has shape {tuple(shape)}, expected {_known(expected.names, shapes, sizes)}")
+            raise ValueError(f"{op}: {name} has shape {tuple(shape)}, expected {_known(expected.names, shapes)}")
         if x.dtype not in expected.dtypes:
             raise ValueError(f"{op}: {name} is {x.dtype}, expected {expected.kind}")
         if first is None:
@@ -125,9 +125,10 @@ def _listed(names: tuple[str, ...]) -> str:
     return f"[{', '.join(names)}]"
 
 
-def _known(names: tuple[str, ...], shapes: dict[tuple[str, ...], tuple[int, ...]], sizes: dict[str, int]) -> str:
+def _known(names: tuple[str, ...], shapes: dict[tuple[str, ...], tuple[int, ...]]) -> str:
     """The axes, with the sizes that earlier tensors gave them."""
     if names == ANY_AXES:
         return str(tuple(shapes[names]))
+    sizes = {axis: size for axes, shape in shapes.items() for axis, size in zip(axes, shape, strict=False)}
     known = ", ".join(f"{axis} = {sizes[axis]}" for axis in names if axis in sizes)
     return f"{_listed(names)} with {known}" if known else _listed(names)

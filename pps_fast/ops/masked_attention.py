@@ -75,16 +75,18 @@ def multiplied_as(x: Tensor) -> torch.dtype:
 
 
 def one_dtype(arguments: Mapping[str, Any]) -> str | None:
-    """Says that query, key and value cannot be multiplied with each other."""
-    query, key, value = (arguments[name] for name in ("query", "key", "value"))
-    if query.dtype == key.dtype == value.dtype or multiplied_as(query) == multiplied_as(key) == multiplied_as(value):
+    """Says that query and key cannot be multiplied with each other."""
+    query, key = arguments["query"], arguments["key"]
+    if query.dtype == key.dtype or multiplied_as(query) == multiplied_as(key):
         return None
-    return f"query is {query.dtype}, key {key.dtype}, value {value.dtype}; expected one dtype"
+    return f"query is {query.dtype}, key {key.dtype}; expected one dtype"
 
 
-def length_limits(query: Tensor, key: Tensor, max_length: int) -> list[str]:
-    """Says which sizes an attention kernel does not take."""
+def attention_limits(query: Tensor, key: Tensor, value: Tensor, max_length: int) -> list[str]:
+    """Says which sizes, and which dtype of the value, an attention kernel does not take."""
     reasons = []
+    if multiplied_as(value) != multiplied_as(query):
+        reasons.append(f"value is {value.dtype}, query {query.dtype}; the kernel needs one dtype")
     if query.shape[3] > _MAX_HEAD_DIM:
         reasons.append(f"the head dimension is {query.shape[3]}; the kernel takes 1 to {_MAX_HEAD_DIM}")
     for name, length in (("queries", query.shape[2]), ("keys", key.shape[2])):
@@ -93,9 +95,9 @@ def length_limits(query: Tensor, key: Tensor, max_length: int) -> list[str]:
     return reasons
 
 
-def _limits(query: Tensor, key: Tensor, **_: Any) -> list[str]:
-    """Says which sizes the kernel does not take."""
-    return length_limits(query, key, _MAX_LENGTH)
+def _limits(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> list[str]:
+    """Says what the kernel does not take."""
+    return attention_limits(query, key, value, _MAX_LENGTH)
 
 
 def _fused(

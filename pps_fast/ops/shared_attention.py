@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pps_fast import equations
 from pps_fast.ops.contract import booleans, floats
-from pps_fast.ops.masked_attention import allows_tf32, length_limits, like_heads, multiplied_as, one_dtype
+from pps_fast.ops.masked_attention import allows_tf32, attention_limits, like_heads, multiplied_as, one_dtype
 from pps_fast.ops.registration import first_order_only, fused_op, launcher_of, load_kernel, register
 
 kernel = load_kernel("shared_attention")
@@ -52,9 +52,9 @@ class _FusedSharedAttention(torch.autograd.Function):
         return *found[:3], found[3].to(tensors[3].dtype), None, None, None
 
 
-def _limits(query: Tensor, key: Tensor, **_: Any) -> list[str]:
-    """Says which sizes the kernel does not take."""
-    return length_limits(query, key, _MAX_LENGTH)
+def _limits(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> list[str]:
+    """Says what the kernel does not take."""
+    return attention_limits(query, key, value, _MAX_LENGTH)
 
 
 def _fused(
