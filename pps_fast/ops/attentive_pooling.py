@@ -8,17 +8,13 @@ import torch
 from torch import Tensor
 
 from pps_fast import equations
-from pps_fast.ops.registration import (
-    component_reasons,
-    dtype_reasons,
-    fused_op,
-    load_kernel,
-    register,
-    size_reasons,
-)
+from pps_fast.ops.contract import Contract, at_least, floats, integers
+from pps_fast.ops.registration import first_order_only, fused_op, launcher_of, load_kernel, register, size_reasons
 
 kernel = load_kernel("attentive_pooling")
 
+# one program holds all pairs of a sample's components
+MAX_COMPONENTS = 64
 # one program holds all positions of a proposal
 _MAX_POSITIONS = 512
 
@@ -52,38 +48,20 @@ def _fake_peak_mixture_bwd(
 
 
 register(
-    "importance_fwd(Tensor score, Tensor group, int num_groups) -> Tensor",
-    kernel and kernel.importance_fwd,
+    launcher_of(kernel, "importance_fwd"),
     lambda score, group, num_groups: _fake(score, *score.shape),
 )
 register(
-    "importance_bwd(Tensor grad, Tensor importance, Tensor group, int num_groups) -> Tensor",
-    kernel and kernel.importance_bwd,
+    launcher_of(kernel, "importance_bwd"),
     lambda grad, importance, group, num_groups: _fake(importance, *importance.shape),
 )
 register(
-    "mixture_fwd(Tensor masks, Tensor importance, Tensor group, int num_groups) -> (Tensor, Tensor)",
-    kernel and kernel.mixture_fwd,
+    launcher_of(kernel, "mixture_fwd"),
     lambda masks, importance, group, num_groups: _fake_mixture(masks, num_groups),
 )
-register(
-    "mixture_bwd(Tensor grad, Tensor grad_log, Tensor masks, Tensor importance, Tensor group, Tensor log)"
-    " -> (Tensor, Tensor, Tensor)",
-    kernel and kernel.mixture_bwd,
-    _fake_mixture_bwd,
-)
-register(
-    "peak_mixture_fwd(Tensor masks, Tensor group, int num_groups, float peak_floor)"
-    " -> (Tensor, Tensor, Tensor, Tensor)",
-    kernel and kernel.peak_mixture_fwd,
-    _fake_peak_mixture_fwd,
-)
-register(
-    "peak_mixture_bwd(Tensor grad, Tensor grad_log, Tensor mixture, Tensor peak, Tensor place, Tensor group,"
-    " float peak_floor) -> Tensor",
-    kernel and kernel.peak_mixture_bwd,
-    _fake_peak_mixture_bwd,
-)
+register(launcher_of(kernel, "mixture_bwd"), _fake_mixture_bwd)
+register(launcher_of(kernel, "peak_mixture_fwd"), _fake_peak_mixture_fwd)
+register(launcher_of(kernel, "peak_mixture_bwd"), _fake_peak_mixture_bwd)
 
 
 class _FusedImportance(torch.autograd.Function):
@@ -95,6 +73,7 @@ class _FusedImportance(torch.autograd.Function):
         return weights
 
     @staticmethod
+    @first_order_only("importance")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weights, group = ctx.saved_tensors
         found = torch.ops.pps_fast.importance_bwd(grad, weights, group, ctx.num_groups)
@@ -113,6 +92,7 @@ class _FusedMixture(torch.autograd.Function):
         return mixture, log
 
     @staticmethod
+    @first_order_only("mixture")
     def backward(ctx: Any, grad: Tensor, grad_log: Tensor) -> tuple[Tensor | None, ...]:
         found = torch.ops.pps_fast.mixture_bwd(grad, grad_log, *ctx.saved_tensors)
         return *(x.to(dtype) for x, dtype in zip(found, ctx.dtypes, strict=True)), None, None
@@ -128,39 +108,28 @@ class _FusedPeakMixture(torch.autograd.Function):
         return mixture, log
 
     @staticmethod
+    @first_order_only("peak_mixture")
     def backward(ctx: Any, grad: Tensor, grad_log: Tensor) -> tuple[Tensor | None, ...]:
         found = torch.ops.pps_fast.peak_mixture_bwd(grad, grad_log, *ctx.saved_tensors, equations.PEAK_FLOOR)
         return found.to(ctx.dtype), None, None
 
 
-def _importance_unsupported(score: Tensor, group: Tensor, num_groups: int) -> list[str]:
-    """Says why the kernel cannot compute the importance weights."""
-    return component_reasons(group, num_groups, 2, score=score)
+def group_limits(num_groups: int, limit: int | None = None) -> list[str]:
+    """Says that there are too few or too many groups for a kernel."""
+    if num_groups < 1:
+        return ["num_groups = 0; the kernel needs at least 1"]
+    return [] if limit is None else size_reasons("group", "proposals", num_groups, limit)
 
 
-def _peak_mixture_unsupported(masks: Tensor, group: Tensor, num_groups: int) -> list[str]:
-    """Says why the kernel cannot mix these masks."""
-    reasons = component_reasons(group, num_groups, 3, masks=masks)
-    return reasons + size_reasons("masks", "positions", masks.shape[-1], _MAX_POSITIONS)
+def _importance_limits(score: Tensor, num_groups: int, **_: Any) -> list[str]:
+    """Says which sizes the kernel of the importance weights does not take."""
+    return group_limits(num_groups) + size_reasons("score", "components", score.shape[1], MAX_COMPONENTS)
 
 
-def _mixture_unsupported(
-    masks: Tensor, log_masks: Tensor, importance: Tensor, group: Tensor, num_groups: int
-) -> list[str]:
-    """Says why the kernel cannot mix these masks with these weights."""
-    reasons = component_reasons(group, num_groups, 3, masks=masks, log_masks=log_masks)
-    reasons += size_reasons("masks", "positions", masks.shape[-1], _MAX_POSITIONS)
-    if log_masks.shape[2:] != masks.shape[2:]:
-        reasons.append(
-            f"log_masks has shape {tuple(log_masks.shape)}, masks {tuple(masks.shape)}; the kernel needs a log for "
-            "each mask"
-        )
-    if importance.shape != masks.shape[:2]:
-        reasons.append(
-            f"importance has shape {tuple(importance.shape)}, masks {tuple(masks.shape)}; the kernel needs a weight "
-            "for each mask"
-        )
-    return reasons + dtype_reasons(importance=importance)
+def _mixture_limits(masks: Tensor, num_groups: int, **_: Any) -> list[str]:
+    """Says which sizes the kernels of the mixtures do not take."""
+    reasons = group_limits(num_groups) + size_reasons("masks", "components", masks.shape[1], MAX_COMPONENTS)
+    return reasons + size_reasons("masks", "positions", masks.shape[2], _MAX_POSITIONS)
 
 
 def _fused_importance(score: Tensor, group: Tensor, num_groups: int) -> Tensor:
@@ -180,6 +149,15 @@ def _fused_peak_mixture(masks: Tensor, group: Tensor, num_groups: int) -> tuple[
     return mixed.to(masks.dtype), log.to(masks.dtype)
 
 
-importance = fused_op("importance", _fused_importance, _importance_unsupported)
-mixture = fused_op("mixture", _fused_mixture, _mixture_unsupported)
-peak_mixture = fused_op("peak_mixture", _fused_peak_mixture, _peak_mixture_unsupported)
+_GROUPS: Contract = {"group": integers("E"), "num_groups": at_least(0)}
+
+importance = fused_op(equations.importance, _fused_importance, {"score": floats("B E"), **_GROUPS}, _importance_limits)
+mixture = fused_op(
+    equations.mixture,
+    _fused_mixture,
+    {"masks": floats("B E T"), "log_masks": floats("B E T"), "importance": floats("B E"), **_GROUPS},
+    _mixture_limits,
+)
+peak_mixture = fused_op(
+    equations.peak_mixture, _fused_peak_mixture, {"masks": floats("B E T"), **_GROUPS}, _mixture_limits
+)

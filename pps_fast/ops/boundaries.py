@@ -7,7 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pps_fast.ops.registration import component_reasons, fused_op, load_kernel, register, size_reasons
+from pps_fast import equations
+from pps_fast.ops.attentive_pooling import MAX_COMPONENTS, group_limits
+from pps_fast.ops.contract import at_least, floats, integers
+from pps_fast.ops.registration import first_order_only, fused_op, launcher_of, load_kernel, register, size_reasons
 
 kernel = load_kernel("boundaries")
 
@@ -27,18 +30,8 @@ def _fake_bwd(grad_start: Tensor, grad_end: Tensor, center: Tensor, *others: Any
     return grad_center, grad_width, grad_importance
 
 
-register(
-    "boundaries_fwd(Tensor center, Tensor width, Tensor importance, Tensor group, int num_groups, float shrink)"
-    " -> (Tensor, Tensor)",
-    kernel and kernel.boundaries_fwd,
-    _fake_fwd,
-)
-register(
-    "boundaries_bwd(Tensor grad_start, Tensor grad_end, Tensor center, Tensor width, Tensor importance, Tensor group,"
-    " float shrink) -> (Tensor, Tensor, Tensor)",
-    kernel and kernel.boundaries_bwd,
-    _fake_bwd,
-)
+register(launcher_of(kernel, "boundaries_fwd"), _fake_fwd)
+register(launcher_of(kernel, "boundaries_bwd"), _fake_bwd)
 
 
 class _FusedBoundaries(torch.autograd.Function):
@@ -51,17 +44,16 @@ class _FusedBoundaries(torch.autograd.Function):
         return torch.ops.pps_fast.boundaries_fwd(center, width, importance, group, num_groups, shrink)
 
     @staticmethod
+    @first_order_only("boundaries")
     def backward(ctx: Any, grad_start: Tensor, grad_end: Tensor) -> tuple[Tensor | None, ...]:
         found = torch.ops.pps_fast.boundaries_bwd(grad_start, grad_end, *ctx.saved_tensors, ctx.shrink)
         return *(x.to(like.dtype) for x, like in zip(found, ctx.saved_tensors[:3], strict=True)), None, None, None
 
 
-def _unsupported(
-    center: Tensor, width: Tensor, importance: Tensor, group: Tensor, num_groups: int, shrink: float = 0.0
-) -> list[str]:
-    """Says why the kernel cannot find these boundaries."""
-    reasons = component_reasons(group, num_groups, 2, center=center, width=width, importance=importance)
-    return reasons + (size_reasons("group", "proposals", num_groups, _MAX_PROPOSALS) if num_groups > 0 else [])
+def _limits(center: Tensor, num_groups: int, **_: Any) -> list[str]:
+    """Says which sizes the kernel does not take."""
+    reasons = size_reasons("center", "components", center.shape[1], MAX_COMPONENTS)
+    return reasons + group_limits(num_groups, _MAX_PROPOSALS)
 
 
 def _fused(
@@ -72,4 +64,13 @@ def _fused(
     return start.to(dtype), end.to(dtype)
 
 
-boundaries = fused_op("boundaries", _fused, _unsupported)
+boundaries = fused_op(
+    equations.boundaries,
+    _fused,
+    {
+        **dict.fromkeys(("center", "width", "importance"), floats("B E")),
+        "group": integers("E"),
+        "num_groups": at_least(0),
+    },
+    _limits,
+)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pps_fast.ops.registration import device_reasons, fused_op, load_kernel, register
+from pps_fast.ops.contract import booleans, exactly
+from pps_fast.ops.registration import fused_op, launcher_of, load_kernel, register
 
 kernel = load_kernel("clip_adam")
 
@@ -87,8 +88,8 @@ def _clip_adam(
     for buffers in zip(parameters, gradients, first, second, strict=True):
         own = {name: factor.to(buffers[0].dtype) for name, factor in factors.items()}
         scratch = torch.empty_like(buffers[0][:_CHUNK] if update.device.type == "cpu" else buffers[0])
-        for chunk in _chunks(*buffers):
-            _update(*chunk, scratch[: len(chunk[0])], is_sound, own, constants)
+        for p, g, m, v in _chunks(*buffers):
+            _update(p, g, m, v, scratch[: len(p)], is_sound, own, constants)
     return norm
 
 
@@ -137,43 +138,46 @@ def _fake(*buffers: Any) -> Tensor:
 
 
 register(
-    "clip_adam(Tensor(a!)[] parameters, Tensor(b!)[] gradients, Tensor(c!)[] first, Tensor(d!)[] second,"
-    " Tensor rate, Tensor(e!) update, Tensor(f!) is_sound, float[] constants) -> Tensor",
-    kernel and kernel.clip_adam,
+    launcher_of(kernel, "clip_adam"),
     _fake,
+    mutates=("parameters", "gradients", "first", "second", "update", "is_sound"),
 )
 
+_KINDS = ("parameters", "gradients", "first", "second")
 
-def _unsupported(
-    parameters: list[Tensor],
-    gradients: list[Tensor],
-    first: list[Tensor],
-    second: list[Tensor],
-    rate: Tensor,
-    update: Tensor,
-    is_sound: Tensor,
-    constants: AdamConstants,
-) -> list[str]:
-    """Says why the kernels cannot update these buffers."""
-    kinds = {"parameters": parameters, "gradients": gradients, "first": first, "second": second}
-    buffers = {f"{name}[{i}]": buffer for name, kind in kinds.items() for i, buffer in enumerate(kind)}
-    reasons = device_reasons(**buffers, rate=rate, update=update, is_sound=is_sound)
-    for name, x in buffers.items():
-        if x.dtype != torch.float32 or x.dim() != 1 or not x.is_contiguous() or x.numel() == 0:
-            layout = "" if x.is_contiguous() else ", not contiguous"
-            reasons.append(
-                f"{name} is {x.dtype} of shape {tuple(x.shape)}{layout}; the kernel needs contiguous float32 [n], n > 0"
-            )
-    if any(len({len(buffer) for buffer in place}) > 1 for place in zip(*kinds.values(), strict=True) if place[0].dim()):
-        reasons.append("the buffers of a place differ in size; the kernel needs one size")
-    for name, x, dtype in (
-        ("rate", rate, torch.float64),
-        ("update", update, torch.float64),
-        ("is_sound", is_sound, torch.bool),
-    ):
-        if x.dtype != dtype or x.dim() > 0:
-            reasons.append(f"{name} is {x.dtype} of shape {tuple(x.shape)}; the kernel needs {dtype} of shape ()")
-    return reasons
+
+def _differing(arguments: Mapping[str, Any]) -> str | None:
+    """Says which buffers are not flat, or unlike the parameters of their place."""
+    lists = [arguments[kind] for kind in _KINDS]
+    if len({len(buffers) for buffers in lists}) > 1 or not lists[0]:
+        listed = ", ".join(f"{len(buffers)} {kind}" for kind, buffers in zip(_KINDS, lists, strict=True))
+        return f"there are {listed}; expected as many of each kind, one at least"
+    device = arguments["rate"].device
+    for index, place in enumerate(zip(*lists, strict=True)):
+        for kind, x in zip(_KINDS, place, strict=True):
+            if x.dim() != 1 or not x.is_floating_point() or not x.is_contiguous():
+                layout = "" if x.is_contiguous() else ", not contiguous"
+                return (
+                    f"{kind}[{index}] is {x.dtype} of shape {tuple(x.shape)}{layout}; expected contiguous [n] of a "
+                    "floating dtype"
+                )
+            if x.device != device:
+                return f"{kind}[{index}] is on {x.device}, rate on {device}; expected one device"
+            if x.shape != place[0].shape or x.dtype != place[0].dtype:
+                return (
+                    f"{kind}[{index}] is {x.dtype} of shape {tuple(x.shape)}, parameters[{index}] {place[0].dtype} of "
+                    f"shape {tuple(place[0].shape)}; expected one dtype and size"
+                )
+    return None
+
+
+def _limits(parameters: list[Tensor], **_: Any) -> list[str]:
+    """Says which buffers the kernels cannot update."""
+    return [
+        f"parameters[{index}] is {x.dtype} of {x.numel()} values; the kernel needs float32, one at least"
+        for index, x in enumerate(parameters)
+        if x.dtype != torch.float32 or x.numel() == 0
+    ]
 
 
 def _fused(
@@ -189,4 +193,11 @@ def _fused(
     return torch.ops.pps_fast.clip_adam(parameters, gradients, first, second, rate, update, is_sound, list(constants))
 
 
-clip_adam = fused_op("clip_adam", _fused, _unsupported, equation=_clip_adam)
+clip_adam = fused_op(
+    _clip_adam,
+    _fused,
+    {"rate": exactly(torch.float64), "update": exactly(torch.float64), "is_sound": booleans("")},
+    _limits,
+    name="clip_adam",
+    rule=_differing,
+)

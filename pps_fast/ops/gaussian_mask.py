@@ -8,9 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pps_fast.ops.registration import device_reasons, dtype_reasons, fused_op, load_kernel, register
+from pps_fast import equations
+from pps_fast.ops.contract import Contract, at_least, floats
+from pps_fast.ops.registration import first_order_only, fused_op, launcher_of, load_kernel, register
 
 kernel = load_kernel("gaussian_mask")
+_SHAPES: tuple[str, ...] = () if kernel is None else kernel.SHAPES
 
 # one program holds all positions of a row
 _MAX_POSITIONS = 4096
@@ -27,18 +30,8 @@ def _fake_bwd(grad: Tensor, grad_log: Tensor, center: Tensor, width: Tensor, *co
     return center.new_empty(center.shape, dtype=torch.float32), center.new_empty(center.shape, dtype=torch.float32)
 
 
-register(
-    "gaussian_mask_fwd(Tensor center, Tensor width, float sigma, int num_positions, float width_floor, int shape,"
-    " bool inverse) -> (Tensor, Tensor)",
-    kernel and kernel.gaussian_mask_fwd,
-    _fake_fwd,
-)
-register(
-    "gaussian_mask_bwd(Tensor grad, Tensor grad_log, Tensor center, Tensor width, float sigma, float width_floor,"
-    " int shape, bool inverse) -> (Tensor, Tensor)",
-    kernel and kernel.gaussian_mask_bwd,
-    _fake_bwd,
-)
+register(launcher_of(kernel, "gaussian_mask_fwd"), _fake_fwd)
+register(launcher_of(kernel, "gaussian_mask_bwd"), _fake_bwd)
 
 
 class _FusedMask(torch.autograd.Function):
@@ -51,29 +44,18 @@ class _FusedMask(torch.autograd.Function):
         return torch.ops.pps_fast.gaussian_mask_fwd(center, width, sigma, num_positions, *constants)
 
     @staticmethod
+    @first_order_only("gaussian_mask, gaussian_peak_mask, laplace_mask")
     def backward(ctx: Any, grad: Tensor, grad_log: Tensor) -> tuple[Tensor | None, ...]:
         center, width = ctx.saved_tensors
         found = torch.ops.pps_fast.gaussian_mask_bwd(grad, grad_log, center, width, *ctx.constants)
         return found[0].to(center.dtype), found[1].to(width.dtype), None, None, None, None, None
 
 
-def _unsupported(
-    center: Tensor,
-    width: Tensor,
-    sigma: float,
-    num_positions: int,
-    width_floor: float = 0.01,
-    inverse: bool = False,
-) -> list[str]:
-    """Says why the kernel cannot draw these masks."""
-    reasons = device_reasons(center=center, width=width) + dtype_reasons(center=center, width=width)
-    if center.shape != width.shape:
-        reasons.append(
-            f"center has shape {tuple(center.shape)}, width {tuple(width.shape)}; the kernel needs one shape"
-        )
-    if not 2 <= num_positions <= _MAX_POSITIONS:
-        reasons.append(f"num_positions = {num_positions}; the kernel draws 2 to {_MAX_POSITIONS}")
-    return reasons
+def _limits(num_positions: int, **_: Any) -> list[str]:
+    """Says which number of positions the kernel does not draw."""
+    if num_positions <= _MAX_POSITIONS:
+        return []
+    return [f"num_positions = {num_positions}; the kernel draws 2 to {_MAX_POSITIONS}"]
 
 
 def _fused(shape: str) -> Callable[..., tuple[Tensor, Tensor]]:
@@ -87,12 +69,14 @@ def _fused(shape: str) -> Callable[..., tuple[Tensor, Tensor]]:
         width_floor: float = 0.01,
         inverse: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        index = kernel.SHAPES.index(shape)
+        index = _SHAPES.index(shape)
         return _FusedMask.apply(center, width, float(sigma), num_positions, float(width_floor), index, inverse)
 
     return fused
 
 
-gaussian_mask = fused_op("gaussian_mask", _fused("gaussian"), _unsupported)
-gaussian_peak_mask = fused_op("gaussian_peak_mask", _fused("gaussian_peak"), _unsupported)
-laplace_mask = fused_op("laplace_mask", _fused("laplace"), _unsupported)
+_CONTRACT: Contract = {"center": floats("..."), "width": floats("..."), "num_positions": at_least(2)}
+
+gaussian_mask = fused_op(equations.gaussian_mask, _fused("gaussian"), _CONTRACT, _limits)
+gaussian_peak_mask = fused_op(equations.gaussian_peak_mask, _fused("gaussian_peak"), _CONTRACT, _limits)
+laplace_mask = fused_op(equations.laplace_mask, _fused("laplace"), _CONTRACT, _limits)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pps_fast.ops.registration import device_reasons, dtype_reasons, fused_op, load_kernel, register
+from pps_fast import equations
+from pps_fast.ops.contract import booleans, floats
+from pps_fast.ops.registration import first_order_only, fused_op, launcher_of, load_kernel, register
 
 kernel = load_kernel("masked_attention")
 
 _MAX_LENGTH = 512
 _MAX_HEAD_DIM = 128
-
-_INPUTS = "Tensor query, Tensor key, Tensor value, Tensor? key_bias, Tensor? key_valid, bool causal, bool tf32"
 
 
 def like_heads(x: Tensor, *shape: int) -> Tensor:
@@ -35,16 +36,8 @@ def _fake_bwd(
     return like_heads(query), like_heads(key), like_heads(value), grad_bias
 
 
-register(
-    f"masked_attention_fwd({_INPUTS}) -> (Tensor, Tensor)",
-    kernel and kernel.masked_attention_fwd,
-    _fake_fwd,
-)
-register(
-    f"masked_attention_bwd(Tensor[] results, {_INPUTS}) -> (Tensor, Tensor, Tensor, Tensor)",
-    kernel and kernel.masked_attention_bwd,
-    _fake_bwd,
-)
+register(launcher_of(kernel, "masked_attention_fwd"), _fake_fwd)
+register(launcher_of(kernel, "masked_attention_bwd"), _fake_bwd)
 
 
 class _FusedAttention(torch.autograd.Function):
@@ -57,6 +50,7 @@ class _FusedAttention(torch.autograd.Function):
         return out
 
     @staticmethod
+    @first_order_only("masked_attention")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, out, lse = ctx.saved_tensors
         found = torch.ops.pps_fast.masked_attention_bwd([grad, out, lse], *tensors, *ctx.flags)
@@ -72,56 +66,38 @@ def allows_tf32() -> bool:
     return torch.get_float32_matmul_precision() != "highest"
 
 
-def _unsupported(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    key_bias: Tensor | None = None,
-    key_valid: Tensor | None = None,
-    causal: bool = False,
-) -> list[str]:
-    """Says why the kernel cannot attend here."""
-    reasons = operand_reasons(query, key, value, key_bias, key_valid)
-    shapes = product_reasons(query, key, value, _MAX_LENGTH)
-    return reasons + (shapes or key_reasons("G, T", (key.shape[0], key.shape[2]), bias=key_bias, valid=key_valid))
+def multiplied_as(x: Tensor) -> torch.dtype:
+    """The dtype in which a product of matrices takes x: that of torch.autocast, where it is on."""
+    device = x.device.type
+    if x.dtype != torch.float64 and torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return x.dtype
 
 
-def operand_reasons(
-    query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor | None, key_valid: Tensor | None
-) -> list[str]:
-    """Says what keeps an attention kernel from reading these tensors: devices and dtypes."""
-    reasons = device_reasons(query=query, key=key, value=value, key_bias=key_bias, key_valid=key_valid)
-    reasons += dtype_reasons(query=query, key=key, value=value, key_bias=key_bias)
-    if not query.dtype == key.dtype == value.dtype:
-        reasons.append(f"query is {query.dtype}, key {key.dtype}, value {value.dtype}; the kernel needs one dtype")
-    if key_valid is not None and key_valid.dtype != torch.bool:
-        reasons.append(f"key_valid is {key_valid.dtype}; the kernel needs torch.bool")
-    return reasons
+def one_dtype(arguments: Mapping[str, Any]) -> str | None:
+    """Says that query and key cannot be multiplied with each other."""
+    query, key = arguments["query"], arguments["key"]
+    if query.dtype == key.dtype or multiplied_as(query) == multiplied_as(key):
+        return None
+    return f"query is {query.dtype}, key {key.dtype}; expected one dtype"
 
 
-def product_reasons(query: Tensor, key: Tensor, value: Tensor, max_length: int) -> list[str]:
-    """Says which shapes of the products' operands an attention kernel does not take."""
-    shapes = {"query": tuple(query.shape), "key": tuple(key.shape), "value": tuple(value.shape)}
-    is_known = query.dim() == key.dim() == 4 and key.shape == value.shape
-    if not is_known or query.shape[:2] != key.shape[:2] or query.shape[3] != key.shape[3]:
-        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        return [f"shapes are {listed}; the kernel needs [G, H, Q, h], [G, H, T, h] and [G, H, T, h]"]
+def attention_limits(query: Tensor, key: Tensor, value: Tensor, max_length: int) -> list[str]:
+    """Says which sizes, and which dtype of the value, an attention kernel does not take."""
     reasons = []
-    if not 1 <= query.shape[3] <= _MAX_HEAD_DIM:
+    if multiplied_as(value) != multiplied_as(query):
+        reasons.append(f"value is {value.dtype}, query {query.dtype}; the kernel needs one dtype")
+    if query.shape[3] > _MAX_HEAD_DIM:
         reasons.append(f"the head dimension is {query.shape[3]}; the kernel takes 1 to {_MAX_HEAD_DIM}")
     for name, length in (("queries", query.shape[2]), ("keys", key.shape[2])):
-        if not 1 <= length <= max_length:
+        if length > max_length:
             reasons.append(f"there are {length} {name}; the kernel takes 1 to {max_length}")
     return reasons
 
 
-def key_reasons(axes: str, shape: tuple[int, ...], **tensors: Tensor | None) -> list[str]:
-    """Says which of the arguments key_<name> have another shape than [axes]."""
-    return [
-        f"key_{name} has shape {tuple(x.shape)}; the kernel needs [{axes}] = {shape}"
-        for name, x in tensors.items()
-        if x is not None and tuple(x.shape) != shape
-    ]
+def _limits(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> list[str]:
+    """Says what the kernel does not take."""
+    return attention_limits(query, key, value, _MAX_LENGTH)
 
 
 def _fused(
@@ -132,7 +108,20 @@ def _fused(
     key_valid: Tensor | None = None,
     causal: bool = False,
 ) -> Tensor:
+    query, key, value = (x.to(multiplied_as(x)) for x in (query, key, value))
     return _FusedAttention.apply(query, key, value, key_bias, key_valid, causal, allows_tf32())
 
 
-masked_attention = fused_op("masked_attention", _fused, _unsupported)
+masked_attention = fused_op(
+    equations.masked_attention,
+    _fused,
+    {
+        "query": floats("G H Q h"),
+        "key": floats("G H T h"),
+        "value": floats("G H T h"),
+        "key_bias": floats("G T"),
+        "key_valid": booleans("G T"),
+    },
+    _limits,
+    rule=one_dtype,
+)

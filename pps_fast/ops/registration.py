@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pps_fast import equations
-from pps_fast.ops.dispatch import Op
+from pps_fast.ops.contract import FLOATING, Axes, Contract, Rule
+from pps_fast.ops.dispatch import BackendError, Op, P, R
 
 FUSED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-# one program holds all pairs of a sample's components
-_MAX_COMPONENTS = 64
 # what every kernel is compiled for and keeps within (tests/kernels)
 LEAST_CAPABILITY, SHARED_BYTES = (8, 0), 99 << 10
 _NO_TRITON = "triton is not installed"
@@ -41,39 +40,78 @@ def is_interpreted() -> bool:
     return _launch is not None and _launch.is_interpreted()
 
 
-def register(schema: str, implementation: Callable[..., Any] | None, fake: Callable[..., Any]) -> None:
-    """Registers an operator `torch.ops.pps_fast.<name>` for CPU and CUDA.
+def register(launcher: Callable[..., Any] | None, fake: Callable[..., Any], mutates: Iterable[str] = ()) -> None:
+    """Registers a launcher as the operator `torch.ops.pps_fast.<its name>` for CPU and CUDA.
+
+    Its schema is read from its annotations. Where Triton is not installed there is no launcher, and no operator, as
+    nothing could run it.
 
     Args:
-        schema: "name(Tensor x, ...) -> Tensor", in torch's language of schemas.
-        implementation: on tensors, without autograd; None leaves the operator without one.
+        launcher: on tensors, without autograd; or None.
         fake: makes results of the right shapes, dtypes and strides, for torch.compile.
+        mutates: arguments that are written to.
     """
-    name = schema.partition("(")[0]
-    _library.define(schema)
-    if implementation is not None:
-        for device in ("CPU", "CUDA"):
-            _library.impl(name, implementation, device)
+    if launcher is None:
+        return
+    name = launcher.__name__
+    schema = torch.library.infer_schema(launcher, mutates_args=tuple(mutates))
+    _library.define(name + schema)
+    for device in ("CPU", "CUDA"):
+        _library.impl(name, launcher, device)
     torch.library.register_fake(f"pps_fast::{name}", fake, lib=_library)
 
 
+def launcher_of(kernel: ModuleType | None, name: str) -> Callable[..., Any] | None:
+    """Returns a launcher of a kernel file, None where Triton is not installed."""
+    return None if kernel is None else getattr(kernel, name)
+
+
 def fused_op(
-    name: str,
-    fused: Callable[..., Any],
-    unsupported: Callable[..., list[str]],
-    equation: Callable[..., Any] | None = None,
-) -> Op:
-    """Returns the op of an equation and its kernel, which share name and signature; the one of the paper by default."""
+    equation: Callable[P, R],
+    fused: Callable[..., R],
+    contract: Contract,
+    limits: Callable[..., list[str]],
+    *,
+    name: str | None = None,
+    rule: Rule | None = None,
+) -> Op[P, R]:
+    """Returns the op of an equation and its kernel, which share the signature.
+
+    Args:
+        equation: gives its name to the op.
+        fused: runs the kernel.
+        contract: what both expect of their arguments.
+        limits: takes the arguments by name and says which sizes the kernel does not take, of arguments that keep the
+            contract.
+        name: of the op, if not the equation's.
+        rule: what both expect and the contract cannot say.
+    """
+    floating = tuple(
+        key for key, expected in contract.items() if isinstance(expected, Axes) and expected.dtypes == FLOATING
+    )
+    tensors = tuple(key for key, expected in contract.items() if isinstance(expected, Axes))
+
+    def unsupported(**arguments: Any) -> list[str]:
+        named = {key: arguments[key] for key in tensors if arguments.get(key) is not None}
+        reasons = device_reasons(*next(iter(named.items())))
+        # elsewhere nothing else matters, and every step on a CPU asks
+        if reasons:
+            return reasons
+        reasons = dtype_reasons({key: named[key] for key in floating if key in named})
+        return reasons + (empty_reasons(named) or limits(**arguments))
+
     return Op(
-        name,
-        torch=equation or getattr(equations, name),
+        name or equation.__name__,
+        torch=equation,
         triton=fused,
         unsupported=unsupported if _launch is not None else _without_triton,
         is_interpreted=is_interpreted(),
+        contract=contract,
+        rule=rule,
     )
 
 
-def _without_triton(*args: Any, **kwargs: Any) -> list[str]:
+def _without_triton(**_: Any) -> list[str]:
     return [_NO_TRITON]
 
 
@@ -83,7 +121,9 @@ def _device_lacks(index: int) -> list[str]:
     if not torch.cuda.is_available():
         return []
     known = torch.cuda.get_device_properties(index)
-    return chip_reasons(known.name, (known.major, known.minor), known.shared_memory_per_block_optin)
+    # torch's stubs do not know the attribute
+    shared_bytes: int = getattr(known, "shared_memory_per_block_optin")  # noqa: B009
+    return chip_reasons(known.name, (known.major, known.minor), shared_bytes)
 
 
 def chip_reasons(name: str, capability: tuple[int, int], shared_bytes: int) -> list[str]:
@@ -100,36 +140,31 @@ def chip_reasons(name: str, capability: tuple[int, int], shared_bytes: int) -> l
     return reasons
 
 
-def device_reasons(**tensors: Tensor | None) -> list[str]:
-    """Says what keeps a kernel from reading these tensors where they are; the first is the one computed on."""
-    given = {name: x for name, x in tensors.items() if x is not None}
-    name, first = next(iter(given.items()))
-    reasons = []
-    if first.is_cuda:
-        reasons += _device_lacks(first.device.index or 0)
-    elif not is_interpreted():
-        reasons.append(f"{name} is on {first.device}; the kernel needs a CUDA device")
-    for other, x in given.items():
-        if x.device != first.device:
-            reasons.append(f"{other} is on {x.device}, {name} on {first.device}; the kernel needs one device")
-    return reasons
+def device_reasons(name: str, x: Tensor) -> list[str]:
+    """Says what keeps a kernel from running where x is, or inside of what is at work there."""
+    # a kernel's gradient is an autograd function, which vmap and grad of torch.func do not see through
+    if torch._C._are_functorch_transforms_active():
+        return ["transforms of torch.func need backend='torch'"]
+    if x.is_cuda:
+        return _device_lacks(x.device.index or 0)
+    return [] if is_interpreted() else [f"{name} is on {x.device}; the kernel needs a CUDA device"]
 
 
-def dtype_reasons(**tensors: Tensor | None) -> list[str]:
+def dtype_reasons(tensors: dict[str, Tensor]) -> list[str]:
     """Says which of these tensors have a dtype that a kernel does not read."""
     return [
         f"{name} is {x.dtype}; the kernel computes in float32"
         for name, x in tensors.items()
-        if x is not None and x.dtype not in FUSED_DTYPES
+        if x.dtype not in FUSED_DTYPES
     ]
 
 
-def shape_reasons(num_dims: int, **tensors: Tensor) -> list[str]:
-    """Says which of these tensors are empty or have another number of dimensions."""
+def empty_reasons(tensors: dict[str, Tensor]) -> list[str]:
+    """Says which of these tensors have no values."""
     return [
-        f"{name} has shape {tuple(x.shape)}; the kernel needs {num_dims} dimensions, none of them empty"
+        f"{name} has shape {tuple(x.shape)}; the kernel takes no empty tensor"
         for name, x in tensors.items()
-        if x.dim() != num_dims or 0 in x.shape
+        if 0 in x.shape
     ]
 
 
@@ -138,25 +173,44 @@ def size_reasons(name: str, what: str, size: int, limit: int) -> list[str]:
     return [] if 1 <= size <= limit else [f"{name} has {size} {what}; the kernel takes 1 to {limit}"]
 
 
-def group_reasons(group: Tensor, name: str, x: Tensor, axis: int = 1) -> list[str]:
-    """Says that `group` does not tell the group of each entry of x along an axis."""
-    if group.dim() == 1 and group.numel() == x.shape[axis] and not group.is_floating_point():
-        return []
-    return [
-        f"group is {group.dtype} of shape {tuple(group.shape)}; the kernel needs an integer for each of the "
-        f"{x.shape[axis]} entries of {name} along its axis {axis}"
-    ]
+# --- derivatives ----------------------------------------------------------------------------------
 
 
-def component_reasons(group: Tensor, num_groups: int, num_dims: int, **tensors: Tensor) -> list[str]:
-    """Says what is common to ops of components: devices, dtypes and shapes of tensors [B, E, ...], and their groups."""
-    reasons = device_reasons(**tensors, group=group) + dtype_reasons(**tensors) + shape_reasons(num_dims, **tensors)
-    if num_groups < 1:
-        reasons.append(f"num_groups = {num_groups}; the kernel needs at least 1")
-    name, first = next(iter(tensors.items()))
-    if any(x.shape[:2] != first.shape[:2] for x in tensors.values()):
-        listed = ", ".join(f"{other} has shape {tuple(x.shape)}" for other, x in tensors.items())
-        return [*reasons, f"{listed}; the kernel needs one number of samples and components"]
-    if first.dim() == num_dims:
-        reasons += size_reasons(name, "components", first.shape[1], _MAX_COMPONENTS) + group_reasons(group, name, first)
-    return reasons
+def first_order_only(ops: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Makes the `backward` of an autograd function refuse to be differentiated again.
+
+    Without it a second derivative would be taken for 0. The function has to save one of its results for the backward
+    pass: through it, what backward returns is known to depend on all its inputs.
+
+    Args:
+        ops: names of the ops that the autograd function serves.
+    """
+
+    def decorate(backward: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(backward)
+        def guarded(ctx: Any, *grads: Tensor | None) -> Any:
+            # off but for create_graph=True
+            if not torch.is_grad_enabled():
+                return backward(ctx, *grads)
+            with torch.no_grad():
+                results = backward(ctx, *grads)
+            return _FirstOrderOnly.apply(ops, results, *grads, *ctx.saved_tensors)
+
+        return guarded
+
+    return decorate
+
+
+class _FirstOrderOnly(torch.autograd.Function):
+    """Passes gradients on as results of `sources`, which cannot be differentiated."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, ops: str, results: tuple[Tensor | None, ...], *sources: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        ctx.ops = ops
+        return results
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        raise BackendError(f"{ctx.ops}: the kernel's gradient has no gradient of its own; use backend='torch'")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pps_fast import equations
-from pps_fast.ops.registration import device_reasons, dtype_reasons, fused_op, load_kernel, register, shape_reasons
+from pps_fast.ops.contract import exactly, floats, integers
+from pps_fast.ops.registration import first_order_only, fused_op, launcher_of, load_kernel, register
 from pps_fast.randomness import num_dropped_levels
 
 kernel = load_kernel("residual_norm")
@@ -19,7 +21,8 @@ _MAX_WIDTH = 2048
 
 def _fake_fwd(x: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     out, summed = x.new_empty(x.shape), x.new_empty(x.shape)
-    return out, summed, *(x.new_empty(x.shape[:2], dtype=torch.float32) for _ in range(2))
+    mean, inverse_std = (x.new_empty(x.shape[:2], dtype=torch.float32) for _ in range(2))
+    return out, summed, mean, inverse_std
 
 
 def _fake_bwd(
@@ -31,23 +34,13 @@ def _fake_bwd(
     results: list[Tensor],
     branch_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    of_parameters = (grad.new_empty(weight.shape, dtype=torch.float32) for _ in range(2))
     grad_x = grad.new_empty(grad.shape, dtype=results[0].dtype)
-    return grad_x, grad.new_empty(grad.shape, dtype=branch_dtype), *of_parameters
+    grad_weight, grad_bias = (grad.new_empty(weight.shape, dtype=torch.float32) for _ in range(2))
+    return grad_x, grad.new_empty(grad.shape, dtype=branch_dtype), grad_weight, grad_bias
 
 
-register(
-    "residual_norm_fwd(Tensor x, Tensor branch, Tensor weight, Tensor bias, Tensor? key, int[] place,"
-    " Tensor? first_row, float eps) -> (Tensor, Tensor, Tensor, Tensor)",
-    kernel and kernel.residual_norm_fwd,
-    _fake_fwd,
-)
-register(
-    "residual_norm_bwd(Tensor grad, Tensor weight, Tensor? key, int[] place, Tensor? first_row, Tensor[] results,"
-    " ScalarType branch_dtype) -> (Tensor, Tensor, Tensor, Tensor)",
-    kernel and kernel.residual_norm_bwd,
-    _fake_bwd,
-)
+register(launcher_of(kernel, "residual_norm_fwd"), _fake_fwd)
+register(launcher_of(kernel, "residual_norm_bwd"), _fake_bwd)
 
 
 class _FusedResidualNorm(torch.autograd.Function):
@@ -61,16 +54,20 @@ class _FusedResidualNorm(torch.autograd.Function):
         key: Tensor | None,
         place: list[int],
         first_row: Tensor | None,
-    ) -> Tensor:
-        out, *results = torch.ops.pps_fast.residual_norm_fwd(
+    ) -> tuple[Tensor, Tensor]:
+        out, summed, mean, inverse_std = torch.ops.pps_fast.residual_norm_fwd(
             x, branch, weight, bias, key, place, first_row, equations.NORM_EPS
         )
-        ctx.save_for_backward(weight, key, first_row, *results)
+        ctx.save_for_backward(weight, key, first_row, summed, mean, inverse_std)
         ctx.place, ctx.dtypes = place, (branch.dtype, bias.dtype)
-        return out
+        # nobody uses the mean, so no zeros shall be made for its gradient
+        ctx.set_materialize_grads(False)
+        # the smallest result, for `first_order_only`
+        return out, mean
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    @first_order_only("residual_norm")
+    def backward(ctx: Any, grad: Tensor, grad_mean: None) -> tuple[Tensor | None, ...]:
         weight, key, first_row, *results = ctx.saved_tensors
         branch_dtype, bias_dtype = ctx.dtypes
         grad_x, grad_branch, grad_weight, grad_bias = torch.ops.pps_fast.residual_norm_bwd(
@@ -79,36 +76,20 @@ class _FusedResidualNorm(torch.autograd.Function):
         return grad_x, grad_branch, grad_weight.to(weight.dtype), grad_bias.to(bias_dtype), None, None, None
 
 
-def _unsupported(
-    x: Tensor,
-    branch: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    key: Tensor | None = None,
-    site: int = 0,
-    rate: float = 0.0,
-    first_row: Tensor | None = None,
-) -> list[str]:
-    """Says why the kernel cannot normalise these rows."""
-    reasons = device_reasons(x=x, branch=branch, weight=weight, bias=bias, key=key, first_row=first_row)
-    reasons += dtype_reasons(x=x, branch=branch, weight=weight, bias=bias) + shape_reasons(3, x=x)
-    if x.shape != branch.shape or weight.shape != x.shape[-1:] or bias.shape != x.shape[-1:]:
-        reasons.append(
-            f"x has shape {tuple(x.shape)}, branch {tuple(branch.shape)}, weight {tuple(weight.shape)}, bias "
-            f"{tuple(bias.shape)}; the kernel needs [G, n, D] twice and [D] twice"
-        )
-    if x.shape[-1] > _MAX_WIDTH:
-        reasons.append(f"x has rows of {x.shape[-1]} values; the kernel takes 1 to {_MAX_WIDTH}")
-    if key is not None and (key.dtype != torch.int32 or key.shape != x.shape[:1]):
-        reasons.append(f"key is {key.dtype} of shape {tuple(key.shape)}; the kernel needs [G] = {x.shape[:1]} int32")
-    if first_row is not None and (first_row.is_floating_point() or first_row.shape != x.shape[:1]):
-        reasons.append(
-            f"first_row is {first_row.dtype} of shape {tuple(first_row.shape)}; the kernel needs [G] integers"
-        )
-    # as in the equation, which decides for pairs of neighbours
-    if key is not None and first_row is not None and x.shape[-1] % 2:
-        reasons.append(f"x has rows of {x.shape[-1]} values; with first_row the kernel needs an even number")
-    return reasons
+def _even_rows(arguments: Mapping[str, Any]) -> str | None:
+    """Says that dropout, which decides for pairs of neighbors, needs rows that begin with a pair."""
+    is_dropping = arguments.get("key") is not None and num_dropped_levels(arguments.get("rate", 0.0)) > 0
+    width = arguments["x"].shape[2]
+    if not is_dropping or arguments.get("first_row") is None or width % 2 == 0:
+        return None
+    return f"x has rows of {width} values; with first_row expected an even number"
+
+
+def _limits(x: Tensor, **_: Any) -> list[str]:
+    """Says which sizes the kernel does not take."""
+    if x.shape[2] <= _MAX_WIDTH:
+        return []
+    return [f"x has rows of {x.shape[2]} values; the kernel takes 1 to {_MAX_WIDTH}"]
 
 
 def _fused(
@@ -123,7 +104,21 @@ def _fused(
 ) -> Tensor:
     num_dropped = num_dropped_levels(rate)
     key = key if num_dropped else None
-    return _FusedResidualNorm.apply(x, branch, weight, bias, key, [site, num_dropped], first_row)
+    out, _ = _FusedResidualNorm.apply(x, branch, weight, bias, key, [site, num_dropped], first_row)
+    return out
 
 
-residual_norm = fused_op("residual_norm", _fused, _unsupported)
+residual_norm = fused_op(
+    equations.residual_norm,
+    _fused,
+    {
+        "x": floats("G n D"),
+        "branch": floats("G n D"),
+        "weight": floats("D"),
+        "bias": floats("D"),
+        "key": exactly(torch.int32, "G"),
+        "first_row": integers("G"),
+    },
+    _limits,
+    rule=_even_rows,
+)

@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pps_fast.ops.masked_attention import allows_tf32, key_reasons, like_heads, operand_reasons, product_reasons
-from pps_fast.ops.registration import fused_op, load_kernel, register
+from pps_fast import equations
+from pps_fast.ops.contract import booleans, floats
+from pps_fast.ops.masked_attention import allows_tf32, attention_limits, like_heads, multiplied_as, one_dtype
+from pps_fast.ops.registration import first_order_only, fused_op, launcher_of, load_kernel, register
 
 kernel = load_kernel("shared_attention")
 
 # one tile holds all keys
 _MAX_LENGTH = 64
-
-_INPUTS = "Tensor query, Tensor key, Tensor value, Tensor key_bias, Tensor? key_valid, bool causal, bool tf32"
 
 
 def _fake_fwd(query: Tensor, key: Tensor, value: Tensor, key_bias: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
@@ -31,16 +31,8 @@ def _fake_bwd(
     return like_heads(query), like_heads(key), like_heads(value), grad_bias
 
 
-register(
-    f"shared_attention_fwd({_INPUTS}) -> (Tensor, Tensor)",
-    kernel and kernel.shared_attention_fwd,
-    _fake_fwd,
-)
-register(
-    f"shared_attention_bwd(Tensor[] results, {_INPUTS}) -> (Tensor, Tensor, Tensor, Tensor)",
-    kernel and kernel.shared_attention_bwd,
-    _fake_bwd,
-)
+register(launcher_of(kernel, "shared_attention_fwd"), _fake_fwd)
+register(launcher_of(kernel, "shared_attention_bwd"), _fake_bwd)
 
 
 class _FusedSharedAttention(torch.autograd.Function):
@@ -53,31 +45,16 @@ class _FusedSharedAttention(torch.autograd.Function):
         return out
 
     @staticmethod
+    @first_order_only("shared_attention")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, lse = ctx.saved_tensors
         found = torch.ops.pps_fast.shared_attention_bwd([grad, lse], *tensors, *ctx.flags)
         return *found[:3], found[3].to(tensors[3].dtype), None, None, None
 
 
-def _unsupported(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    key_bias: Tensor,
-    key_valid: Tensor | None = None,
-    causal: bool = False,
-) -> list[str]:
-    """Says why the kernel cannot attend here."""
-    reasons = operand_reasons(query, key, value, key_bias, key_valid)
-    shapes = product_reasons(query, key, value, _MAX_LENGTH)
-    if shapes:
-        return reasons + shapes
-    num, num_keys = key.shape[0], key.shape[2]
-    num_masks = key_bias.shape[1] if key_bias.dim() == 3 else 0
-    if num_masks == 0:
-        return [*reasons, f"key_bias has shape {tuple(key_bias.shape)}; the kernel needs [B, N, T], N at least 1"]
-    reasons += key_reasons("B, N, T", (num, num_masks, num_keys), bias=key_bias)
-    return reasons + key_reasons("B, T", (num, num_keys), valid=key_valid)
+def _limits(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> list[str]:
+    """Says what the kernel does not take."""
+    return attention_limits(query, key, value, _MAX_LENGTH)
 
 
 def _fused(
@@ -88,7 +65,20 @@ def _fused(
     key_valid: Tensor | None = None,
     causal: bool = False,
 ) -> Tensor:
+    query, key, value = (x.to(multiplied_as(x)) for x in (query, key, value))
     return _FusedSharedAttention.apply(query, key, value, key_bias, key_valid, causal, allows_tf32())
 
 
-shared_attention = fused_op("shared_attention", _fused, _unsupported)
+shared_attention = fused_op(
+    equations.shared_attention,
+    _fused,
+    {
+        "query": floats("B H Q h"),
+        "key": floats("B H T h"),
+        "value": floats("B H T h"),
+        "key_bias": floats("B N T"),
+        "key_valid": booleans("B T"),
+    },
+    _limits,
+    rule=one_dtype,
+)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from pps_fast.kernels import clip_adam as kernel
-from pps_fast.ops import clip_adam as module
 from pps_fast.ops.clip_adam import AdamConstants, clip_adam
 from pps_fast.ops.dispatch import BackendError
 from tests.support.compare import assert_agree
@@ -105,7 +105,7 @@ def test_any_number_of_blocks_and_chunks_makes_the_same_update(
 ) -> None:
     monkeypatch.setattr(kernel, "_BLOCK", 64)
     monkeypatch.setattr(kernel, "_MAX_PARTS", 3)
-    monkeypatch.setattr(module, "_CHUNK", 100)
+    monkeypatch.setattr(sys.modules["pps_fast.ops.clip_adam"], "_CHUNK", 100)
     inputs = _inputs(64 * 3 * 4 + 1, 63, 100, constants=CONSTANTS._replace(weight_decay=0.1))
     assert kernel.parts(inputs["gradients"][0].numel()) == (2, 8)
     _assert_updates_as_the_loops(inputs, backend, NEAR)
@@ -168,15 +168,11 @@ def test_auto_takes_the_torch_form_where_the_kernels_refuse() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"gradients": [torch.rand(4, dtype=torch.float64)]}, r"gradients\[0\] is torch.float64 of shape \(4,\); the"),
-        ({"first": [torch.rand(2, 2)]}, r"first\[0\] is torch.float32 of shape \(2, 2\); the kernel needs contiguous"),
-        ({"second": [torch.rand(8)[::2]]}, r"second\[0\] is torch.float32 of shape \(4,\), not contiguous"),
-        ({name: [torch.rand(0)] for name in KINDS}, "n > 0"),
-        ({"gradients": [torch.rand(5)]}, "the buffers of a place differ in size"),
-        ({"rate": torch.tensor(0.1)}, r"rate is torch.float32 of shape \(\); the kernel needs torch.float64"),
-        ({"update": torch.zeros(1, dtype=torch.float64)}, r"update is torch.float64 of shape \(1,\)"),
-        ({"is_sound": torch.tensor(1)}, "is_sound is torch.int64"),
-        ({"is_sound": torch.tensor(True, device="meta")}, r"is_sound is on meta, parameters\[0\] on cpu"),
+        (
+            {name: [torch.rand(4, dtype=torch.float64)] for name in KINDS},
+            r"parameters\[0\] is torch.float64 of 4 values; the kernel needs float32, one at least",
+        ),
+        ({name: [torch.rand(0)] for name in KINDS}, r"parameters\[0\] is torch.float32 of 0 values"),
     ],
 )
 def test_the_kernels_refuse_what_they_cannot_update(changes: dict, reason: str) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
+import pydoc
+import sys
+
 import pytest
 import torch
 
 from pps_fast.ops import dispatch as backend
+from pps_fast.ops.contract import floats
 from pps_fast.ops.dispatch import BackendError, Op, use_backend
 
 
@@ -135,8 +140,47 @@ def test_errors_inside_the_equation_and_the_conditions_are_not_swallowed() -> No
         Op("broken", torch=_equation, triton=_fused, unsupported=broken)(SUPPORTED)
 
 
-def test_an_op_carries_the_docstring_of_its_equation(op: Op) -> None:
-    assert op.__doc__ == "Adds 1."
+def test_an_op_looks_like_its_equation_with_a_backend(op: Op) -> None:
+    assert (
+        str(inspect.signature(op)) == "(x: torch.Tensor, scale: float = 1.0, *, backend: str = 'auto') -> torch.Tensor"
+    )
+    assert op.__name__ == op.__qualname__ == "add" and op.__wrapped__ is _equation
+    assert op.__annotations__ == {"x": torch.Tensor, "scale": float, "backend": str, "return": torch.Tensor}
+    assert op.__doc__ == f"add{inspect.signature(op)}\n\nAdds 1."
+    shown = pydoc.render_doc(op, renderer=pydoc.plaintext)
+    assert f"add{inspect.signature(op)}" in shown and "Adds 1." in shown
+    assert repr(op) == f"<op add{inspect.signature(op)}>"
+
+
+@pytest.mark.parametrize("choice", ["auto", "triton", "torch"])
+def test_a_missing_argument_is_named_by_every_backend(op: Op, choice: str) -> None:
+    with pytest.raises(TypeError, match="add: the argument 'x' is missing"):
+        op(scale=2.0, backend=choice)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'size'"):
+        Op("add", torch=_equation, triton=_fused)(SUPPORTED, size=2.0, backend=choice)
+
+
+@pytest.mark.parametrize("choice", ["auto", "triton", "torch"])
+def test_every_backend_refuses_what_breaks_the_contract_or_the_rule(choice: str) -> None:
+    op = Op(
+        "add",
+        torch=_equation,
+        triton=_fused,
+        contract={"x": floats("n")},
+        rule=lambda arguments: "scale is negative" if arguments.get("scale", 1.0) < 0 else None,
+    )
+    assert op(SUPPORTED, backend=choice).shape == (2,)
+    with pytest.raises(ValueError, match=r"^add: x has shape \(2, 2\), expected \[n\]$"):
+        op(REFUSED, backend=choice)
+    with pytest.raises(ValueError, match="^add: scale is negative$"):
+        op(SUPPORTED, scale=-1.0, backend=choice)
+    with pytest.raises(ValueError, match="^add: scale is negative$"):
+        op.reasons(SUPPORTED, -1.0)
+
+
+def test_one_frame_lies_between_a_call_and_the_equation() -> None:
+    op = Op("depth", torch=lambda: sys._getframe(2).f_code.co_name)
+    assert op() == "test_one_frame_lies_between_a_call_and_the_equation"
 
 
 @pytest.mark.parametrize(("choice", "expected"), [("auto", "triton"), ("triton", "triton"), ("torch", "torch")])

@@ -231,13 +231,7 @@ def test_the_kernel_gives_a_gradient_that_is_asked_for_in_any_form() -> None:
     ("changes", "reason"),
     [
         ({"logits": torch.rand(2, 3, 4, 5).double()}, "logits is torch.float64; the kernel computes in float32"),
-        ({"logits": torch.rand(2, 4, 5)}, "the kernel needs 4 dimensions, none of them empty"),
-        ({"logits": torch.rand(2, 0, 4, 5)}, "the kernel needs 4 dimensions, none of them empty"),
-        ({"targets": torch.zeros(2, 4).int()}, "targets is torch.int32; the kernel needs torch.int64"),
-        ({"targets": torch.zeros(2, 3).long()}, r"targets has shape \(2, 3\); the kernel needs \[B, L\] = \(2, 4\)"),
-        ({"is_target": torch.ones(2, 4)}, "is_target is torch.float32; the kernel needs torch.bool"),
-        ({"is_target": torch.ones(4).bool()}, r"is_target has shape \(4,\); the kernel needs \[B, L\]"),
-        ({"targets": torch.zeros(2, 4, device="meta").long()}, "targets is on meta, logits on cpu"),
+        ({"logits": torch.rand(2, 0, 4, 5)}, "the kernel takes no empty tensor"),
         (
             {"logits": torch.rand(1, 1, 1, 1).expand(2, 65536, 4, 5)},
             "logits has 65536 masks; the kernel takes 1 to 655",

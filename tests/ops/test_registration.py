@@ -10,6 +10,7 @@ import textwrap
 import uuid
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from torch.testing._internal.optests import OpCheckError
 
 from pps_fast import equations
 from pps_fast.ops import registration
+from pps_fast.ops.contract import floats, integers
 from pps_fast.ops.dispatch import BackendError
 from pps_fast.ops.registration import (
     LEAST_CAPABILITY,
@@ -25,11 +27,12 @@ from pps_fast.ops.registration import (
     chip_reasons,
     device_reasons,
     dtype_reasons,
+    empty_reasons,
+    first_order_only,
     fused_op,
-    group_reasons,
+    launcher_of,
     load_kernel,
     register,
-    shape_reasons,
     size_reasons,
 )
 from tests.support.compare import assert_agree
@@ -71,9 +74,9 @@ def test_where_triton_is_not_installed_every_op_runs_its_equation_and_says_why()
         import sys
         sys.modules["triton"] = None  # importing it raises ModuleNotFoundError
         import torch
-        from pps_fast.ops.dispatch import BackendError
-        from pps_fast.ops import ALL_OPS
-        from pps_fast.ops.gaussian_mask import gaussian_mask
+        from pps_fast.ops.contract import floats, integers
+from pps_fast.ops.dispatch import BackendError
+        from pps_fast.ops import boundaries, gaussian_mask, importance, pull_distant, push
         from pps_fast.ops.registration import is_interpreted
 
         assert not is_interpreted()
@@ -83,10 +86,16 @@ def test_where_triton_is_not_installed_every_op_runs_its_equation_and_says_why()
             gaussian_mask(*given, backend="triton")
         except BackendError as error:
             print(error)
-        for op in ALL_OPS:
-            print(op.name, op.reasons())
-        # the operators are known, though nothing runs them
-        assert torch.ops.pps_fast.gaussian_mask_fwd.default is not None
+        x, group = torch.rand(2, 3), torch.zeros(3, dtype=torch.int64)
+        for op, inputs in (
+            (push, (torch.rand(2, 3, 4), group, 0.15)),
+            (pull_distant, (x, group, 1)),
+            (importance, (x, group, 1)),
+            (boundaries, (x, x, x, group, 1)),
+        ):
+            print(op.name, op.reasons(*inputs))
+        # there are no operators, as nothing could run them
+        assert not any(name.startswith("pps_fast::") for name in torch._C._dispatch_get_all_op_names())
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
@@ -95,30 +104,46 @@ def test_where_triton_is_not_installed_every_op_runs_its_equation_and_says_why()
     assert first == (
         "gaussian_mask: backend 'triton' cannot serve this call: triton is not installed. Use 'auto' or 'torch'"
     )
-    for line in others:
-        name, reasons = line.split(" ", 1)
-        assert reasons in ("['triton is not installed']", f"['{name} has no fused kernel']"), line
-    assert "push ['triton is not installed']" in others
+    assert others == [
+        f"{name} ['triton is not installed']" for name in ("push", "pull_distant", "importance", "boundaries")
+    ]
 
 
-def test_a_fused_op_without_triton_is_refused_in_words_whatever_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+IMPORTANCE = {"score": floats("B E"), "group": integers("E")}
+
+
+def _fused(score: Tensor, group: Tensor, num_groups: int) -> Tensor:
+    return score + 1
+
+
+def _limits(score: Tensor, **_: object) -> list[str]:
+    return ["too many"] if score.shape[1] > 3 else []
+
+
+def test_a_fused_op_without_triton_is_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registration, "_launch", None)
-    op = fused_op("importance", lambda *_: None, lambda *_: [])
-    assert op.reasons() == op.reasons(torch.rand(2), group=None) == ["triton is not installed"]
+    op = fused_op(equations.importance, _fused, IMPORTANCE, _limits)
+    score, group = torch.rand(2, 2), torch.tensor([0, 0])
+    assert op.reasons(score, group, 1) == ["triton is not installed"]
     assert not op.is_interpreted
     with pytest.raises(BackendError, match="triton is not installed"):
-        op(torch.rand(2, 2), torch.tensor([0, 0]), 1, backend="triton")
-    score, group = torch.rand(2, 2), torch.tensor([0, 0])
+        op(score, group, 1, backend="triton")
     assert_agree("importance", op(score, group, 1), equations.importance(score, group, 1))
 
 
-def test_a_fused_op_has_the_equation_of_its_name_and_its_own_reasons() -> None:
-    op = fused_op("importance", lambda score: score + 1, lambda score: ["no zeros"] if score == 0 else [])
-    assert op.name == "importance" and op.__doc__ == equations.importance.__doc__
+def test_a_fused_op_has_the_name_of_its_equation_and_the_limits_of_its_kernel() -> None:
+    op = fused_op(equations.importance, _fused, IMPORTANCE, _limits)
+    assert op.name == "importance" and op.__wrapped__ is equations.importance
+    assert fused_op(equations.importance, _fused, IMPORTANCE, _limits, name="other").name == "other"
     assert op.is_interpreted == registration.is_interpreted()
-    assert op(1, backend="triton") == 2
-    with pytest.raises(BackendError, match="importance: backend 'triton' cannot serve this call: no zeros"):
-        op(0, backend="triton")
+    group = torch.zeros(2, dtype=torch.int64)
+    assert_agree("fused", op(torch.zeros(1, 2), group, 1, backend="triton"), torch.ones(1, 2))
+    wide = torch.rand(1, 4, dtype=torch.float64)
+    assert op.reasons(wide, torch.zeros(4, dtype=torch.int64), 1) == [
+        "score is torch.float64; the kernel computes in float32",
+        "too many",
+    ]
+    assert op.reasons(torch.zeros(0, 2), group, 1) == ["score has shape (0, 2); the kernel takes no empty tensor"]
 
 
 # --- register -------------------------------------------------------------------------------------
@@ -128,10 +153,14 @@ def _operator(implementation) -> torch._ops.OpOverloadPacket:
     """Registers `x, times -> (x * times, one number per row)` under a name nobody has."""
     name = f"test_{uuid.uuid4().hex}"
 
+    def launcher(x: Tensor, times: float) -> tuple[Tensor, Tensor]:
+        return implementation(x, times)
+
     def fake(x: Tensor, times: float) -> tuple[Tensor, Tensor]:
         return torch.empty_like(x), x.new_empty(x.shape[0], dtype=torch.float32)
 
-    register(f"{name}(Tensor x, float times) -> (Tensor, Tensor)", implementation, fake)
+    launcher.__name__ = name
+    register(launcher, fake)
     return getattr(torch.ops.pps_fast, name)
 
 
@@ -157,11 +186,58 @@ def test_a_wrong_fake_is_found_by_opcheck() -> None:
         torch.library.opcheck(operator, (torch.rand(2, 3), 2.0), test_utils=("test_faketensor",))
 
 
-def test_without_an_implementation_an_operator_has_its_shapes_only() -> None:
-    operator = _operator(None)
-    assert operator(torch.rand(2, 3, device="meta"), 1.0)[0].shape == (2, 3)
-    with pytest.raises(NotImplementedError, match=operator.__name__):
-        operator(torch.rand(2, 3), 1.0)
+def test_without_a_launcher_there_is_no_operator() -> None:
+    before = torch._C._dispatch_get_all_op_names()
+    register(launcher_of(None, "importance_fwd"), torch.empty_like)
+    assert torch._C._dispatch_get_all_op_names() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "schema"),
+    [
+        ("importance_fwd", "(Tensor score, Tensor group, SymInt num_groups) -> Tensor"),
+        (
+            "masked_attention_fwd",
+            "(Tensor query, Tensor key, Tensor value, Tensor? key_bias, Tensor? key_valid, bool causal, bool tf32)"
+            " -> (Tensor, Tensor)",
+        ),
+        (
+            "clip_adam",
+            "(Tensor(a0!)[] parameters, Tensor(a1!)[] gradients, Tensor(a2!)[] first, Tensor(a3!)[] second,"
+            " Tensor rate, Tensor(a5!) update, Tensor(a6!) is_sound, float[] constants) -> Tensor",
+        ),
+    ],
+)
+def test_schemas_are_read_from_the_launchers(name: str, schema: str) -> None:
+    assert str(getattr(torch.ops.pps_fast, name).default._schema) == f"pps_fast::{name}{schema}"
+
+
+# --- derivatives ----------------------------------------------------------------------------------
+
+
+class _Cube(torch.autograd.Function):
+    """x ** 3 by an autograd function that hides how its gradient depends on x."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        cube = x**3
+        ctx.save_for_backward(3 * x**2, cube)
+        return cube
+
+    @staticmethod
+    @first_order_only("cube")
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        slope, _ = ctx.saved_tensors
+        return slope * grad
+
+
+def test_a_second_derivative_is_refused_though_the_first_may_be_kept() -> None:
+    x = torch.tensor([2.0], requires_grad=True)
+    (plain,) = torch.autograd.grad(_Cube.apply(x), x)
+    (kept,) = torch.autograd.grad(_Cube.apply(x), x, create_graph=True)
+    assert plain.item() == kept.item() == 12 and kept.requires_grad and not plain.requires_grad
+    with pytest.raises(BackendError, match="^cube: the kernel's gradient has no gradient of its own; use backend='to"):
+        torch.autograd.grad(kept, x)
 
 
 # --- reasons --------------------------------------------------------------------------------------
@@ -170,31 +246,20 @@ def test_without_an_implementation_an_operator_has_its_shapes_only() -> None:
 def test_tensors_of_the_cpu_are_refused_by_compiled_kernels_only(monkeypatch: pytest.MonkeyPatch) -> None:
     for is_interpreted, expected in ((True, []), (False, ["x is on cpu; the kernel needs a CUDA device"])):
         monkeypatch.setattr(registration, "is_interpreted", lambda value=is_interpreted: value)
-        assert device_reasons(x=torch.rand(2), y=torch.rand(2), z=None) == expected
-
-
-def test_tensors_of_other_devices_than_the_first_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registration, "is_interpreted", lambda: True)
-    away = torch.rand(2, device="meta")
-    assert device_reasons(x=None, y=torch.rand(2), z=away, w=torch.rand(1)) == [
-        "z is on meta, y on cpu; the kernel needs one device"
-    ]
+        assert device_reasons("x", torch.rand(2)) == expected
 
 
 def test_dtypes_beyond_single_and_half_precision_are_named() -> None:
-    given = {"a": torch.rand(1), "b": torch.rand(1).half(), "c": torch.rand(1).bfloat16(), "d": None}
-    assert dtype_reasons(**given) == []
-    assert dtype_reasons(**given, e=torch.rand(1).double(), f=torch.ones(1, dtype=torch.int64)) == [
+    given = {"a": torch.rand(1), "b": torch.rand(1).half(), "c": torch.rand(1).bfloat16()}
+    assert dtype_reasons(given) == []
+    assert dtype_reasons({**given, "e": torch.rand(1).double()}) == [
         "e is torch.float64; the kernel computes in float32",
-        "f is torch.int64; the kernel computes in float32",
     ]
 
 
-def test_empty_tensors_and_other_numbers_of_dimensions_are_named() -> None:
-    assert shape_reasons(2, x=torch.rand(2, 3)) == []
-    assert shape_reasons(2, x=torch.rand(2, 3, 4), y=torch.rand(2, 0), z=torch.rand(1, 1)) == [
-        "x has shape (2, 3, 4); the kernel needs 2 dimensions, none of them empty",
-        "y has shape (2, 0); the kernel needs 2 dimensions, none of them empty",
+def test_empty_tensors_are_named() -> None:
+    assert empty_reasons({"x": torch.rand(2, 3), "y": torch.rand(2, 0)}) == [
+        "y has shape (2, 0); the kernel takes no empty tensor"
     ]
 
 
@@ -202,25 +267,6 @@ def test_empty_tensors_and_other_numbers_of_dimensions_are_named() -> None:
 def test_sizes_beyond_either_limit_are_named(size: int, is_fine: bool) -> None:
     expected = [] if is_fine else [f"x has {size} rows; the kernel takes 1 to 7"]
     assert size_reasons("x", "rows", size, 7) == expected
-
-
-@pytest.mark.parametrize(
-    ("group", "is_fine"),
-    [
-        (torch.zeros(3, dtype=torch.int64), True),
-        (torch.zeros(3, dtype=torch.int32), True),
-        (torch.zeros(3), False),
-        (torch.zeros(4, dtype=torch.int64), False),
-        (torch.zeros(3, 1, dtype=torch.int64), False),
-    ],
-)
-def test_groups_that_do_not_number_the_entries_are_named(group: Tensor, is_fine: bool) -> None:
-    for axis, x in ((1, torch.rand(2, 3)), (0, torch.rand(3, 2))):
-        sentence = (
-            f"group is {group.dtype} of shape {tuple(group.shape)}; the kernel needs an integer for each of the 3 "
-            f"entries of x along its axis {axis}"
-        )
-        assert group_reasons(group, "x", x, axis) == ([] if is_fine else [sentence])
 
 
 @pytest.mark.parametrize(

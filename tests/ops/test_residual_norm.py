@@ -245,29 +245,11 @@ def test_a_row_of_equal_values_stays_finite(backend: str, poisoned_empty: None) 
     ("changes", "reason"),
     [
         ({"x": torch.rand(2, 3, 4).double()}, "x is torch.float64; the kernel computes in float32"),
+        (dict.fromkeys(("x", "branch"), torch.rand(2, 0, 4)), "the kernel takes no empty tensor"),
         (
-            {"branch": torch.rand(2, 3, 5)},
-            r"branch \(2, 3, 5\), weight \(4,\), bias \(4,\); the kernel needs \[G, n, D\]",
-        ),
-        ({"weight": torch.rand(3)}, r"the kernel needs \[G, n, D\] twice and \[D\] twice"),
-        ({"x": torch.rand(0, 3, 4), "branch": torch.rand(0, 3, 4)}, "none of them empty"),
-        ({"x": torch.rand(3, 4), "branch": torch.rand(3, 4)}, "the kernel needs 3 dimensions"),
-        (
-            {"x": torch.rand(1, 1, 2049), "branch": torch.rand(1, 1, 2049), "weight": torch.rand(2049)},
+            dict.fromkeys(("x", "branch"), torch.rand(2, 1, 2049))
+            | dict.fromkeys(("weight", "bias"), torch.rand(2049)),
             "rows of 2049 values; the kernel takes 1 to 2048",
-        ),
-        ({"key": torch.zeros(2, dtype=torch.int64)}, "key is torch.int64"),
-        ({"key": torch.zeros(3, dtype=torch.int32)}, r"key is torch.int32 of shape \(3,\)"),
-        ({"first_row": torch.zeros(2)}, "first_row is torch.float32"),
-        ({"first_row": torch.zeros(3, dtype=torch.int64)}, r"first_row is torch.int64 of shape \(3,\)"),
-        ({"key": torch.zeros(2, dtype=torch.int32, device="meta")}, "key is on meta, x on cpu"),
-        (
-            {
-                **{name: torch.rand(2, 3, 5) for name in ("x", "branch")},
-                **{name: torch.rand(5) for name in ("weight", "bias")},
-                "first_row": torch.zeros(2, dtype=torch.int64),
-            },
-            "rows of 5 values; with first_row the kernel needs an even number",
         ),
     ],
 )

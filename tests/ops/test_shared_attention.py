@@ -196,16 +196,13 @@ def test_the_kernel_reads_any_strides() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"query": torch.rand(1, 2, 5, 4).double()}, "query is torch.float64; the kernel computes in float32"),
+        (
+            dict.fromkeys(("query", "key", "value"), torch.rand(1, 2, 5, 4).double()),
+            "query is torch.float64; the kernel computes in float32",
+        ),
         ({"key_bias": torch.rand(1, 3, 5).double()}, "key_bias is torch.float64; the kernel computes in float32"),
-        ({"value": torch.rand(1, 2, 5, 4).half()}, "value torch.float16; the kernel needs one dtype"),
-        ({"value": torch.rand(1, 2, 5, 3)}, r"value \(1, 2, 5, 3\); the kernel needs \[G, H, Q, h\]"),
-        ({"query": torch.rand(2, 5, 4)}, r"query \(2, 5, 4\)"),
-        ({"key_bias": torch.rand(1, 5)}, r"key_bias has shape \(1, 5\); the kernel needs \[B, N, T\], N at least 1"),
-        ({"key_bias": torch.rand(1, 0, 5)}, "N at least 1"),
-        ({"key_bias": torch.rand(1, 3, 4)}, r"the kernel needs \[B, N, T\] = \(1, 3, 5\)"),
-        ({"key_valid": torch.ones(3, 5, dtype=torch.bool)}, r"key_valid .* needs \[B, T\] = \(1, 5\)"),
-        ({"key_valid": torch.ones(1, 5)}, "key_valid is torch.float32; the kernel needs torch.bool"),
+        ({"value": torch.rand(1, 2, 5, 4).half()}, "value is torch.float16, query torch.float32; the kernel needs one"),
+        ({"key_bias": torch.rand(1, 0, 5)}, "the kernel takes no empty tensor"),
         ({"query": torch.rand(1, 2, 65, 4)}, "there are 65 queries; the kernel takes 1 to 64"),
         (dict.fromkeys(("query", "key", "value"), torch.rand(1, 2, 5, 129)), "the head dimension is 129"),
     ],
