@@ -4,7 +4,7 @@ This file is the `torch` backend of every op, the float64 oracle of the kernels'
 documentation of the mathematics. Its guard is `tests/support/oracles.py`, written independently with loops.
 
 Components of all proposals lie on one flat axis E; `group` [E] tells which proposal each belongs to
-(see `layout.py`). Shapes follow the legend of `types.py`.
+(see `proposals/layout.py`). Shapes follow the legend of `types.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HIDDEN_SCORE = -1e30
 NORM_EPS = 1e-5
 # sums of masks with a smaller peak are not brought to a peak of 1: 1 / peak would overflow in the gradient
 PEAK_FLOOR = 1e-20
-# rows with a smaller sum are not normalised further in the push losses: 0 / 0 and its gradient
+# rows with a smaller sum are not normalized in the push losses: 0 / 0 and its gradient
 ROW_SUM_FLOOR = 1e-6
 
 
@@ -82,8 +82,8 @@ def _peak_at_zero(exponent: Tensor) -> Tensor:
     The gradient of the maximum goes to one arg-max position, the first of equal ones. There the result is a constant,
     so that the gradient of an inverse mask's log, of order 1e10 where the mask is 0, has nothing to cancel against.
     """
-    place = exponent.argmax(-1, keepdim=True)
-    return (exponent - exponent.gather(-1, place)).scatter(-1, place, 0.0)
+    peak = exponent.argmax(-1, keepdim=True)
+    return (exponent - exponent.gather(-1, peak)).scatter(-1, peak, 0.0)
 
 
 def log_mask(mask: Tensor) -> Tensor:
@@ -294,7 +294,7 @@ def _scores(query: Tensor, key: Tensor) -> Tensor:
 
 def _hide(scores: Tensor, key_valid: Tensor | None, causal: bool) -> Tensor:
     """Makes scores [G, ..., Q, T] of hidden keys so low that they get no share, and no gradient."""
-    hidden = None if key_valid is None else ~key_valid[(slice(None), *(None,) * (scores.dim() - 2))]
+    hidden = None if key_valid is None else ~key_valid.unflatten(0, (len(key_valid), *(1,) * (scores.dim() - 2)))
     if causal:
         future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
         hidden = future if hidden is None else hidden | future
@@ -395,15 +395,15 @@ def residual_norm(
     Args:
         x, branch: [G, n, D].
         weight, bias: [D].
-        key: [G] int32 of the sequences, see `counters`; None for no dropout.
-        site: number of the place in the model, whose decisions are its own.
+        key: [G] int32 dropout keys of the sequences (see `randomness.py`); None for no dropout.
+        site: number of the dropout site in the model; different sites decide independently.
         rate: of the dropout.
         first_row: [G] int64 position of the first of the n rows in its sequence; 0 when not given.
     Returns:
         [G, n, D] in x's dtype; statistics are fp32 at least.
     """
-    own = None if key is None else mix(key, site)
-    summed = _full_precision(add_dropout(x, branch, own, rate, first_row))
+    dropout_key = None if key is None else mix(key, site)
+    summed = _full_precision(add_dropout(x, branch, dropout_key, rate, first_row))
     # never half-precision rows with fp32 weights: CUDA refuses them, and a CPU adds up the weights' gradients in half
     # precision, which is 18 % off after 24,000 rows
     weight, bias = weight.to(summed.dtype), bias.to(summed.dtype)

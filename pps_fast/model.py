@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pps_fast.config import PPSConfig
-from pps_fast.encoder.dropout import mask_keys, number_sites
+from pps_fast.encoder.dropout import number_sites
 from pps_fast.encoder.embedding import Embedding
 from pps_fast.generator import Generator
 from pps_fast.ops.boundaries import boundaries
@@ -15,6 +15,7 @@ from pps_fast.proposals.layout import layout_of
 from pps_fast.proposals.mixture import AttentivePooling
 from pps_fast.proposals.negatives import NEGATIVES, NegativeInput
 from pps_fast.proposals.shapes import MASK_SHAPES
+from pps_fast.randomness import mask_keys
 from pps_fast.reconstructor.plans import ReconstructorInput
 from pps_fast.reconstructor.reconstructor import Reconstructor, kept_segments
 from pps_fast.reconstructor.words import hidden_words

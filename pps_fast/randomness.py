@@ -1,20 +1,34 @@
-"""Dropout as a function of counters: the same sample, mask, place and position drop the same value everywhere.
+"""All randomness of training as functions of counters, and the one table of their streams.
 
-A decision depends on nothing but a key and the position it is made for: not on batch-mates, on the device, on the
-backend or on what was computed before. A pass can therefore be computed twice, or for some of its masks or rows only,
-with the dropout it had; the backward pass makes the decisions anew instead of storing them; and a resumed run needs no
-state of a random number generator.
+The same sample draws the same numbers whatever its batch, the device, the backend and what was computed before. A pass
+can therefore be computed twice, or for some of its masks or rows only, with the dropout it had; the backward pass makes
+the decisions anew instead of storing them; and a resumed run needs no state of a random number generator.
 
-The hash is two multiplications and a shift of 32-bit words, with two 16-bit decisions in each:
+There are two hash functions, because they run in two places and their numbers are part of every run made so far:
 
-    h = (p * STEP ^ key) * FIRST,  h ^= h >> 15,  h *= SECOND,  p the number of a pair of neighbours in a row-major row
+`counter_hash` (numpy, 64 bits, splitmix64) runs once per epoch on the CPU and has one round per counter. A number
+follows from all of its counters in order, and from how many there are:
 
-int32 everywhere, because torch has no arithmetic for uint32: products wrap, shifts repeat the sign. The lower half of h
-decides for the even neighbour, the upper half for the odd one: a value is kept where the half, as a signed word, is at
-least 65,536 rate - 32,768. `mix` makes a key of a key and a counter by the same hash, the counter in the place of p.
+    counters                                   stream                          used by
+    (seed, epoch, sample)                      order of the samples            data/sampler.py
+    (seed, epoch, sample, WORD_COLUMNS)        noise that picks hidden words   gumbel_noise, data/store.py
+    (seed, epoch, sample, SAMPLE_KEY)          the sample's dropout key        dropout_keys, data/store.py
 
-The repeated sign costs a bit: h takes 2^31 values, and bit 31 of a key has no say in lower halves. So two of n keys
-meet with probability n^2 / 2^32, in one pair of sequences among a whole batch's and at one place of the model.
+`mix` (torch, 32 bits) runs on the device inside a step and in the kernels. All that follows from a dropout key is a
+word of two rounds, mix(mix(dropout_key, first), second). The first counter names the stream, so that streams never
+meet in a counter; the second counts inside the stream:
+
+    first counter           second counter             stream                             used by
+    SITES                   pair of neighbors p        which values a site drops          dropout, add_dropout, kernels
+    -m, m in MASK_NUMBERS   m, the same                dropout key of mask m              mask_keys, model.py
+    SECOND_UPDATE           SECOND_UPDATE              the sample's key in the second     train/alternating.py
+                                                       update on a batch
+    SECOND_NOISE            word column                hidden words of that update        train/alternating.py
+
+From the key of a mask or of the second update, words follow by the same table. Equal words from different counters are
+left to chance: see `mix`.
+
+Initial weights and the embedded data set come from torch's and numpy's generators with the run's seed, before training.
 """
 
 from __future__ import annotations
@@ -22,10 +36,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
-# odd constants of the golden ratio and of the public-domain murmur3 finaliser, as signed words
+# counters of `counter_hash` behind (seed, epoch, sample)
+WORD_COLUMNS, SAMPLE_KEY = range(1 << 32), 1 << 32
+# first counters of `mix` on a dropout key; those of masks are the negated numbers
+SITES, MASK_NUMBERS = range(1 << 20), range(1, 1 << 20)
+SECOND_UPDATE, SECOND_NOISE = 1 << 30, (1 << 30) + 1
+
+# odd constants of the golden ratio and of the public-domain murmur3 finalizer, as signed words
 STEP, FIRST, SECOND = -1640531535, -2048144789, -1028477387
 SHIFT = 15
 # a decision is a 16-bit word
@@ -33,11 +55,95 @@ NUM_LEVELS = 1 << 16
 # pairs decided at once on a CPU, so that they stay in its cache
 _CHUNK = 1 << 18
 
+_WORD = (1 << 64) - 1
+# increment and multipliers of the public-domain splitmix64 finalizer
+_SPLITMIX_STEP = np.uint64(0x9E3779B97F4A7C15)
+_MULTIPLIERS = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
-def mix(key: Tensor, counter: Tensor | int) -> Tensor:
-    """Returns new keys from int32 keys and counters: int32 too, of a shape that broadcasts, or one number."""
+
+# --- once per epoch, on the CPU -------------------------------------------------------------------
+
+
+def counter_hash(*counters: ArrayLike) -> np.ndarray:
+    """Mixes integers into 64 well-distributed bits, one splitmix64 round for each counter.
+
+    Args:
+        counters: integers or integer arrays that broadcast against each other; negative ones wrap to 64 bits.
+            Their order matters, and so does their number.
+    Returns:
+        uint64 array of the broadcast shape (at least one-dimensional).
+    """
+    state = np.zeros(1, dtype=np.uint64)
+    for counter in counters:
+        state = _splitmix(state + (_as_word(counter) + np.uint64(1)) * _SPLITMIX_STEP)
+    return state
+
+
+def gumbel_noise(seed: int, epoch: int, sample_index: np.ndarray, num_columns: int) -> np.ndarray:
+    """Standard Gumbel noise -log(-log(u)) with u hashed from (seed, epoch, sample, column).
+
+    The n largest entries of log(p) + noise are a draw of n items without replacement with probabilities p.
+
+    Args:
+        seed: any integer.
+        epoch: number of the pass over the data; a sample's noise changes from one to the next.
+        sample_index: [B] integers, positions of the samples in their data set.
+        num_columns: L, at most len(WORD_COLUMNS).
+    Returns:
+        [B, L] float32, finite, within -3.7 to 36.8; row b depends on sample_index[b] and on no other row.
+    """
+    samples = np.asarray(sample_index).reshape(-1, 1)
+    bits = counter_hash(seed, epoch, samples, np.arange(num_columns).reshape(1, -1))
+    # 52 bits and the half step fill a float64 exactly; one bit more would round the largest u up to 1
+    uniform = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+    return (-np.log(-np.log(uniform))).astype(np.float32)
+
+
+def dropout_keys(seed: int, epoch: int, sample_index: np.ndarray) -> np.ndarray:
+    """Dropout keys: the dropout of a sample in one pass over the data follows from its key.
+
+    Args:
+        seed, epoch, sample_index: as in `gumbel_noise`.
+    Returns:
+        [B] int32; entry b depends on sample_index[b] and on no other.
+    """
+    bits = counter_hash(seed, epoch, np.asarray(sample_index), SAMPLE_KEY)
+    return (bits >> np.uint64(32)).astype(np.uint32).view(np.int32)
+
+
+def _as_word(counter: ArrayLike) -> np.ndarray:
+    """Returns a counter as uint64 array of at least one dimension (scalars would warn when they wrap)."""
+    if isinstance(counter, int):
+        return np.array([counter & _WORD], dtype=np.uint64)
+    return np.atleast_1d(np.asarray(counter)).astype(np.uint64)
+
+
+def _splitmix(state: np.ndarray) -> np.ndarray:
+    state = (state ^ (state >> np.uint64(30))) * _MULTIPLIERS[0]
+    state = (state ^ (state >> np.uint64(27))) * _MULTIPLIERS[1]
+    return state ^ (state >> np.uint64(31))
+
+
+# --- inside a step, on the device -----------------------------------------------------------------
+
+
+def mix(dropout_key: Tensor, counter: Tensor | int) -> Tensor:
+    """Hashes keys with counters: two multiplications and a shift of 32-bit words.
+
+        h = (counter * STEP ^ dropout_key) * FIRST,  h ^= h >> 15,  h *= SECOND
+
+    int32 everywhere, because torch has no arithmetic for uint32: products wrap, shifts repeat the sign. The repeated
+    sign costs a bit: h takes 2^31 values, and bit 31 of a key does not affect the lower half of h. The probability that
+    any two of n keys give the same decisions is n^2 / 2^32.
+
+    Args:
+        dropout_key: int32 of any shape.
+        counter: int32 of a shape that broadcasts, or one number.
+    Returns:
+        int32 keys of the broadcast shape.
+    """
     step = _wrapped(counter * STEP) if isinstance(counter, int) else counter * STEP
-    mixed = (key ^ step) * FIRST
+    mixed = (dropout_key ^ step) * FIRST
     return (mixed ^ (mixed >> SHIFT)) * SECOND
 
 
@@ -46,14 +152,42 @@ def _wrapped(value: int) -> int:
     return (value + (1 << 31)) % (1 << 32) - (1 << 31)
 
 
+def mask_keys(dropout_key: Tensor, num_masks: int) -> Tensor:
+    """Dropout keys of the sequences that are reconstructed from the masks of each sample.
+
+    The returned keys all differ from the sample's key, which its frame and word sequences use. Each is hashed twice so
+    that it cannot collide with another stream of the same sample.
+
+    Args:
+        dropout_key: [B] int32 of the samples.
+        num_masks: N, at most len(MASK_NUMBERS).
+    Returns:
+        [B, N] int32.
+    """
+    if num_masks > len(MASK_NUMBERS):
+        raise ValueError(f"mask_keys: {num_masks} masks of a sample: expected at most {len(MASK_NUMBERS)}")
+    first = MASK_NUMBERS.start
+    number = torch.arange(first, first + num_masks, dtype=torch.int32, device=dropout_key.device)
+    return mix(mix(dropout_key.unsqueeze(1), -number), number)
+
+
 def num_dropped_levels(rate: float) -> int:
     """Returns how many of the 65,536 levels of a decision drop: `rate` rounded to that grid."""
     return round(rate * NUM_LEVELS)
 
 
-def _decide(key: Tensor, pairs: Tensor, rate: float, out: Tensor) -> Tensor:
-    """Writes 1 (True) for each value that is kept and 0 for the others into `out`, [G, 2 * pairs] of any dtype."""
-    h = pairs ^ key.unsqueeze(-1)
+def _decide(dropout_key: Tensor, pairs: Tensor, rate: float, out: Tensor) -> Tensor:
+    """Writes 1 (True) for each value that is kept and 0 for the others into `out`, [G, 2 * pairs] of any dtype.
+
+    Pair p of neighbors in a row-major sequence has the word h = mix(dropout_key, p). Its lower half decides for the
+    even neighbor, its upper half for the odd one: a value is kept where the half, as a signed word, is at least
+    65,536 rate - 32,768.
+
+    Args:
+        dropout_key: [G] int32, already mixed with the site.
+        pairs: p * STEP, [pairs] or [G, pairs] int32.
+    """
+    h = pairs ^ dropout_key.unsqueeze(-1)
     h.mul_(FIRST)
     h.bitwise_xor_(h >> SHIFT)
     h.mul_(SECOND)
@@ -71,25 +205,27 @@ def _pairs_of(shape: tuple[int, int], first_row: Tensor | None, device: torch.de
     return pairs + (first_row.to(torch.int32) * (width // 2 * STEP)).unsqueeze(-1)
 
 
-def _chunks(key: Tensor, pairs: Tensor) -> Iterator[tuple[slice, Tensor]]:
+def _chunks(dropout_key: Tensor, pairs: Tensor) -> Iterator[tuple[slice, Tensor]]:
     """Slices of the keys that are worked on together, and their pairs."""
-    step = max(_CHUNK // pairs.shape[-1], 1) if key.device.type == "cpu" else len(key)
-    for first in range(0, len(key), step):
+    step = max(_CHUNK // pairs.shape[-1], 1) if dropout_key.device.type == "cpu" else len(dropout_key)
+    for first in range(0, len(dropout_key), step):
         chosen = slice(first, first + step)
         yield chosen, (pairs if pairs.dim() == 1 else pairs[chosen])
 
 
-def _sum_with_kept(x: Tensor | None, branch: Tensor, key: Tensor, rate: float, first_row: Tensor | None) -> Tensor:
+def _sum_with_kept(
+    x: Tensor | None, branch: Tensor, dropout_key: Tensor, rate: float, first_row: Tensor | None
+) -> Tensor:
     """x + what is kept of branch [G, n, D], scaled; without x, the second term alone."""
     shape = (branch.shape[1], branch.shape[2])
     pairs = _pairs_of(shape, first_row, branch.device)
     scale = 1 / (1 - num_dropped_levels(rate) / NUM_LEVELS)
     result = torch.empty_like(branch, memory_format=torch.contiguous_format)
     num_values = shape[0] * shape[1]
-    for chosen, own in _chunks(key, pairs):
+    for chosen, chunk_pairs in _chunks(dropout_key, pairs):
         part = branch[chosen]
         kept = torch.empty(len(part), 2 * pairs.shape[-1], dtype=branch.dtype, device=branch.device)
-        kept = _decide(key[chosen], own, rate, out=kept)[:, :num_values].view(part.shape)
+        kept = _decide(dropout_key[chosen], chunk_pairs, rate, out=kept)[:, :num_values].view(part.shape)
         if x is None:
             torch.mul(part, kept.mul_(scale), out=result[chosen])
         else:
@@ -102,38 +238,40 @@ class _Dropout(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor | None, branch: Tensor, key: Tensor, rate: float, first_row: Tensor | None
+        ctx: Any, x: Tensor | None, branch: Tensor, dropout_key: Tensor, rate: float, first_row: Tensor | None
     ) -> Tensor:
-        ctx.save_for_backward(key, first_row)
+        ctx.save_for_backward(dropout_key, first_row)
         ctx.has_sum, ctx.rate = x is not None, rate
-        return _sum_with_kept(x, branch, key, rate, first_row)
+        return _sum_with_kept(x, branch, dropout_key, rate, first_row)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        key, first_row = ctx.saved_tensors
-        grad_branch = _Dropout.apply(None, grad, key, ctx.rate, first_row)
+        dropout_key, first_row = ctx.saved_tensors
+        grad_branch = _Dropout.apply(None, grad, dropout_key, ctx.rate, first_row)
         return grad if ctx.has_sum else None, grad_branch, None, None, None
 
 
-def dropout(branch: Tensor, key: Tensor | None, rate: float, first_row: Tensor | None = None) -> Tensor:
+def dropout(branch: Tensor, dropout_key: Tensor | None, rate: float, first_row: Tensor | None = None) -> Tensor:
     """Drops values of sequences at a rate and scales the others, so that the expectation stays.
 
     Args:
         branch: [G, n, D].
-        key: [G] int32; None drops nothing.
+        dropout_key: [G] int32, already mixed with the site; None drops nothing.
         rate: 0 to below 1, rounded to 1 / 65,536.
         first_row: [G] int64 position of the first of the n rows in its sequence, with D even; 0 when not given.
     Returns:
         [G, n, D].
     """
-    if key is None or num_dropped_levels(rate) == 0:
+    if dropout_key is None or num_dropped_levels(rate) == 0:
         return branch
-    return _Dropout.apply(None, branch, key, rate, first_row)
+    return _Dropout.apply(None, branch, dropout_key, rate, first_row)
 
 
-def add_dropout(x: Tensor, branch: Tensor, key: Tensor | None, rate: float, first_row: Tensor | None = None) -> Tensor:
+def add_dropout(
+    x: Tensor, branch: Tensor, dropout_key: Tensor | None, rate: float, first_row: Tensor | None = None
+) -> Tensor:
     """x + dropout(branch), in x's dtype and without the intermediate result; arguments as `dropout`."""
     branch = branch.to(x.dtype)
-    if key is None or num_dropped_levels(rate) == 0:
+    if dropout_key is None or num_dropped_levels(rate) == 0:
         return x + branch
-    return _Dropout.apply(x, branch, key, rate, first_row)
+    return _Dropout.apply(x, branch, dropout_key, rate, first_row)

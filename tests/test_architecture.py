@@ -39,7 +39,8 @@ THIRD_PARTY: dict[str, set[str]] = {
     **dict.fromkeys(
         ("__init__", "config", "config_tree", "presets", "ablations", "files", "text_table", "help_text"), set()
     ),
-    **dict.fromkeys(("types", "randomness", "equations", "devices"), {"torch"}),
+    **dict.fromkeys(("types", "equations", "devices"), {"torch"}),
+    "randomness": {"torch", "numpy"},
     "kernels": {"torch", "triton"},
     "ops": {"torch", "triton"},
     "draw": {"torch", "numpy", "tyro", "matplotlib"},

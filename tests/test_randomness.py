@@ -1,7 +1,8 @@
-"""Dropout by counters: its distribution, what a decision depends on, and its gradients."""
+"""Dropout by counters: its distribution, what a decision depends on, its gradients, and the table of streams."""
 
 from __future__ import annotations
 
+import itertools
 from functools import lru_cache
 
 import numpy as np
@@ -9,9 +10,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from pps_fast import randomness as counters
-from pps_fast.data.noise import dropout_keys
-from pps_fast.randomness import NUM_LEVELS, add_dropout, dropout, mix, num_dropped_levels
+from pps_fast import randomness
+from pps_fast.randomness import (
+    MASK_NUMBERS,
+    NUM_LEVELS,
+    SAMPLE_KEY,
+    SECOND_NOISE,
+    SECOND_UPDATE,
+    SITES,
+    WORD_COLUMNS,
+    add_dropout,
+    dropout,
+    dropout_keys,
+    mask_keys,
+    mix,
+    num_dropped_levels,
+)
 from tests.support import oracles
 from tests.support.compare import assert_agree
 from tests.support.keep_mask import keep_mask
@@ -92,12 +106,12 @@ def test_pairs_and_fours_of_neighbours_have_the_counts_of_independent_ones(rate:
     for size in (2, 4):
         for first in (0, 1):
             bits = _kept(rate).flatten(1)[:, first:][:, : 16380 // size * size].unflatten(1, (-1, size))
-            place = 2 ** torch.arange(size)
-            found = torch.bincount((bits * place).sum(-1).flatten(), minlength=2**size).double()
+            value = 2 ** torch.arange(size)
+            counts = torch.bincount((bits * value).sum(-1).flatten(), minlength=2**size).double()
             num_kept = torch.tensor([bin(word).count("1") for word in range(2**size)])
-            expected = found.sum() * (1 - dropped) ** num_kept * dropped ** (size - num_kept)
+            expected = counts.sum() * (1 - dropped) ** num_kept * dropped ** (size - num_kept)
             # 3 and 15 degrees of freedom: a thousandth of all seeds exceed 16.3 and 37.7
-            assert ((found - expected) ** 2 / expected).sum() < {2: 16.3, 4: 37.7}[size]
+            assert ((counts - expected) ** 2 / expected).sum() < {2: 16.3, 4: 37.7}[size]
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
@@ -117,17 +131,17 @@ def test_decisions_are_those_of_the_loops() -> None:
     key, rate = _keys(3), 0.3
     got = keep_mask(mix(key, 17), (5, 7), rate)
     for g in range(3):
-        own = oracles.hashed(int(key[g]), 17)
-        assert int(mix(key, 17)[g]) == own
-        assert got[g].flatten().tolist() == [oracles.is_kept(own, position, rate) for position in range(35)]
+        site_key = oracles.hashed(int(key[g]), 17)
+        assert int(mix(key, 17)[g]) == site_key
+        assert got[g].flatten().tolist() == [oracles.is_kept(site_key, position, rate) for position in range(35)]
 
 
 @pytest.mark.parametrize("counter", [0, 1, -1, 40, 2**31 - 1, -(2**31)])
 def test_mix_takes_numbers_and_tensors(counter: int) -> None:
     key = torch.tensor([0, 1, -1, 2**31 - 1, -(2**31)], dtype=torch.int32)
     expected = [oracles.hashed(int(one), counter) for one in key]
-    for given in (counter, torch.tensor(counter, dtype=torch.int32), torch.full((5,), counter, dtype=torch.int32)):
-        got = mix(key, given)
+    for value in (counter, torch.tensor(counter, dtype=torch.int32), torch.full((5,), counter, dtype=torch.int32)):
+        got = mix(key, value)
         assert got.dtype == torch.int32 and got.tolist() == expected
 
 
@@ -135,7 +149,7 @@ def test_extreme_levels_are_kept_and_dropped_as_the_rate_says() -> None:
     key, pairs = _keys(64), torch.arange(1 << 15)
     levels = torch.empty(64, 1 << 16, dtype=torch.bool)
     # a rate of one level drops the lowest of 65,536 alone
-    kept = counters._decide(key, (pairs * counters.STEP).to(torch.int32), 1 / NUM_LEVELS, out=levels)
+    kept = randomness._decide(key, (pairs * randomness.STEP).to(torch.int32), 1 / NUM_LEVELS, out=levels)
     assert 20 < (~kept).sum() < 120
     assert keep_mask(key, SHAPE, 0.0).all()
 
@@ -175,7 +189,7 @@ def test_odd_rows_have_no_first_row() -> None:
 def test_chunks_decide_like_the_whole(chunk: int, first_row: Tensor | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU decides for all sequences at once, a CPU for as many as fit its cache."""
     key, x, branch = _keys(5), torch.rand(5, 3, 6), torch.rand(5, 3, 6)
-    monkeypatch.setattr(counters, "_CHUNK", chunk)
+    monkeypatch.setattr(randomness, "_CHUNK", chunk)
     kept = keep_mask(key, (3, 6), 0.4, first_row)
     scale = 1 / (1 - num_dropped_levels(0.4) / NUM_LEVELS)
     assert_agree("dropout", dropout(branch, key, 0.4, first_row), branch * kept * scale, rtol=1e-7)
@@ -251,3 +265,80 @@ def test_a_gpu_decides_like_a_cpu() -> None:
         for number in (0, 40):
             got = keep_mask(mix(key.cuda(), number), (5, 256), 0.1, there)
             assert torch.equal(got.cpu(), keep_mask(mix(key, number), (5, 256), 0.1, first_row))
+
+
+# --- the table of streams -------------------------------------------------------------------------
+
+
+def test_first_counters_of_the_streams_of_a_key_are_disjoint_and_fit_a_word() -> None:
+    masks = range(-MASK_NUMBERS[-1], -MASK_NUMBERS[0] + 1)
+    streams = [SITES, masks, range(SECOND_UPDATE, SECOND_UPDATE + 1), range(SECOND_NOISE, SECOND_NOISE + 1)]
+    ordered = sorted(streams, key=lambda counters: counters.start)
+    assert all(len(counters) for counters in ordered)
+    assert all(first.stop <= second.start for first, second in itertools.pairwise(ordered))
+    assert -(2**31) <= ordered[0].start and ordered[-1].stop <= 2**31
+
+
+def test_the_key_of_a_sample_is_hashed_with_a_counter_that_no_word_column_has() -> None:
+    assert SAMPLE_KEY not in WORD_COLUMNS
+    seed, epoch, samples = 8, 3, np.arange(50)
+    words = randomness.counter_hash(seed, epoch, samples, SAMPLE_KEY) >> np.uint64(32)
+    np.testing.assert_array_equal(dropout_keys(seed, epoch, samples).view(np.uint32), words.astype(np.uint32))
+
+
+def _streams(dropout_key: Tensor) -> dict[str, Tensor]:
+    """What each stream makes of the keys of samples, by its name in the table; [B, n] int32."""
+    sites = torch.stack([mix(dropout_key, site) for site in range(100)], 1)
+    second = mix(mix(dropout_key, SECOND_UPDATE), SECOND_UPDATE)
+    columns = torch.arange(32, dtype=torch.int32)
+    return {
+        "sample": dropout_key.unsqueeze(1),
+        "sites": sites,
+        "masks": mask_keys(dropout_key, 59),
+        "second update": second.unsqueeze(1),
+        "second noise": mix(mix(second, SECOND_NOISE).unsqueeze(1), columns),
+        "sites of the second update": torch.stack([mix(second, site) for site in range(100)], 1),
+        "masks of the second update": mask_keys(second, 59),
+    }
+
+
+def test_keys_of_all_streams_of_a_sample_differ() -> None:
+    together = torch.cat(list(_streams(_keys(256)).values()), 1)
+    collisions = sum(len(row) - len(row.unique()) for row in together)
+    # 352 words of a sample among 2^31: one pair in all 256 samples has the probability 0.7 %
+    assert collisions == 0
+
+
+def test_streams_are_uncorrelated() -> None:
+    normal = []
+    for words in _streams(_keys(4096)).values():
+        bit = ((words[:, :1] >> 20) & 1).double().flatten() - 0.5
+        normal.append(bit / bit.std())
+    errors = torch.stack(normal) @ torch.stack(normal).T / len(normal[0]) ** 0.5
+    assert errors.triu(1).abs().max() < 4.5
+
+
+def test_masks_keep_their_keys_whatever_their_number() -> None:
+    key = _keys(64)
+    keys = mask_keys(key, 59)
+    assert keys.dtype == torch.int32 and keys.shape == (64, 59)
+    assert torch.equal(mask_keys(key, 7), keys[:, :7])
+    assert torch.equal(mask_keys(key[3:4], 59), keys[3:4])
+
+
+def test_more_masks_than_the_stream_has_counters_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(randomness, "MASK_NUMBERS", range(1, 4))
+    assert mask_keys(_keys(2), 3).shape == (2, 3)
+    with pytest.raises(ValueError, match="4 masks of a sample: expected at most 3"):
+        mask_keys(_keys(2), 4)
+
+
+def test_numbers_are_those_of_earlier_runs() -> None:
+    """A run that was begun before a change of this file must go on with the same numbers."""
+    key = torch.from_numpy(dropout_keys(8, 1, np.array([0, 5])))
+    assert key.tolist() == [-321429270, 1901758090]
+    assert mask_keys(key, 2).tolist() == [[-1323175001, -752955624], [-2002621023, -497008283]]
+    assert mix(mix(key, SECOND_UPDATE), SECOND_UPDATE).tolist() == [1444197319, 775773446]
+    assert randomness.gumbel_noise(8, 1, np.array([5]), 3).tolist() == [
+        [1.700275182723999, -0.7636098265647888, 1.7618775367736816]
+    ]

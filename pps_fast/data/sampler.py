@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pps_fast.data.noise import counter_hash
+from pps_fast.randomness import counter_hash
 
 
 def epoch_batches(samples: np.ndarray, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:

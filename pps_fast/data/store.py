@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pps_fast.data.noise import dropout_keys, gumbel_noise
 from pps_fast.data.prepared import PreparedData
+from pps_fast.randomness import dropout_keys, gumbel_noise
 from pps_fast.types import Batch, FeatureSizes
 
 # multiple of the word columns of a batch: few shapes for kernels and captured steps, little padding

@@ -1,4 +1,4 @@
-"""The places of a model where dropout happens: each decides with a number of its own, by counters."""
+"""The dropout sites of a model. Each has another number, from which its decisions follow (see `randomness.py`)."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from pps_fast.config import PPSConfig
 from pps_fast.ops.residual_norm import residual_norm
-from pps_fast.randomness import dropout, mix
+from pps_fast.randomness import SITES, dropout, mix
 
 
 class DropoutSite(nn.Module):
-    """A place with dropout. `number_sites` gives every place of a model its number."""
+    """A module that drops values. `number_sites` gives every site of a model its number."""
 
     def __init__(self, config: PPSConfig) -> None:
         super().__init__()
@@ -20,11 +20,11 @@ class DropoutSite(nn.Module):
 
 
 class Dropout(DropoutSite):
-    """Dropout by counters (see `counters.dropout`)."""
+    """Dropout of a whole input (see `randomness.dropout`)."""
 
-    def forward(self, x: Tensor, key: Tensor | None) -> Tensor:
-        """[G, n, D] -> [G, n, D]; `key` [G] int32 of the sequences, None for no dropout."""
-        return x if key is None else dropout(x, mix(key, self.site), self.rate)
+    def forward(self, x: Tensor, dropout_key: Tensor | None) -> Tensor:
+        """[G, n, D] -> [G, n, D]; `dropout_key` [G] int32 of the sequences, None for no dropout."""
+        return x if dropout_key is None else dropout(x, mix(dropout_key, self.site), self.rate)
 
 
 class ResidualNorm(DropoutSite):
@@ -36,24 +36,28 @@ class ResidualNorm(DropoutSite):
         self.weight = nn.Parameter(torch.ones(config.encoder.hidden_dim))
         self.bias = nn.Parameter(torch.zeros(config.encoder.hidden_dim))
 
-    def forward(self, x: Tensor, branch: Tensor, key: Tensor | None, first_row: Tensor | None = None) -> Tensor:
-        """[G, n, D] -> [G, n, D]; `first_row` [G] is the position of the first row in its sequence."""
-        dropping = (key, self.site, self.rate, first_row)
-        return residual_norm(x, branch, self.weight, self.bias, *dropping, backend=self.backend)
+    def forward(self, x: Tensor, branch: Tensor, dropout_key: Tensor | None, first_row: Tensor | None = None) -> Tensor:
+        """Adds, drops and normalizes.
+
+        Args:
+            x, branch: [G, n, D].
+            dropout_key: [G] int32 of the sequences; None for no dropout.
+            first_row: [G] position of the first of the n rows in its sequence; 0 when not given.
+        Returns:
+            [G, n, D].
+        """
+        decisions = (dropout_key, self.site, self.rate, first_row)
+        return residual_norm(x, branch, self.weight, self.bias, *decisions, backend=self.backend)
 
 
 def number_sites(model: nn.Module) -> None:
-    """Numbers the places of a model in the order of its modules."""
-    sites = [module for module in model.modules() if isinstance(module, DropoutSite)]
-    for number, site in enumerate(sites):
-        site.site = number
+    """Numbers the dropout sites of a model in the order of its modules.
 
-
-def mask_keys(key: Tensor, num_masks: int) -> Tensor:
-    """Keys of the sequences that are reconstructed from the masks of each sample: [B] int32 -> [B, N] int32.
-
-    None is the sample's own key, with which its other sequences decide.
+    Raises:
+        ValueError: for more sites than the stream has counters.
     """
-    number = torch.arange(1, num_masks + 1, dtype=torch.int32, device=key.device)
-    # two rounds, so that no mask meets another place of its sample
-    return mix(mix(key.unsqueeze(1), -number), number)
+    sites = [module for module in model.modules() if isinstance(module, DropoutSite)]
+    if len(sites) > len(SITES):
+        raise ValueError(f"{len(sites)} dropout sites in a model: expected at most {len(SITES)}")
+    for number, site in zip(SITES, sites, strict=False):
+        site.site = number

@@ -14,15 +14,13 @@ from torch import Tensor, nn
 from pps_fast.config import PPSConfig, Precision
 from pps_fast.losses import LOSS_TERMS, Objective
 from pps_fast.model import PPS
-from pps_fast.randomness import mix
+from pps_fast.randomness import SECOND_NOISE, SECOND_UPDATE, mix
 from pps_fast.train.optimizer import Adam
 from pps_fast.train.step import StepReport, TrainStep
 from pps_fast.types import Batch, LossReport, ModelOutput
 
 # the term of the first update; the second has all others
 _FIRST_TERM = "reconstruction"
-# stand where other users of a key have the number of a mask, of a place in the model or of a word
-_SECOND_PASS, _NOISE = 1 << 30, (1 << 30) + 1
 
 
 def redrawn(batch: Batch) -> Batch:
@@ -30,13 +28,13 @@ def redrawn(batch: Batch) -> Batch:
 
     A program of the device, like all of a step.
     """
-    key = mix(mix(batch.dropout_key, _SECOND_PASS), _SECOND_PASS)
-    column = torch.arange(batch.word_noise.shape[1], dtype=torch.int32, device=key.device)
-    bits = mix(mix(key, _NOISE).unsqueeze(1), column)  # [B, L]
+    dropout_key = mix(mix(batch.dropout_key, SECOND_UPDATE), SECOND_UPDATE)
+    column = torch.arange(batch.word_noise.shape[1], dtype=torch.int32, device=dropout_key.device)
+    bits = mix(mix(dropout_key, SECOND_NOISE).unsqueeze(1), column)  # [B, L]
     # the half step keeps the uniform numbers off 0 and 1
     uniform = (bits.double() + (2.0**31 + 0.5)) * 2.0**-32
     noise = -torch.log(-torch.log(uniform))
-    return replace(batch, dropout_key=key, word_noise=noise.to(batch.word_noise.dtype))
+    return replace(batch, dropout_key=dropout_key, word_noise=noise.to(batch.word_noise.dtype))
 
 
 class AlternatingStep(TrainStep):

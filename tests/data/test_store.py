@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from pps_fast.config import PlantedConfig
-from pps_fast.data.noise import dropout_keys, gumbel_noise
 from pps_fast.data.store import COLUMN_STEP, Store
 from pps_fast.data.synthetic import planted_data
+from pps_fast.randomness import dropout_keys, gumbel_noise
 
 DATA = planted_data(PlantedConfig(num_videos=12, num_segments=16, frame_dim=6))
 SAMPLES = np.array([5, 71, 0, 30])

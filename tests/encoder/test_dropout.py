@@ -1,4 +1,4 @@
-"""Places with dropout: each decides with its own number, and the same way every time it is asked."""
+"""Dropout sites: each decides by its number, and the same way every time it is asked."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pps_fast.data.noise import dropout_keys
-from pps_fast.encoder.dropout import Dropout, DropoutSite, ResidualNorm, mask_keys, number_sites
+from pps_fast.encoder.dropout import Dropout, DropoutSite, ResidualNorm, number_sites
 from pps_fast.model import PPS
-from pps_fast.randomness import mix
+from pps_fast.randomness import SITES, dropout_keys, mask_keys, mix
 from tests.support.cases import SIZES, random_batch, randomize, small_config, take
 from tests.support.compare import assert_agree
 from tests.support.keep_mask import keep_mask
@@ -29,7 +28,7 @@ def _draw(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def test_every_place_of_a_model_has_its_own_number() -> None:
+def test_every_site_of_a_model_has_another_number() -> None:
     model = PPS(small_config(reconstructor__num_layers=3), SIZES)
     sites = [module.site for module in model.modules() if isinstance(module, DropoutSite)]
     assert sites == list(range(len(sites))) and len(sites) > 20
@@ -37,49 +36,44 @@ def test_every_place_of_a_model_has_its_own_number() -> None:
     assert sites == [module.site for module in model.modules() if isinstance(module, DropoutSite)]
 
 
-def test_no_module_of_torch_drops_or_normalises() -> None:
+def test_no_module_of_torch_drops_or_normalizes() -> None:
     model = PPS(CONFIG, SIZES)
     assert not [module for module in model.modules() if isinstance(module, (nn.Dropout, nn.LayerNorm))]
 
 
-def test_a_place_drops_what_its_number_says() -> None:
-    place, x = Dropout(CONFIG), _draw(5, 3, 7)
-    place.site = 4
-    got, kept = place(x, _keys(5)), keep_mask(mix(_keys(5), 4), (3, 7), 0.3)
+def test_a_site_drops_what_its_number_says() -> None:
+    site, x = Dropout(CONFIG), _draw(5, 3, 7)
+    site.site = 4
+    got, kept = site(x, _keys(5)), keep_mask(mix(_keys(5), 4), (3, 7), 0.3)
     assert torch.equal(got != 0, kept)
-    place.site = 5
-    assert not torch.equal(place(x, _keys(5)) != 0, kept)
-    assert place(x, None) is x
+    site.site = 5
+    assert not torch.equal(site(x, _keys(5)) != 0, kept)
+    assert site(x, None) is x
 
 
-def test_the_norm_of_a_sub_layer_normalises_and_drops_its_branch_only() -> None:
+def test_the_norm_of_a_sub_layer_normalizes_and_drops_its_branch_only() -> None:
     norm = randomize(ResidualNorm(CONFIG).double())
     norm.site = 4
     x, branch, key = _draw(5, 3, WIDTH), _draw(5, 3, WIDTH, seed=1), _keys(5)
     kept = keep_mask(mix(key, 4), (3, WIDTH), 0.3).double() / (1 - round(0.3 * 65536) / 65536)
-    for given, summed in ((None, x + branch), (key, x + branch * kept)):
+    for dropout_key, summed in ((None, x + branch), (key, x + branch * kept)):
         expected = nn.functional.layer_norm(summed, (WIDTH,), norm.weight, norm.bias, 1e-5)
-        assert_agree("norm", norm(x, branch, given), expected, atol=1e-13)
+        assert_agree("norm", norm(x, branch, dropout_key), expected, atol=1e-13)
     row = torch.tensor([2, 0, 1, 1, 2])
     pick = (torch.arange(5), row)
     part = norm(x[pick].unsqueeze(1), branch[pick].unsqueeze(1), key, row)
     assert_agree("row", part.squeeze(1), norm(x, branch, key)[pick], atol=1e-13)
 
 
-def test_masks_have_keys_of_their_own_whatever_their_number() -> None:
-    key = _keys(64)
-    keys = mask_keys(key, 59)
-    assert keys.dtype == torch.int32 and keys.shape == (64, 59)
-    assert torch.equal(mask_keys(key, 7), keys[:, :7])
-    assert torch.equal(mask_keys(key[3:4], 59), keys[3:4])
-    # none meets another, nor a sample's own key, nor what a place makes of it
-    places = torch.stack([mix(key, site) for site in range(41)], 1)
-    everything = torch.cat((key.unsqueeze(1), keys, places), 1)
-    assert len(everything.flatten().unique()) == everything.numel()
+def test_more_sites_than_the_stream_has_counters_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = nn.ModuleList(Dropout(CONFIG) for _ in range(4))
+    monkeypatch.setattr("pps_fast.encoder.dropout.SITES", SITES[:3])
+    with pytest.raises(ValueError, match="4 dropout sites in a model: expected at most 3"):
+        number_sites(model)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
-def test_masks_and_places_of_a_sample_are_uncorrelated(rate: float) -> None:
+def test_masks_and_sites_of_a_sample_are_uncorrelated(rate: float) -> None:
     dropped = round(rate * 65536) / 65536
     keys = mask_keys(_keys(128), 30)
     sets = [keep_mask(mix(keys[:, mask], site), (8, 256), rate) for mask in range(0, 30, 3) for site in (0, 1, 17)]

@@ -1,4 +1,4 @@
-"""Noise as a function of counters: its distribution, and what it depends on."""
+"""Noise and dropout keys by counters: their distribution, and what they depend on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pps_fast.data.noise import counter_hash, dropout_keys, gumbel_noise
+from pps_fast.randomness import counter_hash, dropout_keys, gumbel_noise
 
 
 def hidden(prob: np.ndarray, count: int, num_draws: int) -> np.ndarray:
@@ -55,7 +55,7 @@ def test_distribution_is_standard_gumbel():
 
 def test_extreme_hashes_give_finite_noise(monkeypatch):
     extremes = np.array([[0, 2**64 - 1]], dtype=np.uint64)
-    monkeypatch.setattr("pps_fast.data.noise.counter_hash", lambda *counters: extremes)
+    monkeypatch.setattr("pps_fast.randomness.counter_hash", lambda *counters: extremes)
     noise = gumbel_noise(0, 0, np.array([0]), 2)
     assert np.isfinite(noise).all()
     assert -3.7 < noise[0, 0] < -3.5 and 36.5 < noise[0, 1] < 36.8
