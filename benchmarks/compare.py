@@ -77,7 +77,7 @@ def build(arguments: Arguments, implementation: Implementation) -> Callable[[], 
         model = published.model.eval().requires_grad_(False)
         return lambda: published_predictions(model, batch)
     precision = "bf16" if arguments.bf16 else "fp32"
-    changes = {"reconstructor.plan": implementation, "train.precision": precision}
+    changes = {"reconstructor.schedule": implementation, "train.precision": precision}
     ours = build_step(override(config, changes), sizes, device)
     return evaluation_of(ours.model, batch, arguments.bf16) if arguments.evaluation else lambda: ours(batch)
 

@@ -39,7 +39,7 @@ from benchmarks.published_step import published_predictions  # noqa: E402
 from benchmarks.rows import Row, append, commit, table  # noqa: E402
 from benchmarks.step import BATCH_SIZE, build_step, evaluation_of, random_batch, sizes_of, step_of  # noqa: E402
 from pps_fast import randomness  # noqa: E402
-from pps_fast.config import PPSConfig, Precision, ReconstructorPlan  # noqa: E402
+from pps_fast.config import PPSConfig, Precision, ReconstructorSchedule  # noqa: E402
 from pps_fast.config_tree import override  # noqa: E402
 from pps_fast.presets import PRESETS  # noqa: E402
 from pps_fast.reconstructor import plans  # noqa: E402
@@ -63,7 +63,7 @@ class Arguments:
     """config, and whose sizes; --savings takes its data set's *_released form, which the published code computes"""
     precision: Precision = "bf16"
     """of training; evaluation is fp32 everywhere but with bf16"""
-    plan: ReconstructorPlan = "shared"
+    plan: ReconstructorSchedule = "shared"
     """how the reconstructor's passes are computed"""
     path: DevicePath = "gpu"
     """whose path through the code is counted"""
@@ -174,7 +174,7 @@ def _make_fake(module: nn.Module, mode: FakeTensorMode) -> None:
 
 def config_of(arguments: Arguments) -> PPSConfig:
     """Returns the config whose step is counted."""
-    changes = {"train.precision": arguments.precision, "reconstructor.plan": arguments.plan}
+    changes = {"train.precision": arguments.precision, "reconstructor.schedule": arguments.plan}
     changes["backend"] = "triton" if arguments.path == "gpu" else "torch"
     return override(PRESETS[arguments.preset], changes)
 
@@ -245,7 +245,7 @@ def published_gflop(preset: Preset, is_evaluation: bool, batch_size: int = BATCH
 def savings(preset: Preset, is_evaluation: bool) -> Row:
     """Returns products of a step in GFLOP by formulation, and the shares that the shared plan saves on each path."""
 
-    def gflop(plan: ReconstructorPlan, path: DevicePath) -> float:
+    def gflop(plan: ReconstructorSchedule, path: DevicePath) -> float:
         # the precision changes no product
         arguments = Arguments(preset=preset, precision="fp32", plan=plan, path=path, evaluation=is_evaluation)
         return sum(row["flop"] for row in count(arguments)) / 1e9

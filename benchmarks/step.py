@@ -22,7 +22,7 @@ from benchmarks.memory import process_peak_gib
 from benchmarks.rows import Row, about_machine, append, table
 from benchmarks.timing import timed_steps
 from pps_fast.cli import Device, PresetName, choose_device, set_threads
-from pps_fast.config import PPSConfig, ReconstructorPlan
+from pps_fast.config import PPSConfig, ReconstructorSchedule
 from pps_fast.config_tree import override
 from pps_fast.data.store import rounded_columns
 from pps_fast.info import published_sizes
@@ -68,7 +68,7 @@ class Arguments:
     """CPU threads; torch's choice without one"""
     bf16: bool = False
     """autocast to bf16"""
-    plan: ReconstructorPlan = "shared"
+    plan: ReconstructorSchedule = "shared"
     """how the reconstructor's passes are computed"""
     capture: bool = False
     """replay the step as a CUDA graph; needs a GPU"""
@@ -178,7 +178,7 @@ def measure(arguments: Arguments) -> Row:
     device = choose_device(arguments.device)
     set_threads(arguments.threads)
     precision = "bf16" if arguments.bf16 else "fp32"
-    changes = {"train.precision": precision, "reconstructor.plan": arguments.plan}
+    changes = {"train.precision": precision, "reconstructor.schedule": arguments.plan}
     config = override(PRESETS[arguments.preset], changes)
     sizes, lengths = sizes_of(arguments.preset)
     step, batch = build_step(config, sizes, device), random_batch(sizes, lengths, arguments.batch_size, device)

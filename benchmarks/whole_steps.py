@@ -36,7 +36,7 @@ from benchmarks.report import Report
 from benchmarks.rows import Row, short, table
 from benchmarks.step import BATCH_SIZE, SIZES, build_step, random_batch, runner
 from benchmarks.timing import OutOfTime, matmul_precision, time_limit, timed_steps
-from pps_fast.config import PPSConfig, Precision, ReconstructorPlan
+from pps_fast.config import PPSConfig, Precision, ReconstructorSchedule
 from pps_fast.config_tree import override
 from pps_fast.ops.dispatch import use_backend
 from pps_fast.presets import PRESETS
@@ -68,7 +68,7 @@ class Variant:
     """
 
     name: str
-    plan: ReconstructorPlan = "shared"
+    plan: ReconstructorSchedule = "shared"
     backend: str = "auto"
     attention: AttentionName = "ours"
     is_captured: bool = False
@@ -210,7 +210,7 @@ def measure(report: Report, variant: Variant, setting: Setting, precision: Preci
     before = torch.cuda.memory_allocated(device) if is_cuda else 0
     if is_cuda:
         torch.cuda.reset_peak_memory_stats(device)
-    config = override(setting.config, {"train.precision": precision, "reconstructor.plan": variant.plan})
+    config = override(setting.config, {"train.precision": precision, "reconstructor.schedule": variant.plan})
     with _surroundings(variant, precision):
         begin = time.perf_counter()
         make = _published if variant.is_published else _ours

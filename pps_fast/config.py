@@ -20,7 +20,7 @@ NegativeKind = Literal[
     "learned", "learned_inverse", "inverse", "sides", "sides_saturated", "sides_apart", "complement"
 ]  # fmt: skip
 FrameSummary = Literal["cls", "last_frame"]
-ReconstructorPlan = Literal["shared", "plain"]
+ReconstructorSchedule = Literal["shared", "plain"]
 ImportanceSource = Literal["reconstructor", "generator", "none"]
 WordCls = Literal["vector", "scalar_per_batch_position", "none"]
 WordTokens = Literal["projected", "reused"]
@@ -212,7 +212,7 @@ class ReconstructorConfig:
     """transformer layers for the sentence, if different from num_layers"""
     shares_generator: bool = False
     """use the generator's transformer instead of one of its own, as CPL and CNM do"""
-    plan: ReconstructorPlan = "shared"
+    schedule: ReconstructorSchedule = "shared"
     """how it is computed, with the same results: 'plain' runs every mask through every layer, 'shared' skips unused
     work and does once what masks have in common"""
     stride: int = 4

@@ -13,6 +13,7 @@ from pps_fast.config import PPSConfig, require
 # fields of PPSConfig that were renamed: dotted old name -> dotted new name. Old configs, checkpoints, results and
 # command lines stay readable
 OLD_NAMES: dict[str, str] = {
+    "reconstructor.plan": "reconstructor.schedule",
     "train.optimise": "train.update",
 }
 

@@ -13,7 +13,7 @@ from pps_fast.encoder.transformer import Context, Keys, Stack
 
 
 def _cls_row(frame_valid: Tensor) -> Tensor:
-    """v_cls stands behind the last frame."""
+    """The row of v_cls, behind the last frame."""
     return torch.full_like(frame_valid[:, 0], frame_valid.shape[1] - 1, dtype=torch.int64)
 
 
@@ -29,7 +29,7 @@ FRAME_SUMMARIES = {"cls": _cls_row, "last_frame": _last_frame_row}
 class Generator(nn.Module):
     """G = f_td(V-hat, f_te(Q)); g_cls is the row of v_cls, or that of the last frame.
 
-    A transformer that the reconstructor shares has weights for a memory in the word stack, too.
+    When the reconstructor shares this transformer, the word stack also gets cross-attention weights.
     """
 
     def __init__(self, config: PPSConfig) -> None:
@@ -42,20 +42,21 @@ class Generator(nn.Module):
         self._summary_row = FRAME_SUMMARIES[config.encoder.frame_summary]
 
     def forward(
-        self, frames: Tensor, frame_valid: Tensor, query: Tensor, word_valid: Tensor, key: Tensor | None
+        self, frames: Tensor, frame_valid: Tensor, query: Tensor, word_valid: Tensor, dropout_key: Tensor | None
     ) -> Tensor:
-        """Summarises video and query.
+        """Summarizes video and query.
 
         Args:
             frames: [B, S + 1, D], v_cls last; or [B, S, D] without it.
-            frame_valid: as many bool; False for v_cls, which reads and is not read.
+            frame_valid: [B, S + 1] or [B, S] bool; False for v_cls, which reads and is not read.
             query: [B, L + 1, D].
             word_valid: [B, L + 1] bool.
-            key: [B] int32 of the samples' dropout; None for no dropout.
+            dropout_key: [B] int32 of the samples; None for no dropout.
         Returns:
             [B, D] g_cls.
         """
         word_keys = Keys(valid=word_valid)
-        words = self.word_stack(query, word_keys, Context(dropout_key=key))
-        context = Context(memory=words, memory_keys=word_keys, dropout_key=key)
-        return self.video_stack.at_row(frames, self._summary_row(frame_valid), Keys(valid=frame_valid), context)
+        words = self.word_stack(query, word_keys, Context(dropout_key=dropout_key))
+        context = Context(memory=words, memory_keys=word_keys, dropout_key=dropout_key)
+        row = self._summary_row(frame_valid)
+        return self.video_stack(frames, Keys(valid=frame_valid), context, row).squeeze(1)

@@ -9,17 +9,15 @@ from pps_fast.config import PPSConfig
 from pps_fast.encoder.dropout import number_sites
 from pps_fast.encoder.embedding import Embedding
 from pps_fast.generator import Generator
-from pps_fast.ops.boundaries import boundaries
 from pps_fast.proposals.heads import ComponentHead
 from pps_fast.proposals.layout import layout_of
-from pps_fast.proposals.mixture import AttentivePooling
+from pps_fast.proposals.mixture import ProposalMixture
 from pps_fast.proposals.negatives import NEGATIVES, NegativeInput
 from pps_fast.proposals.shapes import MASK_SHAPES
 from pps_fast.randomness import mask_keys
-from pps_fast.reconstructor.plans import ReconstructorInput
 from pps_fast.reconstructor.reconstructor import Reconstructor, kept_segments
 from pps_fast.reconstructor.words import hidden_words
-from pps_fast.types import Batch, Components, FeatureSizes, MaskSet, ModelOutput, Proposals
+from pps_fast.types import Batch, Candidates, Components, FeatureSizes, MaskSet, ModelOutput, ReconstructorInput
 
 
 class PPS(nn.Module):
@@ -29,6 +27,8 @@ class PPS(nn.Module):
         config: what is computed.
         sizes: the data set's sizes.
     """
+
+    kept: Tensor
 
     def __init__(self, config: PPSConfig, sizes: FeatureSizes) -> None:
         super().__init__()
@@ -46,8 +46,9 @@ class PPS(nn.Module):
         )
         borrowed = self.generator if config.reconstructor.shares_generator else None
         self.reconstruct = Reconstructor(config, sizes.vocab_size, borrowed)
-        self.pool = AttentivePooling(config, self.layout)
+        self.pool = ProposalMixture(config, self.layout)
         self.negatives = NEGATIVES[config.proposals.negatives.kind](config)
+        # mask positions
         kept = kept_segments(sizes.num_segments, config.reconstructor.stride, torch.device("cpu"))
         self.register_buffer("kept", kept, persistent=False)
         number_sites(self)
@@ -64,40 +65,43 @@ class PPS(nn.Module):
             ValueError: if the batch's sizes are not the model's.
         """
         self._check(batch)
-        key = batch.dropout_key if self.training else None
-        frames, query = self.embed.frames(batch, key), self.embed.query(batch, key)
+        dropout_key = batch.dropout_key if self.training else None
+        frames, query = self.embed.frames(batch, dropout_key), self.embed.query(batch, dropout_key)
         frame_valid, word_valid = self._valid(batch, frames.shape[1])
-        g_cls = self.generator(frames, frame_valid, query, word_valid[:, :-1], key)
-        shared = self._reconstructor_input(batch, frames, frame_valid, word_valid)
-        of_components, *of_others = self._mask_keys(key)
+        g_cls = self.generator(frames, frame_valid, query, word_valid[:, :-1], dropout_key)
+        inputs = self._reconstructor_input(batch, frames, frame_valid, word_valid)
+        component_keys, *candidate_keys = self._mask_keys(dropout_key)
         components = self._components(g_cls)
-        proposals = self._proposals(g_cls, components, of_components, shared)
-        positives = MaskSet(log_masks=proposals.log_masks, dropout_key=of_others[0])
+        proposals = self.pool(g_cls, components, component_keys, self.reconstruct, inputs)
+        positives = MaskSet(log_masks=proposals.log_masks, dropout_key=candidate_keys[0])
         if not with_negatives:
-            return ModelOutput(proposals=proposals, positive_nll=self.reconstruct(shared, positives, batch).nll)
+            return ModelOutput(proposals=proposals, positive_nll=self.reconstruct(inputs, positives, batch).nll)
         negative_masks, log_negatives = self._negatives(g_cls, components, batch.progress)
-        negatives = MaskSet(log_masks=log_negatives, dropout_key=of_others[1])
-        whole_video = MaskSet(log_masks=torch.zeros_like(log_negatives[:, :1]), dropout_key=of_others[2])
-        scores = self.reconstruct.score(shared, positives, negatives, whole_video, batch)
+        candidates = Candidates(
+            positives=positives,
+            negatives=MaskSet(log_masks=log_negatives, dropout_key=candidate_keys[1]),
+            whole_video=MaskSet(log_masks=torch.zeros_like(log_negatives[:, :1]), dropout_key=candidate_keys[2]),
+        )
+        scores = self.reconstruct.score(inputs, candidates, batch)
         return ModelOutput(
             proposals=proposals,
-            positive_nll=scores.positive,
+            positive_nll=scores.positive_nll,
             negative_masks=negative_masks,
             best=scores.best,
-            best_nll=scores.best_positive,
-            negative_nll=scores.best_negative,
-            whole_video_nll=scores.whole_video,
+            best_nll=scores.best_nll,
+            negative_nll=scores.negative_nll,
+            whole_video_nll=scores.whole_video_nll,
         )
 
     def mask_parameters(self) -> list[nn.Parameter]:
-        """Parameters that do nothing but place masks: those of the heads of positives and of easy negatives."""
+        """Parameters that only shift masks: those of the heads of positives and of easy negatives."""
         return [*self.head.parameters(), *self.negatives.parameters()]
 
-    def _mask_keys(self, key: Tensor | None) -> tuple[Tensor | None, ...]:
+    def _mask_keys(self, dropout_key: Tensor | None) -> tuple[Tensor | None, ...]:
         """Dropout keys of components [B, E], positives [B, K], easy negatives [B, K * J] and whole video [B, 1]."""
         num_proposals = self.layout.num_proposals
         sizes = (self.layout.num_components, num_proposals, num_proposals * self.negatives.num_per_proposal, 1)
-        return (None,) * len(sizes) if key is None else mask_keys(key, sum(sizes)).split(sizes, 1)
+        return (None,) * len(sizes) if dropout_key is None else mask_keys(dropout_key, sum(sizes)).split(sizes, 1)
 
     def _check(self, batch: Batch) -> None:
         sizes = self.sizes
@@ -110,7 +114,7 @@ class PPS(nn.Module):
             )
 
     def _valid(self, batch: Batch, num_rows: int) -> tuple[Tensor, Tensor]:
-        """Keys that may be attended to: frames without v_cls among `num_rows`, [B, L + 2] start token and words."""
+        """What may be attended to: frames without v_cls, [B, num_rows]; start token and words, [B, L + 2]."""
         segment = torch.arange(num_rows, device=batch.frames.device)
         slot = torch.arange(batch.words.shape[1] + 2, device=batch.frames.device)
         return segment < batch.num_frames.unsqueeze(1), slot < (batch.num_words + 1).unsqueeze(1)
@@ -140,31 +144,13 @@ class PPS(nn.Module):
         )
         return Components(center=center, width=width, masks=masks, log_masks=log_masks)
 
-    def _proposals(
-        self, g_cls: Tensor, components: Components, dropout_key: Tensor | None, shared: ReconstructorInput
-    ) -> Proposals:
-        """Eqs. (4), (9), (10) and the boundaries."""
-        weights, masks, log_masks = self.pool(g_cls, components, dropout_key, self.reconstruct, shared)
-        start, end = boundaries(
-            components.center,
-            components.width,
-            weights,
-            self.pool.group,
-            self.layout.num_proposals,
-            self.config.proposals.boundary_shrink,
-            backend=self.config.backend,
-        )
-        return Proposals(
-            components=components, importance=weights, masks=masks, log_masks=log_masks, start=start, end=end
-        )
-
     def _negatives(self, g_cls: Tensor, components: Components, progress: Tensor) -> tuple[Tensor, Tensor]:
         """Easy negatives and their logs: [B, K * J, T]."""
-        given = NegativeInput(
+        inputs = NegativeInput(
             g_cls=g_cls,
             center=components.center,
             width=components.width,
             num_positions=self.kept.shape[0],
             progress=progress,
         )
-        return self.negatives(given)
+        return self.negatives(inputs)

@@ -10,9 +10,12 @@ Dimensions, used in every docstring of the project:
     M  components of all easy negatives
     J  easy negatives of a proposal (1, but 2 of kind 'sides_apart')
     N  masks per sample in one reconstructor pass
-    D  hidden width       H  attention heads
+    G  sequences that run through a transformer side by side: B, or B * N of a reconstructor pass
+    D  hidden width       H  attention heads       h  width of a head, D / H
+    Q  queries of an attention
     V  vocabulary classes, class 0 is padding
     F  width of a segment feature     W  width of a word vector
+    n  any other count; the line says of what
 
 Times inside the model are fractions of the video's length, 0 to 1. Masks, losses and
 statistics are fp32 (or fp64 when the model is fp64), whatever the autocast dtype.
@@ -56,7 +59,7 @@ class Batch:
         num_words: [B] int64, 1 <= num_words <= L.
         hide_prob: [B, L] hiding probabilities; each row sums to 1, 0 after the last word.
         word_noise: [B, L] Gumbel noise; the words with the largest log(hide_prob) + word_noise are hidden.
-        dropout_key: [B] int32, from which dropout follows (see `counters.py`); not read in evaluation mode.
+        dropout_key: [B] int32, from which dropout follows (see `randomness.py`); not read in evaluation mode.
         sample_index: [B] int64, position of the sample in its data set.
         progress: [B] share of the training's epochs that has begun, above 0 to 1; 0 outside training.
     """
@@ -145,26 +148,79 @@ class MaskSet:
 
     def take(self, index: Tensor) -> MaskSet:
         """Returns some masks of each sample, index [B, n] int64."""
-        places = index.unsqueeze(-1).expand(-1, -1, self.log_masks.shape[-1])
-        key = self.dropout_key
-        return MaskSet(
-            log_masks=self.log_masks.gather(1, places), dropout_key=None if key is None else key.gather(1, index)
-        )
+        rows = index.unsqueeze(-1).expand(-1, -1, self.log_masks.shape[-1])
+        dropout_key = None if self.dropout_key is None else self.dropout_key.gather(1, index)
+        return MaskSet(log_masks=self.log_masks.gather(1, rows), dropout_key=dropout_key)
 
     def split(self, sizes: tuple[int, ...]) -> tuple[MaskSet, ...]:
         """Returns the masks in parts of these sizes."""
-        keys = [None] * len(sizes) if self.dropout_key is None else self.dropout_key.split(sizes, 1)
-        parts = zip(self.log_masks.split(sizes, 1), keys, strict=True)
-        return tuple(MaskSet(log_masks=log_masks, dropout_key=key) for log_masks, key in parts)
+        no_keys = (None,) * len(sizes)
+        dropout_keys = no_keys if self.dropout_key is None else self.dropout_key.split(sizes, 1)
+        parts = zip(self.log_masks.split(sizes, 1), dropout_keys, strict=True)
+        return tuple(MaskSet(log_masks=log_masks, dropout_key=dropout_key) for log_masks, dropout_key in parts)
 
 
 def join_masks(parts: Sequence[MaskSet]) -> MaskSet:
-    """Returns the masks of all parts, one after the other."""
-    keys = [part.dropout_key for part in parts]
+    """Returns the masks of all parts, one after the other.
+
+    Raises:
+        ValueError: if some parts have dropout keys and others have none.
+    """
+    dropout_keys = [part.dropout_key for part in parts if part.dropout_key is not None]
+    if len(dropout_keys) not in (0, len(parts)):
+        raise ValueError(
+            f"join_masks: {len(dropout_keys)} of {len(parts)} parts have dropout keys: expected all or none"
+        )
     return MaskSet(
         log_masks=torch.cat([part.log_masks for part in parts], 1),
-        dropout_key=None if keys[0] is None else torch.cat(keys, 1),
+        dropout_key=torch.cat(dropout_keys, 1) if dropout_keys else None,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReconstructorInput:
+    """What all masks of a sample share in the reconstructor.
+
+    Attributes:
+        frames: [B, T, D] the kept segments.
+        frame_valid: [B, T] bool.
+        query: [B, n, D] hidden sentence, n = L + 2 tokens with q_cls behind the last word; or n = L without the last
+            word and q_cls.
+        word_valid: [B, n] bool; False for q_cls, which reads and is not read.
+        num_words: [B] int64.
+    """
+
+    frames: Tensor
+    frame_valid: Tensor
+    query: Tensor
+    word_valid: Tensor
+    num_words: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """The masks that the losses compare.
+
+    Attributes:
+        positives: K of each sample.
+        negatives: K * J, the J easy negatives of a proposal side by side.
+        whole_video: one, the hard negative.
+    """
+
+    positives: MaskSet
+    negatives: MaskSet
+    whole_video: MaskSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class CandidateScores:
+    """C(.) of the masks that the losses compare; fields as in `ModelOutput`."""
+
+    positive_nll: Tensor
+    best: Tensor
+    best_nll: Tensor
+    negative_nll: Tensor
+    whole_video_nll: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +231,8 @@ class ModelOutput:
 
     Attributes:
         proposals: the K positive proposals.
-        positive_nll: [B, K] C of the positive proposals, for ranking; not every plan lets a gradient through it.
+        positive_nll: [B, K] C of the positive proposals, for ranking; the shared schedule lets no gradient through it
+            unless all proposals are trained.
         negative_masks: [B, K * J, T] easy negatives, the J of a proposal side by side.
         best: [B, n] int64, k*: the proposals of smallest C, in ascending order of it.
         best_nll: [B, n] C of those.
@@ -212,7 +269,7 @@ class LossReport:
         return LossReport(total=self.total.detach(), terms=terms, sample_total=self.sample_total.detach())
 
     def clone(self) -> LossReport:
-        """Returns a copy in memory of its own."""
+        """Returns a copy that shares no memory with this one."""
         terms = {name: value.clone() for name, value in self.terms.items()}
         return LossReport(total=self.total.clone(), terms=terms, sample_total=self.sample_total.clone())
 

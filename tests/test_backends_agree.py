@@ -21,7 +21,7 @@ from pps_fast.model import PPS
 from pps_fast.ops.dispatch import Op
 from pps_fast.presets import CNM, CPL
 from pps_fast.published.weights import released_gradients
-from pps_fast.reconstructor.plans import PLANS
+from pps_fast.reconstructor.reconstructor import SCHEDULES
 from pps_fast.train.optimizer import Adam
 from pps_fast.train.step import TrainStep
 from pps_fast.types import Batch
@@ -82,9 +82,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return counted
 
 
-@pytest.mark.parametrize("plan", sorted(PLANS))
-def test_a_step_with_dropout_has_the_same_loss_and_gradients(plan: str, calls: dict[str, int]) -> None:
-    config = _config(reconstructor__plan=plan, losses__push_intra=1.0)
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+def test_a_step_with_dropout_has_the_same_loss_and_gradients(schedule: str, calls: dict[str, int]) -> None:
+    config = _config(reconstructor__schedule=schedule, losses__push_intra=1.0)
     assert config.encoder.dropout == 0.1
     fused = _step(override(config, {"backend": "triton"}))
     assert len(calls) >= 8 and all(calls.values()), calls

@@ -28,7 +28,7 @@ def _inputs() -> dict[str, Tensor]:
         "frame_valid": torch.arange(6) < torch.tensor([[5], [3]]),
         "query": _draw(2, 4, WIDTH, seed=1),
         "word_valid": torch.arange(4) < torch.tensor([[4], [2]]),
-        "key": None,
+        "dropout_key": None,
     }
 
 
@@ -40,9 +40,9 @@ def _generator() -> Generator:
 
 def _all_rows(generator: Generator, inputs: dict[str, Tensor]) -> Tensor:
     """What the video stack gives for every frame and v_cls: [B, S + 1, D]."""
-    keys, dropout = Keys(valid=inputs["word_valid"]), Context(dropout_key=inputs["key"])
+    keys, dropout = Keys(valid=inputs["word_valid"]), Context(dropout_key=inputs["dropout_key"])
     words = generator.word_stack(inputs["query"], keys, dropout)
-    context = Context(memory=words, memory_keys=keys, dropout_key=inputs["key"])
+    context = Context(memory=words, memory_keys=keys, dropout_key=inputs["dropout_key"])
     return generator.video_stack(inputs["frames"], Keys(valid=inputs["frame_valid"]), context)
 
 
@@ -84,7 +84,7 @@ def test_v_cls_is_never_a_key() -> None:
 
 @pytest.mark.parametrize("key", [None, torch.tensor([5, -7], dtype=torch.int32)], ids=["kept", "dropped"])
 def test_the_summary_is_the_last_row_and_the_last_block_computes_no_other(key: Tensor | None) -> None:
-    generator, inputs = _generator(), _inputs() | {"key": key}
+    generator, inputs = _generator(), _inputs() | {"dropout_key": key}
     expected = _all_rows(generator, inputs)[:, -1]
     rows: list[int] = []
     for block in generator.video_stack.blocks:
@@ -96,10 +96,11 @@ def test_the_summary_is_the_last_row_and_the_last_block_computes_no_other(key: T
 
 def test_dropout_follows_from_the_key_of_each_sample() -> None:
     generator, key = _generator(), torch.tensor([5, -7], dtype=torch.int32)
-    before = generator(**_inputs() | {"key": key})
-    assert_agree("again", generator(**_inputs() | {"key": key}), before)
+    before = generator(**_inputs() | {"dropout_key": key})
+    assert_agree("again", generator(**_inputs() | {"dropout_key": key}), before)
     assert ((before - generator(**_inputs())).abs().amax(1) > 1e-3).all()
-    moved = (generator(**_inputs() | {"key": key + torch.tensor([1, 0], dtype=torch.int32)}) - before).abs().amax(1)
+    changed = key + torch.tensor([1, 0], dtype=torch.int32)
+    moved = (generator(**_inputs() | {"dropout_key": changed}) - before).abs().amax(1)
     assert moved[0] > 1e-3 and moved[1] == 0
 
 

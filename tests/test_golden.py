@@ -60,8 +60,8 @@ def test_nothing_the_published_code_computed_is_left_out() -> None:
     assert left_out == []
 
 
-def test_the_shared_plan_leaves_out_nothing_but_what_the_losses_do_not_read() -> None:
-    """Of the easy negatives it knows those of the best positives; everything else is compared under both plans."""
+def test_the_shared_schedule_leaves_out_nothing_but_what_the_losses_do_not_read() -> None:
+    """Of the easy negatives it knows those of the best positives; everything else is compared under both schedules."""
     names = [check.name for check in check_file(GOLDEN / "tiny_topk2.npz")]
     plain, shared = (
         {name.removesuffix(SHARED) for name in names if name.endswith(SHARED) == is_shared}
@@ -96,8 +96,8 @@ def _perturbed(tmp_path: Path, source: str, array: str) -> Path:
 )
 def test_a_change_of_one_percent_is_found(tmp_path: Path, source: str, array: str, group: str) -> None:
     checks = check_file(_perturbed(tmp_path, source, array))
-    plans = [array] if source.startswith("kernels") else [array, array + SHARED]
-    assert [(check.group, check.name) for check in checks if not check.is_ok] == [(group, name) for name in plans]
+    schedules = [array] if source.startswith("kernels") else [array, array + SHARED]
+    assert [(check.group, check.name) for check in checks if not check.is_ok] == [(group, name) for name in schedules]
 
 
 def test_a_changed_weight_is_found_everywhere_behind_it(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_of_the_ancestors_nothing_is_left_out(name: str) -> None:
     not_results = re.compile(rf"meta/|state/|in/|.*/official_log/({again})$|.*/out/attn_weight")
     with np.load(path) as archive:
         left_out = [key for key in archive.files if key not in compared and not not_results.match(key)]
-    # the plans' losses know the negatives of the best positives, and those are compared
+    # the schedules' losses know the negatives of the best positives, and those are compared
     assert {f"{key}@best" for key in left_out} <= compared
 
 

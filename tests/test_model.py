@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import typing
 from dataclasses import replace
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pps_fast import config as config_module
+from pps_fast import equations
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
 from pps_fast.encoder.embedding import WORD_CLS
@@ -22,13 +26,13 @@ from pps_fast.proposals.layout import LAYOUTS
 from pps_fast.proposals.mixture import IMPORTANCE
 from pps_fast.proposals.negatives import NEGATIVES
 from pps_fast.proposals.shapes import MASK_SHAPES
-from pps_fast.reconstructor.plans import PLANS
-from pps_fast.reconstructor.reconstructor import Reconstructor
+from pps_fast.reconstructor.reconstructor import SCHEDULES
 from pps_fast.reconstructor.words import TARGET_LENGTHS
-from pps_fast.types import MaskSet, ModelOutput
+from pps_fast.types import ModelOutput
 from tests.support import oracles
 from tests.support.cases import SIZES, pad_columns, random_batch, randomize, small_config, take
 from tests.support.compare import assert_agree
+from tests.support.passes import record_passes, record_reconstructions
 
 BATCH = random_batch(dtype=torch.float64)
 # log(1e-10) to log(1 + 1e-10), with room for rounding
@@ -42,7 +46,7 @@ REGISTRIES = {
     "ImportanceSource": IMPORTANCE,
     "WordCls": WORD_CLS,
     "TargetLength": TARGET_LENGTHS,
-    "ReconstructorPlan": PLANS,
+    "ReconstructorSchedule": SCHEDULES,
     "PullStrategy": PULL_STRATEGIES,
 }
 
@@ -53,14 +57,14 @@ def _model(config: PPSConfig | None = None, dtype: torch.dtype = torch.float64) 
 
 def _flat(record: Any) -> dict[str, Tensor]:
     """Returns the tensors of a record by dotted name, without those that are None."""
-    found = {}
+    flat = {}
     for item in dataclasses.fields(record):
         value = getattr(record, item.name)
         if dataclasses.is_dataclass(value):
-            found |= {f"{item.name}.{name}": tensor for name, tensor in _flat(value).items()}
+            flat |= {f"{item.name}.{name}": tensor for name, tensor in _flat(value).items()}
         elif value is not None:
-            found[item.name] = value
-    return found
+            flat[item.name] = value
+    return flat
 
 
 def _assert_same(got: ModelOutput, expected: ModelOutput, atol: float) -> None:
@@ -159,17 +163,19 @@ def test_words_behind_the_end_of_a_sentence_change_nothing() -> None:
     _assert_same(model(changed), model(BATCH), 1e-12)
 
 
-def test_the_reconstructor_reads_the_kept_segments_and_every_token_but_q_cls_as_keys() -> None:
-    model, seen = _model(), []
-    model.reconstruct.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+def test_the_reconstructor_reads_the_kept_segments_and_every_token_but_q_cls_as_keys(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, passes = _model(), record_passes(monkeypatch)
     batch = replace(BATCH, num_frames=torch.tensor([16, 9, 16, 5]))
     model(batch)
     kept = [0, 5, 10, 15]
-    assert_agree("frames", seen[0].frames, model.embed.frames(batch, None)[:, kept])
-    assert_agree("frame keys", seen[0].frame_valid, torch.tensor([[k < n for k in kept] for n in (16, 9, 16, 5)]))
+    inputs = passes[0].inputs
+    assert_agree("frames", inputs.frames, model.embed.frames(batch, None)[:, kept])
+    assert_agree("frame keys", inputs.frame_valid, torch.tensor([[k < n for k in kept] for n in (16, 9, 16, 5)]))
     # the start token and the words; q_cls stands behind them
     expected = torch.tensor([[slot <= n for slot in range(11)] for n in BATCH.num_words.tolist()])
-    assert_agree("word keys", seen[0].word_valid, expected)
+    assert_agree("word keys", inputs.word_valid, expected)
 
 
 def test_hidden_words_are_not_seen_by_the_reconstructor() -> None:
@@ -199,34 +205,24 @@ PASSES = [
 
 
 @pytest.mark.parametrize(("changes", "num_mixed", "num_proposals", "num_best"), PASSES, ids=str)
-@pytest.mark.parametrize("plan", sorted(PLANS))
-def test_the_reconstructor_makes_no_more_passes_than_the_plan_needs(
-    plan: str, changes: dict, num_mixed: int, num_proposals: int, num_best: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+def test_the_reconstructor_makes_no_more_passes_than_the_schedule_needs(
+    schedule: str, changes: dict, num_mixed: int, num_proposals: int, num_best: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = []
-
-    def counted(name: str) -> Any:
-        original = getattr(Reconstructor, name)
-
-        def call(self: Reconstructor, shared: Any, masks: MaskSet) -> Tensor:
-            seen.append((name, *masks.log_masks.shape, torch.is_grad_enabled()))
-            return original(self, shared, masks)
-
-        return call
-
-    for name in ("features", "summaries"):
-        monkeypatch.setattr(Reconstructor, name, counted(name))
-    _model(small_config(reconstructor__plan=plan, **changes))(BATCH)
-    expected = [("summaries", 4, num_mixed, 4, True)] if num_mixed else []
-    if plan == "plain" or num_best == num_proposals:
-        expected += [("features", 4, 2 * num_proposals + 1, 4, True)]
+    passes = record_passes(monkeypatch)
+    _model(small_config(reconstructor__schedule=schedule, **changes))(BATCH)
+    # whether one row is wanted, the masks' shape, whether gradients are recorded
+    expected = [(True, (4, num_mixed, 4), True)] if num_mixed else []
+    if schedule == "plain" or num_best == num_proposals:
+        expected += [(False, (4, 2 * num_proposals + 1, 4), True)]
     else:
-        expected += [("features", 4, num_proposals, 4, False), ("features", 4, 2 * num_best + 1, 4, True)]
+        expected += [(False, (4, num_proposals, 4), False), (False, (4, 2 * num_best + 1, 4), True)]
+    seen = [(one.is_summary, tuple(one.masks.log_masks.shape), one.has_gradients) for one in passes]
     assert seen == expected
 
 
 @pytest.mark.parametrize(("changes", "num_mixed", "num_proposals", "num_best"), PASSES, ids=str)
-def test_the_shared_plan_builds_a_graph_for_mixtures_the_best_and_what_they_must_beat_only(
+def test_the_shared_schedule_builds_a_graph_for_mixtures_the_best_and_what_they_must_beat_only(
     changes: dict, num_mixed: int, num_proposals: int, num_best: int
 ) -> None:
     model, with_graph, without = _model(small_config(**changes)).train(), [], []
@@ -254,19 +250,16 @@ def test_the_last_block_of_the_generator_computes_one_row() -> None:
     assert rows == [(4, 17, 8), (4, 17, 8), (4, 1, 8)]
 
 
-def _score_logs(model: PPS) -> tuple[ModelOutput, list[Tensor]]:
-    """The output, and logs of the masks of each scoring pass."""
-    seen: list[Tensor] = []
-    model.reconstruct.register_forward_pre_hook(lambda module, given: seen.append(given[1].log_masks))
-    return model(BATCH), seen
-
-
 @pytest.mark.parametrize("num_best", [1, 2])
-@pytest.mark.parametrize("plan", sorted(PLANS))
-def test_the_masks_scored_are_positives_negatives_and_one_of_ones(plan: str, num_best: int) -> None:
-    output, seen = _score_logs(_model(small_config(reconstructor__plan=plan, losses__num_best=num_best)))
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+def test_the_masks_scored_are_positives_negatives_and_one_of_ones(
+    schedule: str, num_best: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = record_passes(monkeypatch)
+    output = _model(small_config(reconstructor__schedule=schedule, losses__num_best=num_best))(BATCH)
+    seen = [one.masks.log_masks for one in passes if not one.is_summary]
     positives, negatives, ones = output.proposals.log_masks, torch.log(output.negative_masks + 1e-10), torch.zeros(4, 4)
-    if plan == "plain":
+    if schedule == "plain":
         expected = [torch.cat((positives, negatives, ones.unsqueeze(1)), 1)]
     else:
         best = oracles.best_proposals(output.positive_nll.detach().numpy(), num_best)
@@ -278,19 +271,21 @@ def test_the_masks_scored_are_positives_negatives_and_one_of_ones(plan: str, num
 
 
 @pytest.mark.parametrize("num_best", [1, 2, 3])
-@pytest.mark.parametrize("plan", sorted(PLANS))
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 @pytest.mark.parametrize("is_training", [False, True], ids=["eval", "train"])
-def test_the_best_are_those_of_smallest_c_with_their_own_negatives(plan: str, num_best: int, is_training: bool) -> None:
-    config = small_config(losses__num_best=num_best, reconstructor__plan=plan)
+def test_the_best_are_those_of_smallest_c_with_their_own_negatives(
+    schedule: str, num_best: int, is_training: bool
+) -> None:
+    config = small_config(losses__num_best=num_best, reconstructor__schedule=schedule)
     model = _model(config).train(is_training)
-    output, passes = model(BATCH), []
+    output = model(BATCH)
     best = oracles.best_proposals(output.positive_nll.detach().numpy(), num_best)
     assert_agree("best", output.best, best)
-    # the plain plan scores every negative
-    plain = _model(override(config, {"reconstructor.plan": "plain"})).train(is_training)
-    plain.reconstruct.register_forward_hook(lambda module, given, result: passes.append(result.nll))
+    # the plain schedule scores every negative
+    plain = _model(override(config, {"reconstructor.schedule": "plain"})).train(is_training)
+    passes = record_reconstructions(plain)
     plain(BATCH)
-    positive, negative, whole = passes[0].split((3, 3, 1), 1)
+    positive, negative, whole = passes[0].nll.split((3, 3, 1), 1)
     for b, ks in enumerate(best):
         assert_agree("positive", output.positive_nll[b], positive[b], atol=1e-12)
         assert_agree("best positive", output.best_nll[b], positive[b, list(ks)], atol=1e-12)
@@ -326,12 +321,12 @@ def test_any_stride_works(stride: int) -> None:
 
 
 @pytest.mark.parametrize("num_best", [1, 2])
-@pytest.mark.parametrize("plan", sorted(PLANS))
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 def test_only_the_best_positives_and_their_negatives_are_trained_by_the_reconstruction(
-    plan: str, num_best: int
+    schedule: str, num_best: int
 ) -> None:
     losses = {"losses__contrastive": 1.0, "losses__negative_margin": 9.0, "losses__num_best": num_best}
-    model = _model(small_config(reconstructor__plan=plan, **losses))
+    model = _model(small_config(reconstructor__schedule=schedule, **losses))
     output = model(BATCH)
     # what pushes proposals apart reads the masks and not their logs
     reached = {"proposals": output.proposals.log_masks, "negatives": output.negative_masks}
@@ -350,3 +345,45 @@ def test_only_the_best_positives_and_their_negatives_are_trained_by_the_reconstr
 def test_the_state_holds_parameters_only() -> None:
     model = _model()
     assert set(model.state_dict()) == {name for name, _ in model.named_parameters()}
+
+
+def _deepest_stacks(model: PPS) -> dict[str, list[str]]:
+    """For each equation, the most functions of this package that are open when it is entered in a training pass."""
+    package = str(Path(config_module.__file__).parent)
+    deepest: dict[str, list[str]] = {}
+
+    def profile(frame: FrameType, event: str, argument: Any) -> None:
+        if event != "call" or frame.f_code.co_filename != equations.__file__:
+            return
+        names, outer = [], frame
+        while outer is not None:
+            if outer.f_code.co_filename.startswith(package):
+                names.append(f"{Path(outer.f_code.co_filename).stem}.{outer.f_code.co_name}")
+            outer = outer.f_back
+        # helpers inside the equations are not entered from an op
+        is_entry = frame.f_back is None or frame.f_back.f_code.co_filename != equations.__file__
+        if is_entry and len(names) > len(deepest.get(frame.f_code.co_name, ())):
+            deepest[frame.f_code.co_name] = names[::-1]
+
+    previous = sys.getprofile()
+    sys.setprofile(profile)
+    try:
+        model(random_batch())
+    finally:
+        sys.setprofile(previous)
+    return deepest
+
+
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+def test_a_batch_goes_down_to_an_equation_in_eleven_frames_at_most(schedule: str) -> None:
+    """And once: nobody whom the model calls calls back up."""
+    config = small_config("charades", proposals__num_proposals=3, reconstructor__schedule=schedule)
+    deepest = _deepest_stacks(PPS(config, SIZES).train())
+    assert {"masked_attention", "residual_norm", "reconstruction_nll", "mixture"} <= deepest.keys()
+    assert all(names[0] == "model.forward" for names in deepest.values())
+    too_deep = {name: names for name, names in deepest.items() if len(names) > 11}
+    assert not too_deep
+    order = ["model", "mixture", "reconstructor", schedule, "transformer", "dropout", "dispatch", "equations"]
+    for name in ("masked_attention", "residual_norm"):
+        rooms = [order.index(entry.split(".")[0]) for entry in deepest[name]]
+        assert rooms == sorted(rooms), deepest[name]

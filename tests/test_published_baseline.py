@@ -21,13 +21,14 @@ from pps_fast.losses import Objective
 from pps_fast.model import PPS
 from pps_fast.presets import PRESETS
 from pps_fast.published.weights import export_released, released_gradients
-from pps_fast.reconstructor.plans import PLANS
+from pps_fast.reconstructor.reconstructor import SCHEDULES
 from pps_fast.types import Batch
 from tests.published_check import check_evaluation, check_training, not_compared, scaled
 from tests.support.cases import SIZES as SMALL_SIZES
 from tests.support.cases import pad_columns, random_batch, randomize, small_config
 from tests.support.compare import assert_agree
 from tests.support.golden_model import Golden
+from tests.support.passes import record_reconstructions
 from tests.support.shared import shared_path
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -83,16 +84,15 @@ def test_a_changed_weight_is_found_everywhere_behind_it() -> None:
     assert {"outputs", "losses", "gradients"} <= {check.group for check in checks if not check.error <= TOLERANCE}
 
 
-@pytest.mark.parametrize("plan", sorted(PLANS))
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 @pytest.mark.parametrize("preset", PRESET_NAMES)
-def test_same_losses_and_gradients_as_ours_with_the_same_weights(preset: str, plan: str) -> None:
-    config = small_config(preset, reconstructor__plan=plan)
+def test_same_losses_and_gradients_as_ours_with_the_same_weights(preset: str, schedule: str) -> None:
+    config = small_config(preset, reconstructor__schedule=schedule)
     ours = randomize(PPS(config, SMALL_SIZES).double()).eval()
     model = PublishedPPS(config, SMALL_SIZES).double().eval()
     load_live_weights(model, export_released(ours))
     batch, hidden = _with_hidden(random_batch(dtype=torch.float64))
-    passes = []
-    ours.reconstruct.register_forward_hook(lambda module, given, result: passes.append(result.nll))
+    passes = record_reconstructions(ours)
     output = ours(batch)
     report = Objective(config)(output)
     report.total.backward()
@@ -104,10 +104,10 @@ def test_same_losses_and_gradients_as_ours_with_the_same_weights(preset: str, pl
     assert_agree(
         "negative_nll", losses.negative_nll.gather(1, losses.best), output.negative_nll[..., 0], atol=TOLERANCE
     )
-    if plan == "plain":
+    if schedule == "plain":
         # it scores all of them
         num = config.proposals.num_proposals
-        assert_agree("all negatives", losses.negative_nll, passes[0].split((num, num, 1), 1)[1], atol=TOLERANCE)
+        assert_agree("all negatives", losses.negative_nll, passes[0].nll.split((num, num, 1), 1)[1], atol=TOLERANCE)
     assert_agree("whole_video_nll", losses.whole_video_nll, output.whole_video_nll, atol=TOLERANCE)
     assert_agree("total", losses.total, report.total, atol=TOLERANCE)
     expected = released_gradients(ours)

@@ -86,3 +86,10 @@ def test_a_gradient_reaches_the_masks_that_were_taken() -> None:
     log_masks = torch.rand(1, 3, 2, requires_grad=True)
     MaskSet(log_masks=log_masks).take(torch.tensor([[2, 0]])).log_masks.sum().backward()
     assert log_masks.grad.tolist() == [[[1.0, 1.0], [0.0, 0.0], [1.0, 1.0]]]
+
+
+def test_masks_with_and_without_dropout_keys_are_not_joined() -> None:
+    bare = MaskSet(log_masks=torch.zeros(2, 1, 4))
+    keyed = MaskSet(log_masks=torch.zeros(2, 1, 4), dropout_key=torch.zeros(2, 1, dtype=torch.int32))
+    with pytest.raises(ValueError, match="1 of 2 parts have dropout keys: expected all or none"):
+        join_masks((bare, keyed))

@@ -14,12 +14,12 @@ from pps_fast.encoder.positions import add_positions
 from pps_fast.types import Batch, FeatureSizes
 
 
-def _word_cls_vector(embedding: Embedding, key: Tensor | None, is_cls: Tensor, embedded: Tensor) -> Tensor:
+def _word_cls_vector(embedding: Embedding, dropout_key: Tensor | None, is_cls: Tensor, embedded: Tensor) -> Tensor:
     """One learned vector stands at the CLS slot, after the projection."""
     return torch.where(is_cls.unsqueeze(-1), embedding.word_cls.to(embedded.dtype), embedded)
 
 
-def _word_cls_scalar(embedding: Embedding, key: Tensor | None, is_cls: Tensor, embedded: Tensor) -> Tensor:
+def _word_cls_scalar(embedding: Embedding, dropout_key: Tensor | None, is_cls: Tensor, embedded: Tensor) -> Tensor:
     """Entry b of the learned vector fills the CLS slot of the b-th sample of the batch, before the projection.
 
     The published code's form: a sample's importance weights depend on its position in the batch.
@@ -31,11 +31,11 @@ def _word_cls_scalar(embedding: Embedding, key: Tensor | None, is_cls: Tensor, e
             f"encoder.hidden_dim = {limit} positions; use a smaller batch or word_cls = 'vector'"
         )
     row = embedding.word_cls[:num_samples, None, None].expand(-1, 1, embedding.hidden_word.numel())
-    cls = embedding.word_projection(embedding.word_cls_dropout(row, key))  # [B, 1, D]
+    cls = embedding.word_projection(embedding.word_cls_dropout(row, dropout_key))  # [B, 1, D]
     return torch.where(is_cls.unsqueeze(-1), cls, embedded)
 
 
-def _no_word_cls(embedding: Embedding, key: Tensor | None, is_cls: Tensor, embedded: Tensor) -> Tensor:
+def _no_word_cls(embedding: Embedding, dropout_key: Tensor | None, is_cls: Tensor, embedded: Tensor) -> Tensor:
     """The slot stays empty; nobody reads it."""
     return embedded
 
@@ -43,21 +43,21 @@ def _no_word_cls(embedding: Embedding, key: Tensor | None, is_cls: Tensor, embed
 WORD_CLS = {"vector": _word_cls_vector, "scalar_per_batch_position": _word_cls_scalar, "none": _no_word_cls}
 
 
-def _projected_words(embedding: Embedding, batch: Batch, key: Tensor | None) -> Tensor:
-    """[B, L + 2, D]: the sentence with dropout of its own and q_cls behind its last word."""
+def _projected_words(embedding: Embedding, batch: Batch, dropout_key: Tensor | None) -> Tensor:
+    """[B, L + 2, D]: the whole sentence with another dropout than the generator's, and q_cls behind its last word."""
     words = torch.cat((batch.words, torch.zeros_like(batch.words[:, :1])), 1)
-    embedded = embedding.word_projection(embedding.hidden_query_dropout(embedding.with_start(words), key))
+    embedded = embedding.word_projection(embedding.hidden_query_dropout(embedding.with_start(words), dropout_key))
     slot = torch.arange(embedded.shape[1], device=embedded.device)
     is_cls = slot == (batch.num_words + 1).unsqueeze(1)
-    return embedding.write_word_cls(embedding, key, is_cls, embedded)
+    return embedding.write_word_cls(embedding, dropout_key, is_cls, embedded)
 
 
-def _reused_words(embedding: Embedding, batch: Batch, key: Tensor | None) -> Tensor:
+def _reused_words(embedding: Embedding, batch: Batch, dropout_key: Tensor | None) -> Tensor:
     """[B, L, D]: the generator's words without the last, after which nothing is predicted.
 
-    Computed a second time, which the counters of dropout make the same.
+    Computed a second time with the same dropout, which depends on counters only.
     """
-    return embedding.embedded_words(batch, key)[:, :-1]
+    return embedding.embedded_words(batch, dropout_key)[:, :-1]
 
 
 WORD_TOKENS = {"projected": _projected_words, "reused": _reused_words}
@@ -68,6 +68,9 @@ class Embedding(nn.Module):
 
     Whether there is a v_cls and a q_cls follows from the config.
     """
+
+    # None without a q_cls, where nothing reads it
+    word_cls: nn.Parameter
 
     def __init__(self, config: PPSConfig, sizes: FeatureSizes) -> None:
         super().__init__()
@@ -80,15 +83,16 @@ class Embedding(nn.Module):
         self.frame_cls = nn.Parameter(torch.zeros(sizes.frame_dim)) if has_frame_cls else None
         self.start_word = nn.Parameter(torch.zeros(sizes.word_dim))
         self.hidden_word = nn.Parameter(torch.zeros(sizes.word_dim))
-        self.word_cls = nn.Parameter(torch.zeros(width)) if has_word_cls else None
+        self.register_parameter("word_cls", nn.Parameter(torch.zeros(width)) if has_word_cls else None)
         self.write_word_cls = WORD_CLS[config.reconstructor.word_cls]
         self._word_tokens = WORD_TOKENS[config.reconstructor.word_tokens]
 
-    def frames(self, batch: Batch, key: Tensor | None) -> Tensor:
+    def frames(self, batch: Batch, dropout_key: Tensor | None) -> Tensor:
         """V-hat: projected segments with v_cls behind the last one, if there is one.
 
         Args:
-            key: [B] int32 of the samples' dropout; None for no dropout, here and below.
+            batch: B samples.
+            dropout_key: [B] int32 of the samples; None for no dropout. The same in the other methods.
         Returns:
             [B, S + 1, D], or [B, S, D] without v_cls.
         """
@@ -96,26 +100,26 @@ class Embedding(nn.Module):
         if self.frame_cls is not None:
             cls = self.frame_cls.to(frames.dtype).expand(frames.shape[0], 1, -1)
             frames = torch.cat((frames, cls), 1)
-        return self.frame_projection(self.frame_dropout(frames, key))
+        return self.frame_projection(self.frame_dropout(frames, dropout_key))
 
     def with_start(self, words: Tensor) -> Tensor:
-        """[B, n, W] -> [B, n + 1, W]."""
+        """Puts the start token before words: [B, n, W] -> [B, n + 1, W]."""
         start = self.start_word.to(words.dtype).expand(words.shape[0], 1, -1)
         return torch.cat((start, words), 1)
 
-    def embedded_words(self, batch: Batch, key: Tensor | None) -> Tensor:
+    def embedded_words(self, batch: Batch, dropout_key: Tensor | None) -> Tensor:
         """Start token and words without positions: [B, L + 1, D]."""
-        return self.word_projection(self.query_dropout(self.with_start(batch.words), key))
+        return self.word_projection(self.query_dropout(self.with_start(batch.words), dropout_key))
 
-    def query(self, batch: Batch, key: Tensor | None) -> Tensor:
+    def query(self, batch: Batch, dropout_key: Tensor | None) -> Tensor:
         """Q: start token and words.
 
         Returns:
             [B, L + 1, D].
         """
-        return add_positions(self.embedded_words(batch, key))
+        return add_positions(self.embedded_words(batch, dropout_key))
 
-    def hidden_query(self, batch: Batch, is_hidden: Tensor, key: Tensor | None) -> Tensor:
+    def hidden_query(self, batch: Batch, is_hidden: Tensor, dropout_key: Tensor | None) -> Tensor:
         """Q-hat: start token, words with the hidden ones replaced, and q_cls behind the last word.
 
         Args:
@@ -124,8 +128,8 @@ class Embedding(nn.Module):
             [B, L + 2, D], q_cls of sample b at num_words[b] + 1; or [B, L, D], the start token and all words but the
             last, where `reconstructor.word_tokens` is 'reused'.
         """
-        embedded = self._word_tokens(self, batch, key)
-        # slot 0 is the start token and that behind the words never hidden
+        embedded = self._word_tokens(self, batch, dropout_key)
+        # the start token, in slot 0, and the slot behind the words are never hidden
         hidden_slots = nn.functional.pad(is_hidden, (1, 1))[:, : embedded.shape[1]]
         replacement = self.word_projection(self.hidden_word)
         return add_positions(torch.where(hidden_slots.unsqueeze(-1), replacement, embedded))

@@ -1,4 +1,4 @@
-"""The transformer all stages share: post-LN blocks with causal, mask-conditioned self-attention.
+"""The transformer that all stages share: post-LN blocks with causal, mask-conditioned self-attention.
 
 Paper: Section 3, f_te, f_td (generator) and f_me, f_md (Eq. 8).
 """
@@ -32,15 +32,20 @@ class Keys:
     valid: Tensor | None = None
     log_mask: Tensor | None = None
 
+    def until(self, row: Tensor, num_keys: int) -> Keys:
+        """Returns the keys that row [G] of a causal attention sees among the first `num_keys` T."""
+        past = torch.arange(num_keys, device=row.device) <= row.unsqueeze(1)
+        return Keys(valid=past if self.valid is None else past & self.valid, log_mask=self.log_mask)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What the blocks of a stack read besides their own rows.
+    """What the blocks of a stack read besides their input.
 
     Attributes:
-        memory: [G, T, D] to attend to; without one, blocks that could attend to a memory leave that out.
-        memory_keys: keys among memory.
-        dropout_key: [G] int32 keys of the sequences' dropout; None for no dropout.
+        memory: [G, T, D] to attend to; without one, blocks skip their cross-attention.
+        memory_keys: which rows of the memory may be attended to.
+        dropout_key: [G] int32 from which the sequences' dropout follows; None for no dropout.
     """
 
     memory: Tensor | None = None
@@ -58,16 +63,53 @@ def take_row(x: Tensor, row: Tensor) -> Tensor:
     return x.gather(1, row[:, None, None].expand(-1, 1, x.shape[-1]))
 
 
-def absorbs(config: PPSConfig, num_queries: int, num_keys: int, device_type: str) -> bool:
-    """Whether an attention to a memory projects its queries instead of the memory: where that multiplies less.
+def uses_weight_absorption(config: PPSConfig, num_queries: int, num_keys: int, device_type: str) -> bool:
+    """Whether cross-attention folds the projections of key and value into the query side (weight absorption).
 
-    Part of the shared plan, on a CPU: a GPU is not bound by the arithmetic of products as small as these.
+    Part of the shared schedule on a CPU, where that needs fewer FLOPs. A GPU is not bound by the FLOPs of products as
+    small as these.
     """
     width, heads = config.encoder.hidden_dim, config.encoder.num_heads
     projected = 2 * num_keys * width**2 + 2 * num_queries * num_keys * width
     absorbed = 2 * num_queries * width**2 + 2 * num_queries * num_keys * width * heads
-    is_asked = config.reconstructor.plan == "shared" and config.backend != "triton"
-    return is_asked and device_type == "cpu" and absorbed < projected
+    is_allowed = config.reconstructor.schedule == "shared" and config.backend != "triton"
+    return is_allowed and device_type == "cpu" and absorbed < projected
+
+
+def _absorbed_query(x: Tensor, of_query: Tensor, of_key: Tensor, query_bias: Tensor) -> Tensor:
+    """Queries of all heads that attend to the rows of a memory themselves: [G, n, D] -> [G, 1, H * n, D].
+
+    (x W_q)(memory W_k)^T = (x W_q W_k^T) memory^T. The bias of the keys adds the same to all scores of a query, which
+    the softmax does not see.
+
+    Args:
+        x: [G, n, D].
+        of_query, of_key: [H, h, D] weights of the projections.
+        query_bias: [D].
+    """
+    num, queries, width = x.shape
+    heads = len(of_query)
+    query = F.linear(x, of_query.flatten(0, 1), query_bias).view(num * queries, heads, -1)
+    # the attention divides by the root of D instead of D / H
+    query = (query * heads**0.5).transpose(0, 1) @ of_key  # [H, G * n, D]
+    return query.view(heads, num, queries, width).transpose(0, 1).flatten(1, 2).unsqueeze(1)
+
+
+def _absorbed_values(attended: Tensor, of_value: Tensor, value_bias: Tensor) -> Tensor:
+    """Values of all heads from weighted sums of the memory's rows: [G, 1, H * n, D] -> [G, n, D].
+
+    shares (memory W_v) = (shares memory) W_v; the bias of the values is added once, as shares sum to 1.
+
+    Args:
+        attended: [G, 1, H * n, D].
+        of_value: [H, h, D] weights of the projection.
+        value_bias: [D].
+    """
+    heads, (num, _, rows, width) = len(of_value), attended.shape
+    queries = rows // heads
+    summed = attended.view(num, heads, queries, width).transpose(0, 1).flatten(1, 2)  # [H, G * n, D]
+    values = (summed @ of_value.transpose(1, 2)).transpose(0, 1).flatten(1) + value_bias
+    return values.view(num, queries, width)
 
 
 class MultiHeadAttention(nn.Module):
@@ -110,52 +152,36 @@ class MultiHeadAttention(nn.Module):
         Returns:
             [G, n, D].
         """
-        if memory is not None and absorbs(self.config, x.shape[1], memory.shape[1], x.device.type):
-            return self._absorbed(x, memory, keys)
+        bias, valid = keys.log_mask, keys.valid
+        if memory is not None and uses_weight_absorption(self.config, x.shape[1], memory.shape[1], x.device.type):
+            weight = self.in_proj_weight.view(3, self.num_heads, -1, x.shape[-1])
+            of_query, of_key, of_value = weight.unbind(0)  # [H, h, D]
+            query_bias, _, value_bias = self.in_proj_bias.chunk(3)
+            query = _absorbed_query(x, of_query, of_key, query_bias)
+            # a view for each, because the order in which gradients of the memory are summed depends on it
+            key, value = memory.unsqueeze(1), memory.unsqueeze(1)
+            attended = masked_attention(query, key, value, key_bias=bias, key_valid=valid, backend=self.backend)
+            return self.out_proj(_absorbed_values(attended, of_value, value_bias))
+        query, key, value = self._projected(x, memory)
+        is_causal = memory is None
         attended = masked_attention(
-            *self._projected(x, memory),
-            key_bias=keys.log_mask,
-            key_valid=keys.valid,
-            causal=memory is None,
-            backend=self.backend,
+            query, key, value, key_bias=bias, key_valid=valid, causal=is_causal, backend=self.backend
         )
         return self.out_proj(attended.transpose(1, 2).flatten(2))
 
-    def _absorbed(self, x: Tensor, memory: Tensor, keys: Keys) -> Tensor:
-        """`forward` to a memory, with its projections taken to the other side of the two products.
-
-        (x W_q)(memory W_k)^T = (x W_q W_k^T) memory^T, and shares (memory W_v) = (shares memory) W_v; the bias of the
-        keys adds the same to all scores of a query, and that of the values is added once, as shares sum to 1.
-        """
-        num, queries, width = x.shape
-        of_query, of_key, of_value = self.in_proj_weight.view(3, self.num_heads, -1, width).unbind(0)  # [H, h, D]
-        query_bias, _, value_bias = self.in_proj_bias.chunk(3)
-        query = F.linear(x, of_query.flatten(0, 1), query_bias).view(num * queries, self.num_heads, -1)
-        # the attention divides by the root of D instead of D / H
-        query = (query * self.num_heads**0.5).transpose(0, 1) @ of_key  # [H, G * n, D]
-        query = query.view(self.num_heads, num, queries, width).transpose(0, 1).flatten(1, 2)  # [G, H * n, D]
-        rows = masked_attention(
-            *(part.unsqueeze(1) for part in (query, memory, memory)),
-            key_bias=keys.log_mask,
-            key_valid=keys.valid,
-            backend=self.backend,
-        )
-        rows = rows.view(num, self.num_heads, queries, width).transpose(0, 1).flatten(1, 2)  # [H, G * n, D]
-        attended = (rows @ of_value.transpose(1, 2)).transpose(0, 1).flatten(1) + value_bias
-        return self.out_proj(attended.view(num, queries, width))
-
-    def under_masks(self, x: Tensor, valid: Tensor, log_masks: Tensor) -> Tensor:
+    def forward_shared(self, x: Tensor, valid: Tensor | None, log_masks: Tensor) -> Tensor:
         """Attends causally from x to itself under N masks at once, with one projection for all.
 
         Args:
             x: [B, n, D].
-            valid: [B, n] bool.
+            valid: [B, n] bool; None when all rows are valid.
             log_masks: [B, N, n].
         Returns:
-            [B * N, n, D], what `forward` gives for x repeated and each mask.
+            [B * N, n, D], the results of `forward` for x repeated and each mask.
         """
+        query, key, value = self._projected(x, None)
         attended = shared_attention(
-            *self._projected(x, None), key_bias=log_masks, key_valid=valid, causal=True, backend=self.backend
+            query, key, value, key_bias=log_masks, key_valid=valid, causal=True, backend=self.backend
         )
         return self.out_proj(attended.transpose(2, 3).flatten(3)).flatten(0, 1)
 
@@ -163,9 +189,9 @@ class MultiHeadAttention(nn.Module):
 class Block(nn.Module):
     """x <- LN(x + SelfAtt(x)); with memory, x <- LN(x + CrossAtt(x, memory)); x <- LN(x + FFN(x)).
 
-    Dropout lies on each branch, before the sum. A block that has the weights for a memory runs without one, too: a
-    transformer that generator and reconstructor share attends from frames to words in one, from words to frames in the
-    other.
+    Dropout lies on each branch, before the sum. A block with weights for a memory also runs without one: a transformer
+    that generator and reconstructor share attends from frames to words in the generator, from words to frames in the
+    reconstructor.
     """
 
     def __init__(self, config: PPSConfig, has_memory: bool) -> None:
@@ -179,38 +205,36 @@ class Block(nn.Module):
         self.contract = nn.Linear(FFN_EXPANSION * width, width)
         self.ffn_norm = ResidualNorm(config)
 
-    def forward(self, x: Tensor, own_keys: Keys, context: Context) -> Tensor:
-        """[G, n, D] -> [G, n, D]."""
-        x = self.self_norm(x, self.self_attention(x, None, own_keys), context.dropout_key)
-        return self._rest(x, context)
-
-    def under_masks(self, x: Tensor, own_keys: Keys, num_masks: int, context: Context) -> Tensor:
-        """What `forward` gives for x [B, n, D] repeated for N masks, [B * N, n, D], without repeating the attention.
+    def forward(
+        self, x: Tensor, keys: Keys, context: Context, row: Tensor | None = None, num_masks: int | None = None
+    ) -> Tensor:
+        """Runs the three sub-layers.
 
         Args:
-            own_keys: valid [B, n]; log_mask [B, N, n], or None where the masks condition the memory only.
-            context: of the B * N sequences.
+            x: [G, n, D]; [B, n, D] with `num_masks`.
+            keys: which rows of x may be attended to; with `num_masks`, valid [B, n] and log_mask [B, N, n] or None.
+            context: of the G, or B * N, sequences.
+            row: [G] the only row that is wanted of each sequence; None for all n.
+            num_masks: N, for x repeated once per mask; the self-attention's projections are computed once per sample.
+        Returns:
+            [G, n, D]; [G, 1, D] with `row`; [B * N, n, D] with `num_masks`.
         """
-        if own_keys.log_mask is None:
-            attended = repeat(self.self_attention(x, None, own_keys), num_masks)
+        dropout_key = context.dropout_key
+        if row is not None:
+            rows = take_row(x, row)
+            attended, x = self.self_attention(rows, x, keys.until(row, x.shape[1])), rows
+        elif num_masks is None:
+            attended = self.self_attention(x, None, keys)
+        elif keys.log_mask is None:
+            attended, x = repeat(self.self_attention(x, None, keys), num_masks), repeat(x, num_masks)
         else:
-            attended = self.self_attention.under_masks(x, own_keys.valid, own_keys.log_mask)
-        return self._rest(self.self_norm(repeat(x, num_masks), attended, context.dropout_key), context)
-
-    def at_row(self, x: Tensor, row: Tensor, own_keys: Keys, context: Context) -> Tensor:
-        """One row of what `forward` gives: [G, n, D] at row [G] -> [G, 1, D]."""
-        past = torch.arange(x.shape[1], device=x.device) <= row.unsqueeze(1)
-        keys = Keys(valid=past if own_keys.valid is None else past & own_keys.valid, log_mask=own_keys.log_mask)
-        here = take_row(x, row)
-        here = self.self_norm(here, self.self_attention(here, x, keys), context.dropout_key, row)
-        return self._rest(here, context, row)
-
-    def _rest(self, x: Tensor, context: Context, first_row: Tensor | None = None) -> Tensor:
-        """Cross-attention and feed-forward network."""
-        key = context.dropout_key
-        if self.cross_attention is not None and context.memory is not None:
-            x = self.cross_norm(x, self.cross_attention(x, context.memory, context.memory_keys), key, first_row)
-        return self.ffn_norm(x, self.contract(F.relu(self.expand(x), inplace=True)), key, first_row)
+            attended = self.self_attention.forward_shared(x, keys.valid, keys.log_mask)
+            x = repeat(x, num_masks)
+        x = self.self_norm(x, attended, dropout_key, row)
+        if self.cross_attention is not None and self.cross_norm is not None and context.memory is not None:
+            attended = self.cross_attention(x, context.memory, context.memory_keys)
+            x = self.cross_norm(x, attended, dropout_key, row)
+        return self.ffn_norm(x, self.contract(F.relu(self.expand(x), inplace=True)), dropout_key, row)
 
 
 class Stack(nn.Module):
@@ -220,44 +244,40 @@ class Stack(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList(Block(config, has_memory) for _ in range(num_layers))
 
-    def forward(self, x: Tensor, own_keys: Keys, context: Context) -> Tensor:
+    def forward(self, x: Tensor, keys: Keys, context: Context, row: Tensor | None = None) -> Tensor:
         """Runs the blocks in turn.
 
         Args:
             x: [G, n, D].
-            own_keys: keys among x.
+            keys: which rows of x may be attended to.
             context: memory, for a stack that can attend to one, and dropout.
+            row: [G] the only row that is wanted of each sequence, so that the last block computes no other; or None.
         Returns:
-            [G, n, D].
+            [G, n, D], or [G, 1, D] with `row`.
         """
-        for block in self.blocks:
-            x = block(x, own_keys, context)
-        return x
+        *others, last = self.blocks
+        for block in others:
+            x = block(x, keys, context)
+        return last(x, keys, context, row)
 
-    def at_row(self, x: Tensor, row: Tensor, own_keys: Keys, context: Context) -> Tensor:
-        """One row of what `forward` gives, [G, D]: the last block has no work for the others."""
-        for block in self.blocks[:-1]:
-            x = block(x, own_keys, context)
-        return self.blocks[-1].at_row(x, row, own_keys, context).squeeze(1)
-
-    def under_masks(
-        self, x: Tensor, own_keys: Keys, num_masks: int, context: Context, row: Tensor | None = None
+    def forward_shared(
+        self, x: Tensor, keys: Keys, num_masks: int, context: Context, row: Tensor | None = None
     ) -> Tensor:
-        """What `forward` gives for x [B, n, D] repeated for N masks; the first attention is done once per sample.
+        """`forward` for x repeated once per mask, with the first self-attention's projections once per sample.
 
         Args:
-            own_keys: valid [B, n]; log_mask [B, N, n] or None.
+            x: [B, n, D].
+            keys: valid [B, n] or None; log_mask [B, N, n], or None where the masks condition the memory only.
+            num_masks: N.
             context: of the B * N sequences.
             row: [B * N] the only row that is wanted of each sequence, or None for all.
         Returns:
-            [B * N, n, D], or [B * N, 1, D].
+            [B * N, n, D], or [B * N, 1, D] with `row`.
         """
-        x = self.blocks[0].under_masks(x, own_keys, num_masks, context)
-        log_mask = None if own_keys.log_mask is None else own_keys.log_mask.flatten(0, 1)
-        keys = Keys(valid=repeat(own_keys.valid, num_masks), log_mask=log_mask)
-        rest = self.blocks[1:]
-        for block in rest if row is None else rest[:-1]:
-            x = block(x, keys, context)
-        if row is None:
-            return x
-        return rest[-1].at_row(x, row, keys, context) if rest else take_row(x, row)
+        first, *others = self.blocks
+        x = first(x, keys, context, num_masks=num_masks)
+        valid = None if keys.valid is None else repeat(keys.valid, num_masks)
+        keys = Keys(valid=valid, log_mask=None if keys.log_mask is None else keys.log_mask.flatten(0, 1))
+        for number, block in enumerate(others, 1):
+            x = block(x, keys, context, row if number == len(others) else None)
+        return take_row(x, row) if row is not None and not others else x

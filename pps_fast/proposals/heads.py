@@ -1,4 +1,4 @@
-"""Heads that turn g_cls into centers and widths of components (Eqs. 1, 2), and whose value each component takes.
+"""Heads that turn g_cls into centers and widths (Eqs. 1, 2), and which of these values each component takes.
 
 Paper: Section 3, "Modeling of GMP for positive proposal"; Table 2, "Gaussian generation".
 """
@@ -12,22 +12,22 @@ from pps_fast import equations
 from pps_fast.proposals.layout import MixtureLayout
 
 
-def _of_own(layout: MixtureLayout) -> list[int]:
-    """Every component reads its own value."""
+def _component_index(layout: MixtureLayout) -> list[int]:
+    """Every component has a value."""
     return list(range(layout.num_components))
 
 
-def _of_proposal(layout: MixtureLayout) -> list[int]:
-    """All components of a proposal read the proposal's value."""
+def _proposal_index(layout: MixtureLayout) -> list[int]:
+    """Every proposal has a value, which all its components take."""
     return list(layout.group)
 
 
-def _of_first(layout: MixtureLayout) -> list[int]:
-    """All components of a proposal read the value of its first component."""
+def _first_index(layout: MixtureLayout) -> list[int]:
+    """Every component has a value, and all of a proposal take that of the first."""
     return [layout.offsets[k] for k in layout.group]
 
 
-def _own_sample(value: Tensor, index: Tensor, count: Tensor) -> Tensor:
+def _same_sample(value: Tensor, index: Tensor, count: Tensor) -> Tensor:
     """Component e of sample b reads value[b, index[e]]."""
     return value[:, index]
 
@@ -35,22 +35,23 @@ def _own_sample(value: Tensor, index: Tensor, count: Tensor) -> Tensor:
 def _across_batch(value: Tensor, index: Tensor, count: Tensor) -> Tensor:
     """The published code's mix-up: in a proposal of n components, sample b reads component b mod n of sample b // n.
 
-    A result depends on the other samples of the batch.
+    The result of a sample depends on the other samples of its batch.
     """
     sample = torch.arange(value.shape[0], device=value.device).unsqueeze(1)
     return value[sample // count, index + sample % count]
 
 
-# source -> (which value of the head each component reads, whether of its own sample)
+# source -> (index of the value that each component takes, how it is read from the batch); by the names of
+# `config.CenterSource` and `config.WidthSource`
 CENTERS = {
-    "per_component": (_of_own, _own_sample),
-    "per_proposal": (_of_proposal, _own_sample),
+    "per_component": (_component_index, _same_sample),
+    "per_proposal": (_proposal_index, _same_sample),
 }
 WIDTHS = {
-    "per_proposal": (_of_proposal, _own_sample),
-    "per_component": (_of_own, _own_sample),
-    "first": (_of_first, _own_sample),
-    "across_batch": (_of_first, _across_batch),
+    "per_proposal": (_proposal_index, _same_sample),
+    "per_component": (_component_index, _same_sample),
+    "first": (_first_index, _same_sample),
+    "across_batch": (_first_index, _across_batch),
 }
 # sources whose head makes one value per proposal; the others make one per component
 _PROPOSAL_SIZED = ("per_proposal",)
@@ -61,7 +62,18 @@ def _num_values(layout: MixtureLayout, source: str) -> int:
 
 
 class ComponentHead(nn.Module):
-    """Centers and widths of all components of a layout; widths go up to `max_width`."""
+    """Centers and widths of all components of a layout (Eqs. 1, 2).
+
+    Args:
+        hidden_dim: D.
+        layout: K proposals with E components.
+        center_source, width_source: keys of CENTERS and WIDTHS.
+        max_width: widths stay below it, as a fraction of the video.
+    """
+
+    center_index: Tensor
+    width_index: Tensor
+    count: Tensor
 
     def __init__(
         self, hidden_dim: int, layout: MixtureLayout, center_source: str, width_source: str, max_width: float = 1.0
@@ -84,7 +96,7 @@ class ComponentHead(nn.Module):
         Args:
             g_cls: [B, D].
         Returns:
-            center, width: [B, E] in (0, 1), width in (0, max_width).
+            center [B, E] in (0, 1) and width [B, E] in (0, max_width).
         """
         center = equations.centers(g_cls, self.center.weight, self.center.bias)
         width = self.max_width * equations.widths(g_cls, self.width.weight, self.width.bias)

@@ -12,7 +12,7 @@ from pps_fast.config import ProposalsConfig
 
 @dataclass(frozen=True)
 class MixtureLayout:
-    """The ragged "proposal k has n_k components" laid flat: components of proposal 0, then of proposal 1, ...
+    """The components of all proposals on one flat axis E: those of proposal 0, then those of proposal 1, ...
 
     Attributes:
         components_per_proposal: n_k >= 1 for each of the K proposals.
@@ -51,7 +51,7 @@ class MixtureLayout:
 
     @property
     def mixed(self) -> tuple[int, ...]:
-        """Components of proposals that have more than one: those whose importance must be found out."""
+        """Components of proposals that have more than one; the others have the importance 1."""
         return tuple(e for e, k in enumerate(self.group) if self.components_per_proposal[k] > 1)
 
 
@@ -65,6 +65,7 @@ def uniform(num_proposals: int, components: int) -> MixtureLayout:
     return MixtureLayout((components,) * num_proposals)
 
 
+# by the names of `config.LayoutKind`
 LAYOUTS = {
     "ramp": lambda config: ramp(config.num_proposals),
     "uniform": lambda config: uniform(config.num_proposals, config.components_per_proposal),

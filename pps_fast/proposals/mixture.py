@@ -1,4 +1,4 @@
-"""Importance of each component in its mixture (Eqs. 9, 10), and the three ways Table 2 compares.
+"""Importance of each component in its mixture (Eqs. 9, 10), the mixture (Eq. 4), and the three ways Table 2 compares.
 
 Paper: Section 3, "Mask importance".
 """
@@ -11,41 +11,44 @@ from torch import Tensor, nn
 from pps_fast import equations
 from pps_fast.config import PPSConfig
 from pps_fast.ops.attentive_pooling import importance, mixture, peak_mixture
+from pps_fast.ops.boundaries import boundaries
 from pps_fast.proposals.layout import MixtureLayout
-from pps_fast.reconstructor.plans import ReconstructorInput
 from pps_fast.reconstructor.reconstructor import Reconstructor
-from pps_fast.types import Components, MaskSet
+from pps_fast.types import Components, MaskSet, Proposals, ReconstructorInput
 
 
 class ImportanceFromReconstructor(nn.Module):
-    """Eq. (9): a two-layer MLP on r_cls of each component's own mask."""
+    """Eq. (9): a two-layer MLP on r_cls of each component's mask."""
+
+    mixed: Tensor
 
     def __init__(self, config: PPSConfig, layout: MixtureLayout) -> None:
         super().__init__()
         width = config.encoder.hidden_dim
-        self.has_mixed = bool(layout.mixed)
         self.register_buffer("mixed", torch.tensor(layout.mixed, dtype=torch.int64), persistent=False)
-        # a component that is alone has nothing to be weighed against
+        # without mixtures, every importance is 1 and there is nothing to score
         self.inner = nn.Linear(width, width, bias=False) if layout.mixed else None
         self.outer = nn.Linear(width, 1, bias=False) if layout.mixed else None
 
     def forward(
-        self, g_cls: Tensor, masks: MaskSet, reconstructor: Reconstructor, shared: ReconstructorInput
+        self, g_cls: Tensor, masks: MaskSet, reconstructor: Reconstructor, inputs: ReconstructorInput
     ) -> Tensor:
-        """Scores of all components; one that is alone in its proposal needs no pass and gets 0.
+        """Scores of all components; the only component of a proposal needs no pass and gets 0.
 
         Args:
             g_cls: [B, D].
             masks: of the E components.
+            reconstructor: makes r_cls of each mask.
+            inputs: what the masks share in it.
         Returns:
             [B, E] h of Eq. (9).
         """
         score = torch.zeros_like(masks.log_masks[:, :, 0])
-        if not self.has_mixed:
+        if self.inner is None or self.outer is None:
             return score
-        r_cls = reconstructor.summaries(shared, masks.take(self.mixed.expand(len(g_cls), -1)))
-        found = equations.importance_score(r_cls, self.inner.weight, self.outer.weight)
-        return score.index_copy(1, self.mixed, found.to(score.dtype))
+        r_cls = reconstructor.summaries(inputs, masks.take(self.mixed.expand(len(g_cls), -1)))
+        mixed_score = equations.importance_score(r_cls, self.inner.weight, self.outer.weight)
+        return score.index_copy(1, self.mixed, mixed_score.to(score.dtype))
 
 
 class ImportanceFromGenerator(nn.Module):
@@ -56,34 +59,40 @@ class ImportanceFromGenerator(nn.Module):
         self.score = nn.Linear(config.encoder.hidden_dim, layout.num_components)
 
     def forward(
-        self, g_cls: Tensor, masks: MaskSet, reconstructor: Reconstructor, shared: ReconstructorInput
+        self, g_cls: Tensor, masks: MaskSet, reconstructor: Reconstructor, inputs: ReconstructorInput
     ) -> Tensor:
-        """[B, D] -> [B, E]."""
+        """Scores of all components: [B, D] -> [B, E]."""
         return self.score(g_cls)
 
 
 class NoImportance(nn.Module):
-    """Table 2, "no importance": all components count the same."""
+    """Table 2, "no importance": all components of a proposal count the same."""
 
     def __init__(self, config: PPSConfig, layout: MixtureLayout) -> None:
         super().__init__()
 
     def forward(
-        self, g_cls: Tensor, masks: MaskSet, reconstructor: Reconstructor, shared: ReconstructorInput
+        self, g_cls: Tensor, masks: MaskSet, reconstructor: Reconstructor, inputs: ReconstructorInput
     ) -> Tensor:
         """[B, E] zeros."""
         return torch.zeros_like(masks.log_masks[:, :, 0])
 
 
-def _weighted(made: Components, weights: Tensor, group: Tensor, num_groups: int, backend: str) -> tuple[Tensor, Tensor]:
-    return mixture(made.masks, made.log_masks, weights, group, num_groups, backend=backend)
+def _weighted(
+    components: Components, weights: Tensor, group: Tensor, num_groups: int, backend: str
+) -> tuple[Tensor, Tensor]:
+    """Eq. (4)."""
+    return mixture(components.masks, components.log_masks, weights, group, num_groups, backend=backend)
 
 
-def _summed(made: Components, weights: Tensor, group: Tensor, num_groups: int, backend: str) -> tuple[Tensor, Tensor]:
-    return peak_mixture(made.masks, group, num_groups, backend=backend)
+def _summed(
+    components: Components, weights: Tensor, group: Tensor, num_groups: int, backend: str
+) -> tuple[Tensor, Tensor]:
+    """Table 2, "no importance": the sum of the masks divided by its peak."""
+    return peak_mixture(components.masks, group, num_groups, backend=backend)
 
 
-# source -> (module that scores components, how masks are mixed)
+# source -> (module that scores components, how their masks are mixed); by the names of `config.ImportanceSource`
 IMPORTANCE = {
     "reconstructor": (ImportanceFromReconstructor, _weighted),
     "generator": (ImportanceFromGenerator, _weighted),
@@ -91,13 +100,16 @@ IMPORTANCE = {
 }
 
 
-class AttentivePooling(nn.Module):
-    """From component masks to importance weights and proposals (Eqs. 9, 10, 4)."""
+class ProposalMixture(nn.Module):
+    """From components to proposals: importance (Eqs. 9, 10), mixture (Eq. 4) and boundaries."""
+
+    group: Tensor
 
     def __init__(self, config: PPSConfig, layout: MixtureLayout) -> None:
         super().__init__()
         scorer, self._mix = IMPORTANCE[config.reconstructor.importance]
         self.backend = config.backend
+        self.boundary_shrink = config.proposals.boundary_shrink
         self.num_proposals = layout.num_proposals
         self.scorer = scorer(config, layout)
         self.register_buffer("group", torch.tensor(layout.group), persistent=False)
@@ -108,17 +120,23 @@ class AttentivePooling(nn.Module):
         components: Components,
         dropout_key: Tensor | None,
         reconstructor: Reconstructor,
-        shared: ReconstructorInput,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Pools components into proposals.
+        inputs: ReconstructorInput,
+    ) -> Proposals:
+        """Mixes components into proposals.
 
         Args:
             g_cls: [B, D].
+            components: the E components.
             dropout_key: [B, E] int32 of the components' passes; None for no dropout.
-        Returns:
-            importance [B, E], proposal masks and their logs [B, K, T].
+            reconstructor, inputs: what importance may be read from.
         """
+        group, num_groups, backend = self.group, self.num_proposals, self.backend
         masks = MaskSet(log_masks=components.log_masks, dropout_key=dropout_key)
-        score = self.scorer(g_cls, masks, reconstructor, shared)
-        weights = importance(score, self.group, self.num_proposals, backend=self.backend)
-        return weights, *self._mix(components, weights, self.group, self.num_proposals, self.backend)
+        score = self.scorer(g_cls, masks, reconstructor, inputs)
+        weights = importance(score, group, num_groups, backend=backend)
+        proposal_masks, log_masks = self._mix(components, weights, group, num_groups, backend)
+        center, width = components.center, components.width
+        start, end = boundaries(center, width, weights, group, num_groups, self.boundary_shrink, backend=backend)
+        return Proposals(
+            components=components, importance=weights, masks=proposal_masks, log_masks=log_masks, start=start, end=end
+        )

@@ -1,4 +1,4 @@
-"""Easy negatives: confusing places inside the same video. The hard negative is the whole video and needs no code.
+"""Easy negatives: masks on other parts of the same video. The hard negative is the whole video and needs no code.
 
 Paper: Section 3, "Negative proposal mining". Only 'learned' is the paper's; 'sides_apart' is CPL's, 'complement' CNM's,
 and the others are options of the published code.
@@ -24,7 +24,7 @@ from pps_fast.proposals.shapes import MASK_SHAPES
 
 @dataclass(frozen=True, kw_only=True)
 class NegativeInput:
-    """What an easy negative may be made from.
+    """What an easy negative may depend on.
 
     Attributes:
         g_cls: [B, D].
@@ -41,7 +41,11 @@ class NegativeInput:
 
 
 class LearnedNegatives(nn.Module):
-    """E_en components per negative by Eqs. (1)-(3), each with its own width, summed and divided by the peak."""
+    """E_en components per negative by Eqs. (1)-(3), each with a center and a width, summed and divided by the peak."""
+
+    num_per_proposal = 1
+    is_inverse = False
+    group: Tensor
 
     def __init__(self, config: PPSConfig) -> None:
         super().__init__()
@@ -52,21 +56,18 @@ class LearnedNegatives(nn.Module):
         self.head = ComponentHead(config.encoder.hidden_dim, layout, "per_component", "per_component")
         self.register_buffer("group", torch.tensor(layout.group), persistent=False)
 
-    num_per_proposal = 1
-    is_inverse = False
-
-    def component_masks(self, given: NegativeInput) -> Tensor:
-        """Returns [B, M, T]."""
-        center, width = self.head(given.g_cls)
+    def component_masks(self, inputs: NegativeInput) -> Tensor:
+        """Eqs. (1)-(3): masks [B, M, T]."""
+        center, width = self.head(inputs.g_cls)
         options = self.options
         shape = MASK_SHAPES[options.negatives.mask_shape]
-        constants = (options.negatives.sigma, given.num_positions, options.width_floor, self.is_inverse)
+        constants = (options.negatives.sigma, inputs.num_positions, options.width_floor, self.is_inverse)
         masks, _ = shape(center, width, *constants, backend=self.backend)
         return masks
 
-    def forward(self, given: NegativeInput) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: NegativeInput) -> tuple[Tensor, Tensor]:
         """Returns masks [B, K, T] in [0, 1] and their logs."""
-        return peak_mixture(self.component_masks(given), self.group, self.options.num_proposals, backend=self.backend)
+        return peak_mixture(self.component_masks(inputs), self.group, self.options.num_proposals, backend=self.backend)
 
 
 class LearnedInverseNegatives(LearnedNegatives):
@@ -79,6 +80,7 @@ class HullNegatives(nn.Module):
     """Base of the negatives without parameters, drawn around the hull of each positive proposal."""
 
     num_per_proposal = 1
+    member: Tensor
 
     def __init__(self, config: PPSConfig) -> None:
         super().__init__()
@@ -88,10 +90,10 @@ class HullNegatives(nn.Module):
         member = membership(torch.tensor(layout.group), layout.num_proposals)
         self.register_buffer("member", member, persistent=False)
 
-    def hull(self, given: NegativeInput) -> tuple[Tensor, Tensor]:
+    def hull(self, inputs: NegativeInput) -> tuple[Tensor, Tensor]:
         """Start and end of the smallest interval with all components of a proposal, [B, K] in [0, 1]."""
-        left = (given.center - given.width / 2).unsqueeze(1).masked_fill(~self.member, float("inf"))
-        right = (given.center + given.width / 2).unsqueeze(1).masked_fill(~self.member, float("-inf"))
+        left = (inputs.center - inputs.width / 2).unsqueeze(1).masked_fill(~self.member, float("inf"))
+        right = (inputs.center + inputs.width / 2).unsqueeze(1).masked_fill(~self.member, float("-inf"))
         return left.amin(-1).clamp(min=0), right.amax(-1).clamp(max=1)
 
     def bump(self, center: Tensor, width: Tensor, num_positions: int, inverse: bool = False) -> tuple[Tensor, Tensor]:
@@ -103,26 +105,26 @@ class HullNegatives(nn.Module):
 class InverseNegatives(HullNegatives):
     """1 - the peak-one Gaussian over the hull of the positive proposal."""
 
-    def forward(self, given: NegativeInput) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: NegativeInput) -> tuple[Tensor, Tensor]:
         """Returns masks [B, K, T] in [0, 1] and their logs."""
-        start, end = self.hull(given)
-        return self.bump((start + end) / 2, end - start, given.num_positions, inverse=True)
+        start, end = self.hull(inputs)
+        return self.bump((start + end) / 2, end - start, inputs.num_positions, inverse=True)
 
 
 class SideNegatives(HullNegatives):
-    """A bump in the middle of what lies before the hull and one in the middle of what lies after it, summed."""
+    """Two bumps, summed: one in the middle of what lies before the hull, one in the middle of what lies after it."""
 
     is_saturated = False
 
-    def forward(self, given: NegativeInput) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: NegativeInput) -> tuple[Tensor, Tensor]:
         """Returns masks [B, K, T] in [0, 2] and their logs."""
-        start, end = self.hull(given)
+        start, end = self.hull(inputs)
         before, after = start / 2, (1 - end) / 2
-        left, _ = self.bump(before, before, given.num_positions)
-        right, _ = self.bump(1 - after, after, given.num_positions)
+        left, _ = self.bump(before, before, inputs.num_positions)
+        right, _ = self.bump(1 - after, after, inputs.num_positions)
         if self.is_saturated:
-            steps = torch.arange(given.num_positions, device=left.device, dtype=left.dtype)
-            position = steps / (given.num_positions - 1)
+            steps = torch.arange(inputs.num_positions, device=left.device, dtype=left.dtype)
+            position = steps / (inputs.num_positions - 1)
             left = left.masked_fill(position <= before.unsqueeze(-1), 1)
             right = right.masked_fill(position >= 1 - after.unsqueeze(-1), 1)
         return left + right, log_mask(left + right)
@@ -135,25 +137,25 @@ class SaturatedSideNegatives(SideNegatives):
 
 
 class ApartSideNegatives(HullNegatives):
-    """CPL's: a bump before the hull and one after it, each a negative of its own, that come in with the epochs.
+    """CPL's: two negatives for each proposal, bumps before and after its hull, that move inward with the epochs.
 
-    The left one has its center at pace times the middle of what lies before the hull, pace = progress^curriculum, and
-    is as wide; the right one mirrors that. A curriculum of 0 has pace 1, also at progress 0.
+    With pace = progress^curriculum, center and width of the left one are both pace times half of what lies before the
+    hull; the right one mirrors that. A curriculum of 0 has pace 1, also at progress 0.
     """
 
     num_per_proposal = 2
 
-    def forward(self, given: NegativeInput) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: NegativeInput) -> tuple[Tensor, Tensor]:
         """Returns masks [B, K * 2, T] in [0, 1], left before right, and their logs."""
-        start, end = self.hull(given)
-        pace = given.progress.to(start.dtype).pow(self.options.negatives.curriculum).unsqueeze(1)
+        start, end = self.hull(inputs)
+        pace = inputs.progress.to(start.dtype).pow(self.options.negatives.curriculum).unsqueeze(1)
         before, after = pace * start / 2, pace * (1 - end) / 2
         center, width = torch.stack((before, 1 - after), -1), torch.stack((before, after), -1)
-        return self.bump(center.flatten(1), width.flatten(1), given.num_positions)
+        return self.bump(center.flatten(1), width.flatten(1), inputs.num_positions)
 
 
 class ComplementNegatives(nn.Module):
-    """CNM's: 1 - the mask of the proposal, which has one component."""
+    """CNM's: 1 - the mask of the proposal, which has one component (Eq. 3)."""
 
     num_per_proposal = 1
 
@@ -162,15 +164,16 @@ class ComplementNegatives(nn.Module):
         self.options = config.proposals
         self.backend = config.backend
 
-    def forward(self, given: NegativeInput) -> tuple[Tensor, Tensor]:
+    def forward(self, inputs: NegativeInput) -> tuple[Tensor, Tensor]:
         """Returns masks [B, K, T] in [0, 1] and their logs."""
         options = self.options
-        # drawn again and not subtracted, which would lose the digits of a small result
-        constants = (options.sigma, given.num_positions, options.width_floor, True)
-        return MASK_SHAPES[options.mask_shape](given.center, given.width, *constants, backend=self.backend)
+        # computed as an inverse mask, because subtracting from 1 would lose the digits of a small result
+        constants = (options.sigma, inputs.num_positions, options.width_floor, True)
+        return MASK_SHAPES[options.mask_shape](inputs.center, inputs.width, *constants, backend=self.backend)
 
 
-NEGATIVES = {
+# by the names of `config.NegativeKind`
+NEGATIVES: dict[str, type[LearnedNegatives | HullNegatives | ComplementNegatives]] = {
     "learned": LearnedNegatives,
     "learned_inverse": LearnedInverseNegatives,
     "inverse": InverseNegatives,

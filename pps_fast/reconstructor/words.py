@@ -1,12 +1,17 @@
-"""Which words are hidden from the reconstructor, and which columns of what it rebuilds are targets.
+"""Words of the reconstructor: which are hidden from it, which it must predict, and how it predicts them.
 
-Paper: Section 4, "we randomly hide a third (1/3) of the words".
+Paper: Section 4, "we randomly hide a third (1/3) of the words"; Section 3, the reconstruction loss.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pps_fast.config import PPSConfig
+from pps_fast.ops.reconstruction_nll import reconstruction_nll
+from pps_fast.types import Batch, Reconstruction
 
 
 def hidden_words(hide_prob: Tensor, noise: Tensor, num_words: Tensor, divisor: int) -> Tensor:
@@ -53,3 +58,27 @@ def target_columns(num_words: Tensor, num_columns: int, target_length: str) -> T
     """Returns [B, num_columns] bool, True where a word (or the end) must be predicted."""
     count = TARGET_LENGTHS[target_length](num_words)
     return torch.arange(num_columns, device=num_words.device) < count.unsqueeze(1)
+
+
+class Vocabulary(nn.Linear):
+    """The layer that predicts a class of the vocabulary from each row of R^M."""
+
+    def __init__(self, config: PPSConfig, vocab_size: int) -> None:
+        super().__init__(config.encoder.hidden_dim, vocab_size)
+        self.options = config.reconstructor
+        self.backend = config.backend
+
+    def reconstruct(self, features: Tensor, batch: Batch) -> Reconstruction:
+        """Predicts the words of each sample's sentence under each mask and scores them by C(.).
+
+        Args:
+            features: [B, N, n, D] R^M; row t predicts word t.
+            batch: B samples, whose `word_ids` are the targets.
+        """
+        num_columns = batch.word_ids.shape[1]
+        num_targets = num_columns + (self.options.target_length == "end_of_sentence")
+        logits = self(features[:, :, :num_targets])
+        targets = F.pad(batch.word_ids, (0, num_targets - num_columns))
+        is_target = target_columns(batch.num_words, num_targets, self.options.target_length)
+        nll = reconstruction_nll(logits, targets, is_target, self.options.label_smoothing, backend=self.backend)
+        return Reconstruction(logits=logits[:, :, :num_columns], nll=nll)

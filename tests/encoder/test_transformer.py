@@ -8,7 +8,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pps_fast.encoder.dropout import number_sites
-from pps_fast.encoder.transformer import Block, Context, Keys, MultiHeadAttention, Stack, absorbs, repeat, take_row
+from pps_fast.encoder.transformer import (
+    Block,
+    Context,
+    Keys,
+    MultiHeadAttention,
+    Stack,
+    repeat,
+    take_row,
+    uses_weight_absorption,
+)
 from tests.support.cases import randomize, small_config
 from tests.support.compare import assert_agree
 
@@ -57,7 +66,7 @@ def test_a_stack_with_weights_for_a_memory_is_one_without_where_it_gets_none() -
     other.load_state_dict({name: value for name, value in stack.state_dict().items() if ".cross_" not in name})
     assert_agree("rows", stack(x, Keys(), _context()), other(x, Keys(), _context()), atol=1e-14)
     row = torch.tensor([3, 1])
-    assert_agree("row", stack.at_row(x, row, Keys(), _context()), other.at_row(x, row, Keys(), _context()), atol=1e-14)
+    assert_agree("row", stack(x, Keys(), _context(), row), other(x, Keys(), _context(), row), atol=1e-14)
 
 
 def test_tokens_that_are_not_keys_change_only_their_own_row() -> None:
@@ -83,8 +92,8 @@ def test_a_mask_of_ones_is_no_mask(has_memory: bool) -> None:
 def test_a_mask_conditions_both_kinds_of_attention() -> None:
     mask = Keys(log_mask=torch.tensor([[-23.0, 0.0, -23.0, 0.0, -23.0]]).double().expand(2, -1))
     x, memory = _draw(2, 5, WIDTH), _draw(2, 5, WIDTH, seed=1)
-    own, crossed = _stack(False), _stack(True)
-    assert (own(x, mask, _context()) - own(x, Keys(), _context())).abs().max() > 1e-3
+    plain, crossed = _stack(False), _stack(True)
+    assert (plain(x, mask, _context()) - plain(x, Keys(), _context())).abs().max() > 1e-3
     assert (crossed(x, Keys(), _context(memory, mask)) - crossed(x, Keys(), _context(memory))).abs().max() > 1e-3
 
 
@@ -124,29 +133,27 @@ def test_heads_are_independent_slices_of_the_packed_projection() -> None:
 @pytest.mark.parametrize("num_queries", [1, 3])
 @pytest.mark.parametrize("has_mask", [False, True])
 @pytest.mark.parametrize("has_valid", [False, True])
-def test_projections_on_the_other_side_of_the_products_change_no_result_and_no_gradient(
-    num_queries: int, has_mask: bool, has_valid: bool
-) -> None:
+def test_weight_absorption_changes_no_result_and_no_gradient(num_queries: int, has_mask: bool, has_valid: bool) -> None:
     log_mask = -_draw(2, 40, seed=5).abs() * 5 if has_mask else None
     keys = Keys(valid=torch.arange(40) < torch.tensor([[40], [7]]) if has_valid else None, log_mask=log_mask)
-    found = []
-    for plan in ("shared", "plain"):
-        config = small_config(reconstructor__plan=plan)
+    results = []
+    for schedule in ("shared", "plain"):
+        config = small_config(reconstructor__schedule=schedule)
         attention = randomize(MultiHeadAttention(config).double())
         leaves = [_draw(2, num_queries, WIDTH).requires_grad_(), _draw(2, 40, WIDTH, seed=1).requires_grad_()]
-        assert absorbs(config, num_queries, 40, "cpu") == (plan == "shared")
-        result = attention(*leaves, keys)
-        grads = torch.autograd.grad((result * _draw(*result.shape, seed=2)).sum(), [*leaves, *attention.parameters()])
-        found.append([result, *grads])
-    for got, expected in zip(*found, strict=True):
+        assert uses_weight_absorption(config, num_queries, 40, "cpu") == (schedule == "shared")
+        output = attention(*leaves, keys)
+        grads = torch.autograd.grad((output * _draw(*output.shape, seed=2)).sum(), [*leaves, *attention.parameters()])
+        results.append([output, *grads])
+    for got, expected in zip(*results, strict=True):
         assert_agree("absorbed", got, expected, atol=1e-11)
 
 
-def test_projections_are_taken_to_the_other_side_where_that_is_less_work_only() -> None:
-    assert absorbs(CONFIG, 1, 40, "cpu")
-    assert not absorbs(CONFIG, 40, 40, "cpu")
-    assert not absorbs(CONFIG, 1, 40, "cuda")
-    assert not absorbs(small_config(backend="triton"), 1, 40, "cpu")
+def test_weights_are_absorbed_only_where_that_needs_fewer_flops() -> None:
+    assert uses_weight_absorption(CONFIG, 1, 40, "cpu")
+    assert not uses_weight_absorption(CONFIG, 40, 40, "cpu")
+    assert not uses_weight_absorption(CONFIG, 1, 40, "cuda")
+    assert not uses_weight_absorption(small_config(backend="triton"), 1, 40, "cpu")
 
 
 def test_initial_weights_are_those_of_the_published_code() -> None:
@@ -184,9 +191,9 @@ def test_rows_are_repeated_per_mask_and_taken_one_by_one() -> None:
     assert torch.equal(take_row(x, torch.tensor([2, 0])), torch.stack((x[0, 2:3], x[1, 0:1])))
 
 
-def _masked(has_own_mask: bool, has_valid: bool, num_masks: int = 3) -> tuple[Keys, Keys]:
+def _masked(has_mask: bool, has_valid: bool, num_masks: int = 3) -> tuple[Keys, Keys]:
     """Keys of 2 samples under N masks, and of the 2 N sequences that they stand for."""
-    log_mask = -_draw(2, num_masks, 5, seed=4).abs() * 3 if has_own_mask else None
+    log_mask = -_draw(2, num_masks, 5, seed=4).abs() * 3 if has_mask else None
     valid = torch.arange(5) < torch.tensor([[5], [3]]) if has_valid else None
     flat = Keys(
         valid=None if valid is None else repeat(valid, num_masks),
@@ -201,27 +208,27 @@ def _masked(has_own_mask: bool, has_valid: bool, num_masks: int = 3) -> tuple[Ke
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 def test_one_row_is_that_of_all(num_layers: int, has_memory: bool, has_valid: bool, dropout_key: Tensor | None) -> None:
     stack, x = _stack(has_memory, num_layers), repeat(_draw(2, 5, WIDTH), 3)
-    _, own = _masked(has_own_mask=True, has_valid=has_valid)
+    _, flat = _masked(has_mask=True, has_valid=has_valid)
     context = _context(_draw(6, 4, WIDTH, seed=1) if has_memory else None, dropout_key=dropout_key)
     for row in (torch.tensor([4, 2, 0, 1, 1, 2]), torch.zeros(6).long()):
-        expected = stack(x, own, context)[torch.arange(6), row]
-        assert_agree("row", stack.at_row(x, row, own, context), expected, atol=1e-12)
+        expected = stack(x, flat, context)[torch.arange(6), row]
+        assert_agree("row", stack(x, flat, context, row).squeeze(1), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("dropout_key", [None, DROPOUT_KEY], ids=["plain", "dropout"])
-@pytest.mark.parametrize("has_own_mask", [True, False])
+@pytest.mark.parametrize("has_mask", [True, False])
 @pytest.mark.parametrize("has_memory", [True, False])
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 def test_what_masks_share_is_what_each_would_have(
-    num_layers: int, has_memory: bool, has_own_mask: bool, dropout_key: Tensor | None
+    num_layers: int, has_memory: bool, has_mask: bool, dropout_key: Tensor | None
 ) -> None:
     stack, x = _stack(has_memory, num_layers), _draw(2, 5, WIDTH).requires_grad_()
-    keys, flat = _masked(has_own_mask, has_valid=True)
+    keys, flat = _masked(has_mask, has_valid=True)
     context = _context(_draw(6, 4, WIDTH, seed=1) if has_memory else None, dropout_key=dropout_key)
-    got, expected = stack.under_masks(x, keys, 3, context), stack(repeat(x, 3), flat, context)
+    got, expected = stack.forward_shared(x, keys, 3, context), stack(repeat(x, 3), flat, context)
     assert_agree("all rows", got, expected, atol=1e-12)
     row = torch.tensor([4, 2, 0, 1, 1, 2])
-    one = stack.under_masks(x, keys, 3, context, row)
+    one = stack.forward_shared(x, keys, 3, context, row)
     assert_agree("one row", one.squeeze(1), expected[torch.arange(6), row], atol=1e-12)
     upstream = _draw(6, 5, WIDTH, seed=7)
     wanted = [x, *stack.parameters()]

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from pps_fast import equations
 from pps_fast.proposals.layout import MixtureLayout
-from pps_fast.proposals.mixture import IMPORTANCE, AttentivePooling
-from pps_fast.reconstructor.plans import PLANS, ReconstructorInput
-from pps_fast.reconstructor.reconstructor import Reconstructor
-from pps_fast.types import Components, MaskSet
+from pps_fast.proposals.mixture import IMPORTANCE, ProposalMixture
+from pps_fast.reconstructor.reconstructor import SCHEDULES, Reconstructor
+from pps_fast.types import Components, MaskSet, Proposals, ReconstructorInput
 from tests.support import oracles
 from tests.support.cases import LAYOUTS, SIZES, randomize, small_config
 from tests.support.compare import assert_agree
@@ -25,11 +24,11 @@ EVERY = [(source, name) for source in sorted(IMPORTANCE) for name in sorted(LAYO
 class Setup:
     """A pooling with all it reads: 3 samples, 4 positions."""
 
-    def __init__(self, source: str, layout: MixtureLayout, plan: str = "shared") -> None:
-        config = small_config(reconstructor__importance=source, reconstructor__plan=plan)
+    def __init__(self, source: str, layout: MixtureLayout, schedule: str = "shared") -> None:
+        config = small_config(reconstructor__importance=source, reconstructor__schedule=schedule)
         rng = np.random.default_rng(0)
         self.layout = layout
-        self.pool = randomize(AttentivePooling(config, layout).double().eval())
+        self.pool = randomize(ProposalMixture(config, layout).double().eval())
         self.reconstructor = randomize(Reconstructor(config, SIZES.vocab_size).double().eval(), seed=1)
         self.g_cls = torch.from_numpy(rng.normal(size=(3, 8)))
         # so wide that no mask vanishes at all 4 positions
@@ -37,7 +36,7 @@ class Setup:
         masks, log_masks = equations.gaussian_mask(center, width, 9.0, 4)
         self.components = Components(center=center, width=width, masks=masks, log_masks=log_masks)
         num_words = torch.tensor([2, 4, 1])
-        self.shared = ReconstructorInput(
+        self.inputs = ReconstructorInput(
             frames=torch.from_numpy(rng.normal(size=(3, 4, 8))),
             frame_valid=torch.ones(3, 4, dtype=torch.bool),
             query=torch.from_numpy(rng.normal(size=(3, 6, 8))),
@@ -50,29 +49,29 @@ class Setup:
         self.reconstructor.features = self._counted(self.reconstructor.features)
 
     def _counted(self, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def call(shared: ReconstructorInput, masks: MaskSet) -> Tensor:
+        def call(inputs: ReconstructorInput, masks: MaskSet) -> Tensor:
             self.passes.append(masks)
-            return original(shared, masks)
+            return original(inputs, masks)
 
         return call
 
-    def run(self, dropout_key: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        return self.pool(self.g_cls, self.components, dropout_key, self.reconstructor, self.shared)
+    def run(self, dropout_key: Tensor | None = None) -> Proposals:
+        return self.pool(self.g_cls, self.components, dropout_key, self.reconstructor, self.inputs)
 
     def ragged_masks(self) -> oracles.Ragged:
         return oracles.ragged(self.components.masks.numpy(), np.array(self.layout.group))
 
 
-def _assert_proposals(got: list[Tensor], expected: tuple[oracles.Array, oracles.Array]) -> None:
+def _assert_masks(proposals: Proposals, expected: tuple[oracles.Array, oracles.Array]) -> None:
     """Masks and their logs."""
-    for name, value, loops in zip(("masks", "log_masks"), got, expected, strict=True):
-        assert_agree(name, value, loops, atol=1e-10)
+    for name, loops in zip(("masks", "log_masks"), expected, strict=True):
+        assert_agree(name, getattr(proposals, name), loops, atol=1e-10)
 
 
 @pytest.mark.parametrize(("source", "name"), EVERY)
 def test_weights_sum_to_one_in_every_proposal_and_a_component_alone_has_one(source: str, name: str) -> None:
     setup = Setup(source, LAYOUTS[name])
-    weights, _, _ = setup.run()
+    weights = setup.run().importance
     sums = [part.sum(1) for part in weights.split(setup.layout.components_per_proposal, 1)]
     assert_agree("sums", torch.stack(sums), torch.ones(len(sums), 3), atol=1e-12)
     for first, count in zip(setup.layout.offsets, setup.layout.components_per_proposal, strict=False):
@@ -81,20 +80,20 @@ def test_weights_sum_to_one_in_every_proposal_and_a_component_alone_has_one(sour
 
 
 @pytest.mark.parametrize("is_dropping", [False, True], ids=["kept", "dropped"])
-@pytest.mark.parametrize("plan", sorted(PLANS))
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 @pytest.mark.parametrize("name", sorted(LAYOUTS))
 def test_scores_from_the_reconstructor_are_an_mlp_on_the_summary_of_each_mask_alone(
-    name: str, plan: str, is_dropping: bool
+    name: str, schedule: str, is_dropping: bool
 ) -> None:
-    setup = Setup("reconstructor", LAYOUTS[name], plan)
-    key = setup.dropout_key if is_dropping else None
-    weights, *proposals = setup.run(key)
+    setup = Setup("reconstructor", LAYOUTS[name], schedule)
+    keys = setup.dropout_key if is_dropping else None
+    proposals = setup.run(keys)
     scorer, score = setup.pool.scorer, np.zeros((3, setup.layout.num_components))
     for e in range(setup.layout.num_components):
         alone = slice(e, e + 1)
-        own_key = None if key is None else key[:, alone]
-        masks = MaskSet(log_masks=setup.components.log_masks[:, alone], dropout_key=own_key)
-        summary = setup.reconstructor.summaries(setup.shared, masks)
+        dropout_key = None if keys is None else keys[:, alone]
+        masks = MaskSet(log_masks=setup.components.log_masks[:, alone], dropout_key=dropout_key)
+        summary = setup.reconstructor.summaries(setup.inputs, masks)
         if not setup.layout.mixed:
             # nothing is weighed, so that there is nothing to weigh with
             assert scorer.inner is None and scorer.outer is None
@@ -103,28 +102,28 @@ def test_scores_from_the_reconstructor_are_an_mlp_on_the_summary_of_each_mask_al
         score[:, e] = oracles.importance_score(*arrays)[:, 0]
     group = np.array(setup.layout.group)
     expected = oracles.importance(oracles.ragged(score, group))
-    assert_agree("weights", weights, oracles.flat(expected, group), atol=1e-12)
-    _assert_proposals(proposals, oracles.mixture(setup.ragged_masks(), expected))
+    assert_agree("importance", proposals.importance, oracles.flat(expected, group), atol=1e-12)
+    _assert_masks(proposals, oracles.mixture(setup.ragged_masks(), expected))
 
 
 def test_scores_from_the_generator_are_linear_in_the_summary_of_video_and_query() -> None:
     setup = Setup("generator", LAYOUTS["ramp3"])
-    weights, *proposals = setup.run()
+    proposals = setup.run()
     linear, group = setup.pool.scorer.score, np.array(setup.layout.group)
     score = (setup.g_cls @ linear.weight.T + linear.bias).detach().numpy()
     expected = oracles.importance(oracles.ragged(score, group))
-    assert_agree("weights", weights, oracles.flat(expected, group), atol=1e-12)
-    _assert_proposals(proposals, oracles.mixture(setup.ragged_masks(), expected))
+    assert_agree("importance", proposals.importance, oracles.flat(expected, group), atol=1e-12)
+    _assert_masks(proposals, oracles.mixture(setup.ragged_masks(), expected))
 
 
 @pytest.mark.parametrize("name", sorted(LAYOUTS))
 def test_without_importance_masks_count_the_same_and_are_summed_over_the_peak(name: str) -> None:
     setup = Setup("none", LAYOUTS[name])
-    weights, *proposals = setup.run()
+    proposals = setup.run()
     group = np.array(setup.layout.group)
     share = [1 / setup.layout.components_per_proposal[k] for k in group]
-    assert_agree("weights", weights, np.tile(share, (3, 1)), atol=1e-12)
-    _assert_proposals(proposals, oracles.peak_mixture(setup.ragged_masks()))
+    assert_agree("importance", proposals.importance, np.tile(share, (3, 1)), atol=1e-12)
+    _assert_masks(proposals, oracles.peak_mixture(setup.ragged_masks()))
 
 
 def test_only_components_of_mixtures_are_reconstructed_and_all_in_one_pass() -> None:

@@ -1,6 +1,6 @@
-"""Our model against a golden file of the published CPL or CNM: outputs, losses, gradients; under both plans.
+"""Our model against a golden file of the published CPL or CNM: outputs, losses, gradients; under both schedules.
 
-A name "x@best" stands for what the file calls x, of the best positives only: the shared plan computes no more.
+A name "x@best" stands for what the file calls x, of the best positives only: the shared schedule computes no more.
 Not compared: CNM's `attn_weight`, which no result depends on and our attention does not keep.
 """
 
@@ -63,8 +63,8 @@ class AncestorRun:
         return NAMES[self.golden.meta["model"]["name"]]
 
 
-def _run(golden: Golden, dtype: torch.dtype, plan: str) -> AncestorRun:
-    config = override(golden.config(), {"reconstructor.plan": plan})
+def _run(golden: Golden, dtype: torch.dtype, schedule: str) -> AncestorRun:
+    config = override(golden.config(), {"reconstructor.schedule": schedule})
     model, batch = model_of(golden, dtype, config), batch_of(golden, dtype)
     captured = listen(model)
     return AncestorRun(golden, model, batch, captured, model(batch))
@@ -153,9 +153,9 @@ def _gradients(run: AncestorRun) -> Iterator[Check]:
                 yield compare("gradients", key, gradients[key.removeprefix(f"f64/{prefix}/")], golden[key])
 
 
-def _check_plan(golden: Golden, plan: str) -> Iterator[Check]:
+def _check_schedule(golden: Golden, schedule: str) -> Iterator[Check]:
     for tag, dtype, suffix in (("f64", torch.float64, ""), ("f32", torch.float32, " fp32")):
-        run = _run(golden, dtype, plan)
+        run = _run(golden, dtype, schedule)
         for name, value in _outputs(run):
             yield from _compared("outputs" + suffix, run, f"{tag}/out/{name}", value)
         for name, value in _losses(run):
@@ -165,7 +165,7 @@ def _check_plan(golden: Golden, plan: str) -> Iterator[Check]:
 
 
 def check_ancestor(golden: Golden) -> Iterator[Check]:
-    """All of a file of CPL or CNM, under the plain plan and again under the shared one."""
-    yield from _check_plan(golden, "plain")
-    for check in _check_plan(golden, "shared"):
+    """All of a file of CPL or CNM, under the plain schedule and again under the shared one."""
+    yield from _check_schedule(golden, "plain")
+    for check in _check_schedule(golden, "shared"):
         yield replace(check, name=check.name + SHARED)

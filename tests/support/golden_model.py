@@ -65,8 +65,8 @@ class Captured:
         g_cls: [B, D].
         video_rows: [B, S + 1, D] all rows of the generator's video stack; the model computes the last one only.
         summaries: [B, mixed components, D] r_cls, of a model that reads importance from them.
-        features: [B, N, L + 2, D] of every scoring pass: one of all masks under the plain plan, one of the positives
-            and one of the best positives, their negatives and the whole video under the shared plan.
+        features: [B, N, L + 2, D] of every scoring pass. Under the plain schedule it is one, of all masks; under the
+            shared schedule one of the positives and one of the best positives, their negatives and the whole video.
         reconstructions: of the same passes.
     """
 
@@ -90,9 +90,9 @@ class Run:
     captured: Captured
 
     @property
-    def plan(self) -> str:
-        """The reconstructor's plan."""
-        return self.model.config.reconstructor.plan
+    def schedule(self) -> str:
+        """The reconstructor's schedule."""
+        return self.model.config.reconstructor.schedule
 
 
 def batch_of(golden: Golden, dtype: torch.dtype) -> Batch:
@@ -136,30 +136,35 @@ def model_of(golden: Golden, dtype: torch.dtype, config: PPSConfig | None = None
 def listen(model: PPS) -> Captured:
     """Returns a record that fills while the model runs."""
     captured = Captured()
-    hidden_query, at_row = model.embed.hidden_query, model.generator.video_stack.at_row
-    summaries, features = model.reconstruct.summaries, model.reconstruct.features
+    hidden_query, video_stack = model.embed.hidden_query, model.generator.video_stack
+    summaries, reconstruct = model.reconstruct.summaries, model.reconstruct.vocabulary.reconstruct
+    run_video = video_stack.forward
 
-    def hear_hidden(batch: Batch, is_hidden: Tensor, key: Tensor | None) -> Tensor:
+    def hear_hidden(batch: Batch, is_hidden: Tensor, dropout_key: Tensor | None) -> Tensor:
         captured.is_hidden = is_hidden
-        return hidden_query(batch, is_hidden, key)
+        return hidden_query(batch, is_hidden, dropout_key)
 
-    def hear_row(x: Tensor, row: Tensor, *others: Any) -> Tensor:
-        captured.g_cls = at_row(x, row, *others)
+    def hear_video(x: Tensor, keys: Any, context: Any, row: Tensor | None = None) -> Tensor:
+        result = run_video(x, keys, context, row)
+        if row is None:
+            # a pass of the reconstructor, which may share the stack
+            return result
+        captured.g_cls = result.squeeze(1)
         with torch.no_grad():
-            captured.video_rows = model.generator.video_stack(x, *others)
-        return captured.g_cls
+            captured.video_rows = run_video(x, keys, context)
+        return result
 
-    def hear_summaries(shared: Any, masks: MaskSet) -> Tensor:
-        captured.summaries = summaries(shared, masks)
+    def hear_summaries(inputs: Any, masks: MaskSet) -> Tensor:
+        captured.summaries = summaries(inputs, masks)
         return captured.summaries
 
-    def hear_features(shared: Any, masks: MaskSet) -> Tensor:
-        captured.features.append(features(shared, masks))
-        return captured.features[-1]
+    def hear_reconstructions(features: Tensor, batch: Batch) -> Reconstruction:
+        captured.features.append(features)
+        captured.reconstructions.append(reconstruct(features, batch))
+        return captured.reconstructions[-1]
 
-    model.embed.hidden_query, model.generator.video_stack.at_row = hear_hidden, hear_row
-    model.reconstruct.summaries, model.reconstruct.features = hear_summaries, hear_features
-    model.reconstruct.register_forward_hook(lambda module, given, result: captured.reconstructions.append(result))
+    model.embed.hidden_query, video_stack.forward = hear_hidden, hear_video
+    model.reconstruct.summaries, model.reconstruct.vocabulary.reconstruct = hear_summaries, hear_reconstructions
     return captured
 
 

@@ -1,6 +1,6 @@
-"""Our model against a golden file of the published code: outputs, losses, gradients, evaluation; under both plans.
+"""Our model against a golden file of the published code: outputs, losses, gradients, evaluation; under both schedules.
 
-A name "x@best" stands for what the file calls x, of the best positives only: the shared plan computes no more.
+A name "x@best" stands for what the file calls x, of the best positives only: the shared schedule computes no more.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from tests.support.golden_kernels import check_selection
 from tests.support.golden_model import Golden, Run, run_golden
 from tests.support.golden_report import Check, compare
 
-# after the names of what the shared plan computed
-SHARED = " (shared plan)"
+# after the names of what the shared schedule computed
+SHARED = " (shared schedule)"
 _SELECTORS = {"eval_CharadesSTA": "vote_loss_weighted", "eval_ActivityNet": "vote"}
 _TARGETS = {"alt_exactlen": "exact", "alt_eosall": "end_of_sentence"}
 
@@ -94,7 +94,7 @@ def _logits(run: Run) -> Iterator[tuple[str, Tensor]]:
     """Logits of positives, easy negatives and the whole video."""
     num_proposals, num_best = run.model.layout.num_proposals, run.model.config.losses.num_best
     passes = [found.logits for found in run.captured.reconstructions]
-    if run.plan == "plain":
+    if run.schedule == "plain":
         (logits,) = passes
         positive, negative, whole = logits.split((num_proposals, num_proposals, 1), 1)
         yield "neg_words_logits", negative
@@ -145,7 +145,7 @@ def _scores(run: Run) -> dict[str, Tensor]:
         "C_eneg@best": output.negative_nll.squeeze(-1),
         "C_hneg": output.whole_video_nll,
     }
-    if run.plan == "plain":
+    if run.schedule == "plain":
         found["C_eneg"] = run.captured.reconstructions[0].nll[:, num_proposals : 2 * num_proposals]
     return found
 
@@ -198,10 +198,10 @@ def _check_precision(golden: Golden, run: Run, tag: str, suffix: str) -> Iterato
             yield compare("gradients" + suffix, key, gradients[key.removeprefix(f"{tag}/grad/")], golden[key])
 
 
-def _check_targets(golden: Golden, plan: str) -> Iterator[Check]:
+def _check_targets(golden: Golden, schedule: str) -> Iterator[Check]:
     """The two clean readings of the off-by-one in the targets, in which other proposals may be the best."""
     for name, target_length in _TARGETS.items():
-        changes = {"reconstructor.target_length": target_length, "reconstructor.plan": plan}
+        changes = {"reconstructor.target_length": target_length, "reconstructor.schedule": schedule}
         run = run_golden(golden, torch.float64, changes)
         for score, value in _scores(run).items():
             score, _, is_of_best = score.partition("@")
@@ -239,20 +239,20 @@ def _check_masks(golden: Golden, run: Run) -> Iterator[Check]:
     yield compare("evaluation", "f32/out/hidden_mask", np.pad(hidden.numpy(), ((0, 0), (1, 1))), expected)
 
 
-def _check_plan(golden: Golden, plan: str) -> Iterator[Check]:
-    """Everything a plan of the reconstructor produces."""
-    changes = {"reconstructor.plan": plan}
+def _check_schedule(golden: Golden, schedule: str) -> Iterator[Check]:
+    """Everything a schedule of the reconstructor produces."""
+    changes = {"reconstructor.schedule": schedule}
     double = run_golden(golden, torch.float64, changes)
     yield from _check_precision(golden, double, "f64", "")
     yield from _check_masks(golden, double)
-    yield from _check_targets(golden, plan)
+    yield from _check_targets(golden, schedule)
     single = run_golden(golden, torch.float32, changes)
     yield from _check_precision(golden, single, "f32", " fp32")
     yield from _check_evaluation(golden, single)
 
 
 def check_model(golden: Golden) -> Iterator[Check]:
-    """All of a file of PPS as published, or with the two repairs, under the plain plan and again under the shared."""
-    yield from _check_plan(golden, "plain")
-    for check in _check_plan(golden, "shared"):
+    """All of a file of PPS as published, or with the two repairs, under the plain schedule and under the shared."""
+    yield from _check_schedule(golden, "plain")
+    for check in _check_schedule(golden, "shared"):
         yield replace(check, name=check.name + SHARED)

@@ -33,12 +33,12 @@ CONFIGS = {
     "uniform": small_config(proposals__layout="uniform", losses__push_single=False, losses__pull_strategy="middle"),
     "deep": small_config(reconstructor__num_layers=3, generator__num_layers=2, losses__num_best=2),
     "uneven": small_config(reconstructor__num_layers=2, reconstructor__num_word_layers=1),
-    "plain": small_config(reconstructor__plan="plain", reconstructor__num_layers=2),
+    "plain": small_config(reconstructor__schedule="plain", reconstructor__num_layers=2),
     "bf16": small_config(train__precision="bf16", losses__push_inter=0.0),
     "tf32": small_config(train__precision="tf32"),
     "torch": small_config(backend="torch"),
     "cpl": small_config("cpl_demo", generator__num_layers=2, reconstructor__num_layers=2),
-    "cpl plain": small_config("cpl", reconstructor__plan="plain"),
+    "cpl plain": small_config("cpl", reconstructor__schedule="plain"),
     "cnm": small_config("cnm_demo"),
 }
 
