@@ -28,8 +28,8 @@ def _double(values: object) -> Tensor:
 
 
 def _check(name: str, arrays: dict) -> None:
-    found = values_of(getattr(equations, name)(**to_tensors(arrays, torch.float64)))
-    for got, expected in zip(found, values_of(oracles.of_op(name, arrays)), strict=True):
+    results = values_of(getattr(equations, name)(**to_tensors(arrays, torch.float64)))
+    for got, expected in zip(results, values_of(oracles.of_op(name, arrays)), strict=True):
         assert_agree(name, got, expected, atol=1e-12, rtol=1e-12)
 
 

@@ -82,24 +82,24 @@ def test_v_cls_is_never_a_key() -> None:
     assert ((generator(**inputs) - summary).abs().amax(1) > 1e-3).all()
 
 
-@pytest.mark.parametrize("key", [None, torch.tensor([5, -7], dtype=torch.int32)], ids=["kept", "dropped"])
-def test_the_summary_is_the_last_row_and_the_last_block_computes_no_other(key: Tensor | None) -> None:
-    generator, inputs = _generator(), _inputs() | {"dropout_key": key}
+@pytest.mark.parametrize("dropout_key", [None, torch.tensor([5, -7], dtype=torch.int32)], ids=["kept", "dropped"])
+def test_the_summary_is_the_last_row_and_the_last_block_computes_no_other(dropout_key: Tensor | None) -> None:
+    generator, inputs = _generator(), _inputs() | {"dropout_key": dropout_key}
     expected = _all_rows(generator, inputs)[:, -1]
     rows: list[int] = []
     for block in generator.video_stack.blocks:
         for part in (block.self_norm, block.cross_norm, block.expand, block.ffn_norm):
-            part.register_forward_hook(lambda module, given, result: rows.append(result.shape[1]))
+            part.register_forward_hook(lambda module, args, result: rows.append(result.shape[1]))
     assert_agree("summary", generator(**inputs), expected, atol=1e-12)
     assert rows == [6] * 4 + [1] * 4
 
 
 def test_dropout_follows_from_the_key_of_each_sample() -> None:
-    generator, key = _generator(), torch.tensor([5, -7], dtype=torch.int32)
-    before = generator(**_inputs() | {"dropout_key": key})
-    assert_agree("again", generator(**_inputs() | {"dropout_key": key}), before)
+    generator, dropout_key = _generator(), torch.tensor([5, -7], dtype=torch.int32)
+    before = generator(**_inputs() | {"dropout_key": dropout_key})
+    assert_agree("again", generator(**_inputs() | {"dropout_key": dropout_key}), before)
     assert ((before - generator(**_inputs())).abs().amax(1) > 1e-3).all()
-    changed = key + torch.tensor([1, 0], dtype=torch.int32)
+    changed = dropout_key + torch.tensor([1, 0], dtype=torch.int32)
     moved = (generator(**_inputs() | {"dropout_key": changed}) - before).abs().amax(1)
     assert moved[0] > 1e-3 and moved[1] == 0
 

@@ -227,7 +227,7 @@ def test_the_shared_schedule_builds_a_graph_for_mixtures_the_best_and_what_they_
 ) -> None:
     model, with_graph, without = _model(small_config(**changes)).train(), [], []
 
-    def count(module: torch.nn.Module, given: Any, result: Tensor) -> None:
+    def count(module: torch.nn.Module, args: Any, result: Tensor) -> None:
         (with_graph if result.requires_grad else without).append(len(result))
 
     # every sequence passes the norm at the end of each stack once
@@ -245,7 +245,7 @@ def test_the_shared_schedule_builds_a_graph_for_mixtures_the_best_and_what_they_
 def test_the_last_block_of_the_generator_computes_one_row() -> None:
     model, rows = _model(small_config(generator__num_layers=3)), []
     for block in model.generator.video_stack.blocks:
-        block.ffn_norm.register_forward_hook(lambda module, given, result: rows.append(tuple(result.shape)))
+        block.ffn_norm.register_forward_hook(lambda module, args, result: rows.append(tuple(result.shape)))
     model(BATCH)
     assert rows == [(4, 17, 8), (4, 17, 8), (4, 1, 8)]
 

@@ -40,14 +40,14 @@ def _step(model: PPS, batch: Batch) -> LossReport:
 
 def _choices(part: Any, prefix: str = "") -> list[tuple[str, str]]:
     """Returns every (field, value) of the Literals the model and its losses read."""
-    found, hints = [], typing.get_type_hints(type(part))
+    results, hints = [], typing.get_type_hints(type(part))
     for item in dataclasses.fields(part):
         value, path = getattr(part, item.name), prefix + item.name
         if dataclasses.is_dataclass(value):
-            found += [] if path in ("data", "inference", "train") else _choices(value, f"{path}.")
+            results += [] if path in ("data", "inference", "train") else _choices(value, f"{path}.")
         elif typing.get_origin(hints[item.name]) is typing.Literal:
-            found += [(path, choice) for choice in typing.get_args(hints[item.name])]
-    return found
+            results += [(path, choice) for choice in typing.get_args(hints[item.name])]
+    return results
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))
@@ -117,8 +117,8 @@ def _replaced(module: nn.Module, convert: Callable[[Tensor], Tensor]) -> nn.Modu
         for store in (part._parameters, part._buffers):
             for name, value in store.items():
                 if value is not None:
-                    made = convert(value).detach()
-                    store[name] = nn.Parameter(made) if isinstance(value, nn.Parameter) else made
+                    outputs = convert(value).detach()
+                    store[name] = nn.Parameter(outputs) if isinstance(value, nn.Parameter) else outputs
     return module
 
 
@@ -175,9 +175,9 @@ def test_bf16_autocast_keeps_masks_scores_and_losses_in_fp32(preset: str, is_obj
         output = model(batch)
         report = objective(output) if is_objective_inside else None
     report = report or objective(output)
-    found = {**_tensors(output), **report.terms, "total": report.total, "sample_total": report.sample_total}
-    assert found.pop("best").dtype == torch.int64
-    assert {name for name, value in found.items() if value.dtype != torch.float32} == set()
+    results = {**_tensors(output), **report.terms, "total": report.total, "sample_total": report.sample_total}
+    assert results.pop("best").dtype == torch.int64
+    assert {name for name, value in results.items() if value.dtype != torch.float32} == set()
     exact = objective(model(batch))
     assert (output.positive_nll != model(batch).positive_nll).any(), "autocast did nothing"
     assert_agree("total", report.total, exact.total, rtol=0.02)
@@ -194,8 +194,8 @@ def test_losses_under_autocast_are_those_outside_of_it() -> None:
 
 
 def _tensors(record: Any) -> dict[str, Tensor]:
-    found = {}
+    results = {}
     for item in dataclasses.fields(record):
         value = getattr(record, item.name)
-        found |= _tensors(value) if dataclasses.is_dataclass(value) else {item.name: value}
-    return found
+        results |= _tensors(value) if dataclasses.is_dataclass(value) else {item.name: value}
+    return results

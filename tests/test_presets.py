@@ -69,7 +69,7 @@ PAPER_BOTH = {
 # how a run is computed, logged or drawn by lot, and never what the method is
 NOT_THE_METHOD = {
     "data.planted.frame_dim", "data.planted.noise", "data.planted.num_segments", "data.planted.num_videos",
-    "data.planted.seed", "inference.batch_size", "inference.num_bootstrap", "inference.seed", "reconstructor.plan",
+    "data.planted.seed", "inference.batch_size", "inference.num_bootstrap", "inference.seed", "reconstructor.schedule",
     "train.capture", "train.checkpoint_every", "train.evaluate_every", "train.log_every", "train.seed",
     "train.tensorboard", "train.trace_every",
 }  # fmt: skip

@@ -83,9 +83,9 @@ def test_rows_and_sequences_are_uncorrelated(rate: float) -> None:
 
 @pytest.mark.parametrize("rate", RATES)
 def test_sites_are_uncorrelated(rate: float) -> None:
-    key = _keys(128)
-    kept = [keep_mask(mix(key, site), (8, 256), rate) for site in range(41)]
-    kept.append(keep_mask(key, (8, 256), rate))
+    dropout_key = _keys(128)
+    kept = [keep_mask(mix(dropout_key, site), (8, 256), rate) for site in range(41)]
+    kept.append(keep_mask(dropout_key, (8, 256), rate))
     errors = [_standard_errors(kept[i], kept[j], rate) for i in range(len(kept)) for j in range(i)]
     assert max(map(abs, errors)) < 5
     # and neither too even: the errors of independent decisions have the standard deviation 1
@@ -96,8 +96,8 @@ def test_sites_are_uncorrelated(rate: float) -> None:
 def test_seeds_and_epochs_are_uncorrelated(rate: float) -> None:
     first = _kept(rate)
     for seed, epoch in ((9, 0), (8, 1), (0, 8)):
-        key = torch.from_numpy(dropout_keys(seed, epoch, np.arange(NUM_KEYS)))
-        assert abs(_standard_errors(first, keep_mask(key, SHAPE, rate), rate)) < 5
+        dropout_key = torch.from_numpy(dropout_keys(seed, epoch, np.arange(NUM_KEYS)))
+        assert abs(_standard_errors(first, keep_mask(dropout_key, SHAPE, rate), rate)) < 5
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
@@ -128,38 +128,38 @@ def test_sequences_differ_in_what_they_keep_as_independent_ones_do(rate: float) 
 
 
 def test_decisions_are_those_of_the_loops() -> None:
-    key, rate = _keys(3), 0.3
-    got = keep_mask(mix(key, 17), (5, 7), rate)
+    dropout_key, rate = _keys(3), 0.3
+    got = keep_mask(mix(dropout_key, 17), (5, 7), rate)
     for g in range(3):
-        site_key = oracles.hashed(int(key[g]), 17)
-        assert int(mix(key, 17)[g]) == site_key
+        site_key = oracles.hashed(int(dropout_key[g]), 17)
+        assert int(mix(dropout_key, 17)[g]) == site_key
         assert got[g].flatten().tolist() == [oracles.is_kept(site_key, position, rate) for position in range(35)]
 
 
 @pytest.mark.parametrize("counter", [0, 1, -1, 40, 2**31 - 1, -(2**31)])
 def test_mix_takes_numbers_and_tensors(counter: int) -> None:
-    key = torch.tensor([0, 1, -1, 2**31 - 1, -(2**31)], dtype=torch.int32)
-    expected = [oracles.hashed(int(one), counter) for one in key]
+    dropout_key = torch.tensor([0, 1, -1, 2**31 - 1, -(2**31)], dtype=torch.int32)
+    expected = [oracles.hashed(int(one), counter) for one in dropout_key]
     for value in (counter, torch.tensor(counter, dtype=torch.int32), torch.full((5,), counter, dtype=torch.int32)):
-        got = mix(key, value)
+        got = mix(dropout_key, value)
         assert got.dtype == torch.int32 and got.tolist() == expected
 
 
 def test_extreme_levels_are_kept_and_dropped_as_the_rate_says() -> None:
-    key, pairs = _keys(64), torch.arange(1 << 15)
+    dropout_key, pairs = _keys(64), torch.arange(1 << 15)
     levels = torch.empty(64, 1 << 16, dtype=torch.bool)
     # a rate of one level drops the lowest of 65,536 alone
-    kept = randomness._decide(key, (pairs * randomness.STEP).to(torch.int32), 1 / NUM_LEVELS, out=levels)
+    kept = randomness._decide(dropout_key, (pairs * randomness.STEP).to(torch.int32), 1 / NUM_LEVELS, out=levels)
     assert 20 < (~kept).sum() < 120
-    assert keep_mask(key, SHAPE, 0.0).all()
+    assert keep_mask(dropout_key, SHAPE, 0.0).all()
 
 
 def test_a_sequence_decides_alone() -> None:
-    key = _keys(7)
-    together = keep_mask(key, (5, 6), 0.4)
+    dropout_key = _keys(7)
+    together = keep_mask(dropout_key, (5, 6), 0.4)
     order = torch.tensor([4, 0, 6, 2])
-    assert torch.equal(keep_mask(key[order], (5, 6), 0.4), together[order])
-    assert torch.equal(keep_mask(key[3:4], (5, 6), 0.4), together[3:4])
+    assert torch.equal(keep_mask(dropout_key[order], (5, 6), 0.4), together[order])
+    assert torch.equal(keep_mask(dropout_key[3:4], (5, 6), 0.4), together[3:4])
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (1, 1), (5, 1), (4, 6), (3, 3)])
@@ -170,12 +170,14 @@ def test_fewer_rows_are_the_first_of_more(shape: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("num_rows", [1, 2])
 def test_rows_from_the_middle_of_a_sequence_are_those_of_the_whole(num_rows: int) -> None:
-    key, x = _keys(5), torch.rand(5, 9, 6)
+    dropout_key, x = _keys(5), torch.rand(5, 9, 6)
     first = torch.tensor([0, 3, 7, 1, 5])
     rows = first.unsqueeze(1) + torch.arange(num_rows)
     pick = torch.arange(5).unsqueeze(1)
-    assert torch.equal(keep_mask(key, (num_rows, 6), 0.4, first), keep_mask(key, (9, 6), 0.4)[pick, rows])
-    whole, part = dropout(x, key, 0.4), dropout(x[pick, rows], key, 0.4, first)
+    assert torch.equal(
+        keep_mask(dropout_key, (num_rows, 6), 0.4, first), keep_mask(dropout_key, (9, 6), 0.4)[pick, rows]
+    )
+    whole, part = dropout(x, dropout_key, 0.4), dropout(x[pick, rows], dropout_key, 0.4, first)
     assert_agree("rows", part, whole[pick, rows])
 
 
@@ -188,12 +190,12 @@ def test_odd_rows_have_no_first_row() -> None:
 @pytest.mark.parametrize("first_row", [None, torch.tensor([0, 3, 7, 1, 5])])
 def test_chunks_decide_like_the_whole(chunk: int, first_row: Tensor | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU decides for all sequences at once, a CPU for as many as fit its cache."""
-    key, x, branch = _keys(5), torch.rand(5, 3, 6), torch.rand(5, 3, 6)
+    dropout_key, x, branch = _keys(5), torch.rand(5, 3, 6), torch.rand(5, 3, 6)
     monkeypatch.setattr(randomness, "_CHUNK", chunk)
-    kept = keep_mask(key, (3, 6), 0.4, first_row)
+    kept = keep_mask(dropout_key, (3, 6), 0.4, first_row)
     scale = 1 / (1 - num_dropped_levels(0.4) / NUM_LEVELS)
-    assert_agree("dropout", dropout(branch, key, 0.4, first_row), branch * kept * scale, rtol=1e-7)
-    assert_agree("sum", add_dropout(x, branch, key, 0.4, first_row), x + branch * kept * scale, rtol=2e-7)
+    assert_agree("dropout", dropout(branch, dropout_key, 0.4, first_row), branch * kept * scale, rtol=1e-7)
+    assert_agree("sum", add_dropout(x, branch, dropout_key, 0.4, first_row), x + branch * kept * scale, rtol=2e-7)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
@@ -209,15 +211,15 @@ def test_dropout_keeps_dtype_and_decisions(dtype: torch.dtype, poisoned_empty: N
 def test_a_sum_has_the_dtype_of_its_first_term() -> None:
     x, branch = torch.rand(3, 4, 6), torch.rand(3, 4, 6).bfloat16()
     for first, second in ((x, branch), (branch, x)):
-        for key in (None, _keys(3)):
-            assert add_dropout(first, second, key, 0.1).dtype == first.dtype
+        for dropout_key in (None, _keys(3)):
+            assert add_dropout(first, second, dropout_key, 0.1).dtype == first.dtype
 
 
 def test_without_a_key_or_a_rate_nothing_is_dropped() -> None:
     x, branch = torch.rand(2, 3, 4), torch.rand(2, 3, 4)
-    for key, rate in ((None, 0.5), (_keys(2), 0.0), (_keys(2), 0.4 / NUM_LEVELS)):
-        assert dropout(branch, key, rate) is branch
-        assert_agree("sum", add_dropout(x, branch, key, rate), x + branch)
+    for dropout_key, rate in ((None, 0.5), (_keys(2), 0.0), (_keys(2), 0.4 / NUM_LEVELS)):
+        assert dropout(branch, dropout_key, rate) is branch
+        assert_agree("sum", add_dropout(x, branch, dropout_key, rate), x + branch)
 
 
 def test_rates_are_rounded_to_the_grid_of_levels() -> None:
@@ -234,10 +236,10 @@ def test_rates_are_rounded_to_the_grid_of_levels() -> None:
 @pytest.mark.parametrize("first_row", [None, torch.tensor([4, 0])])
 def test_gradients_of_both_orders(first_row: Tensor | None) -> None:
     x, branch = (torch.rand(2, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    key = _keys(2)
-    assert torch.autograd.gradcheck(lambda b: dropout(b, key, 0.4, first_row), branch)
-    assert torch.autograd.gradcheck(lambda a, b: add_dropout(a, b, key, 0.4, first_row), (x, branch))
-    assert torch.autograd.gradgradcheck(lambda a, b: add_dropout(a, b, key, 0.4, first_row) ** 2, (x, branch))
+    dropout_key = _keys(2)
+    assert torch.autograd.gradcheck(lambda b: dropout(b, dropout_key, 0.4, first_row), branch)
+    assert torch.autograd.gradcheck(lambda a, b: add_dropout(a, b, dropout_key, 0.4, first_row), (x, branch))
+    assert torch.autograd.gradgradcheck(lambda a, b: add_dropout(a, b, dropout_key, 0.4, first_row) ** 2, (x, branch))
 
 
 def test_the_backward_pass_makes_the_decisions_of_the_forward_pass() -> None:
@@ -251,20 +253,20 @@ def test_the_backward_pass_makes_the_decisions_of_the_forward_pass() -> None:
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
 def test_the_compiler_traces_dropout_in_one_graph() -> None:
     torch.compiler.reset()
-    x, branch, key = torch.rand(3, 4, 6), torch.rand(3, 4, 6), _keys(3)
+    x, branch, dropout_key = torch.rand(3, 4, 6), torch.rand(3, 4, 6), _keys(3)
     compiled = torch.compile(lambda a, b, k: add_dropout(a, b, mix(k, 3), 0.4), fullgraph=True, backend="eager")
-    assert_agree("compiled", compiled(x, branch, key), add_dropout(x, branch, mix(key, 3), 0.4))
+    assert_agree("compiled", compiled(x, branch, dropout_key), add_dropout(x, branch, mix(dropout_key, 3), 0.4))
     torch.compiler.reset()
 
 
 @pytest.mark.gpu
 def test_a_gpu_decides_like_a_cpu() -> None:
-    key, first = _keys(64), torch.arange(64)
+    dropout_key, first = _keys(64), torch.arange(64)
     for first_row in (None, first):
         there = None if first_row is None else first_row.cuda()
         for number in (0, 40):
-            got = keep_mask(mix(key.cuda(), number), (5, 256), 0.1, there)
-            assert torch.equal(got.cpu(), keep_mask(mix(key, number), (5, 256), 0.1, first_row))
+            got = keep_mask(mix(dropout_key.cuda(), number), (5, 256), 0.1, there)
+            assert torch.equal(got.cpu(), keep_mask(mix(dropout_key, number), (5, 256), 0.1, first_row))
 
 
 # --- the table of streams -------------------------------------------------------------------------
@@ -319,11 +321,11 @@ def test_streams_are_uncorrelated() -> None:
 
 
 def test_masks_keep_their_keys_whatever_their_number() -> None:
-    key = _keys(64)
-    keys = mask_keys(key, 59)
+    dropout_key = _keys(64)
+    keys = mask_keys(dropout_key, 59)
     assert keys.dtype == torch.int32 and keys.shape == (64, 59)
-    assert torch.equal(mask_keys(key, 7), keys[:, :7])
-    assert torch.equal(mask_keys(key[3:4], 59), keys[3:4])
+    assert torch.equal(mask_keys(dropout_key, 7), keys[:, :7])
+    assert torch.equal(mask_keys(dropout_key[3:4], 59), keys[3:4])
 
 
 def test_more_masks_than_the_stream_has_counters_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,10 +337,10 @@ def test_more_masks_than_the_stream_has_counters_are_refused(monkeypatch: pytest
 
 def test_numbers_are_those_of_earlier_runs() -> None:
     """A run that was begun before a change of this file must go on with the same numbers."""
-    key = torch.from_numpy(dropout_keys(8, 1, np.array([0, 5])))
-    assert key.tolist() == [-321429270, 1901758090]
-    assert mask_keys(key, 2).tolist() == [[-1323175001, -752955624], [-2002621023, -497008283]]
-    assert mix(mix(key, SECOND_UPDATE), SECOND_UPDATE).tolist() == [1444197319, 775773446]
+    dropout_key = torch.from_numpy(dropout_keys(8, 1, np.array([0, 5])))
+    assert dropout_key.tolist() == [-321429270, 1901758090]
+    assert mask_keys(dropout_key, 2).tolist() == [[-1323175001, -752955624], [-2002621023, -497008283]]
+    assert mix(mix(dropout_key, SECOND_UPDATE), SECOND_UPDATE).tolist() == [1444197319, 775773446]
     assert randomness.gumbel_noise(8, 1, np.array([5]), 3).tolist() == [
         [1.700275182723999, -0.7636098265647888, 1.7618775367736816]
     ]

@@ -31,8 +31,8 @@ def test_ordered_top_two_follows_plackett_luce():
     drawn = hidden(prob, 2, num_draws)
     for pair in itertools.permutations(range(4), 2):
         exact = plackett_luce(prob, pair)
-        found = (drawn == np.array(pair)).all(axis=1).mean()
-        assert abs(found - exact) < 4.5 * np.sqrt(exact * (1 - exact) / num_draws), pair
+        share = (drawn == np.array(pair)).all(axis=1).mean()
+        assert abs(share - exact) < 4.5 * np.sqrt(exact * (1 - exact) / num_draws), pair
 
 
 def test_inclusion_agrees_with_draws_without_replacement():
@@ -41,9 +41,9 @@ def test_inclusion_agrees_with_draws_without_replacement():
     rng = np.random.default_rng(0)
     chosen = np.stack([rng.choice(len(prob), size=3, replace=False, p=prob) for _ in range(num_draws)])
     expected = np.bincount(chosen.ravel(), minlength=len(prob)) / num_draws
-    found = np.bincount(hidden(prob, 3, num_draws).ravel(), minlength=len(prob)) / num_draws
+    share = np.bincount(hidden(prob, 3, num_draws).ravel(), minlength=len(prob)) / num_draws
     # 0.02 is 4.5 standard errors of the difference of the two estimates
-    np.testing.assert_allclose(found, expected, atol=0.02)
+    np.testing.assert_allclose(share, expected, atol=0.02)
 
 
 def test_distribution_is_standard_gumbel():

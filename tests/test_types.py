@@ -56,8 +56,8 @@ def test_a_detached_report_has_the_values_and_no_graph() -> None:
 
 def _masks(number: int, has_key: bool = True, seed: int = 0) -> MaskSet:
     generator = torch.Generator().manual_seed(seed)
-    key = torch.randint(-(2**31), 2**31, (2, number), generator=generator).to(torch.int32) if has_key else None
-    return MaskSet(log_masks=-torch.rand(2, number, 3, generator=generator), dropout_key=key)
+    dropout_key = torch.randint(-(2**31), 2**31, (2, number), generator=generator).to(torch.int32) if has_key else None
+    return MaskSet(log_masks=-torch.rand(2, number, 3, generator=generator), dropout_key=dropout_key)
 
 
 def test_masks_are_taken_with_their_keys() -> None:

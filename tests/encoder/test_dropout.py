@@ -54,15 +54,15 @@ def test_a_site_drops_what_its_number_says() -> None:
 def test_the_norm_of_a_sub_layer_normalizes_and_drops_its_branch_only() -> None:
     norm = randomize(ResidualNorm(CONFIG).double())
     norm.site = 4
-    x, branch, key = _draw(5, 3, WIDTH), _draw(5, 3, WIDTH, seed=1), _keys(5)
-    kept = keep_mask(mix(key, 4), (3, WIDTH), 0.3).double() / (1 - round(0.3 * 65536) / 65536)
-    for dropout_key, summed in ((None, x + branch), (key, x + branch * kept)):
+    x, branch, dropout_key = _draw(5, 3, WIDTH), _draw(5, 3, WIDTH, seed=1), _keys(5)
+    kept = keep_mask(mix(dropout_key, 4), (3, WIDTH), 0.3).double() / (1 - round(0.3 * 65536) / 65536)
+    for key_or_none, summed in ((None, x + branch), (dropout_key, x + branch * kept)):
         expected = nn.functional.layer_norm(summed, (WIDTH,), norm.weight, norm.bias, 1e-5)
-        assert_agree("norm", norm(x, branch, dropout_key), expected, atol=1e-13)
+        assert_agree("norm", norm(x, branch, key_or_none), expected, atol=1e-13)
     row = torch.tensor([2, 0, 1, 1, 2])
     pick = (torch.arange(5), row)
-    part = norm(x[pick].unsqueeze(1), branch[pick].unsqueeze(1), key, row)
-    assert_agree("row", part.squeeze(1), norm(x, branch, key)[pick], atol=1e-13)
+    part = norm(x[pick].unsqueeze(1), branch[pick].unsqueeze(1), dropout_key, row)
+    assert_agree("row", part.squeeze(1), norm(x, branch, dropout_key)[pick], atol=1e-13)
 
 
 def test_more_sites_than_the_stream_has_counters_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

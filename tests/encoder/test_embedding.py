@@ -107,14 +107,15 @@ def _ancestors(**changes) -> PPSConfig:
 
 
 def test_reused_words_are_the_query_without_the_last_but_for_the_hidden_ones() -> None:
-    embed, key = _embedding(_ancestors(reconstructor__word_tokens="reused", encoder__dropout=0.5)), BATCH.dropout_key
+    embed = _embedding(_ancestors(reconstructor__word_tokens="reused", encoder__dropout=0.5))
+    dropout_key = BATCH.dropout_key
     number_sites(embed)
-    for dropout_key in (None, key):
-        expected = embed.query(BATCH, dropout_key)[:, :-1]
-        assert_agree("words", embed.hidden_query(BATCH, NOTHING, dropout_key), expected)
+    for key_or_none in (None, dropout_key):
+        expected = embed.query(BATCH, key_or_none)[:, :-1]
+        assert_agree("words", embed.hidden_query(BATCH, NOTHING, key_or_none), expected)
     is_hidden = NOTHING.clone()
     is_hidden[1, 2] = is_hidden[0, 8] = True
-    got, query = embed.hidden_query(BATCH, is_hidden, key), embed.query(BATCH, key)[:, :-1]
+    got, query = embed.hidden_query(BATCH, is_hidden, dropout_key), embed.query(BATCH, dropout_key)[:, :-1]
     replaced = (got != query).any(-1).nonzero()
     # the last of the columns has no slot
     assert replaced.tolist() == [[1, 3]]
@@ -147,12 +148,12 @@ def test_every_kind_of_word_cls_passes_a_gradient_back(word_cls: str) -> None:
 
 
 def test_dropout_of_the_inputs_needs_a_key_and_differs_from_site_to_site() -> None:
-    embed, key = _embedding(small_config(encoder__dropout=0.5)), BATCH.dropout_key
+    embed, dropout_key = _embedding(small_config(encoder__dropout=0.5)), BATCH.dropout_key
     number_sites(embed)
     methods = (embed.frames, embed.query, partial(embed.hidden_query, is_hidden=NOTHING))
     for method in methods:
-        assert_agree("again", method(BATCH, dropout_key=key), method(BATCH, dropout_key=key))
-        assert (method(BATCH, dropout_key=key) - method(BATCH, dropout_key=None)).abs().max() > 1e-3
+        assert_agree("again", method(BATCH, dropout_key=dropout_key), method(BATCH, dropout_key=dropout_key))
+        assert (method(BATCH, dropout_key=dropout_key) - method(BATCH, dropout_key=None)).abs().max() > 1e-3
     # the same words at two sites
-    query, hidden = methods[1](BATCH, dropout_key=key), methods[2](BATCH, dropout_key=key)
+    query, hidden = methods[1](BATCH, dropout_key=dropout_key), methods[2](BATCH, dropout_key=dropout_key)
     assert (query[:, 0] - hidden[:, 0]).abs().max() > 1e-3

@@ -46,8 +46,8 @@ def _inputs(is_padded: bool = False) -> ReconstructorInput:
 def _masks(num_masks: int = 3, is_dropping: bool = False, seed: int = 2) -> MaskSet:
     generator = torch.Generator().manual_seed(seed)
     log_masks = log_mask(torch.rand(4, num_masks, POSITIONS, generator=generator, dtype=torch.float64))
-    key = torch.randint(-(2**31), 2**31, (4, num_masks), generator=generator).to(torch.int32)
-    return MaskSet(log_masks=log_masks, dropout_key=key if is_dropping else None)
+    dropout_key = torch.randint(-(2**31), 2**31, (4, num_masks), generator=generator).to(torch.int32)
+    return MaskSet(log_masks=log_masks, dropout_key=dropout_key if is_dropping else None)
 
 
 @pytest.fixture(params=sorted(SCHEDULES))

@@ -132,7 +132,7 @@ def test_schedules_of_every_choice_of_the_config_are_compared() -> None:
     from pps_fast.proposals.mixture import IMPORTANCE
 
     assert set(SCHEDULES) == {"shared", "plain"}
-    seen = {key: {changes.get(key) for changes in CHANGES} for changes in CHANGES for key in changes}
+    seen = {name: {changes.get(name) for changes in CHANGES} for changes in CHANGES for name in changes}
     assert set(IMPORTANCE) - {"reconstructor"} <= seen["reconstructor.importance"]
 
 

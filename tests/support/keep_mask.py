@@ -8,7 +8,7 @@ from torch import Tensor
 from pps_fast.randomness import _decide, _pairs_of
 
 
-def keep_mask(key: Tensor, shape: tuple[int, int], rate: float, first_row: Tensor | None = None) -> Tensor:
+def keep_mask(dropout_key: Tensor, shape: tuple[int, int], rate: float, first_row: Tensor | None = None) -> Tensor:
     """Decides which values dropout keeps.
 
     Args:
@@ -20,7 +20,7 @@ def keep_mask(key: Tensor, shape: tuple[int, int], rate: float, first_row: Tenso
         [G, n, D] bool, False where a value is dropped.
     """
     num_rows, width = shape
-    pairs = _pairs_of(shape, first_row, key.device)
-    kept = torch.empty(len(key), 2 * pairs.shape[-1], dtype=torch.bool, device=key.device)
-    _decide(key, pairs, rate, out=kept)
+    pairs = _pairs_of(shape, first_row, dropout_key.device)
+    kept = torch.empty(len(dropout_key), 2 * pairs.shape[-1], dtype=torch.bool, device=dropout_key.device)
+    _decide(dropout_key, pairs, rate, out=kept)
     return kept[:, : num_rows * width].unflatten(1, shape)
