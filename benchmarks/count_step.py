@@ -42,7 +42,7 @@ from pps_fast import randomness  # noqa: E402
 from pps_fast.config import PPSConfig, Precision, ReconstructorSchedule  # noqa: E402
 from pps_fast.config_tree import override  # noqa: E402
 from pps_fast.presets import PRESETS  # noqa: E402
-from pps_fast.reconstructor import plans  # noqa: E402
+from pps_fast.reconstructor import shared  # noqa: E402
 from pps_fast.types import Batch  # noqa: E402
 
 Preset = Literal["charades", "activitynet", "charades_released", "activitynet_released"]
@@ -159,7 +159,7 @@ def _path(path: DevicePath) -> Iterator[None]:
     """Inside the block, what a CPU does in chunks is done at once, as on a GPU."""
     with ExitStack() as stack:
         if path == "gpu":
-            stack.enter_context(patch.object(plans, "masks_at_once", lambda frames: _NO_LIMIT))
+            stack.enter_context(patch.object(shared, "masks_at_once", lambda frames: _NO_LIMIT))
             stack.enter_context(patch.object(randomness, "_CHUNK", _NO_LIMIT))
         yield
 
