@@ -45,20 +45,6 @@ def _another(path: str, value: Any) -> Any:
     return below_one.get(path, 2 * value or 1)
 
 
-@pytest.mark.parametrize("schedule", ["shared", "plain"])
-def test_old_names_of_fields_are_read(schedule: str) -> None:
-    old = {"reconstructor": {"plan": schedule, "stride": 2}}
-    config = from_dict(PPSConfig, old)
-    assert config == override(PPSConfig(), {"reconstructor.schedule": schedule, "reconstructor.stride": 2})
-    assert "plan" not in to_dict(config)["reconstructor"]
-    assert old == {"reconstructor": {"plan": schedule, "stride": 2}}
-
-
-def test_a_field_under_both_its_names_is_refused() -> None:
-    with pytest.raises(ValueError, match="reconstructor.plan = 'plain': expected only reconstructor.schedule"):
-        from_dict(PPSConfig, {"reconstructor": {"plan": "plain", "schedule": "plain"}})
-
-
 def test_missing_fields_take_their_defaults() -> None:
     assert from_dict(PPSConfig, {}) == PPSConfig()
     assert from_dict(PPSConfig, {"train": {"epochs": 3}}) == override(PPSConfig(), {"train.epochs": 3})
