@@ -159,7 +159,7 @@ def listen(model: PPS) -> Captured:
 
     model.embed.hidden_query, model.generator.video_stack.at_row = hear_hidden, hear_row
     model.reconstruct.summaries, model.reconstruct.features = hear_summaries, hear_features
-    model.reconstruct.register_forward_hook(lambda module, given, result: captured.reconstructions.append(result))
+    model.reconstruct.register_forward_hook(lambda module, inputs, result: captured.reconstructions.append(result))
     return captured
 
 
