@@ -1,6 +1,6 @@
 """Every kernel compiles for every architecture and stays within its limits, by the table that `aot.py` keeps.
 
-Each run compiles a sample and the rows whose key changed; `pytest -m aot` compiles the whole table.
+Each run compiles a sample and the rows whose key changed; `pytest --aot-all` compiles the whole table.
 """
 
 from __future__ import annotations
