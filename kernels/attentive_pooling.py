@@ -9,7 +9,7 @@
                    dm = (g - [t = t*] <g, P>) / p,  g = dP + dl / (P + MASK_FLOOR)
                    the second term is 0 where n* is below PEAK_FLOOR
 
-Forward mixtures are drawn by one program per proposal, backward ones by blocks of components.
+In the forward pass one program computes a mixture; in the backward pass one program handles a block of components.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BWD_ELEMENTS = 1024
 
 @triton.jit
 def _pairs(p_group, K: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr):
-    """Offsets, what is a component of a proposal, and [i, j]: components i and j belong to one proposal."""
+    """Returns offsets [E], which components belong to a proposal [E], and which pairs to the same one [E, E]."""
     o_e = tl.arange(0, BLOCK_E)
     b_group = tl.load(p_group + o_e, mask=o_e < E, other=-1)
     m_e = (b_group >= 0) & (b_group < K)
@@ -37,12 +37,12 @@ def _pairs(p_group, K: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr):
 
 
 @triton.jit
-def _importance_fwd_kernel(p_score, p_group, p_importance, K: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr):
+def importance_fwd_kernel(p_score, p_group, p_importance, K: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr):
     i_sample = tl.program_id(0).to(tl.int64)
     o_e, m_e, is_same = _pairs(p_group, K, E, BLOCK_E)
     b_score = tl.load(p_score + i_sample * E + o_e, mask=m_e, other=0.0).to(tl.float32)
     b_peak = tl.max(tl.where(is_same, b_score[None, :], float("-inf")), axis=1)
-    # what belongs to no proposal has no peak
+    # a component of no proposal has no peak
     b_peak = tl.where(m_e, b_peak, 0.0)
     # scores of other proposals may lie far above the peak
     b_exponent = tl.where(is_same, b_score[None, :] - b_peak[:, None], float("-inf"))
@@ -52,7 +52,7 @@ def _importance_fwd_kernel(p_score, p_group, p_importance, K: tl.constexpr, E: t
 
 
 @triton.jit
-def _importance_bwd_kernel(
+def importance_bwd_kernel(
     p_importance, p_group, p_grad, p_grad_score, K: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr
 ):
     i_sample = tl.program_id(0).to(tl.int64)
@@ -75,7 +75,7 @@ def _summed(
     BLOCK_E: tl.constexpr,
     BLOCK_T: tl.constexpr,
 ):
-    """Sums the masks of this program's proposal, weighted where there is importance: proposal, positions, sums."""
+    """Returns a proposal's index, offsets [T], sums of its (weighted) masks [T], and the sum of its weights."""
     i_proposal = tl.program_id(0).to(tl.int64)
     i_sample = i_proposal // K
     o_t = tl.arange(0, BLOCK_T)
@@ -97,7 +97,7 @@ def _summed(
 
 
 @triton.jit
-def _mixture_fwd_kernel(
+def mixture_fwd_kernel(
     p_masks,
     p_importance,
     p_group,
@@ -111,19 +111,19 @@ def _mixture_fwd_kernel(
 ):
     i_proposal, o_t, b_sum, b_weight = _summed(p_masks, p_importance, p_group, True, K, E, T, BLOCK_E, BLOCK_T)
     tl.store(p_mixture + i_proposal * T + o_t, b_sum, mask=o_t < T)
-    # a proposal without components is 0 everywhere
+    # a proposal without components is 0 everywhere, and its log is that of the floor
     b_floor = MASK_FLOOR * tl.where(b_weight > 0, b_weight, 1.0)
     tl.store(p_log + i_proposal * T + o_t, tl.log(b_sum + b_floor), mask=o_t < T)
 
 
 @triton.jit
-def _peak_mixture_fwd_kernel(
+def peak_mixture_fwd_kernel(
     p_masks,
     p_group,
     p_mixture,
     p_log,
     p_peak,
-    p_place,
+    p_peak_position,
     PEAK_FLOOR: tl.constexpr,
     K: tl.constexpr,
     E: tl.constexpr,
@@ -132,21 +132,21 @@ def _peak_mixture_fwd_kernel(
     BLOCK_T: tl.constexpr,
 ):
     i_proposal, o_t, b_sum, _ = _summed(p_masks, p_masks, p_group, False, K, E, T, BLOCK_E, BLOCK_T)
-    b_inside = tl.where(o_t < T, b_sum, float("-inf"))
-    b_peak = tl.max(b_inside, axis=0)
+    b_existing = tl.where(o_t < T, b_sum, float("-inf"))
+    b_peak = tl.max(b_existing, axis=0)
     # rounded correctly, so that the peak is exactly 1
     b_mixture = tl.div_rn(b_sum, tl.zeros_like(b_sum) + tl.maximum(b_peak, PEAK_FLOOR))
     tl.store(p_mixture + i_proposal * T + o_t, b_mixture, mask=o_t < T)
     tl.store(p_log + i_proposal * T + o_t, tl.log(b_mixture + MASK_FLOOR), mask=o_t < T)
     tl.store(p_peak + i_proposal, b_peak)
-    tl.store(p_place + i_proposal, tl.argmax(b_inside, axis=0).to(tl.float32))
+    tl.store(p_peak_position + i_proposal, tl.argmax(b_existing, axis=0).to(tl.float32))
 
 
 @triton.jit
 def _rows(
     p_group, num_rows, K: tl.constexpr, E: tl.constexpr, T: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_T: tl.constexpr
 ):
-    """A block of components of all samples: rows, their proposals, offsets, and which are of a proposal."""
+    """Returns rows, offsets of their proposals and of positions, and masks of what exists and of what is mixed."""
     o_row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     o_t = tl.arange(0, BLOCK_T)
     m_row = o_row < num_rows
@@ -158,7 +158,7 @@ def _rows(
 
 
 @triton.jit
-def _mixture_bwd_kernel(
+def mixture_bwd_kernel(
     p_masks,
     p_importance,
     p_group,
@@ -190,11 +190,11 @@ def _mixture_bwd_kernel(
 
 
 @triton.jit
-def _peak_mixture_bwd_kernel(
+def peak_mixture_bwd_kernel(
     p_group,
     p_mixture,
     p_peak,
-    p_place,
+    p_peak_position,
     p_grad,
     p_grad_log,
     p_grad_masks,
@@ -212,9 +212,9 @@ def _peak_mixture_bwd_kernel(
     b_mixture = tl.load(p_mixture + o_read, mask=m_read, other=0.0)
     b_grad += tl.load(p_grad_log + o_read, mask=m_read, other=0.0).to(tl.float32) / (b_mixture + MASK_FLOOR)
     b_peak = tl.load(p_peak + o_proposal, mask=m_mixed, other=1.0)
-    b_place = tl.load(p_place + o_proposal, mask=m_mixed, other=0.0).to(tl.int32)
+    b_peak_position = tl.load(p_peak_position + o_proposal, mask=m_mixed, other=0.0).to(tl.int32)
     b_along = tl.where(b_peak >= PEAK_FLOOR, tl.sum(b_grad * b_mixture, axis=1), 0.0)
-    b_grad -= tl.where(o_t[None, :] == b_place[:, None], b_along[:, None], 0.0)
+    b_grad -= tl.where(o_t[None, :] == b_peak_position[:, None], b_along[:, None], 0.0)
     b_grad /= tl.maximum(b_peak, PEAK_FLOOR)[:, None]
     tl.store(p_grad_masks + o_row[:, None] * T + o_t[None, :], b_grad, mask=m_all)
 
@@ -235,8 +235,7 @@ def importance_fwd(score: Tensor, group: Tensor, num_groups: int) -> Tensor:
 
     Args:
         score: [B, E] fp32, fp16 or bf16.
-        group: [E] integers.
-        num_groups: K.
+        group, num_groups: [E] integers, and K.
     Returns:
         [B, E] fp32.
     """
@@ -244,7 +243,7 @@ def importance_fwd(score: Tensor, group: Tensor, num_groups: int) -> Tensor:
     num_samples, num_components = score.shape
     importance = empty(score, *score.shape)
     with device_of(score):
-        _importance_fwd_kernel[(num_samples,)](
+        importance_fwd_kernel[(num_samples,)](
             p_score=score,
             p_group=group,
             p_importance=importance,
@@ -256,12 +255,12 @@ def importance_fwd(score: Tensor, group: Tensor, num_groups: int) -> Tensor:
 
 
 def importance_bwd(grad: Tensor, importance: Tensor, group: Tensor, num_groups: int) -> Tensor:
-    """Gradient of the scores, [B, E] fp32, from the weights' and the weights that the forward pass returned."""
+    """Gradient of the scores, [B, E] fp32, from that of the weights and from the forward pass's result, both [B, E]."""
     grad, group = grad.contiguous(), group.contiguous()
     num_samples, num_components = importance.shape
     grad_score = empty(importance, *importance.shape)
     with device_of(importance):
-        _importance_bwd_kernel[(num_samples,)](
+        importance_bwd_kernel[(num_samples,)](
             p_importance=importance,
             p_group=group,
             p_grad=grad,
@@ -279,8 +278,7 @@ def mixture_fwd(masks: Tensor, importance: Tensor, group: Tensor, num_groups: in
     Args:
         masks: [B, E, T] fp32, fp16 or bf16.
         importance: [B, E], likewise.
-        group: [E] integers.
-        num_groups: K.
+        group, num_groups: [E] integers, and K.
     Returns:
         the mixture and its log, [B, K, T] fp32.
     """
@@ -288,7 +286,7 @@ def mixture_fwd(masks: Tensor, importance: Tensor, group: Tensor, num_groups: in
     num_samples, num_components, num_positions = masks.shape
     mixture, log = (empty(masks, num_samples, num_groups, num_positions) for _ in range(2))
     with device_of(masks):
-        _mixture_fwd_kernel[(num_samples * num_groups,)](
+        mixture_fwd_kernel[(num_samples * num_groups,)](
             p_masks=masks,
             p_importance=importance,
             p_group=group,
@@ -309,8 +307,8 @@ def mixture_bwd(
 
     Args:
         grad, grad_log: [B, K, T] of the mixture and of its log.
-        masks, importance, group: as given to the forward pass.
-        log: [B, K, T] its second result.
+        masks, importance, group: as in the forward pass.
+        log: [B, K, T] second result of the forward pass.
     """
     grad, grad_log, masks, importance, group = (x.contiguous() for x in (grad, grad_log, masks, importance, group))
     num_samples, num_components, num_positions = masks.shape
@@ -318,7 +316,7 @@ def mixture_bwd(
     grad_masks, grad_log_masks = empty(masks, *masks.shape), empty(masks, *masks.shape)
     grad_importance = empty(masks, *importance.shape)
     with device_of(masks):
-        _mixture_bwd_kernel[(triton.cdiv(num_rows, blocks["BLOCK_R"]),)](
+        mixture_bwd_kernel[(triton.cdiv(num_rows, blocks["BLOCK_R"]),)](
             p_masks=masks,
             p_importance=importance,
             p_group=group,
@@ -344,22 +342,22 @@ def peak_mixture_fwd(
 
     Args:
         masks, group, num_groups: as `mixture_fwd`.
-        peak_floor: smallest peak that a sum is divided by.
+        peak_floor: sums are divided by at least this.
     Returns:
-        the mixture and its log [B, K, T], the sums' peaks [B, K], and their first places [B, K], all fp32.
+        the mixture and its log [B, K, T], peaks of the sums [B, K] and their first positions [B, K], all fp32.
     """
     masks, group = masks.contiguous(), group.contiguous()
     num_samples, num_components, num_positions = masks.shape
     mixture, log = (empty(masks, num_samples, num_groups, num_positions) for _ in range(2))
     peak, place = empty(masks, num_samples, num_groups), empty(masks, num_samples, num_groups)
     with device_of(masks):
-        _peak_mixture_fwd_kernel[(num_samples * num_groups,)](
+        peak_mixture_fwd_kernel[(num_samples * num_groups,)](
             p_masks=masks,
             p_group=group,
             p_mixture=mixture,
             p_log=log,
             p_peak=peak,
-            p_place=place,
+            p_peak_position=place,
             PEAK_FLOOR=peak_floor,
             K=num_groups,
             E=num_components,
@@ -372,18 +370,23 @@ def peak_mixture_fwd(
 def peak_mixture_bwd(
     grad: Tensor, grad_log: Tensor, mixture: Tensor, peak: Tensor, place: Tensor, group: Tensor, peak_floor: float
 ) -> Tensor:
-    """Gradient of the masks, [B, E, T] fp32, from those of the mixture and its log, and the forward pass's results."""
+    """Gradient of the masks, [B, E, T] fp32.
+
+    Args:
+        grad, grad_log: [B, K, T] of the mixture and of its log.
+        mixture, peak, place: first, third and fourth result of the forward pass; group, peak_floor: its inputs.
+    """
     grad, grad_log, group = grad.contiguous(), grad_log.contiguous(), group.contiguous()
     num_samples, num_groups, num_positions = mixture.shape
     num_components = group.numel()
     num_rows, blocks = num_samples * num_components, _bwd_blocks(num_positions)
     grad_masks = empty(mixture, num_samples, num_components, num_positions)
     with device_of(mixture):
-        _peak_mixture_bwd_kernel[(triton.cdiv(num_rows, blocks["BLOCK_R"]),)](
+        peak_mixture_bwd_kernel[(triton.cdiv(num_rows, blocks["BLOCK_R"]),)](
             p_group=group,
             p_mixture=mixture,
             p_peak=peak,
-            p_place=place,
+            p_peak_position=place,
             p_grad=grad,
             p_grad_log=grad_log,
             p_grad_masks=grad_masks,

@@ -1,6 +1,6 @@
 """Start and end of each proposal, forward and backward.
 
-With member [K, E], a the importance, c and w centers and widths, g the share taken off:
+With member [K, E], a the importance, c and w centers and widths, g the share that the proposal shrinks by:
 
     left = sum_e member a (c - w / 2)      right = sum_e member a (c + w / 2)      i = g (right - left) / 2
     start = max(left + i, 0)               end = min(right - i, 1)
@@ -10,7 +10,7 @@ With member [K, E], a the importance, c and w centers and widths, g the share ta
     da = member^T (dleft (c - w / 2) + dright (c + w / 2))
     dc = a member^T (dleft + dright)       dw = a member^T (dright - dleft) / 2
 
-One program per sample. As in the equation, what is no number in one component is none in all proposals.
+One program per sample. As in the equation, a NaN in one component makes the results of all its sample's proposals NaN.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ def _sides(
     BLOCK_K: tl.constexpr,
     BLOCK_E: tl.constexpr,
 ):
-    """Loads a sample: offsets, components' sides and importance, membership [K, E], proposals' sides."""
+    """Loads a sample.
+
+    Returns offsets of proposals [K] and of components [E], which components exist [E], their sides and importance [E],
+    membership [K, E], and the proposals' sides before shrinking [K].
+    """
     o_k, o_e = tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_E)
     m_e = o_e < E
     o_row = tl.program_id(0).to(tl.int64) * E + o_e
@@ -49,7 +53,7 @@ def _sides(
 
 
 @triton.jit
-def _fwd_kernel(
+def boundaries_fwd_kernel(
     p_center,
     p_width,
     p_importance,
@@ -65,16 +69,16 @@ def _fwd_kernel(
     o_k, o_row, m_e, b_low, b_high, b_importance, b_member, b_left, b_right = _sides(
         p_center, p_width, p_importance, p_group, K, E, BLOCK_K, BLOCK_E
     )
-    b_inwards = SHRINK * (b_right - b_left) / 2
-    b_start, b_end = b_left + b_inwards, b_right - b_inwards
+    b_inward = SHRINK * (b_right - b_left) / 2
+    b_start, b_end = b_left + b_inward, b_right - b_inward
     o_proposal = tl.program_id(0).to(tl.int64) * K + o_k
-    # not minimum and maximum, which hide a NaN
+    # tl.minimum and tl.maximum would hide a NaN
     tl.store(p_start + o_proposal, tl.where(b_start < 0, 0.0, b_start), mask=o_k < K)
     tl.store(p_end + o_proposal, tl.where(b_end > 1, 1.0, b_end), mask=o_k < K)
 
 
 @triton.jit
-def _bwd_kernel(
+def boundaries_bwd_kernel(
     p_center,
     p_width,
     p_importance,
@@ -93,16 +97,16 @@ def _bwd_kernel(
     o_k, o_row, m_e, b_low, b_high, b_importance, b_member, b_left, b_right = _sides(
         p_center, p_width, p_importance, p_group, K, E, BLOCK_K, BLOCK_E
     )
-    b_inwards = SHRINK * (b_right - b_left) / 2
+    b_inward = SHRINK * (b_right - b_left) / 2
     o_proposal = tl.program_id(0).to(tl.int64) * K + o_k
     b_grad_start = tl.load(p_grad_start + o_proposal, mask=o_k < K, other=0.0).to(tl.float32)
     b_grad_end = tl.load(p_grad_end + o_proposal, mask=o_k < K, other=0.0).to(tl.float32)
-    b_grad_start = tl.where(b_left + b_inwards >= 0, b_grad_start, 0.0)
-    b_grad_end = tl.where(b_right - b_inwards <= 1, b_grad_end, 0.0)
-    b_grad_inwards = SHRINK * (b_grad_start - b_grad_end) / 2
-    # [E]: of the proposal that a component belongs to
-    b_grad_left = tl.sum(b_member * (b_grad_start - b_grad_inwards)[:, None], axis=0)
-    b_grad_right = tl.sum(b_member * (b_grad_end + b_grad_inwards)[:, None], axis=0)
+    b_grad_start = tl.where(b_left + b_inward >= 0, b_grad_start, 0.0)
+    b_grad_end = tl.where(b_right - b_inward <= 1, b_grad_end, 0.0)
+    b_grad_inward = SHRINK * (b_grad_start - b_grad_end) / 2
+    # [E], gradient of the proposal that a component belongs to
+    b_grad_left = tl.sum(b_member * (b_grad_start - b_grad_inward)[:, None], axis=0)
+    b_grad_right = tl.sum(b_member * (b_grad_end + b_grad_inward)[:, None], axis=0)
     tl.store(p_grad_center + o_row, b_importance * (b_grad_left + b_grad_right), mask=m_e)
     tl.store(p_grad_width + o_row, b_importance * (b_grad_right - b_grad_left) / 2, mask=m_e)
     tl.store(p_grad_importance + o_row, b_grad_left * b_low + b_grad_right * b_high, mask=m_e)
@@ -121,7 +125,7 @@ def boundaries_fwd(
         center, width, importance: [B, E] fp32, fp16 or bf16.
         group: [E] integers.
         num_groups: K.
-        shrink: gamma.
+        shrink: gamma, the share that a proposal shrinks by.
     Returns:
         start, end: [B, K] fp32.
     """
@@ -129,7 +133,7 @@ def boundaries_fwd(
     num_samples, num_components = center.shape
     start, end = (empty(center, num_samples, num_groups) for _ in range(2))
     with device_of(center):
-        _fwd_kernel[(num_samples,)](
+        boundaries_fwd_kernel[(num_samples,)](
             p_center=center,
             p_width=width,
             p_importance=importance,
@@ -153,13 +157,18 @@ def boundaries_bwd(
     group: Tensor,
     shrink: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of center, width and importance, [B, E] fp32, from those of start and end [B, K]."""
+    """Gradients of center, width and importance, [B, E] fp32.
+
+    Args:
+        grad_start, grad_end: [B, K] gradients of start and end.
+        center, width, importance, group, shrink: as in the forward pass.
+    """
     grad_start, grad_end = grad_start.contiguous(), grad_end.contiguous()
     center, width, importance, group = (x.contiguous() for x in (center, width, importance, group))
     (num_samples, num_components), num_groups = center.shape, grad_start.shape[1]
     grad_center, grad_width, grad_importance = (empty(center, *center.shape) for _ in range(3))
     with device_of(center):
-        _bwd_kernel[(num_samples,)](
+        boundaries_bwd_kernel[(num_samples,)](
             p_center=center,
             p_width=width,
             p_importance=importance,

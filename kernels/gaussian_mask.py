@@ -11,8 +11,8 @@ With d = (t / (T - 1) - c) / s, s = max(width, width_floor) / sigma:
     dc = sum_t df f (a(d) - a(d*)) / s      ds = sum_t df f (b(d) - b(d*)) / s
     a, b = (2d, 2d^2), (d, d^2), (sign d, |d|);  d* at the row's peak, a* = b* = 0 for shape 0
 
-The exponent is shifted before exp, so that a narrow mask between two positions is not 0 / 0. As f and 1 / (m + floor)
-meet inside the kernel, the gradient of a vanishing mask, of order 1e10, never leaves it.
+The exponent is shifted before exp, so that a narrow mask between two positions is not 0 / 0. The backward kernel
+multiplies f by 1 / (m + MASK_FLOOR) itself, so that the gradient of a vanishing mask, of order 1e10, is never stored.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from pps_fast.kernels.launch import device_of, empty
 SHAPES = ("gaussian", "gaussian_peak", "laplace")
 # as in the equation
 MASK_FLOOR = tl.constexpr(1e-10)
-# positions held by one program; with few rows per program the grid stays wide
+# positions held by one program; few rows per program keep many programs in the grid
 _BLOCK_ELEMENTS = 1024
 
 
 @triton.jit
 def _exponent(b_d, SHAPE: tl.constexpr):
-    """Exponent of the mask at distance d."""
+    """Returns the exponent of the mask at distance d."""
     if SHAPE == 0:
         return -b_d * b_d
     elif SHAPE == 1:
@@ -45,7 +45,7 @@ def _exponent(b_d, SHAPE: tl.constexpr):
 
 @triton.jit
 def _slope(b_d, SHAPE: tl.constexpr):
-    """a(d) = s d(exponent)/dc."""
+    """Returns a(d) = s d(exponent)/dc."""
     if SHAPE == 0:
         return 2.0 * b_d
     elif SHAPE == 1:
@@ -65,7 +65,10 @@ def _rows(
     BLOCK_R: tl.constexpr,
     BLOCK_T: tl.constexpr,
 ):
-    """Loads a block of rows: offsets, masks of valid entries, width, std and distance."""
+    """Loads a block of rows.
+
+    Returns offsets [R] and [T], masks of what exists [R] and [R, T], width and std [R], and distances [R, T].
+    """
     o_row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     o_t = tl.arange(0, BLOCK_T)
     m_row = o_row < num_rows
@@ -80,7 +83,7 @@ def _rows(
 
 @triton.jit
 def _mask(b_exponent, INVERSE: tl.constexpr):
-    """exp(e), or 1 - exp(e); the latter by its series near 0, where the difference would lose its digits."""
+    """Returns exp(e), or 1 - exp(e), near 0 by its series because the difference would lose digits."""
     if INVERSE:
         b_x = -b_exponent
         b_series = 1.0 - b_x / 5.0 * (1.0 - b_x / 6.0 * (1.0 - b_x / 7.0))
@@ -91,7 +94,7 @@ def _mask(b_exponent, INVERSE: tl.constexpr):
 
 
 @triton.jit
-def _fwd_kernel(
+def gaussian_mask_fwd_kernel(
     p_center,
     p_width,
     p_mask,
@@ -120,7 +123,7 @@ def _fwd_kernel(
 
 
 @triton.jit
-def _bwd_kernel(
+def gaussian_mask_bwd_kernel(
     p_center,
     p_width,
     p_grad,
@@ -156,7 +159,7 @@ def _bwd_kernel(
     b_weight = b_value * b_grad + (b_value / (b_mask + MASK_FLOOR)) * b_grad_log
     if INVERSE:
         b_weight = -b_weight
-    # beyond the last position the distance grows and the value need not stay finite
+    # beyond the last position the distance grows and the value may overflow
     b_weight = tl.where(m_all, b_weight, 0.0)
     b_grad_center = tl.sum(b_weight * b_a, axis=1) / b_std
     b_grad_std = tl.sum(b_weight * b_b, axis=1) / b_std
@@ -170,23 +173,24 @@ def _blocks(num_positions: int) -> dict[str, int]:
     return {"BLOCK_R": max(_BLOCK_ELEMENTS // block_t, 1), "BLOCK_T": block_t}
 
 
-def _launch(kernel: Any, center: Tensor, num_positions: int, **given: Any) -> None:
-    """Runs a kernel over blocks of rows; `given` are its further arguments."""
+def _launch(kernel: Any, center: Tensor, num_positions: int, **arguments: Any) -> None:
+    """Runs a kernel over blocks of rows; `arguments` are its further arguments."""
     blocks = _blocks(num_positions)
     with device_of(center):
         kernel[(triton.cdiv(center.numel(), blocks["BLOCK_R"]),)](
-            p_center=center, num_rows=center.numel(), T=num_positions, **blocks, **given
+            p_center=center, num_rows=center.numel(), T=num_positions, **blocks, **arguments
         )
 
 
 def gaussian_mask_fwd(
     center: Tensor, width: Tensor, sigma: float, num_positions: int, width_floor: float, shape: int, inverse: bool
 ) -> tuple[Tensor, Tensor]:
-    """Draws the masks.
+    """Masks and their logs, Eq. (3).
 
     Args:
         center, width: [...] of one shape, fp32, fp16 or bf16.
-        sigma, num_positions, width_floor, inverse: as in the equation.
+        sigma, width_floor, inverse: as in the equation.
+        num_positions: T.
         shape: index into SHAPES.
     Returns:
         masks and their logs, [..., T] fp32.
@@ -194,7 +198,7 @@ def gaussian_mask_fwd(
     center, width = center.contiguous(), width.contiguous()
     mask, log = (empty(center, *center.shape, num_positions) for _ in range(2))
     constants = {"SIGMA": sigma, "WIDTH_FLOOR": width_floor, "SHAPE": shape, "INVERSE": inverse}
-    _launch(_fwd_kernel, center, num_positions, p_width=width, p_mask=mask, p_log=log, **constants)
+    _launch(gaussian_mask_fwd_kernel, center, num_positions, p_width=width, p_mask=mask, p_log=log, **constants)
     return mask, log
 
 
@@ -212,14 +216,14 @@ def gaussian_mask_bwd(
 
     Args:
         grad, grad_log: [..., T] gradients of the masks and of their logs.
-        center, width, sigma, width_floor, shape, inverse: as given to the forward pass.
+        center, width, sigma, width_floor, shape, inverse: as in the forward pass.
     Returns:
         grad_center, grad_width: [...] fp32; the width's is 0 below width_floor.
     """
     center, width, grad, grad_log = (x.contiguous() for x in (center, width, grad, grad_log))
     grad_center, grad_width = empty(center, *center.shape), empty(center, *center.shape)
     _launch(
-        _bwd_kernel,
+        gaussian_mask_bwd_kernel,
         center,
         grad.shape[-1],
         p_width=width,

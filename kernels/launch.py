@@ -1,4 +1,4 @@
-"""What every launcher shares: allocation, the device to launch on, whether kernels are compiled or interpreted."""
+"""Shared by all launchers: allocation, the device to launch on, whether kernels are compiled or interpreted."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ def _probe():
 
 
 def is_interpreted() -> bool:
-    """Whether kernels run in Triton's interpreter, on CPU tensors; decided when they were imported."""
+    """Whether kernels run in Triton's interpreter, on CPU tensors; decided when they are imported."""
     return not isinstance(_probe, triton.JITFunction)
 
 
 def empty(like: Tensor, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Allocates an uninitialised result on the device of `like`; no launcher allocates otherwise."""
+    """Allocates an uninitialized result on the device of `like`; no launcher allocates otherwise."""
     return torch.empty(shape, dtype=dtype, device=like.device)
 
 
 def device_of(x: Tensor) -> AbstractContextManager:
-    """Makes the device of `x` current: Triton launches on the current one, whatever its arguments' device."""
+    """Makes the device of `x` current, because Triton launches on the current device whatever its arguments' device."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

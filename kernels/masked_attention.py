@@ -7,8 +7,8 @@ With s_ij = (q_i . k_j / sqrt(D) + b_j) / log(2), b the log of the mask, HIDDEN_
     dq = ds k / sqrt(D)  dk = ds^T q / sqrt(D) db_j = sum_i ds_ij, per head, then summed
 
 A row without a visible key has lse = HIDDEN_SCORE up to rounding and p = 1 / T. Where one tile holds all queries and
-keys, the backward pass is one program per head; more go in blocks, with an online softmax and two backward kernels, of
-which each writes its own results. Nothing is added atomically, so two runs agree bitwise.
+keys, the backward pass is one program per head. Larger inputs are cut into blocks, with an online softmax and two
+backward kernels that write different results. Nothing is added atomically, so two runs agree bitwise.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pps_fast.kernels.launch import device_of, empty, is_interpreted
 
-# as in the equation; a score is in units of log 2 here, which a stand-in for minus infinity need not follow
+# as in the equation; scores here are in units of log 2, but the stand-in for minus infinity need not be converted
 HIDDEN_SCORE = tl.constexpr(-1e30)
 _EMPTY_ROW = tl.constexpr(-5e29)
 _LOG2_E = tl.constexpr(1.4426950408889634)
@@ -29,7 +29,7 @@ _LOG2_E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def _dot(b_a, b_b, DOT: tl.constexpr):
-    """Matrix product accumulated in fp32: "ieee" or "tf32" for fp32 operands, "upcast" for the interpreter."""
+    """Returns the product, accumulated in fp32: "ieee" or "tf32" for fp32 operands, "upcast" for the interpreter."""
     if DOT == "upcast":
         # the interpreter cannot multiply bf16
         return tl.dot(b_a.to(tl.float32), b_b.to(tl.float32), input_precision="ieee")
@@ -39,7 +39,7 @@ def _dot(b_a, b_b, DOT: tl.constexpr):
 
 @triton.jit
 def _tile(o_base, s_row, o_row, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Offsets [rows, D] and which of them exist."""
+    """Returns offsets [rows, D] and which of them exist."""
     o_d = tl.arange(0, BLOCK_D)
     o_tile = o_base + o_row.to(tl.int64)[:, None] * s_row + o_d[None, :]
     return o_tile, (o_row < ROWS)[:, None] & (o_d < D)[None, :]
@@ -47,21 +47,21 @@ def _tile(o_base, s_row, o_row, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl
 
 @triton.jit
 def _load(p_x, o_base, s_row, o_row, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Loads a tile [rows, D], 0 outside."""
+    """Loads a tile [rows, D], with 0 where nothing exists."""
     o_tile, m_tile = _tile(o_base, s_row, o_row, ROWS, D, BLOCK_D)
     return tl.load(p_x + o_tile, mask=m_tile, other=0.0)
 
 
 @triton.jit
 def _store(p_x, b_x, i_g, i_h, o_row, H: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Stores a tile of a result, which lies in memory as [G, rows, H, D]."""
+    """Stores a tile of a result whose memory layout is [G, rows, H, D]."""
     o_tile, m_tile = _tile((i_g * ROWS * H + i_h) * D, H * D, o_row, ROWS, D, BLOCK_D)
     tl.store(p_x + o_tile, b_x.to(p_x.dtype.element_ty), mask=m_tile)
 
 
 @triton.jit
 def _keys(p_bias, p_valid, i_g, o_t, T: tl.constexpr):
-    """Bias of a block of keys in units of log 2, 0 without one, and which keys are not padding."""
+    """Returns the bias of a block of keys in units of log 2, 0 without one, and which keys are not padding."""
     m_t = o_t < T
     b_bias = tl.zeros(o_t.shape, tl.float32)
     if p_bias is not None:
@@ -80,7 +80,7 @@ def _scores(
     T: tl.constexpr,
     DOT: tl.constexpr,
 ):  # fmt: skip
-    """Scores in units of log 2 and which of them are visible; keys beyond the last have score -inf."""
+    """Returns scores in units of log 2 and which of them are visible; keys beyond the last have score -inf."""
     m_seen = m_visible[None, :]
     if CAUSAL:
         m_seen = m_seen & (o_t[None, :] <= o_q[:, None])
@@ -91,12 +91,12 @@ def _scores(
 
 @triton.jit
 def _shares(b_s, b_lse, T: tl.constexpr):
-    """Softmax from scores and their log-sum; a row that sees nothing averages all keys."""
+    """Returns the softmax from scores and their log-sum; a row without a visible key averages all keys."""
     return tl.where((b_lse < _EMPTY_ROW)[:, None], 1.0 / T, tl.exp2(b_s - b_lse[:, None]))
 
 
 @triton.jit
-def _fwd_kernel(
+def masked_attention_fwd_kernel(
     p_q, p_k, p_v, p_bias, p_valid, p_out, p_lse,
     s_qg: tl.constexpr, s_qh: tl.constexpr, s_qn: tl.constexpr,
     s_kg: tl.constexpr, s_kh: tl.constexpr, s_kn: tl.constexpr,
@@ -119,7 +119,7 @@ def _fwd_kernel(
     b_out = tl.zeros([BLOCK_Q, BLOCK_D], tl.float32)
     for i_t in range(NUM_T):
         if CAUSAL and NUM_T > 1:
-            # blocks of the future matter to rows that see nothing and average all keys
+            # rows without a visible key average all keys, and so need blocks of the future too
             is_needed = (i_t * BLOCK_T < (i_q + 1) * BLOCK_Q) | (tl.min(b_max, axis=0) < _EMPTY_ROW)
         else:
             is_needed = True
@@ -140,7 +140,7 @@ def _fwd_kernel(
 
 
 @triton.jit
-def _bwd_tile_kernel(
+def masked_attention_bwd_tile_kernel(
     p_q, p_k, p_v, p_bias, p_valid, p_grad, p_lse, p_grad_q, p_grad_k, p_grad_v, p_grad_bias,
     s_qg: tl.constexpr, s_qh: tl.constexpr, s_qn: tl.constexpr,
     s_kg: tl.constexpr, s_kh: tl.constexpr, s_kn: tl.constexpr,
@@ -174,7 +174,7 @@ def _bwd_tile_kernel(
 
 
 @triton.jit
-def _bwd_query_kernel(
+def masked_attention_bwd_q_kernel(
     p_q, p_k, p_v, p_bias, p_valid, p_grad, p_lse, p_out, p_delta, p_grad_q,
     s_qg: tl.constexpr, s_qh: tl.constexpr, s_qn: tl.constexpr,
     s_kg: tl.constexpr, s_kh: tl.constexpr, s_kn: tl.constexpr,
@@ -217,7 +217,7 @@ def _bwd_query_kernel(
 
 
 @triton.jit
-def _bwd_key_kernel(
+def masked_attention_bwd_kv_kernel(
     p_q, p_k, p_v, p_bias, p_valid, p_grad, p_lse, p_delta, p_grad_k, p_grad_v, p_grad_bias,
     s_qg: tl.constexpr, s_qh: tl.constexpr, s_qn: tl.constexpr,
     s_kg: tl.constexpr, s_kh: tl.constexpr, s_kn: tl.constexpr,
@@ -244,7 +244,7 @@ def _bwd_key_kernel(
         o_q = i_q * BLOCK_Q + tl.arange(0, BLOCK_Q)
         b_lse = tl.load(p_lse + i_pair * Q + o_q, mask=o_q < Q, other=0.0)
         if CAUSAL:
-            # a row that sees nothing averages the values of its future, too
+            # a row without a visible key averages the values of its future, too
             is_needed = (i_t * BLOCK_T < (i_q + 1) * BLOCK_Q) | (tl.min(b_lse, axis=0) < _EMPTY_ROW)
         else:
             is_needed = True
@@ -290,19 +290,19 @@ def is_one_tile(num_queries: int, num_keys: int, tile: dict[str, int]) -> bool:
 
 
 def dot_mode(tf32: bool) -> str:
-    """How a kernel multiplies, see `_dot`."""
+    """Returns how a kernel multiplies, see `_dot`."""
     if is_interpreted():
         return "upcast"
     return "tf32" if tf32 else "ieee"
 
 
 def _rows(x: Tensor) -> Tensor:
-    """Returns x with neighbouring elements of a row beside each other."""
+    """Returns x with the elements of a row adjacent in memory."""
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _like_heads(x: Tensor, num_rows: int) -> Tensor:
-    """Allocates a result [G, H, num_rows, D] that lies in memory as [G, num_rows, H, D], as projections want it."""
+    """Allocates a result [G, H, num_rows, D] in the memory layout that projections read, [G, num_rows, H, D]."""
     return empty(x, x.shape[0], num_rows, x.shape[1], x.shape[3], dtype=x.dtype).transpose(1, 2)
 
 
@@ -315,12 +315,12 @@ def _inputs(
     causal: bool,
     tf32: bool,
 ) -> dict[str, Any]:
-    """Arguments all kernels share."""
-    found: dict[str, Any] = {}
+    """Returns the arguments that all kernels share."""
+    rows: dict[str, Any] = {}
     for letter, x in (("q", _rows(query)), ("k", _rows(key)), ("v", _rows(value))):
-        found[f"p_{letter}"] = x
-        found |= {f"s_{letter}{axis}": stride for axis, stride in zip("ghn", x.stride(), strict=False)}
-    return found | {
+        rows[f"p_{letter}"] = x
+        rows |= {f"s_{letter}{axis}": stride for axis, stride in zip("ghn", x.stride(), strict=False)}
+    return rows | {
         "p_bias": None if key_bias is None else key_bias.contiguous(),
         "p_valid": None if key_valid is None else key_valid.contiguous(),
         "SCALE": query.shape[3] ** -0.5,
@@ -342,14 +342,13 @@ def masked_attention_fwd(
     causal: bool,
     tf32: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Attends.
+    """Attention, Eq. (8).
 
     Args:
         query: [G, H, Q, D], key and value: [G, H, T, D], of one dtype: fp32, fp16 or bf16; any strides.
-        key_bias: [G, T] of any of these dtypes, or None.
-        key_valid: [G, T] bool, or None.
+        key_bias, key_valid: [G, T], of any of these dtypes, and bool; each may be None.
         causal: as in the equation.
-        tf32: let tensor cores multiply fp32 operands, of which they read 10 bits behind the point.
+        tf32: multiply fp32 operands on tensor cores, which read 10 bits of their mantissas.
     Returns:
         [G, H, Q, D] in the inputs' dtype, and its lse [G, H, Q] fp32 in units of log 2, for the backward pass.
     """
@@ -358,7 +357,8 @@ def masked_attention_fwd(
     out, lse = _like_heads(query, num_queries), empty(query, num, heads, num_queries)
     tile = blocks(num_queries, key.shape[2], head_dim, query.element_size())
     with device_of(query):
-        _fwd_kernel[(num * heads * triton.cdiv(num_queries, tile["BLOCK_Q"]),)](**inputs, p_out=out, p_lse=lse, **tile)
+        grid = (num * heads * triton.cdiv(num_queries, tile["BLOCK_Q"]),)
+        masked_attention_fwd_kernel[grid](**inputs, p_out=out, p_lse=lse, **tile)
     return out, lse
 
 
@@ -372,13 +372,13 @@ def masked_attention_bwd(
     causal: bool,
     tf32: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of the attention.
+    """Gradients of the attention, Eq. (8).
 
     Args:
         results: gradient of out [G, H, Q, D], and out and lse of the forward pass.
-        query, key, value, key_bias, key_valid, causal, tf32: as given to it.
+        query, key, value, key_bias, key_valid, causal, tf32: as in the forward pass.
     Returns:
-        of query, key and value, of their shapes and dtype; of the bias [G, T] fp32, of no elements without one.
+        gradients of query, key and value, in their shapes and dtype; of the bias [G, T] fp32, [G, 0] without a bias.
     """
     (num, heads, num_queries, head_dim), num_keys = query.shape, key.shape[2]
     inputs = _inputs(query, key, value, key_bias, key_valid, causal, tf32)
@@ -390,11 +390,11 @@ def masked_attention_bwd(
     tile = blocks(num_queries, num_keys, head_dim, query.element_size())
     with device_of(query):
         if is_one_tile(num_queries, num_keys, tile):
-            _bwd_tile_kernel[(num * heads,)](**inputs, **of_keys, p_grad_q=grad_q, **tile)
+            masked_attention_bwd_tile_kernel[(num * heads,)](**inputs, **of_keys, p_grad_q=grad_q, **tile)
         else:
             delta, out = empty(query, num, heads, num_queries), out.transpose(1, 2).contiguous()
             grid = (num * heads * triton.cdiv(num_queries, tile["BLOCK_Q"]),)
-            _bwd_query_kernel[grid](**inputs, p_out=out, p_delta=delta, p_grad_q=grad_q, **tile)
+            masked_attention_bwd_q_kernel[grid](**inputs, p_out=out, p_delta=delta, p_grad_q=grad_q, **tile)
             grid = (num * heads * triton.cdiv(num_keys, tile["BLOCK_T"]),)
-            _bwd_key_kernel[grid](**inputs, **of_keys, p_delta=delta, **tile)
+            masked_attention_bwd_kv_kernel[grid](**inputs, **of_keys, p_delta=delta, **tile)
     return grad_q, grad_k, grad_v, grad_bias.sum(1)

@@ -21,21 +21,21 @@ from torch import Tensor
 from pps_fast.kernels.launch import device_of, empty
 
 STRATEGIES = ("distant", "middle", "all")
-# operands of tl.dot are not smaller
+# smallest side of an operand of tl.dot
 _SMALLEST_BLOCK = 16
-# elements of a tile of masks held by one program; with twice as many, dots of 28 or 64 rows spill
+# elements of a tile of masks held by one program; with twice as many, products of 28 or 64 rows spill registers
 _BLOCK_ELEMENTS = 1024
 
 
 @triton.jit
 def _tile(p_sample, o_n, o_t, N: tl.constexpr, T: tl.constexpr):
-    """Loads rows o_n and columns o_t of a sample's masks, 0 outside."""
+    """Loads rows o_n and columns o_t of a sample's masks, with 0 where nothing exists."""
     m_all = (o_n < N)[:, None] & (o_t < T)[None, :]
     return tl.load(p_sample + o_n[:, None] * T + o_t[None, :], mask=m_all, other=0.0)
 
 
 @triton.jit
-def _push_kernel(
+def push_fwd_kernel(
     p_masks,
     p_group,
     p_loss,
@@ -52,7 +52,7 @@ def _push_kernel(
     p_sample = p_masks + i_sample * N * T
     o_n = tl.arange(0, BLOCK_N)
     m_n = o_n < N
-    # summed over positions after the loop: a row sum in it breaks a pass of the compiler
+    # summed over positions after the loop, because a row sum inside it makes a pass of the compiler fail
     b_total = tl.zeros([BLOCK_N, BLOCK_T], dtype=tl.float32)
     b_gram = tl.zeros([BLOCK_N, BLOCK_N], dtype=tl.float32)
     for i_t in range(0, T, BLOCK_T):
@@ -84,28 +84,28 @@ def _push_kernel(
 
 
 @triton.jit
-def _picked(b_center, is_same, is_chosen):
-    """For each component the center that is chosen in its group; a group without one gives 0."""
+def _chosen_center(b_center, is_same, is_chosen):
+    """Returns for each component the chosen center of its group, 0 if its group has none."""
     return tl.sum(tl.where(is_same & is_chosen[None, :], b_center[None, :], 0.0), axis=1)
 
 
 @triton.jit
 def _ends_pulled(b_center, o_n, m_n, is_same, STRATEGY: tl.constexpr):
-    """Loss, at one component of each group, and gradient of the strategies that pull the two ends of a group."""
+    """Returns losses, each at one component of its group, and gradients of the strategies that pull a group's ends."""
     is_equal = b_center[None, :] == b_center[:, None]
     is_before = (b_center[None, :] < b_center[:, None]) | (is_equal & (o_n[None, :] < o_n[:, None]))
-    # place in a stable sort of the group; before a NaN there is nothing, so that it is the least and spoils the loss
+    # rank in a stable sort of the group; no center compares as less than a NaN, so that its rank is 0 and the loss NaN
     b_rank = tl.sum((is_same & is_before).to(tl.int32), axis=1)
     b_size = tl.sum(is_same.to(tl.int32), axis=1)
     is_first, is_last = m_n & (b_rank == 0), m_n & (b_rank == b_size - 1)
-    b_first, b_last = _picked(b_center, is_same, is_first), _picked(b_center, is_same, is_last)
+    b_first, b_last = _chosen_center(b_center, is_same, is_first), _chosen_center(b_center, is_same, is_last)
     if STRATEGY == 0:
         b_up = b_last - b_first
         b_loss = tl.where(is_first, b_up * b_up, 0.0)
         b_grad = tl.where(is_last, b_up, 0.0) - tl.where(is_first, b_up, 0.0)
     else:
         is_middle = m_n & (b_rank == (b_size - 1) // 2)
-        b_middle = _picked(b_center, is_same, is_middle)
+        b_middle = _chosen_center(b_center, is_same, is_middle)
         b_up, b_down = b_last - b_middle, b_first - b_middle
         b_loss = tl.where(is_first, b_up * b_up + b_down * b_down, 0.0)
         b_grad = tl.where(is_last, b_up, 0.0) + tl.where(is_first, b_down, 0.0)
@@ -114,7 +114,7 @@ def _ends_pulled(b_center, o_n, m_n, is_same, STRATEGY: tl.constexpr):
 
 
 @triton.jit
-def _pull_kernel(
+def pull_fwd_kernel(
     p_center,
     p_group,
     p_loss,
@@ -128,14 +128,14 @@ def _pull_kernel(
     o_n = tl.arange(0, BLOCK_N)
     m_n = o_n < N
     b_group = tl.load(p_group + o_n, mask=m_n, other=-1)
-    # as in the equations, pairs are of one group whatever its number, ends are of groups 0 to K - 1
+    # as in the equations: pairs count in every group, ends only in groups 0 to K - 1
     if STRATEGY != 2:
         m_n &= (b_group >= 0) & (b_group < K)
     b_center = tl.load(p_center + i_sample * N + o_n, mask=m_n, other=0.0).to(tl.float32)
     is_same = (b_group[:, None] == b_group[None, :]) & m_n[:, None] & m_n[None, :]
     if STRATEGY == 2:
         b_away = tl.where(is_same, b_center[:, None] - b_center[None, :], 0.0)
-        # every pair is met twice
+        # every pair occurs twice
         b_loss, b_grad = 0.5 * tl.sum(b_away * b_away, axis=1), 2.0 * tl.sum(b_away, axis=1)
     else:
         b_loss, b_grad = _ends_pulled(b_center, o_n, m_n, is_same, STRATEGY)
@@ -158,16 +158,16 @@ def push_fwd(
         masks: [B, n, T] fp32, fp16 or bf16.
         group: [n] integers.
         target, normalize: as in the equation.
-        row_sum_floor: smallest sum a row is divided by.
+        row_sum_floor: rows are divided by at least this.
     Returns:
         loss [B] of each sample, and its gradient [B, n, T], both fp32.
     """
-    # dots of half-precision tiles raised to fp32 fail to compile for sm_100, so that the copy is made here
+    # copied to fp32 here, because products of tiles that a kernel converts to fp32 fail to compile for sm_100
     masks, group = masks.float().contiguous(), group.contiguous()
     num_samples, num_rows, num_positions = masks.shape
     loss, grad = empty(masks, num_samples), empty(masks, *masks.shape)
     with device_of(masks):
-        _push_kernel[(num_samples,)](
+        push_fwd_kernel[(num_samples,)](
             p_masks=masks,
             p_group=group,
             p_loss=loss,
@@ -197,7 +197,7 @@ def pull_fwd(center: Tensor, group: Tensor, num_groups: int, strategy: int) -> t
     num_samples, num_components = center.shape
     loss, grad = empty(center, num_samples), empty(center, *center.shape)
     with device_of(center):
-        _pull_kernel[(num_samples,)](
+        pull_fwd_kernel[(num_samples,)](
             p_center=center,
             p_group=group,
             p_loss=loss,

@@ -1,15 +1,15 @@
-"""Label-smoothed cross-entropy of the reconstructed sentence, forward and backward (C(.), mean over its targets).
+"""Label-smoothed cross-entropy C(.) of the reconstructed sentence, the mean over its targets, forward and backward.
 
 With z the logits of one word over V classes, y its target, m = max z, s = sum_v exp(z_v - m), w = dnll / (number of
 targets):
 
     loss = (m - z_y) + log s - e / V sum_v (z_v - z_y)
-    dz_v = w (exp(z_v - m - log s) - (1 - e) [v = y] - e / V), 0 for a word that is no target
+    dz_v = w (exp(z_v - m - log s) - (1 - e) [v = y] - e / V), 0 for a word that is not a target
 
-Logits enter as differences only, and m and log s are kept apart: their sum would lose the digits of log s where logits
-are large. A program streams the classes of one word, or of a few that share its lanes, with an online maximum; words
-that are no target are not read. A second kernel averages a sentence's words, so that nothing is added atomically and
-two runs agree bitwise.
+Only differences of logits are used, and m and log s are stored separately: their sum would lose the digits of log s
+where logits are large. A program loops over the classes of one word, or of a few words at once, with an online maximum;
+words that are not targets are not read. A second kernel averages a sentence's words, so that nothing is added
+atomically and two runs agree bitwise.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from torch import Tensor
 
 from pps_fast.kernels.launch import device_of, empty
 
-# logits held by one program: 8 in each of 128 threads, which bf16 loads at once
+# logits held by one program: 8 in each of 128 threads, which is one load in bf16
 _BLOCK_ELEMENTS = 1024
-# classes that one warp holds so
+# classes that one warp holds at 8 per thread
 _NARROWEST_BLOCK = 256
 # logits of the widest load, 16 bytes
 _WIDEST_LOAD = 8
@@ -33,7 +33,7 @@ _WIDEST_LOAD = 8
 
 @triton.jit
 def _words(p_targets, p_is_target, L, BLOCK_L: tl.constexpr):
-    """A block of words of a sentence: sample, mask, position, which exist, which are targets, and their classes."""
+    """Returns sample, mask, and for a block of words: position, which exist, which are targets, and their classes."""
     i_n, i_b = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     o_l = tl.program_id(0) * BLOCK_L + tl.arange(0, BLOCK_L)
     m_l = o_l < L
@@ -44,20 +44,20 @@ def _words(p_targets, p_is_target, L, BLOCK_L: tl.constexpr):
 
 @triton.jit
 def _offsets(i_b, i_n, o_l, s_b, s_n, s_l, ALIGNMENT: tl.constexpr):
-    """Where the logits of words begin; the compiler is told of what number they are multiples."""
+    """Returns where the logits of words begin, and tells the compiler that these offsets are multiples of ALIGNMENT."""
     return tl.multiple_of(i_b * s_b + i_n * s_n + o_l.to(tl.int64) * s_l, ALIGNMENT)
 
 
 @triton.jit
 def _num_targets(p_is_target, i_b, L, BLOCK_ALL: tl.constexpr):
-    """Which words of a sentence are targets, and how many."""
+    """Returns offsets, which words of a sentence are targets, and how many."""
     o_all = tl.arange(0, BLOCK_ALL)
     m_all = tl.load(p_is_target + i_b * L + o_all, mask=o_all < L, other=0) != 0
     return o_all, m_all, tl.sum(m_all.to(tl.int32), axis=0)
 
 
 @triton.jit
-def _word_kernel(
+def reconstruction_nll_fwd_word_kernel(
     p_logits, p_targets, p_is_target, p_word, p_peak, p_log_sum,
     L, s_b, s_n, s_l,
     SMOOTHING: tl.constexpr,
@@ -77,7 +77,7 @@ def _word_kernel(
         b_picked = tl.load(p_rows + b_class, mask=m_class, other=0.0).to(tl.float32)
         b_picked = tl.where(m_class | ~m_target, b_picked, float("nan"))
         b_peak = tl.full([BLOCK_L], float("-inf"), tl.float32)
-        # summed over classes after the loop, in which only the maximum crosses threads
+        # summed over classes after the loop, so that only the maximum is exchanged between threads inside it
         b_sum = tl.zeros([BLOCK_L, BLOCK_V], tl.float32)
         b_total = tl.zeros([BLOCK_L, BLOCK_V], tl.float32)
         for i_v in range(0, V, BLOCK_V):
@@ -98,18 +98,18 @@ def _word_kernel(
 
 
 @triton.jit
-def _mean_kernel(p_word, p_is_target, p_nll, L, BLOCK_ALL: tl.constexpr):
+def reconstruction_nll_fwd_mean_kernel(p_word, p_is_target, p_nll, L, BLOCK_ALL: tl.constexpr):
     i_n, i_b = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     i_pair = i_b * tl.num_programs(0) + i_n
     o_all, m_all, num = _num_targets(p_is_target, i_b, L, BLOCK_ALL)
     b_word = tl.load(p_word + i_pair * L + o_all, mask=m_all, other=0.0)
-    # a sentence without targets has no mean, in the equation neither
+    # as in the equation, the mean of a sentence without targets is NaN
     b_mean = tl.where(num > 0, tl.sum(b_word, axis=0) / tl.maximum(num, 1), float("nan"))
     tl.store(p_nll + i_pair, b_mean)
 
 
 @triton.jit
-def _bwd_kernel(
+def reconstruction_nll_bwd_kernel(
     p_logits, p_targets, p_is_target, p_grad, p_peak, p_log_sum, p_grad_logits,
     L, s_b, s_n, s_l,
     SMOOTHING: tl.constexpr,
@@ -140,7 +140,7 @@ def _bwd_kernel(
 
 
 def blocks(num_columns: int, num_classes: int) -> dict[str, int]:
-    """Words and classes of a block: as few lanes beyond the last class as can be, then as many classes."""
+    """Returns words and classes of a block: the fewest lanes beyond the last class, then the most classes."""
     block_v = min(triton.next_power_of_2(num_classes), _BLOCK_ELEMENTS)
     widths = [block_v >> shift for shift in range(3) if shift == 0 or block_v >> shift >= _NARROWEST_BLOCK]
     block_v = min(widths, key=lambda width: triton.cdiv(num_classes, width) * width)
@@ -148,16 +148,16 @@ def blocks(num_columns: int, num_classes: int) -> dict[str, int]:
 
 
 def alignment(x: Tensor) -> int:
-    """Largest power of 2, up to the widest load, that divides where every row of x begins."""
-    found = _WIDEST_LOAD
+    """Returns the largest power of 2, up to the widest load, that divides the offset of every row of x."""
+    divisor = _WIDEST_LOAD
     for size, stride in zip(x.shape[:-1], x.stride()[:-1], strict=True):
         if size > 1:
-            found = gcd(found, stride)
-    return found
+            divisor = gcd(divisor, stride)
+    return divisor
 
 
 def _inputs(logits: Tensor, targets: Tensor, is_target: Tensor, smoothing: float) -> dict[str, Any]:
-    """Arguments of the kernels that read logits."""
+    """Returns the arguments of the kernels that read logits."""
     logits = logits if logits.stride(-1) == 1 else logits.contiguous()
     s_b, s_n, s_l, _ = logits.stride()
     num_columns, num_classes = logits.shape[2:]
@@ -179,7 +179,7 @@ def _inputs(logits: Tensor, targets: Tensor, is_target: Tensor, smoothing: float
 def reconstruction_nll_fwd(
     logits: Tensor, targets: Tensor, is_target: Tensor, smoothing: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores the sentences.
+    """C(.) of every sentence under every mask.
 
     Args:
         logits: [B, N, L, V] fp32, fp16 or bf16; any strides.
@@ -187,8 +187,8 @@ def reconstruction_nll_fwd(
         is_target: [B, L] bool; a sentence without targets has result NaN, as in the equation.
         smoothing: e in [0, 1).
     Returns:
-        nll [B, N], and per word, for the backward pass, the largest logit and log sum_v exp(z_v - largest), [B, N, L],
-        0 where there is no target; all fp32.
+        nll [B, N]; and for the backward pass the largest logit m and log sum_v exp(z_v - m) of each word, [B, N, L], 0
+        for words that are not targets; all fp32.
     """
     num_samples, num_masks, num_columns, _ = logits.shape
     inputs = _inputs(logits, targets, is_target, smoothing)
@@ -196,8 +196,8 @@ def reconstruction_nll_fwd(
     nll = empty(logits, num_samples, num_masks)
     grid = (triton.cdiv(num_columns, inputs["BLOCK_L"]), num_masks, num_samples)
     with device_of(logits):
-        _word_kernel[grid](**inputs, p_word=word, p_peak=peak, p_log_sum=log_sum)
-        _mean_kernel[(num_masks, num_samples)](
+        reconstruction_nll_fwd_word_kernel[grid](**inputs, p_word=word, p_peak=peak, p_log_sum=log_sum)
+        reconstruction_nll_fwd_mean_kernel[(num_masks, num_samples)](
             p_word=word,
             p_is_target=inputs["p_is_target"],
             p_nll=nll,
@@ -221,8 +221,8 @@ def reconstruction_nll_bwd(
 
     Args:
         grad: [B, N] fp32 gradient of nll.
-        logits, targets, is_target, smoothing: as given to the forward pass.
-        peak, log_sum: of it.
+        logits, targets, is_target, smoothing: as in the forward pass.
+        peak, log_sum: second and third result of the forward pass.
     Returns:
         [B, N, L, V] in the logits' dtype, contiguous.
     """
@@ -231,7 +231,7 @@ def reconstruction_nll_bwd(
     grad_logits = empty(logits, *logits.shape, dtype=logits.dtype)
     grid = (triton.cdiv(num_columns, inputs["BLOCK_L"]), num_masks, num_samples)
     with device_of(logits):
-        _bwd_kernel[grid](
+        reconstruction_nll_bwd_kernel[grid](
             **inputs,
             p_grad=grad.contiguous(),
             p_peak=peak,

@@ -1,13 +1,13 @@
 """End of every sub-layer, LayerNorm(x + dropout(branch)), forward and backward.
 
-With keep decided by counters (see `pps_fast/randomness.py`) and scale = 1 / (share kept):
+With keep 0 or 1, a hash of counters (see `pps_fast/randomness.py`), and scale = 1 / (share kept):
 
     z = x + keep scale branch      n = (z - mean z) rstd,  rstd = 1 / sqrt(var z + eps)      y = n weight + bias
     dn = dy weight                 dz = rstd (dn - mean dn - n mean(dn n))
     dx = dz                        dbranch = keep scale dz      dweight = sum dy n,  dbias = sum dy
 
-The decisions are made again in the backward pass and never stored. Sums over rows are made in two steps, a block of
-rows per program and then the blocks, so that two runs agree bitwise.
+The backward pass computes keep again, so that it is never stored. Rows are summed in two steps, first within each
+program's blocks of rows and then over programs in a fixed order, so that two runs agree bitwise.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ _FIRST = tl.constexpr(-2048144789)
 _SECOND = tl.constexpr(-1028477387)
 # values held by one program at a time
 _BLOCK_ELEMENTS = 4096
-# programs of the backward pass, each with sums of its own
+# most programs of the backward pass, each of which writes its sums to its own row
 _MAX_PROGRAMS = 512
 
 
 @triton.jit
 def _hashed(b_word):
-    """The hash of pps_fast/randomness.py, of words that already have their key."""
+    """Returns the hash of pps_fast/randomness.py of words already combined with their dropout key."""
     b_word = b_word * _FIRST
     b_word = b_word ^ (b_word >> 15)
     return b_word * _SECOND
 
 
 @triton.jit
-def _kept(p_key, site, p_first, o_row, m_row, o_d, THRESHOLD: tl.constexpr, N: tl.constexpr, D: tl.constexpr):
-    """Which values of rows o_row, numbered over all sequences, dropout keeps."""
+def _kept(p_dropout_key, site, p_first, o_row, m_row, o_d, THRESHOLD: tl.constexpr, N: tl.constexpr, D: tl.constexpr):
+    """Returns which values of rows o_row, numbered over all sequences, dropout keeps."""
     i_sequence = o_row // N
-    b_key = _hashed(tl.load(p_key + i_sequence, mask=m_row, other=0) ^ (site * _STEP))
+    b_dropout_key = _hashed(tl.load(p_dropout_key + i_sequence, mask=m_row, other=0) ^ (site * _STEP))
     i_position = (o_row % N).to(tl.int32)
     if p_first is not None:
         i_position += tl.load(p_first + i_sequence, mask=m_row, other=0).to(tl.int32)
     o_value = i_position[:, None] * D + o_d[None, :]
-    b_hash = _hashed(((o_value >> 1) * _STEP) ^ b_key[:, None])
-    # the even neighbour takes the lower half of the word, the odd one the upper
+    b_hash = _hashed(((o_value >> 1) * _STEP) ^ b_dropout_key[:, None])
+    # two values share a hashed word: the even one takes its lower half, the odd one its upper half
     b_level = tl.where((o_value & 1) == 0, (b_hash << 16) >> 16, b_hash >> 16)
     return b_level >= THRESHOLD
 
 
 @triton.jit
 def _rows(i_block, num_rows, D: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Offsets and masks of a block of rows."""
+    """Returns offsets and masks of a block of rows."""
     o_row = i_block.to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     o_d = tl.arange(0, BLOCK_D)
     m_row, m_d = o_row < num_rows, o_d < D
@@ -64,8 +64,8 @@ def _rows(i_block, num_rows, D: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl
 
 
 @triton.jit(do_not_specialize=["site"])
-def _fwd_kernel(
-    p_x, p_branch, p_weight, p_bias, p_key, p_first, p_out, p_sum, p_mean, p_rstd,
+def residual_norm_fwd_kernel(
+    p_x, p_branch, p_weight, p_bias, p_dropout_key, p_first, p_out, p_sum, p_mean, p_rstd,
     num_rows, site,
     SCALE: tl.constexpr,
     THRESHOLD: tl.constexpr,
@@ -77,9 +77,11 @@ def _fwd_kernel(
     o_all = o_row[:, None] * D + o_d[None, :]
     b_sum = tl.load(p_x + o_all, mask=m_all, other=0.0).to(tl.float32)
     b_branch = tl.load(p_branch + o_all, mask=m_all, other=0.0).to(tl.float32)
-    if p_key is not None:
-        b_branch = tl.where(_kept(p_key, site, p_first, o_row, m_row, o_d, THRESHOLD, N, D), b_branch * SCALE, 0.0)
-    # what the backward pass reads is what is normalised
+    if p_dropout_key is not None:
+        b_branch = tl.where(
+            _kept(p_dropout_key, site, p_first, o_row, m_row, o_d, THRESHOLD, N, D), b_branch * SCALE, 0.0
+        )
+    # normalize the sum as rounded, because the backward pass reads the rounded sum
     b_sum = (b_sum + b_branch).to(p_sum.dtype.element_ty)
     tl.store(p_sum + o_all, b_sum, mask=m_all)
     b_sum = b_sum.to(tl.float32)
@@ -95,8 +97,9 @@ def _fwd_kernel(
 
 
 @triton.jit(do_not_specialize=["site"])
-def _bwd_kernel(
-    p_grad, p_weight, p_key, p_first, p_sum, p_mean, p_rstd, p_grad_x, p_grad_branch, p_grad_weight, p_grad_bias,
+def residual_norm_bwd_kernel(
+    p_grad, p_weight, p_dropout_key, p_first, p_sum, p_mean, p_rstd,
+    p_grad_x, p_grad_branch, p_grad_weight, p_grad_bias,
     num_rows, site,
     SCALE: tl.constexpr,
     THRESHOLD: tl.constexpr,
@@ -120,26 +123,28 @@ def _bwd_kernel(
         b_along = tl.sum(b_grad * b_normal, axis=1) / D
         b_grad = (b_grad - (tl.sum(b_grad, axis=1) / D)[:, None] - b_normal * b_along[:, None]) * b_rstd[:, None]
         tl.store(p_grad_x + o_all, b_grad.to(p_grad_x.dtype.element_ty), mask=m_all)
-        if p_key is not None:
-            b_grad = tl.where(_kept(p_key, site, p_first, o_row, m_row, o_d, THRESHOLD, N, D), b_grad * SCALE, 0.0)
+        if p_dropout_key is not None:
+            b_grad = tl.where(
+                _kept(p_dropout_key, site, p_first, o_row, m_row, o_d, THRESHOLD, N, D), b_grad * SCALE, 0.0
+            )
         tl.store(p_grad_branch + o_all, b_grad.to(p_grad_branch.dtype.element_ty), mask=m_all)
     o_d = tl.arange(0, BLOCK_D)
-    o_own = i_program.to(tl.int64) * D + o_d
-    tl.store(p_grad_weight + o_own, tl.sum(b_grad_weight, axis=0), mask=o_d < D)
-    tl.store(p_grad_bias + o_own, tl.sum(b_grad_bias, axis=0), mask=o_d < D)
+    o_sums = i_program.to(tl.int64) * D + o_d
+    tl.store(p_grad_weight + o_sums, tl.sum(b_grad_weight, axis=0), mask=o_d < D)
+    tl.store(p_grad_bias + o_sums, tl.sum(b_grad_bias, axis=0), mask=o_d < D)
 
 
 def blocks(width: int) -> dict[str, int]:
-    """Block sizes and warps of a launch."""
+    """Returns block sizes and warps of a launch."""
     block_d = max(triton.next_power_of_2(width), 16)
     return {"BLOCK_R": max(_BLOCK_ELEMENTS // block_d // 4, 1), "BLOCK_D": block_d, "num_warps": 4}
 
 
 def _dropping(key: Tensor | None, place: list[int], first_row: Tensor | None) -> dict[str, Any]:
-    """Arguments of `_kept`."""
+    """Returns the arguments of `_kept`."""
     site, num_dropped = place
     return {
-        "p_key": None if key is None else key.contiguous(),
+        "p_dropout_key": None if key is None else key.contiguous(),
         "site": site,
         "p_first": None if first_row is None else first_row.contiguous(),
         "SCALE": 1 / (1 - num_dropped / 65536),
@@ -157,19 +162,19 @@ def residual_norm_fwd(
     first_row: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Adds and normalises.
+    """LayerNorm(x + dropout(branch)).
 
     Args:
         x, branch: [G, n, D], fp32, fp16 or bf16.
         weight, bias: [D], likewise.
-        key: [G] int32, or None for no dropout.
-        place: number of the place in the model, and how many of 65,536 levels drop there.
-        first_row: [G] integers, or None.
-        eps: under the root.
+        key: [G] int32 dropout key of each sequence, or None for no dropout.
+        place: index of the dropout site in the model, and how many of 65,536 hash levels are dropped.
+        first_row: [G] integers, position of each sequence's first row, or None for 0.
+        eps: added to the variance.
     Returns:
-        the result and the sum before it was normalised, [G, n, D] in x's dtype; mean and 1 / std [G, n] fp32.
+        the result and the sum before normalization, [G, n, D] in x's dtype; mean and 1 / std of the sum, [G, n] fp32.
     """
-    x, branch, weight, bias = (given.contiguous() for given in (x, branch, weight, bias))
+    x, branch, weight, bias = (tensor.contiguous() for tensor in (x, branch, weight, bias))
     num, length, width = x.shape
     out, summed = (empty(x, *x.shape, dtype=x.dtype) for _ in range(2))
     mean, rstd = (empty(x, num, length) for _ in range(2))
@@ -178,7 +183,7 @@ def residual_norm_fwd(
     results = {"p_out": out, "p_sum": summed, "p_mean": mean, "p_rstd": rstd}
     sizes = {"num_rows": num * length, "N": length, "D": width}
     with device_of(x):
-        _fwd_kernel[(triton.cdiv(num * length, tile["BLOCK_R"]),)](
+        residual_norm_fwd_kernel[(triton.cdiv(num * length, tile["BLOCK_R"]),)](
             **inputs, **results, **sizes, EPS=eps, **_dropping(key, place, first_row), **tile
         )
     return out, summed, mean, rstd
@@ -193,22 +198,22 @@ def residual_norm_bwd(
     results: list[Tensor],
     branch_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients.
+    """Gradients of LayerNorm(x + dropout(branch)).
 
     Args:
         grad: [G, n, D] of the result.
-        weight, key, place, first_row: as given to the forward pass.
-        results: its sum, mean and 1 / std.
-        branch_dtype: of the branch.
+        weight, key, place, first_row: as in the forward pass.
+        results: sum, mean and 1 / std, as the forward pass returned them.
+        branch_dtype: dtype of the branch.
     Returns:
-        of x and branch [G, n, D] in their dtypes, of weight and bias [D] fp32.
+        gradients of x and branch [G, n, D] in their dtypes, of weight and bias [D] fp32.
     """
     summed, mean, rstd = results
     grad, weight = grad.contiguous(), weight.contiguous()
     num, length, width = summed.shape
     tile = blocks(width)
     num_blocks = triton.cdiv(num * length, tile["BLOCK_R"])
-    # a power of two, so that few numbers of rows compile anew
+    # a power of two, so that few numbers of rows need a compilation of their own
     per_program = triton.next_power_of_2(triton.cdiv(num_blocks, _MAX_PROGRAMS))
     num_programs = triton.cdiv(num_blocks, per_program)
     grad_x = empty(grad, *grad.shape, dtype=summed.dtype)
@@ -219,5 +224,7 @@ def residual_norm_bwd(
     gradients |= {"p_grad_weight": grad_weight, "p_grad_bias": grad_bias}
     sizes = {"num_rows": num * length, "N": length, "D": width, "BLOCKS": per_program}
     with device_of(grad):
-        _bwd_kernel[(num_programs,)](**inputs, **gradients, **sizes, **_dropping(key, place, first_row), **tile)
+        residual_norm_bwd_kernel[(num_programs,)](
+            **inputs, **gradients, **sizes, **_dropping(key, place, first_row), **tile
+        )
     return grad_x, grad_branch, grad_weight.sum(0), grad_bias.sum(0)

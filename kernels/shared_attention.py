@@ -1,14 +1,14 @@
 """Mask-conditioned attention of one sequence under N masks, forward and backward (Eq. 8).
 
-As `masked_attention`, in whose names this is, for each mask n, with scores s of which only the bias b_n differs:
+In the notation of `masked_attention`, for each mask n; the scores s are shared and only the bias b_n differs:
 
     p_n = 2^(s + b_n - lse_n)      out_n = p_n v            ds_n = p_n (dp_n - delta_n), 0 at hidden keys
     dv = sum_n p_n^T dout_n        ds = sum_n ds_n          db_n = sum_i ds_n,i
     dq = ds k / sqrt(D)            dk = ds^T q / sqrt(D)
 
 A program loads a block of queries, all keys and values and computes s once for the masks of a chunk. In the backward
-pass it writes what its masks and queries add to dq, dk and dv; sums over chunks and blocks are taken in a fixed order
-afterwards. Nothing is added atomically, so two runs agree bitwise.
+pass it writes the part of its masks and queries in dq, dk and dv; parts are summed over chunks and blocks afterwards,
+in a fixed order. Nothing is added atomically, so two runs agree bitwise.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from pps_fast.kernels.masked_attention import (
     _store,
 )
 
-# at most so many masks in one program: few enough to fill a GPU, many enough that what they share counts
+# most masks of one program: few enough to fill a GPU, many enough to profit from the shared scores
 _FWD_MASKS, _BWD_MASKS = 8, 16
 
 
 @triton.jit
-def _fwd_kernel(
+def shared_attention_fwd_kernel(
     p_q, p_k, p_v, p_bias, p_valid, p_out, p_lse,
     s_qg: tl.constexpr, s_qh: tl.constexpr, s_qn: tl.constexpr,
     s_kg: tl.constexpr, s_kh: tl.constexpr, s_kn: tl.constexpr,
@@ -71,7 +71,7 @@ def _fwd_kernel(
 
 
 @triton.jit
-def _bwd_kernel(
+def shared_attention_bwd_kernel(
     p_q, p_k, p_v, p_bias, p_valid, p_grad, p_lse, p_grad_q, p_grad_k, p_grad_v, p_grad_bias,
     s_qg: tl.constexpr, s_qh: tl.constexpr, s_qn: tl.constexpr,
     s_kg: tl.constexpr, s_kh: tl.constexpr, s_kn: tl.constexpr,
@@ -98,19 +98,19 @@ def _bwd_kernel(
         if i_n < N:
             i_g = i_b * N + i_n
             b_bias, m_key = _keys(p_bias, None, i_g, o_t, T)
-            # rows that do not exist have no shares
+            # rows that do not exist get probability 0
             b_lse = tl.load(p_lse + (i_g * H + i_h) * Q + o_q, mask=o_q < Q, other=float("inf"))
             b_grad = _load(p_grad, (i_g * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)
             b_p = _shares(b_shared + b_bias[None, :], b_lse, T)
             b_grad_v += _dot(tl.trans(b_p.to(b_grad.dtype)), b_grad, DOT)
             b_dp = _dot(b_grad, tl.trans(b_v), DOT)
             b_dp = b_p * (b_dp - tl.sum(b_p * b_dp, axis=1)[:, None])
-            # hidden keys by their scores, because a mask would take registers of its own
+            # hidden keys are recognized by their scores, because keeping a mask would take registers
             b_dp = tl.where(b_shared < _EMPTY_ROW, 0.0, b_dp)
             o_bias = ((i_g * H + i_h) * NUM_Q + i_q) * T + o_t
             tl.store(p_grad_bias + o_bias, tl.sum(b_dp, axis=0), mask=o_t < T)
             b_ds += b_dp
-    # what the masks of this chunk add to query, and with its block of queries to key and value
+    # this chunk's part of dq, and this chunk's and block's part of dk and dv
     num_samples = tl.num_programs(0) // H
     i_rows, i_keys = i_chunk * num_samples + i_b, (i_chunk * NUM_Q + i_q) * num_samples + i_b
     b_ds = b_ds.to(b_q.dtype)
@@ -120,9 +120,9 @@ def _bwd_kernel(
 
 
 def blocks(num_queries: int, num_keys: int, head_dim: int, element_bytes: int) -> dict[str, int]:
-    """Block sizes of a launch; that of the keys holds all of them."""
+    """Returns the block sizes of a launch; the block of keys holds all of them."""
     block_d = max(triton.next_power_of_2(head_dim), 16)
-    # more queries, and the backward pass spills registers on sm_80, sm_86 and sm_120
+    # with more queries, the backward pass spills registers on sm_80, sm_86 and sm_120
     block_q = 16 if element_bytes == 4 and block_d > 64 else 32
     return {
         "BLOCK_Q": min(max(triton.next_power_of_2(num_queries), 16), block_q),
@@ -132,9 +132,9 @@ def blocks(num_queries: int, num_keys: int, head_dim: int, element_bytes: int) -
 
 
 def warps(tile: dict[str, int], element_bytes: int, dot: str, is_backward: bool) -> dict[str, int]:
-    """Warps and stages of a launch, so that no architecture spills registers."""
+    """Returns warps and stages of a launch, chosen so that no architecture spills registers."""
     if element_bytes == 4 and dot == "ieee" and is_backward:
-        # with 4 or 8 warps Triton 3.7 gives "ieee" products of 64 rows to sm_100's tensor cores, which round to tf32
+        # with 4 or 8 warps Triton 3.7 computes "ieee" products of 64 rows on sm_100's tensor cores, which round to tf32
         num_warps = 16
     else:
         num_warps = 8 if element_bytes == 4 or (is_backward and tile["BLOCK_D"] > 64) else 4
@@ -142,7 +142,7 @@ def warps(tile: dict[str, int], element_bytes: int, dot: str, is_backward: bool)
 
 
 def chunks(num_masks: int, is_backward: bool) -> tuple[int, int]:
-    """Into how many chunks the masks go, and how many each has at most."""
+    """Returns into how many chunks the masks are cut, and how many masks a chunk has at most."""
     number = triton.cdiv(num_masks, _BWD_MASKS if is_backward else _FWD_MASKS)
     return number, triton.cdiv(num_masks, number)
 
@@ -166,36 +166,36 @@ def shared_attention_fwd(
     causal: bool,
     tf32: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Attends under every mask.
+    """Attention of one sequence under every mask, Eq. (8).
 
     Args:
         query: [B, H, Q, D], key and value: [B, H, T, D], of one dtype: fp32, fp16 or bf16; any strides.
         key_bias: [B, N, T] of any of these dtypes.
         key_valid: [B, T] bool, or None.
         causal: as in the equation.
-        tf32: let tensor cores multiply fp32 operands, of which they read 10 bits behind the point.
+        tf32: multiply fp32 operands on tensor cores, which read 10 bits of their mantissas.
     Returns:
-        [B, N, H, Q, D] in the inputs' dtype, which lies in memory as [B, N, Q, H, D], as projections want it; and its
-        lse [B, N, H, Q] fp32 in units of log 2, for the backward pass.
+        [B, N, H, Q, D] in the inputs' dtype, in the memory layout that projections read, [B, N, Q, H, D]; and its lse
+        [B, N, H, Q] fp32 in units of log 2, for the backward pass.
     """
     num, heads, num_queries, head_dim = query.shape
     num_masks = key_bias.shape[1]
     out = empty(query, num, num_masks, num_queries, heads, head_dim, dtype=query.dtype).transpose(2, 3)
     lse = empty(query, num, num_masks, heads, num_queries)
     inputs = _inputs(query, key, value, key_bias, key_valid, causal, tf32)
-    _launch(_fwd_kernel, inputs | {"p_out": out, "p_lse": lse}, num_masks, is_backward=False)
+    _launch(shared_attention_fwd_kernel, inputs | {"p_out": out, "p_lse": lse}, num_masks, is_backward=False)
     return out, lse
 
 
-def _addends(like: Tensor, number: int) -> Tensor:
-    """Allocates results [G, H, n, D] that are to be added, as [number * G, n, H, D]; exact where there are several."""
+def _parts_of(like: Tensor, number: int) -> Tensor:
+    """Allocates `number` parts of a result [G, H, n, D] as [number * G, n, H, D], in fp32 if there are several."""
     num, heads, rows, width = like.shape
     return empty(like, number * num, rows, heads, width, dtype=like.dtype if number == 1 else torch.float32)
 
 
-def _sum(addends: Tensor, number: int, dtype: torch.dtype) -> Tensor:
-    """[number * G, n, H, D] -> [G, H, n, D]."""
-    summed = addends if number == 1 else addends.unflatten(0, (number, -1)).sum(0).to(dtype)
+def _sum(parts: Tensor, number: int, dtype: torch.dtype) -> Tensor:
+    """Sums parts: [number * G, n, H, D] -> [G, H, n, D]."""
+    summed = parts if number == 1 else parts.unflatten(0, (number, -1)).sum(0).to(dtype)
     return summed.transpose(1, 2)
 
 
@@ -213,9 +213,9 @@ def shared_attention_bwd(
 
     Args:
         results: gradient of out [B, N, H, Q, D], and lse of the forward pass.
-        query, key, value, key_bias, key_valid, causal, tf32: as given to it.
+        query, key, value, key_bias, key_valid, causal, tf32: as in the forward pass.
     Returns:
-        of query, key and value, of their shapes and dtype; of the bias [B, N, T] fp32.
+        gradients of query, key and value, in their shapes and dtype; of the bias [B, N, T] fp32.
     """
     grad, lse = results
     num_masks, num_queries = key_bias.shape[1], query.shape[2]
@@ -223,10 +223,10 @@ def shared_attention_bwd(
     tile = blocks(num_queries, key.shape[2], query.shape[3], query.element_size())
     num_blocks = triton.cdiv(num_queries, tile["BLOCK_Q"])
     numbers = {"q": number, "k": number * num_blocks, "v": number * num_blocks}
-    grads = {f"p_grad_{name}": _addends(x, numbers[name]) for name, x in (("q", query), ("k", key), ("v", value))}
+    grads = {f"p_grad_{name}": _parts_of(x, numbers[name]) for name, x in (("q", query), ("k", key), ("v", value))}
     grad_bias = empty(query, *key_bias.shape[:2], query.shape[1], num_blocks, key.shape[2])
     inputs = _inputs(query, key, value, key_bias, key_valid, causal, tf32) | grads
     inputs |= {"p_grad": grad.transpose(2, 3).contiguous(), "p_lse": lse, "p_grad_bias": grad_bias}
-    _launch(_bwd_kernel, inputs, num_masks, is_backward=True)
+    _launch(shared_attention_bwd_kernel, inputs, num_masks, is_backward=True)
     summed = (_sum(grads[f"p_grad_{name}"], numbers[name], query.dtype) for name in "qkv")
     return *summed, grad_bias.sum((2, 3))

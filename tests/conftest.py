@@ -51,11 +51,16 @@ _EXPECTED_SKIPS = ("needs a CUDA device", "needs ../shared/")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Adds --strict-skips, with which a complete environment proves that it is complete."""
+    """Adds --strict-skips, with which a complete environment proves that it is complete, and --aot-all."""
     parser.addoption(
         "--strict-skips",
         action="store_true",
         help="fail if a test was skipped for another reason than a missing GPU or missing shared data",
+    )
+    parser.addoption(
+        "--aot-all",
+        action="store_true",
+        help="compile every kernel for every GPU architecture, not only a sample and what changed",
     )
 
 

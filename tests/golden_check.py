@@ -1,8 +1,8 @@
 """Compares this package with golden files of the published code: python tests/golden_check.py FILE.npz ...
 
-Takes files of any shape in the golden format: PPS as published, with the two repairs (`_fixed`), CPL, CNM, and
-`kernels_f64*`.
-Prints the largest error of every group and exits with status 1 if one is beyond its tolerance.
+A golden file records what the published code of PPS, CPL or CNM computed, or float64 values of each formula (see
+tests/golden/README.md). Prints the largest error of every group of arrays and exits with status 1 if one exceeds its
+tolerance.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def check_file(path: str | Path) -> list[Check]:
     return list(CHECKS[name](golden))
 
 
-def summarise(checks: list[Check]) -> list[str]:
+def summarize(checks: list[Check]) -> list[str]:
     """Returns one line per group: the largest error, where it is, the tolerance, and how many arrays were compared."""
     lines = []
     for group, tolerance in TOLERANCE.items():
@@ -61,7 +61,7 @@ def main(paths: list[str]) -> int:
     failed = []
     for path in paths:
         checks = check_file(path)
-        print(Path(path).name, *summarise(checks), sep="\n")
+        print(Path(path).name, *summarize(checks), sep="\n")
         failed += [f"{Path(path).name}: {check.name}" for check in checks if not check.is_ok]
     if failed:
         print(f"{len(failed)} comparisons failed:", *failed[:20], sep="\n  ")

@@ -1,7 +1,7 @@
-"""The whole model with every op fused gives what it gives with every op as the equation: losses, gradients, training.
+"""A model whose ops are all fused has the losses, gradients and training of one whose ops are all equations.
 
-Without a GPU Triton's interpreter runs the kernels, about 10 ms a program, so that everything here is as small as it
-can be; `tests/ops` has the shapes.
+Without a GPU, Triton's interpreter runs the kernels at about 10 ms per program, so that models and inputs are as small
+as they can be; `tests/ops` covers more shapes.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def _step(config: PPSConfig, dtype: torch.dtype = torch.float32) -> dict[str, Te
 
 
 def _errors(got: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float]:
-    """Largest error of each, relative to its largest value, or to 0.1 % of the largest of all.
+    """Returns the largest error of each tensor, relative to its largest value or to 0.1 % of the largest value of all.
 
-    Some gradients are zero but for rounding, such as that of a bias before a softmax.
+    Some gradients are zero up to rounding, such as that of a bias before a softmax.
     """
     assert got.keys() == exact.keys()
     smallest = 1e-3 * max(value.abs().max().item() for value in exact.values())
@@ -70,7 +70,7 @@ def _errors(got: dict[str, Tensor], exact: dict[str, Tensor]) -> dict[str, float
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How often a fused op was called, by its name."""
+    """Returns how often each fused op was called, by its name; filled while the test runs."""
     counted: dict[str, int] = {}
     call = Op.__call__
 
@@ -91,10 +91,10 @@ def test_a_step_with_dropout_has_the_same_loss_and_gradients(schedule: str, call
     equations = _step(override(config, {"backend": "torch"}))
     exact = _step(override(config, {"backend": "torch"}), torch.float64)
     assert len(exact) > 50
-    found, reference = _errors(fused, exact), _errors(equations, exact)
+    errors, reference = _errors(fused, exact), _errors(equations, exact)
     # measured: loss 1e-8 and 2e-7, gradients 5e-5 and 1e-4, of kernels and equations
-    assert found["loss"] <= 1e-6
-    assert max(found.values()) <= min(2 * max(reference.values()), 2e-4), found
+    assert errors["loss"] <= 1e-6
+    assert max(errors.values()) <= min(2 * max(reference.values()), 2e-4), errors
 
 
 @pytest.mark.parametrize("method", [CPL, CNM], ids=["CPL", "CNM"])
@@ -105,9 +105,9 @@ def test_a_step_of_the_ancestors_has_the_same_loss_and_gradients(method: dict[st
     equations = _step(override(config, {"backend": "torch"}))
     exact = _step(override(config, {"backend": "torch"}), torch.float64)
     assert len(exact) > 40 and any(name.startswith("head.") for name in exact)
-    found, reference = _errors(fused, exact), _errors(equations, exact)
-    assert found["loss"] <= 1e-6
-    assert max(found.values()) <= min(max(2 * max(reference.values()), 1e-5), 2e-4), (found, reference)
+    errors, reference = _errors(fused, exact), _errors(equations, exact)
+    assert errors["loss"] <= 1e-6
+    assert max(errors.values()) <= min(max(2 * max(reference.values()), 1e-5), 2e-4), (errors, reference)
 
 
 def test_a_golden_file_has_the_same_loss_and_gradients() -> None:
@@ -129,7 +129,7 @@ def test_a_golden_file_has_the_same_loss_and_gradients() -> None:
 
 def _losses(config: PPSConfig, batches: list[Batch]) -> Tensor:
     """Losses of training steps, one for each batch."""
-    # weights from which fp32 follows float64 to 1e-5; from others rounding alone grows to 1e-2 in as many steps
+    # from these weights fp32 stays within 1e-5 of float64; from others rounding alone grows to 1e-2 in as many steps
     model = randomize(PPS(config, SIZES), seed=6).to(DEVICE).train()
     step = TrainStep(model, Objective(config).to(DEVICE), Adam(model.parameters(), lr=2e-3), config.train.clip_norm)
     return torch.stack([step(batch).loss.total for batch in batches])
@@ -137,7 +137,7 @@ def _losses(config: PPSConfig, batches: list[Batch]) -> Tensor:
 
 def test_twenty_steps_of_training_have_the_same_losses() -> None:
     config = _config(encoder__num_heads=1)
-    # the two samples take turns, each time with other dropout
+    # the two samples alternate, with another dropout in each step
     keys = torch.arange(1, 21, dtype=torch.int32).unsqueeze(1)
     batches = [replace(take(BATCH, [n % 2]), dropout_key=key).to(DEVICE) for n, key in enumerate(keys)]
     losses = {name: _losses(override(config, {"backend": name}), batches) for name in ("triton", "torch")}

@@ -1,15 +1,19 @@
-"""Compiles kernels ahead of time, for GPUs that are not there: python tests/kernels/aot.py [--quick | --update]
+"""Compiles kernels ahead of time, for architectures whose GPUs need not be present, and keeps a table of results.
 
-Prints a JSON line per kernel, variant and architecture: those of this file and of every aot_*.py beside it, each of
-which has a function `variants()` like the one here. --update keeps the lines in resources.json. --quick compiles every
-variant for one architecture, and for the others only what has changed since resources.json was written; the rest it
-takes from there, because what is compiled is a function of the key that stands in each line.
-A process of its own, because the tests run Triton's interpreter, which is chosen when triton is imported.
+    python tests/kernels/aot.py                 compiles the rows that changed and rewrites resources.json
+    python tests/kernels/aot.py --all           compiles all rows and rewrites it
+    python tests/kernels/aot.py --check         compiles the rows that changed and a sample, and prints them as JSON
+    python tests/kernels/aot.py --check --all   compiles all rows and prints them as JSON
+
+A row is a kernel, a variant and an architecture; it changed if its key (see `variant.py`) is not in the table. The
+variants come from the `variants()` of every aot_*.py beside this file. This is a process of its own, because tests run
+Triton's interpreter, and Triton decides between interpreter and compiler when it is imported.
 """
 
 from __future__ import annotations
 
-import hashlib
+import argparse
+import functools
 import importlib.util
 import json
 import os
@@ -20,81 +24,67 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
 
 HERE = Path(__file__).resolve().parent
+# run as a script, the tests' folder is on the path and the checkout is not
 sys.path.insert(0, str(HERE.parents[1]))
 
+from tests.kernels.variant import Variant  # noqa: E402
+
+TABLE = HERE / "resources.json"
 ARCHITECTURES = (80, 86, 90, 100, 120)
-# bytes of shared memory one program may have
+# bytes of shared memory that one program may have
 SHARED_LIMIT = {80: 163 << 10, 86: 99 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10}
 WARP_SIZE = 32
-GOLDEN = HERE / "resources.json"
-# what the tensor cores' instructions begin with in PTX: up to Ada, Hopper, Blackwell
+# rows compiled in every run of the tests: each architecture once, with and without tensor cores
+SAMPLE = (
+    ("gaussian_mask_bwd_kernel", "gaussian_peak", 80),
+    ("masked_attention_fwd_kernel", "words_bf16", 86),
+    ("residual_norm_fwd_kernel", "256_dropout", 90),
+    ("importance_fwd_kernel", "28", 100),
+    ("reconstruction_nll_fwd_word_kernel", "1112_bf16", 120),
+)
+# beginnings of the tensor cores' instructions in PTX: up to Ada, Hopper, Blackwell
 _TENSOR_CORE = ("mma.sync", "wgmma.mma_async", "tcgen05.mma")
 
-
-class Variant(NamedTuple):
-    """A kernel as it is shipped; `variants()` may yield plain tuples of the same order.
-
-    Attributes:
-        name: unique among all kernels.
-        kernel: the jit function.
-        signature: type of each argument that is not a constant, "*fp32", "*bf16", "i32", ...
-        constants: value of each constexpr argument.
-        num_warps: as it is launched with.
-        num_stages: as it is launched with.
-    """
-
-    name: str
-    kernel: Any
-    signature: dict[str, str]
-    constants: dict[str, Any]
-    num_warps: int = 4
-    num_stages: int = 3
+Row = dict[str, Any]
+RowName = tuple[str, str, int]
 
 
-def _source(kernel: Any, signature: dict[str, str], constants: dict[str, Any]) -> Any:
-    """What triton compiles; pointers are taken to be aligned."""
-    from triton.compiler import ASTSource
-
-    types = {**signature, **dict.fromkeys(constants, "constexpr")}
-    ordered = {argument: types[argument] for argument in kernel.arg_names}
-    aligned = {(i,): [["tt.divisibility", 16]] for i, kind in enumerate(ordered.values()) if kind.startswith("*")}
-    return ASTSource(kernel, ordered, constants, aligned)
+@triton.jit
+def spilling_kernel(p_x, N: tl.constexpr):
+    """Needs more registers than one warp has, so that a test can see that spills are counted."""
+    b_x = tl.load(p_x + tl.arange(0, N))
+    tl.store(p_x + tl.arange(0, N), tl.exp(b_x) / tl.sum(b_x) + b_x * tl.max(b_x))
 
 
-def key_of(variant: Variant, sm: int) -> str:
-    """Changes with the kernel's source and everything else that decides what is compiled."""
-    import triton
-
-    source = _source(variant.kernel, variant.signature, variant.constants).hash()
-    decides = (source, sm, variant.num_warps, variant.num_stages, triton.__version__)
-    return hashlib.sha256(repr(decides).encode()).hexdigest()[:16]
+SPILLING = Variant("4096", spilling_kernel, {"p_x": "*fp32"}, {"N": 4096}, num_warps=1)
 
 
-def compile_variant(
-    name: str,
-    kernel: Any,
-    signature: dict[str, str],
-    constants: dict[str, Any],
-    sm: int,
-    num_warps: int = 4,
-    num_stages: int = 3,
-) -> dict[str, Any]:
-    """Compiles for one architecture and returns what the kernel needs of it."""
-    import triton
-    from triton.backends.compiler import GPUTarget
+def name_of(row: Row) -> RowName:
+    """Returns what identifies a row."""
+    return row["kernel"], row["variant"], row["sm"]
 
+
+def compile_variant(variant: Variant, sm: int) -> Row:
+    """Compiles for one architecture and returns what the kernel needs there."""
     compiled = triton.compile(
-        _source(kernel, signature, constants),
+        ASTSource(variant.kernel, variant.types, variant.constants, variant.attributes),
         target=GPUTarget("cuda", sm, WARP_SIZE),
-        options={"num_warps": num_warps, "num_stages": num_stages},
+        options={"num_warps": variant.num_warps, "num_stages": variant.num_stages},
     )
     ptx = compiled.asm["ptx"]
     usage = _resource_usage(compiled.asm["cubin"])
     return {
-        "kernel": name,
+        # the name that a profile shows
+        "kernel": compiled.metadata.name,
+        "variant": variant.label,
         "sm": sm,
         "registers": usage["REG"],
         "shared_bytes": compiled.metadata.shared,
@@ -103,117 +93,102 @@ def compile_variant(
         "has_fp64": ".f64" in ptx,
         "has_local_memory": ".local " in ptx,
         "has_tensor_core": any(instruction in ptx for instruction in _TENSOR_CORE),
+        "key": variant.key(sm),
     }
 
 
 def _resource_usage(cubin: bytes) -> dict[str, int]:
-    import triton
-
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
         done = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True)
-    found = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", done.stdout)}
-    if found.keys() != {"REG", "STACK", "LOCAL"}:
+    usage = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", done.stdout)}
+    if usage.keys() != {"REG", "STACK", "LOCAL"}:
         raise ValueError(f"{tool}: expected REG, STACK and LOCAL of one kernel, got {done.stdout!r}")
-    return found
-
-
-def variants() -> Iterator[Variant]:
-    """Yields the mask kernels as they are shipped."""
-    from pps_fast.kernels import gaussian_mask
-
-    forward = ("p_center", "p_width", "p_mask", "p_log")
-    backward = ("p_center", "p_width", "p_grad", "p_grad_log", "p_grad_center", "p_grad_width")
-    for shape, inverse in (("gaussian", False), ("gaussian_peak", False), ("laplace", False), ("gaussian_peak", True)):
-        index = gaussian_mask.SHAPES.index(shape)
-        constants = {"SIGMA": 9.0, "WIDTH_FLOOR": 0.01, "SHAPE": index, "INVERSE": inverse, "T": 50}
-        constants |= gaussian_mask._blocks(50)
-        for direction, kernel, pointers in (
-            ("fwd", gaussian_mask._fwd_kernel, forward),
-            ("bwd", gaussian_mask._bwd_kernel, backward),
-        ):
-            signature = {**dict.fromkeys(pointers, "*fp32"), "num_rows": "i32"}
-            yield Variant(f"{shape}_mask_{'inverse_' * inverse}{direction}", kernel, signature, constants)
+    return usage
 
 
 def all_variants() -> Iterator[Variant]:
-    """Yields the variants of this file and of every aot_*.py beside it."""
-    yield from variants()
+    """Yields the variants of every aot_*.py beside this file."""
     for path in sorted(HERE.glob("aot_*.py")):
         spec = importlib.util.spec_from_file_location(path.stem, path)
+        if spec is None or spec.loader is None:
+            raise ValueError(f"{path}: cannot be imported")
         module = importlib.util.module_from_spec(spec)
-        sys.modules[path.stem] = module
         spec.loader.exec_module(module)
-        for variant in module.variants():
-            yield Variant(*variant)
+        yield from module.variants()
 
 
-def _compile_some(task: tuple[int, tuple[int, ...]]) -> list[dict[str, Any]]:
-    """Compiles the variant at a position; a kernel cannot be sent to another process, its position can."""
-    index, architectures = task
-    variant = list(all_variants())[index]
-    name, kernel, signature, constants, num_warps, num_stages = variant
-    return [
-        {
-            **compile_variant(name, kernel, signature, constants, sm, num_warps, num_stages),
-            "key": key_of(variant, sm),
-        }
-        for sm in architectures
-    ]
+@functools.cache
+def wanted_rows() -> dict[RowName, tuple[Variant, int]]:
+    """Returns variant and architecture of every row that the table should have.
 
-
-def kept_rows() -> dict[tuple[str, int], dict[str, Any]]:
-    """Returns the lines of resources.json by kernel and architecture."""
-    if not GOLDEN.is_file():
-        return {}
-    rows = json.loads(GOLDEN.read_text(encoding="utf-8"))["rows"]
-    return {(row["kernel"], row["sm"]): row for row in rows}
-
-
-def _tasks(found: list[Variant], is_quick: bool) -> tuple[list[tuple[int, tuple[int, ...]]], list[dict[str, Any]]]:
-    """What to compile, and the rows that are known."""
-    if not is_quick:
-        return [(index, ARCHITECTURES) for index in range(len(found))], []
-    kept, tasks, known = kept_rows(), [], []
-    for index, variant in enumerate(found):
-        # every architecture has its turn
-        chosen = [ARCHITECTURES[index % len(ARCHITECTURES)]]
+    Raises:
+        ValueError: if two variants of a kernel have one label.
+    """
+    wanted: dict[RowName, tuple[Variant, int]] = {}
+    for variant in all_variants():
         for sm in ARCHITECTURES:
-            row = kept.get((variant.name, sm), {"key": None})
-            if row["key"] != key_of(variant, sm):
-                chosen.append(sm)
-            elif sm not in chosen:
-                known.append(row)
-        tasks.append((index, tuple(sorted(set(chosen)))))
-    return tasks, known
+            name = (variant.kernel.__name__, variant.label, sm)
+            if name in wanted:
+                raise ValueError(f"two variants of {name[0]} have the label {name[1]!r}")
+            wanted[name] = (variant, sm)
+    return wanted
 
 
-def _write(rows: list[dict[str, Any]]) -> None:
-    import triton
+def table_rows() -> dict[RowName, Row]:
+    """Returns the rows of resources.json."""
+    if not TABLE.is_file():
+        return {}
+    return {name_of(row): row for row in json.loads(TABLE.read_text(encoding="utf-8"))["rows"]}
 
-    lines = ",\n".join(json.dumps(row) for row in sorted(rows, key=lambda row: (row["kernel"], row["sm"])))
-    GOLDEN.write_text(f'{{"triton": "{triton.__version__}", "rows": [\n{lines}\n]}}\n', encoding="utf-8")
+
+def changed_rows() -> list[RowName]:
+    """Returns the rows whose key is not the table's, rows that the table lacks included."""
+    table = table_rows()
+    rows = wanted_rows().items()
+    return [name for name, (variant, sm) in rows if name not in table or table[name]["key"] != variant.key(sm)]
+
+
+def _compile_row(name: RowName) -> Row:
+    """Compiles a row by its name: a kernel cannot be sent to another process."""
+    if name[0] == spilling_kernel.__name__:
+        return compile_variant(SPILLING, name[2])
+    return compile_variant(*wanted_rows()[name])
+
+
+def compile_rows(names: list[RowName]) -> list[Row]:
+    """Compiles rows, in as many processes as there are processors."""
+    with ProcessPoolExecutor(min(len(os.sched_getaffinity(0)), len(names)) or 1) as pool:
+        return list(pool.map(_compile_row, names))
+
+
+def write_table(rows: list[Row]) -> None:
+    """Writes resources.json, one row per line."""
+    lines = ",\n".join(json.dumps(row) for row in sorted(rows, key=name_of))
+    TABLE.write_text(f'{{"triton": "{triton.__version__}", "rows": [\n{lines}\n]}}\n', encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Compiles every variant for every architecture."""
-    argv = sys.argv[1:] if argv is None else argv
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--all", action="store_true", help="compile all rows, not only those that changed")
+    parser.add_argument("--check", action="store_true", help="print compiled rows and leave the table as it is")
+    options = parser.parse_args(argv)
     if os.environ.get("TRITON_INTERPRET") == "1":
-        raise SystemExit("error: TRITON_INTERPRET=1 interprets kernels, unset it to compile them")
-    found = list(all_variants())
-    names = [variant.name for variant in found]
-    if len(set(names)) != len(names):
-        raise ValueError(f"two variants have one name: {sorted({name for name in names if names.count(name) > 1})}")
-    tasks, rows = _tasks(found, "--quick" in argv)
-    with ProcessPoolExecutor(min(len(os.sched_getaffinity(0)), 2)) as pool:
-        for compiled in pool.map(_compile_some, tasks):
-            rows += compiled
-    for row in rows:
-        print(json.dumps(row))
-    if "--update" in argv:
-        _write(rows)
+        raise SystemExit("error: TRITON_INTERPRET=1 interprets kernels; unset it to compile them")
+    wanted = wanted_rows()
+    names = list(wanted) if options.all else changed_rows()
+    if options.check:
+        names += [name for name in SAMPLE if name not in names] + [(spilling_kernel.__name__, SPILLING.label, 90)]
+        for row in compile_rows(names):
+            print(json.dumps(row))
+    else:
+        rows = {name: row for name, row in table_rows().items() if name in wanted}
+        rows |= {name_of(row): row for row in compile_rows(names)}
+        write_table(list(rows.values()))
+        print(f"compiled {len(names)} of {len(rows)} rows and wrote {TABLE}")
 
 
 if __name__ == "__main__":

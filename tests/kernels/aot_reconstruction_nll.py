@@ -1,14 +1,14 @@
-"""The kernels of the sentence's cross-entropy as they are shipped, for aot.py: the vocabularies of both data sets."""
+"""Variants of the cross-entropy kernels that are shipped, for `aot.py`: the vocabularies of both data sets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import triton
 
 from pps_fast.kernels import reconstruction_nll as kernel
+from tests.kernels.variant import Variant
 
 _COLUMNS = 20
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -18,8 +18,8 @@ _SIZES = dict.fromkeys(("L", "s_b", "s_n", "s_l"), "i32")
 _SHAPES = ((1112, _COLUMNS), (8001, _COLUMNS), (23, 9))
 
 
-def variants() -> Iterator[tuple[Any, ...]]:
-    """Yields name, kernel, types of its arguments, constants, and for one kernel its warps."""
+def variants() -> Iterator[Variant]:
+    """Yields the shipped variants."""
     block_all = {"BLOCK_ALL": triton.next_power_of_2(_COLUMNS)}
     for num_classes, num_columns in _SHAPES:
         for name, dtype in _TYPES.items():
@@ -28,8 +28,9 @@ def variants() -> Iterator[tuple[Any, ...]]:
             constants |= kernel.blocks(num_columns, num_classes)
             read = {"p_logits": f"*{name}", **_READ, **_SIZES}
             label = f"{num_classes}_{name}"
-            yield f"reconstruction_nll_word_{label}", kernel._word_kernel, {**read, "p_word": "*fp32"}, constants
-            written = {"p_grad": "*fp32", "p_grad_logits": f"*{name}"}
-            yield f"reconstruction_nll_bwd_{label}", kernel._bwd_kernel, {**read, **written}, constants | block_all
+            forward = {**read, "p_word": "*fp32"}
+            yield Variant(label, kernel.reconstruction_nll_fwd_word_kernel, forward, constants)
+            backward = {**read, "p_grad": "*fp32", "p_grad_logits": f"*{name}"}
+            yield Variant(label, kernel.reconstruction_nll_bwd_kernel, backward, constants | block_all)
     mean = {"p_word": "*fp32", "p_is_target": "*i1", "p_nll": "*fp32", "L": "i32"}
-    yield "reconstruction_nll_mean", kernel._mean_kernel, mean, block_all, 1
+    yield Variant(f"{_COLUMNS}", kernel.reconstruction_nll_fwd_mean_kernel, mean, block_all, num_warps=1)

@@ -1,4 +1,4 @@
-"""The end of every sub-layer as it is shipped, for `aot.py`: the paper's width and that of the small presets."""
+"""Variants of the end of every sub-layer that are shipped, for `aot.py`: the widths of the paper and small presets."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from pps_fast.kernels import residual_norm
+from tests.kernels.variant import Variant
 
-# name, D, n, dtype of the rows, with dropout, with first_row
+# label, D, n, dtype of the rows, with dropout, with first_row
 _KINDS = (
     ("256", 256, 50, "fp32", False, False),
     ("256_dropout", 256, 50, "fp32", True, False),
@@ -19,21 +20,24 @@ _KINDS = (
 )
 
 
-def variants() -> Iterator[tuple[Any, ...]]:
-    """Yields name, kernel, types of its arguments, constants, warps."""
-    for name, width, length, dtype, has_dropout, has_first_row in _KINDS:
+def variants() -> Iterator[Variant]:
+    """Yields the shipped variants."""
+    for label, width, length, dtype, has_dropout, has_first_row in _KINDS:
         tile = residual_norm.blocks(width)
         num_warps = tile.pop("num_warps")
         constants: dict[str, Any] = {"SCALE": 1 / 0.9, "THRESHOLD": 6554 - 32768, "N": length, "D": width, **tile}
         signature = {"num_rows": "i32", "site": "i32"}
-        for pointer, kind, is_given in (("p_key", "*i32", has_dropout), ("p_first", "*i64", has_first_row)):
-            (signature if is_given else constants)[pointer] = kind if is_given else None
+        for pointer, kind, is_present in (("p_dropout_key", "*i32", has_dropout), ("p_first", "*i64", has_first_row)):
+            if is_present:
+                signature[pointer] = kind
+            else:
+                constants[pointer] = None
         rows = dict.fromkeys(("p_x", "p_branch", "p_out", "p_sum"), f"*{dtype}")
         statistics = dict.fromkeys(("p_weight", "p_bias", "p_mean", "p_rstd"), "*fp32")
         forward = {**signature, **rows, **statistics}
-        yield f"residual_norm_fwd_{name}", residual_norm._fwd_kernel, forward, {**constants, "EPS": 1e-5}, num_warps
+        yield Variant(label, residual_norm.residual_norm_fwd_kernel, forward, {**constants, "EPS": 1e-5}, num_warps)
         rows = dict.fromkeys(("p_grad", "p_sum", "p_grad_x", "p_grad_branch"), f"*{dtype}")
         sums = ("p_weight", "p_mean", "p_rstd", "p_grad_weight", "p_grad_bias")
         backward = {**signature, **rows, **dict.fromkeys(sums, "*fp32")}
         # a batch of the paper's size: 32 samples, 15 masks, 50 positions
-        yield f"residual_norm_bwd_{name}", residual_norm._bwd_kernel, backward, {**constants, "BLOCKS": 16}, num_warps
+        yield Variant(label, residual_norm.residual_norm_bwd_kernel, backward, {**constants, "BLOCKS": 16}, num_warps)

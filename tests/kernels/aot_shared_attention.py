@@ -1,9 +1,11 @@
-"""The kernels of the shared attention as they are shipped, for aot.py: the reconstructor's frames and the limits."""
+"""Variants of the shared attention's kernels that are shipped, for `aot.py`: the reconstructor's frames, the limits."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+
+from pps_fast.kernels import shared_attention
+from tests.kernels.variant import Variant
 
 _RESULTS = {
     "fwd": ("p_out", "p_lse"),
@@ -11,7 +13,7 @@ _RESULTS = {
 }
 _FP32 = ("p_bias", "p_lse", "p_grad_bias")
 _HEADS = 4
-# name, masks, positions, head dimension, dtype, how it is multiplied
+# label, masks, positions, head dimension, dtype, how it is multiplied
 _SHAPES = (
     ("importance_bf16", 27, 50, 64, "bf16", "ieee"),
     ("importance_fp32", 27, 50, 64, "fp32", "ieee"),
@@ -23,21 +25,14 @@ _SHAPES = (
 )
 
 
-def variants() -> Iterator[tuple[str, Any, dict[str, str], dict[str, Any], int, int]]:
-    """Yields name, kernel, signature, constants, warps and stages."""
-    from pps_fast.kernels import shared_attention
-
-    for name, *shape in _SHAPES:
+def variants() -> Iterator[Variant]:
+    """Yields the shipped variants."""
+    for shape in _SHAPES:
         for part in _RESULTS:
-            kernel = getattr(shared_attention, f"_{part}_kernel")
-            yield f"shared_attention_{part}_{name}", kernel, *_arguments(part, *shape)
+            yield _variant(part, *shape)
 
 
-def _arguments(
-    part: str, masks: int, positions: int, head_dim: int, dtype: str, dot: str
-) -> tuple[dict[str, str], dict[str, Any], int, int]:
-    from pps_fast.kernels import shared_attention
-
+def _variant(part: str, label: str, masks: int, positions: int, head_dim: int, dtype: str, dot: str) -> Variant:
     element_bytes, is_backward = (4 if dtype == "fp32" else 2), part == "bwd"
     tile = shared_attention.blocks(positions, positions, head_dim, element_bytes)
     number, size = shared_attention.chunks(masks, is_backward)
@@ -55,4 +50,5 @@ def _arguments(
         constants |= {f"s_{letter}g": positions * row, f"s_{letter}h": head_dim, f"s_{letter}n": row}
     options = shared_attention.warps(tile, element_bytes, dot, is_backward)
     constants |= {"N": masks, "CHUNK": size, "DOT": dot, **tile}
-    return signature, constants, options["num_warps"], options["num_stages"]
+    kernel = getattr(shared_attention, f"shared_attention_{part}_kernel")
+    return Variant(label, kernel, signature, constants, options["num_warps"], options["num_stages"])

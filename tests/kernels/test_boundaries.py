@@ -1,6 +1,6 @@
 """The kernel of the boundaries against the published code's numbers.
 
-What it computes is tested in tests/ops, that it compiles in test_gaussian_mask.py.
+What it computes is tested in tests/ops, that it compiles in test_aot.py.
 """
 
 from __future__ import annotations

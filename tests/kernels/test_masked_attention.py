@@ -1,6 +1,6 @@
 """What the attention kernels share with the equation, and how they are cut into blocks.
 
-That they compile for every architecture is tested with all kernels in test_gaussian_mask.py, what they compute in
+That they compile for every architecture is tested with all kernels in test_aot.py, what they compute in
 tests/ops.
 """
 

@@ -1,6 +1,6 @@
 """The kernels of the losses against the published code's numbers, and the blocks they are launched with.
 
-What they compute is tested in tests/ops, that they compile in test_gaussian_mask.py.
+What they compute is tested in tests/ops, that they compile in test_aot.py.
 """
 
 from __future__ import annotations

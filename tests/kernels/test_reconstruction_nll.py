@@ -1,7 +1,7 @@
 """The kernels of the sentence's cross-entropy against the published code's numbers, and the blocks they are launched
 with.
 
-What they compute is tested in tests/ops, that they compile in test_gaussian_mask.py.
+What they compute is tested in tests/ops, that they compile in test_aot.py.
 """
 
 from __future__ import annotations
@@ -59,21 +59,21 @@ def test_blocks_waste_few_lanes_and_hold_no_more_than_the_registers(
 @pytest.mark.parametrize("num_classes", [*range(1, 130), 255, 257, 1111, 1112, 1535, 8000, 8001])
 def test_blocks_hold_no_more_than_the_registers(num_classes: int) -> None:
     for num_columns in (1, 7, 20, 1024):
-        found = kernel.blocks(num_columns, num_classes)
-        assert found["BLOCK_L"] * found["BLOCK_V"] <= kernel._BLOCK_ELEMENTS
+        tile = kernel.blocks(num_columns, num_classes)
+        assert tile["BLOCK_L"] * tile["BLOCK_V"] <= kernel._BLOCK_ELEMENTS
 
 
 @pytest.mark.parametrize("elements", [16, 64, 256, 4096])
 def test_the_result_does_not_depend_on_the_blocks(elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = [torch.randn(2, 2, 3, 65), torch.randint(65, (2, 3)), torch.ones(2, 3, dtype=torch.bool), 0.1]
+    inputs = [torch.randn(2, 2, 3, 65), torch.randint(65, (2, 3)), torch.ones(2, 3, dtype=torch.bool), 0.1]
     grad = torch.rand(2, 2)
-    expected, *stats = kernel.reconstruction_nll_fwd(*given)
-    expected_grad = kernel.reconstruction_nll_bwd(grad, *given, *stats)
+    expected, *stats = kernel.reconstruction_nll_fwd(*inputs)
+    expected_grad = kernel.reconstruction_nll_bwd(grad, *inputs, *stats)
     monkeypatch.setattr(kernel, "_BLOCK_ELEMENTS", elements)
     assert kernel.blocks(3, 65)["BLOCK_V"] == min(elements, 128)
-    nll, *stats = kernel.reconstruction_nll_fwd(*given)
+    nll, *stats = kernel.reconstruction_nll_fwd(*inputs)
     assert_agree("nll", nll, expected, rtol=1e-6)
-    assert_agree("gradient", kernel.reconstruction_nll_bwd(grad, *given, *stats), expected_grad, rtol=1e-6)
+    assert_agree("gradient", kernel.reconstruction_nll_bwd(grad, *inputs, *stats), expected_grad, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

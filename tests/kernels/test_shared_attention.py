@@ -1,6 +1,6 @@
 """How the masks and rows of the shared attention are cut into programs.
 
-That they compile for every architecture is tested with all kernels in test_gaussian_mask.py, what they compute in
+That they compile for every architecture is tested with all kernels in test_aot.py, what they compute in
 tests/ops.
 """
 

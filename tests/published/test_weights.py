@@ -15,7 +15,7 @@ from pps_fast.published.weights import export_released, import_released, release
 from tests.support.golden_model import Golden, model_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-FILES = ("tiny_topk2", "tiny_laplace_linvneg", "tiny_neg_inverse_fixed")
+FILES = ("tiny_topk2", "tiny_varframes", "tiny_neg_inverse_fixed")
 
 
 @pytest.fixture(params=FILES)

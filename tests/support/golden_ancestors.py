@@ -83,7 +83,7 @@ def _outputs(run: AncestorRun) -> Iterator[tuple[str, Tensor]]:
     yield "words_mask", target_columns(run.batch.num_words, num_columns, target_length)
     positive, negatives, whole = run.names.logits
     num_proposals, num_each = components.center.shape[1], run.model.negatives.num_per_proposal
-    passes = [found.logits for found in run.captured.reconstructions]
+    passes = [result.logits for result in run.captured.reconstructions]
     yield positive, passes[0][:, :num_proposals].flatten(0, 1)
     yield whole, passes[-1][:, -1]
     # one pass of all, or the positives and then the best of them with what they must beat

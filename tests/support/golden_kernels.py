@@ -1,4 +1,4 @@
-"""Our equations, selection, optimiser and preparation against `kernels_f64.npz`."""
+"""Our equations, selection, optimizer and preparation against `kernels_f64.npz`."""
 
 from __future__ import annotations
 
@@ -236,7 +236,7 @@ def check_ranking(golden: Golden) -> Iterator[Check]:
         yield from check_selection(golden, f"rank/{rule}", "idx", prediction, golden.tensor("rank/gt"))
 
 
-def check_optimisation(golden: Golden) -> Iterator[Check]:
+def check_optimization(golden: Golden) -> Iterator[Check]:
     """Schedule, clipping and Adam."""
     rates = [learning_rate(int(update), TrainConfig()) for update in golden["lr/update"]]
     yield compare("kernels", "lr/lr_after_update", np.array(rates), golden["lr/lr_after_update"])
@@ -269,7 +269,7 @@ def check_preparation(golden: Golden) -> Iterator[Check]:
     noise = torch.zeros(len(length), int(length.max()))
     is_word = torch.arange(noise.shape[1]) < length.unsqueeze(1)
     count = hidden_words(is_word.float(), noise, length, 3).sum(1)
-    # the published code rejects a sentence without words; here it has none to hide
+    # the published code rejects a sentence without words; this package hides none of them
     expected = np.where(golden["n_hidden/length"] == 0, 0, golden["n_hidden/n"])
     yield compare("evaluation", "n_hidden/n", count, expected)
 
@@ -285,7 +285,7 @@ def check_kernels(golden: Golden) -> Iterator[Check]:
         check_reconstruction,
         check_importance,
         check_ranking,
-        check_optimisation,
+        check_optimization,
         check_preparation,
     ):
         yield from section(golden)

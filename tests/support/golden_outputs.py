@@ -93,7 +93,7 @@ def _boundaries(run: Run) -> tuple[Tensor, Tensor]:
 def _logits(run: Run) -> Iterator[tuple[str, Tensor]]:
     """Logits of positives, easy negatives and the whole video."""
     num_proposals, num_best = run.model.layout.num_proposals, run.model.config.losses.num_best
-    passes = [found.logits for found in run.captured.reconstructions]
+    passes = [result.logits for result in run.captured.reconstructions]
     if run.schedule == "plain":
         (logits,) = passes
         positive, negative, whole = logits.split((num_proposals, num_proposals, 1), 1)
@@ -112,8 +112,8 @@ def our_outputs(run: Run) -> dict[str, Tensor]:
     """Everything of ours that the file has, by its names."""
     proposals = run.output.proposals
     start, end = _boundaries(run)
-    found = {
-        # the row that the model computes, among the others of the same stack
+    outputs = {
+        # the model computes one row of this stack; the file has all
         "gen_h": torch.cat((run.captured.video_rows[:, :-1], run.captured.g_cls.unsqueeze(1)), 1),
         **dict(_components(run)),
         **dict(_negatives(run)),
@@ -124,9 +124,9 @@ def our_outputs(run: Run) -> dict[str, Tensor]:
         **dict(_logits(run)),
     }
     if run.golden.meta["model"]["use_attn"]:
-        found["mask_attns"] = _importance_weights(run)
-        found.update(_summaries(run))
-    return found
+        outputs["mask_attns"] = _importance_weights(run)
+        outputs.update(_summaries(run))
+    return outputs
 
 
 def _summaries(run: Run) -> Iterator[tuple[str, Tensor]]:
@@ -139,15 +139,15 @@ def _summaries(run: Run) -> Iterator[tuple[str, Tensor]]:
 def _scores(run: Run) -> dict[str, Tensor]:
     """C(.) by the file's names."""
     output, num_proposals = run.output, run.model.layout.num_proposals
-    found = {
+    scores = {
         "C_pos": output.positive_nll,
         "C_pos@best": output.best_nll,
         "C_eneg@best": output.negative_nll.squeeze(-1),
         "C_hneg": output.whole_video_nll,
     }
     if run.schedule == "plain":
-        found["C_eneg"] = run.captured.reconstructions[0].nll[:, num_proposals : 2 * num_proposals]
-    return found
+        scores["C_eneg"] = run.captured.reconstructions[0].nll[:, num_proposals : 2 * num_proposals]
+    return scores
 
 
 def our_losses(run: Run) -> dict[str, Tensor]:
@@ -176,7 +176,7 @@ def _compare(group: str, run: Run, name: str, value: Tensor) -> Check:
     key, _, is_of_best = name.partition("@")
     expected = run.golden[key]
     if is_of_best:
-        # the file's own choice
+        # the proposals that the file says are the best
         best = run.golden[f"{key.split('/')[0]}/loss/k_star"].reshape(len(expected), -1)
         expected = np.take_along_axis(expected, best.reshape(*best.shape, *(1,) * (expected.ndim - 2)), 1)
     return compare(group, name, value, expected)
