@@ -1,4 +1,4 @@
-"""docs/your_data.md can be followed from the first file to the evaluated model, with every form that `prepare` reads."""
+"""docs/your_data.md can be followed from the first file to the evaluated model, with every form `prepare` reads."""
 
 from __future__ import annotations
 
