@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -84,6 +87,20 @@ def test_the_table_on_the_first_screen_is_the_one_it_links_to() -> None:
     measured = (ROOT / link).read_text(encoding="utf-8").splitlines()
     rows = table.splitlines()
     assert len(rows) == 5 and all(row in measured for row in rows)
+
+
+def test_the_shares_of_flops_are_those_that_were_counted() -> None:
+    text = " ".join(README.read_text(encoding="utf-8").split())
+    sentence = re.search(r"Charades-STA has (\d+) % .*? and (\d+) % .*?Captions (\d+) % and (\d+) %.*?\((\S+)\)", text)
+    *said, path = sentence.groups()
+    rows = [json.loads(line) for line in (ROOT / path).read_text(encoding="utf-8").splitlines()]
+    trained = {row["preset"]: row for row in rows if row["what"] == "products of a training step"}
+    counted = [
+        round(trained[f"{name}_released"][f"percent_saved_{device}_against_published"])
+        for name in ("charades", "activitynet")
+        for device in ("gpu", "cpu")
+    ]
+    assert [int(share) for share in said] == counted
 
 
 def _absent(tree: str) -> list[str]:
@@ -185,3 +202,29 @@ def test_broken_links_and_absent_files_are_seen(tmp_path: Path) -> None:
     guide.write_text("# One two\n[a](#one-two) [b](#three) [c](absent.md) [d](guide.md) [e](https://x.org)\n", "utf-8")
     assert broken_links(guide) == ["#three", "absent.md"]
     assert _absent("pps_fast/   x\n  model.py   y\n  absent.py  z\n") == ["pps_fast/absent.py"]
+
+
+def test_the_demo_ends_with_commands_that_work(tmp_path: Path) -> None:
+    if shutil.which("make") is None:
+        pytest.skip("needs make")
+    for arguments, run in (
+        ("--preset tiny --out runs/mine", "runs/mine"),
+        ("--out=runs/mine", "runs/mine"),
+        ("", "runs/demo-"),
+    ):
+        command = [
+            "make",
+            "--no-print-directory",
+            "--dry-run",
+            "--assume-old",
+            ".venv/installed",
+            "demo",
+            f"ARGS={arguments}",
+        ]
+        recipe = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        said = re.findall(r"^echo '(.*)'$", recipe, re.MULTILINE)
+        commands = [line.strip() for line in said if line.startswith("  ")]
+        (trained,) = set(re.findall(r"runs/[\w-]+", recipe))
+        assert len(commands) == 4 and trained.startswith(run)
+        walkthrough = Walkthrough(tmp_path, written={trained, ".venv/bin/activate"})
+        walkthrough.follow(_block("bash", "\n".join(commands)))
