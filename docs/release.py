@@ -72,11 +72,14 @@ def build(root: Path, folder: Path) -> list[Path]:
         source.mkdir()
         archive = subprocess.run(["git", "archive", "HEAD"], cwd=root, check=True, stdout=subprocess.PIPE).stdout
         subprocess.run(["tar", "--extract", "--directory", str(source)], input=archive, check=True)
-        code = (
-            "from setuptools import build_meta as b; import sys; b.build_sdist(sys.argv[1]); b.build_wheel(sys.argv[1])"
-        )
-        _run([sys.executable, "-c", code, str(folder)], source)
-    return sorted(folder.iterdir())
+        for kind in ("sdist", "wheel"):
+            # what pip calls, each in a process of its own: the first leaves settings behind that the second reads
+            code = f"import sys; from setuptools import build_meta; build_meta.build_{kind}(sys.argv[1])"
+            _run([sys.executable, "-c", code, str(folder)], source)
+    built = sorted(folder.iterdir())
+    if sorted(path.suffix for path in built) != [".gz", ".whl"]:
+        raise RuntimeError(f"expected a wheel and an sdist, built {[path.name for path in built]}")
+    return built
 
 
 def try_installed(python: Path, archive: Path, programs: list[str], constraints: Path) -> None:
