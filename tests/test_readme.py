@@ -91,7 +91,9 @@ def test_the_table_on_the_first_screen_is_the_one_it_links_to() -> None:
 
 def test_the_shares_of_flops_are_those_that_were_counted() -> None:
     text = " ".join(README.read_text(encoding="utf-8").split())
-    sentence = re.search(r"Charades-STA has (\d+) % .*? and (\d+) % .*?Captions (\d+) % and (\d+) %.*?\]\((\S+?)\)", text)
+    sentence = re.search(
+        r"Charades-STA has (\d+) % .*? and (\d+) % .*?Captions (\d+) % and (\d+) %.*?\]\((\S+?)\)", text
+    )
     *said, path = sentence.groups()
     rows = [json.loads(line) for line in (ROOT / path).read_text(encoding="utf-8").splitlines()]
     trained = {row["preset"]: row for row in rows if row["what"] == "products of a training step"}

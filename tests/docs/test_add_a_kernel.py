@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.support.documents import ROOT, apply_edits
 from tests.support.scratch import copy_project, follow_and_test, run_in
 
@@ -15,6 +17,8 @@ print([(variant.kernel.__name__, sorted({*variant.signature, *variant.constants}
 """
 
 
+# a process of its own, which imports torch
+@pytest.mark.slow
 def test_the_guide_leads_to_a_kernel_that_agrees_with_the_loops(tmp_path: Path) -> None:
     project = copy_project(tmp_path)
     apply_edits(BEFORE, project)

@@ -12,6 +12,8 @@ from tests.support.scratch import copy_project, follow_and_test
 GUIDE = ROOT / "docs" / "add_a_loss.md"
 
 
+# a process of its own, which imports torch
+@pytest.mark.slow
 def test_the_guide_leads_to_a_term_that_is_tested_and_trains(tmp_path: Path) -> None:
     project = copy_project(tmp_path)
     assert "pps_fast/losses.py" in apply_edits(GUIDE, project)

@@ -11,6 +11,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import tyro
@@ -81,8 +82,20 @@ def check_program(module: str, argv: list[str]) -> None:
         raise GuideError(f"python -m {module}: ran without parsing its command line")
 
 
+@cache
+def _require_complete(module: str, needed: tuple[str, ...]) -> None:
+    check_program(module, list(needed))
+
+
 def has_option(option: str, module: str, *needed: str) -> bool:
-    """Whether a program has an option, given the words that its command line needs besides."""
+    """Whether a program has an option.
+
+    Args:
+        needed: the words that its command line needs besides.
+    Raises:
+        GuideError: if these are not enough for it.
+    """
+    _require_complete(module, needed)
     try:
         check_program(module, [*needed, option])
     except GuideError as error:
