@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 TEST_VENV ?= build/test-venv
+RELEASE_VENV ?= build/release-venv
 # passed on to training by `make demo`, to pytest by `make check`, `make test` and `make test-all`
 ARGS ?=
 
@@ -12,10 +13,12 @@ export PYTHONNOUSERSITE := 1
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # a run directory is never written twice; ARGS may name another
-DEMO_OUT = $(if $(findstring --out,$(ARGS)),,--out runs/demo-$(shell date +%Y%m%d-%H%M%S))
+NAMED_OUT := $(shell printf '%s\n' $(ARGS) | sed -n -e 's/^--out=//p' -e '/^--out$$/{n;p;}' | tail -n 1)
+DEMO_RUN := $(or $(NAMED_OUT),runs/demo-$(shell date +%Y%m%d-%H%M%S))
+DEMO_OUT = $(if $(NAMED_OUT),,--out "$(DEMO_RUN)")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-all ci lint clean check-python
+.PHONY: help demo check test test-all ci lint release clean check-python
 
 help:  ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +73,14 @@ $(TEST_VENV)/fresh: check-python
 
 demo: $(VENV)/installed  ## install into VENV, train on the embedded data and print the result
 	"$(VENV)/bin/python" -m pps_fast.train $(DEMO_OUT) $(ARGS)
+	@echo
+	@echo 'Next:'
+	@echo '  source $(VENV)/bin/activate'
+	@echo '  python -m pps_fast.eval --model $(DEMO_RUN)           # evaluate it again'
+	@echo '  pip install -c constraints.txt -e ".[plot]"'
+	@echo '  python -m pps_fast.draw timeline --model $(DEMO_RUN)  # one query as a picture: $(DEMO_RUN)/timeline.png'
+	@echo 'The table is in $(DEMO_RUN)/evaluation_test.md, the losses in $(DEMO_RUN)/metrics.jsonl.'
+	@echo 'Your own data, step by step: docs/your_data.md'
 
 test: $(TEST_VENV)/fresh  ## install into a fresh TEST_VENV and run the whole test suite there
 	$(call pytest,$(TEST_VENV),--strict-skips)
@@ -88,6 +99,13 @@ ci: $(TEST_VENV)/fresh  ## what a change has to pass: style, types and the whole
 	$(call style,$(TEST_VENV))
 	$(call pytest,$(TEST_VENV),--strict-skips)
 
+release: check-python  ## build wheel and sdist into dist/ and try each in a fresh RELEASE_VENV, outside the checkout
+	rm -rf "$(RELEASE_VENV)"
+	"$(PYTHON)" -m venv "$(RELEASE_VENV)"
+# what builds: the version that is pinned
+	"$(RELEASE_VENV)/bin/python" $(PIP_INSTALL) setuptools
+	"$(RELEASE_VENV)/bin/python" docs/release.py "$(RELEASE_VENV)"
+
 clean:  ## delete environments, builds and caches; runs/ stays
-	rm -rf "$(VENV)" "$(TEST_VENV)" build dist pps_fast.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf "$(VENV)" "$(TEST_VENV)" "$(RELEASE_VENV)" build dist pps_fast.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find pps_fast kernels benchmarks tests -name __pycache__ -type d -prune -exec rm -rf {} +
