@@ -54,7 +54,7 @@ define style
 	"$(1)/bin/python" -m ruff check .
 	"$(1)/bin/python" -m ruff format --check .
 	"$(1)/bin/python" -m mypy
-	"$(1)/bin/python" -m mypy --strict $(PUBLIC)
+	"$(1)/bin/python" -m mypy --strict --follow-imports=silent $(PUBLIC)
 endef
 
 $(VENV)/installed: setup.py pyproject.toml constraints.txt

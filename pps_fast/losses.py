@@ -19,15 +19,30 @@ from pps_fast.types import LossReport, ModelOutput
 PULL_STRATEGIES = {"distant": pull_distant, "middle": pull_middle, "all": pull_all}
 
 
+def _compared(output: ModelOutput) -> tuple[Tensor, Tensor, Tensor]:
+    """C of the best positives [B, n], of the whole video [B] and of the best's easy negatives [B, n, J]."""
+    if output.best_nll is None or output.whole_video_nll is None or output.negative_nll is None:
+        raise ValueError("the objective needs the negatives: run the model with with_negatives=True")
+    return output.best_nll, output.whole_video_nll, output.negative_nll
+
+
 def reconstruction_per_sample(output: ModelOutput) -> Tensor:
-    """C(P^(k*)) + C(P_hn) of each sample, [B]."""
-    return equations.reconstruction_loss(output.best_nll, output.whole_video_nll)
+    """C(P^(k*)) + C(P_hn) of each sample, [B].
+
+    Raises:
+        ValueError: for an output without negatives.
+    """
+    best, whole_video, _ = _compared(output)
+    return equations.reconstruction_loss(best, whole_video)
 
 
 def contrastive(output: ModelOutput, options: LossesConfig) -> Tensor:
-    """L_ivc: the best positive must beat the whole video and each of its own easy negatives, by a margin. Scalar."""
-    compared = (output.best_nll, output.whole_video_nll, output.negative_nll)
-    return equations.contrastive_loss(*compared, options.whole_video_margin, options.negative_margin)
+    """L_ivc: the best positive must beat the whole video and each of its own easy negatives, by a margin. Scalar.
+
+    Raises:
+        ValueError: for an output without negatives.
+    """
+    return equations.contrastive_loss(*_compared(output), options.whole_video_margin, options.negative_margin)
 
 
 def _reconstruction(objective: Objective, output: ModelOutput) -> Tensor:
@@ -81,6 +96,10 @@ class Objective(nn.Module):
         terms: names of the terms that take part; all of them by default.
     """
 
+    group: Tensor
+    pushed: Tensor
+    one_group: Tensor
+
     def __init__(self, config: PPSConfig, terms: Sequence[str] = tuple(LOSS_TERMS)) -> None:
         super().__init__()
         self.options = config.losses
@@ -101,8 +120,8 @@ class Objective(nn.Module):
         Raises:
             ValueError: for an output without negatives.
         """
-        if output.negative_nll is None:
-            raise ValueError("the objective needs the negatives: run the model with with_negatives=True")
+        # raises before any term is computed
+        _compared(output)
         terms = {name: LOSS_TERMS[name](self, output) for name in self.weights}
         total = output.positive_nll.new_zeros(())
         for name, value in terms.items():

@@ -86,10 +86,8 @@ def fused_op(
         name: of the op, if not the equation's.
         rule: what both expect and the contract cannot say.
     """
-    floating = tuple(
-        key for key, expected in contract.items() if isinstance(expected, Axes) and expected.dtypes == FLOATING
-    )
-    tensors = tuple(key for key, expected in contract.items() if isinstance(expected, Axes))
+    tensors = {key: expected for key, expected in contract.items() if isinstance(expected, Axes)}
+    floating = [key for key, expected in tensors.items() if expected.dtypes == FLOATING]
 
     def unsupported(**arguments: Any) -> list[str]:
         named = {key: arguments[key] for key in tensors if arguments.get(key) is not None}
