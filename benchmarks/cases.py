@@ -1,13 +1,14 @@
 """Inputs of every op with the shapes a training step has, random values and the precisions it can run in.
 
-The shapes come from `pps_fast.calls.calls_of`, so that they are those of the model whatever becomes of it; the word
-columns are those of a batch that holds the data set's longest sentence.
+Shapes and strides are those that `benchmarks.step_calls` records from a step of the model; the word columns are those
+of a batch that holds the data set's longest sentence. A step is recorded when its cases are first asked for, in a few
+seconds.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,10 +19,9 @@ from torch import Tensor
 
 from benchmarks.counts import PRODUCTS
 from benchmarks.step import BATCH_SIZE, LENGTH_QUANTILES, MAX_NUM_WORDS, SIZES
+from benchmarks.step_calls import keys_are_words, step_calls
 from benchmarks.timing import PRECISIONS
 from pps_fast import equations
-from pps_fast.calls import Call, calls_of
-from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
 from pps_fast.data.store import rounded_columns
 from pps_fast.presets import PRESETS
@@ -34,12 +34,12 @@ DATASETS: dict[str, tuple[str, FeatureSizes, tuple[int, ...]]] = {
     **{name: (name, *SIZES[name]) for name in ("charades", "activitynet")},
     "tiny": ("tiny", FeatureSizes(frame_dim=8, word_dim=6, vocab_size=23, num_segments=16), (2, 3, 5, 6)),
 }
-# configs under which a step calls the ops that the paper's config does not
-_VARIANTS: dict[str, dict[str, Any]] = {
-    "gaussian_peak_mask": {"proposals.mask_shape": "gaussian_peak"},
-    "laplace_mask": {"proposals.mask_shape": "laplace"},
-    "pull_middle": {"losses.pull_strategy": "middle"},
-    "pull_all": {"losses.pull_strategy": "all"},
+# ops that other configs call, with the inputs of the one that the paper's config calls first in their place
+_ALTERNATIVES = {
+    "gaussian_peak_mask": "gaussian_mask",
+    "laplace_mask": "gaussian_mask",
+    "pull_middle": "pull_distant",
+    "pull_all": "pull_distant",
 }
 
 
@@ -54,12 +54,12 @@ class OpCase:
 
     Attributes:
         op: its name.
-        place: where in the step.
+        site: where in the step, with a shape (see `StepCall`).
         dtype: key of PRECISIONS.
     """
 
     op: str
-    place: str
+    site: str
     dataset: str
     dtype: str
     batch_size: int = BATCH_SIZE
@@ -67,12 +67,12 @@ class OpCase:
     @property
     def name(self) -> str:
         """Of the case among those of its op, also the seed."""
-        return f"{self.dataset} {self.place}"
+        return f"{self.dataset} {self.site}"
 
     def inputs(self, device: torch.device | str, draw: int = 0, requires_grad: bool = False) -> Inputs:
         """Returns random inputs on a device, others for every `draw`, with the strides the model has."""
         is_bf16 = PRECISIONS[self.dtype][0] == torch.bfloat16
-        template = _templates(self.dataset, is_bf16, self.batch_size)[self.op, self.place]
+        template = _templates(self.dataset, is_bf16, self.batch_size)[self.op, self.site]
         drawn = _Draw(self, torch.device(device), draw).all(template)
         return {name: _leaf(value) if requires_grad else value for name, value in drawn.items()}
 
@@ -132,32 +132,25 @@ class _Draw:
     def _valid(self, name: str, like: Tensor) -> Tensor:
         """Words and the slots before and after them are there as far as the sentence goes, frames always."""
         num, length = like.shape
-        if name == "key_valid" and not self.case.place.endswith("words"):
+        if name == "key_valid" and not keys_are_words(self.case.site):
             return torch.ones(num, length, dtype=torch.bool, device=self.device)
         extra = length - num_columns_of(self.case.dataset)
         ends = (self.num_words + extra).repeat_interleave(num // self.case.batch_size)
         return torch.arange(length, device=self.device) < ends.unsqueeze(-1)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _templates(dataset: str, is_bf16: bool, batch_size: int) -> dict[tuple[str, str], Inputs]:
-    """Uninitialized inputs by op and place; memory that is never written is never taken."""
+    """Uninitialized inputs by op and site; memory that is never written is never taken."""
     preset, sizes, _ = DATASETS[dataset]
-    config = override(PRESETS[preset], {"train.precision": "bf16" if is_bf16 else "fp32"})
-    found: dict[tuple[str, str], Inputs] = {}
-    for call in _calls(config, sizes, num_columns_of(dataset), batch_size):
-        found.setdefault((call.op.name, call.place), call.inputs)
-    return found
-
-
-def _calls(config: PPSConfig, sizes: FeatureSizes, num_columns: int, batch_size: int) -> Iterator[Call]:
-    """Calls of the config's step and those of the variants' ops."""
-    # a CPU's step projects some queries instead of the memory; the kernels' backend does not
-    config = override(config, {"backend": "triton"})
-    yield from calls_of(config, sizes, num_columns, "cpu", batch_size)
-    for name, changes in _VARIANTS.items():
-        others = calls_of(override(config, changes), sizes, num_columns, "cpu", batch_size)
-        yield from (call for call in others if call.op.name == name)
+    # a step with the equations may project some queries instead of the memory; one with the kernels does not
+    changes = {"train.precision": "bf16" if is_bf16 else "fp32", "backend": "triton"}
+    calls = step_calls(override(PRESETS[preset], changes), sizes, num_columns_of(dataset), batch_size)
+    templates = {(call.op.name, call.site): call.inputs for call in calls}
+    for name, called in _ALTERNATIVES.items():
+        site = next(site for op, site in templates if op == called)
+        templates[name, site] = templates[called, site]
+    return templates
 
 
 def cases_of(
@@ -171,13 +164,10 @@ def cases_of(
     """
     found: dict[str, list[OpCase]] = {}
     for dataset in datasets:
-        for (op, place), inputs in _templates(dataset, True, 1).items():
+        for (op, site), inputs in _templates(dataset, "bf16" in dtypes, batch_size).items():
             is_activation = any(isinstance(x, Tensor) and x.dtype == torch.bfloat16 for x in inputs.values())
             has_dtype = {"fp32": True, "tf32": op in PRODUCTS, "bf16": is_activation}
             for dtype in dtypes:
                 if has_dtype[dtype]:
-                    found.setdefault(op, []).append(OpCase(op, place, dataset, dtype, batch_size))
+                    found.setdefault(op, []).append(OpCase(op, site, dataset, dtype, batch_size))
     return found
-
-
-CASES: dict[str, list[OpCase]] = cases_of()

@@ -154,7 +154,7 @@ def measure(case: OpCase, device: torch.device, ceiling: Ceilings, settings: Set
     """Yields the rows of every implementation and mode of a case; status is ok, failed or refused."""
     with matmul_precision(PRECISIONS[case.dtype][1]), side_stream(device):
         sets = [case.inputs(device, draw, requires_grad=True) for draw in range(NUM_SETS)]
-        about = {"op": case.op, "case": case.place, "dataset": case.dataset, "dtype": case.dtype}
+        about = {"op": case.op, "case": case.site, "dataset": case.dataset, "dtype": case.dtype}
         about["batch_size"] = case.batch_size
         exact: dict[str, Tensor] = {}
         for implementation in implementations_of(_op(case.op), sets[0], settings.use_compile):

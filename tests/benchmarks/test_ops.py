@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import tyro
 from torch import Tensor
 
 from benchmarks import attention, baselines, ops
@@ -20,8 +19,6 @@ from benchmarks.counts import PRODUCTS, Work
 from benchmarks.timing import Ceilings
 from pps_fast import equations
 from pps_fast.ops import ALL_OPS, OPS
-from pps_fast.ops.shared_attention import shared_attention
-from tests.support.op_check import equation_of
 from tests.support.squeeze import squeeze
 
 ROOT = Path(__file__).parents[2]
@@ -32,11 +29,14 @@ FIELDS = {
     *("seconds_median", "seconds_q20", "seconds_q80", "bytes", "flops", "gb_per_s", "tflop_per_s", "share", "bound"),
     *("error", "hardware", "threads", "torch", "triton", "commit", "date", "ceilings", "has_run_tests"),
 }
-ATTENTIONS = [case for op in PRODUCTS for case in cases_of(("tiny",), ("fp32",), 3)[op]]
 
 
 def _case(op: str = "push") -> OpCase:
-    return cases_of(("tiny",), ("fp32",), 2)[op][0]
+    return cases_of(("tiny",), ("fp32",), 3)[op][0]
+
+
+def _attentions(batch_size: int) -> list[OpCase]:
+    return [case for op in PRODUCTS for case in cases_of(("tiny",), ("fp32",), batch_size)[op]]
 
 
 def _measured(monkeypatch: pytest.MonkeyPatch, function: Any) -> list[dict[str, Any]]:
@@ -44,22 +44,20 @@ def _measured(monkeypatch: pytest.MonkeyPatch, function: Any) -> list[dict[str, 
     return list(ops.measure(_case(), CPU, CEILINGS, ops.Settings(seconds=0.0)))
 
 
-def test_a_run_writes_rows_with_every_field_and_says_who_is_missing(tmp_path: Path) -> None:
+@pytest.fixture
+def known_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No machine is measured, which takes seconds."""
+    monkeypatch.setattr(ops, "ceilings", lambda device, dtypes: CEILINGS)
+
+
+def test_a_run_writes_rows_with_every_field_and_says_who_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], known_ceilings: None
+) -> None:
     out = tmp_path / "results" / "ops.jsonl"
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.ops",
-        "--op",
-        "masked_attention",
-        "--dataset",
-        "tiny",
-        "--device",
-        "cpu",
-    ]
-    options = ["--no-tests", "--batch-size", "2", "--seconds", "0.001", "--out", str(out)]
-    done = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    options = ["--op", "masked_attention", "--dataset", "tiny", "--device", "cpu", "--no-tests"]
+    options += ["--batch-size", "3", "--seconds", "0.001", "--out", str(out)]
+    assert ops.main(tyro.cli(ops.Arguments, args=options)) == 0
+    printed = capsys.readouterr().out
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     timed_rows = [row for row in rows if row["status"] == "ok"]
     assert all(set(row) == FIELDS for row in timed_rows)
@@ -70,8 +68,9 @@ def test_a_run_writes_rows_with_every_field_and_says_who_is_missing(tmp_path: Pa
     refused = {row["implementation"]: row["why"] for row in rows if row["status"] == "refused"}
     assert set(refused) == {"triton", "compile", "sdpa_mem_efficient", "flex_attention"}
     assert refused["triton"] == baselines.NO_INTERPRETER
-    assert "| masked_attention | tiny generator words, B = 2 | fp32 | both | sdpa |" in squeeze(done.stdout)
-    assert f"(masked_attention): **refused**, {baselines.CPU_COMPILER}" in done.stdout
+    words = "tiny generator.word_stack.self_attention 1x4x7x4"
+    assert f"| masked_attention | {words}, B = 3 | fp32 | both | sdpa |" in squeeze(printed)
+    assert f"(masked_attention): **refused**, {baselines.CPU_COMPILER}" in printed
 
 
 def test_a_wrong_implementation_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,10 +102,10 @@ def test_what_an_implementation_raises_is_a_row(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_op_with_red_tests_is_not_measured_and_the_others_are(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, known_ceilings: None
 ) -> None:
     monkeypatch.setattr(ops, "run_tests", lambda file: (file != "pull_push", f"1 failed: {file}"))
-    about = {"device": "cpu", "dataset": "tiny", "batch_size": 1, "seconds": 0.0, "out": tmp_path / "x.jsonl"}
+    about = {"device": "cpu", "dataset": "tiny", "batch_size": 3, "seconds": 0.0, "out": tmp_path / "x.jsonl"}
     assert ops.main(ops.Arguments(**about, op="push")) == 1
     printed = capsys.readouterr().out
     assert printed.startswith(
@@ -136,29 +135,23 @@ def test_the_tests_that_run_first_are_those_of_the_op(monkeypatch: pytest.Monkey
     assert len(ran) == 1 + len(OPS) and all((ROOT / path).is_file() for path in ran)
 
 
-@pytest.mark.parametrize("case", ATTENTIONS, ids=lambda case: f"{case.op}-{case.place}")
-def test_attentions_of_torch_are_given_the_same_problem(case: OpCase) -> None:
-    op = next(op for op in (*ALL_OPS, shared_attention) if op.name == case.op)
-    for batch_size in (1, 3):
-        sized = OpCase(case.op, case.place, case.dataset, case.dtype, batch_size)
-        inputs = sized.inputs("cpu", requires_grad=True)
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_attentions_of_torch_are_given_the_same_problem(batch_size: int) -> None:
+    for case in _attentions(batch_size):
+        op = next(op for op in ALL_OPS if op.name == case.op)
+        inputs = case.inputs("cpu", requires_grad=True)
         (sdpa,) = [other for other in implementations_of(op, inputs, False) if other.name == "sdpa"]
-        wide = {name: x.detach().double() if isinstance(x, Tensor) else x for name, x in inputs.items()}
-        wide |= {name: inputs[name] for name in ("key_valid",)}
-        wide = {name: x.requires_grad_() if name in ops.wrt_of(inputs) else x for name, x in wide.items()}
-        exact = ops.values_and_gradients(equation_of(op), wide, ops.wrt_of(inputs))
-        assert ops.error_of(sdpa, inputs, exact) < 1e-5
+        assert ops.error_of(sdpa, inputs, ops.exact_of(case, inputs)) < 1e-5, case.name
 
 
-@pytest.mark.parametrize("case", ATTENTIONS, ids=lambda case: f"{case.op}-{case.place}")
-def test_flex_attention_is_given_the_same_problem(case: OpCase) -> None:
-    inputs = case.inputs("cpu")
-    attend = attention.flex_functions()[case.op]
-    with warnings.catch_warnings():
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_flex_attention_is_given_the_same_problem() -> None:
+    functions = attention.flex_functions()
+    for case in _attentions(3):
         # uncompiled, which is slow and says so; without a backward pass on a CPU
-        warnings.simplefilter("ignore")
-        got = attend(**baselines.without_validity(inputs))
-    assert torch.allclose(got, getattr(equations, case.op)(**inputs), atol=1e-5)
+        inputs = case.inputs("cpu")
+        got = functions[case.op](**baselines.without_validity(inputs))
+        assert torch.allclose(got, getattr(equations, case.op)(**inputs), atol=1e-5), case.name
 
 
 def test_the_share_is_of_the_ceiling_that_bounds_an_op() -> None:
