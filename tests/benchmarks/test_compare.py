@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ from benchmarks import compare
 
 @pytest.mark.parametrize("is_evaluation", [False, True])
 def test_every_implementation_has_a_row_and_ours_multiplies_less(
-    is_evaluation: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    is_evaluation: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], narrow: Any
 ) -> None:
+    narrow(compare, width=64, num_layers=3)
     out = tmp_path / "rows.jsonl"
     arguments = compare.Arguments(
         batch_size=1, rounds=1, evaluation=is_evaluation, memory=False, least_ratio=1000.0, out=out
@@ -34,6 +36,7 @@ def test_every_implementation_has_a_row_and_ours_multiplies_less(
     assert rows[0]["times_published"] == 1
 
 
+@pytest.mark.slow
 def test_the_peak_memory_is_that_of_a_process_of_its_own() -> None:
     block = torch.ones(200, 2**20)  # 0.8 GiB that the other process has not
     arguments = compare.Arguments(batch_size=1, evaluation=True)

@@ -32,7 +32,10 @@ def test_one_size_at_a_time_is_varied() -> None:
         assert base in points
 
 
-def test_a_run_leaves_rows_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_leaves_rows_and_tables(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(growth.AXES, "positions", (10, 25, 50))
     arguments = growth.Arguments(base="tiny", axes=("positions",), rounds=2, device="cpu", out=tmp_path)
     assert growth.main(arguments) == 0
     (path,) = tmp_path.glob("growth_cpu_*.jsonl")
@@ -44,4 +47,4 @@ def test_a_run_leaves_rows_and_tables(tmp_path: Path, capsys: pytest.CaptureFixt
     assert {"hardware", "threads", "torch", "commit", "date", "base"} <= exponents.keys()
     text = path.with_suffix(".md").read_text()
     assert text in capsys.readouterr().out
-    assert f"| positions | 200 | {points[-1]['components']} |" in squeeze(text)
+    assert f"| positions | 50 | {points[-1]['components']} |" in squeeze(text)

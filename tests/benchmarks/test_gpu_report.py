@@ -25,7 +25,7 @@ from pps_fast.ops.pull_push import push
 from tests.support.cases import CASES
 from tests.support.squeeze import squeeze
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MASK_RESULTS = {"value 0", "value 1", "gradient of center", "gradient of width"}
 SCRIPT = [sys.executable, "-m", "benchmarks.gpu_report"]
 
@@ -35,6 +35,7 @@ def _rows(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_a_dry_run_goes_through_every_stage_and_says_that_nothing_was_measured(tmp_path: Path) -> None:
     command = [*SCRIPT, "--dry-run", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

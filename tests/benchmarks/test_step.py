@@ -1,18 +1,17 @@
-"""The benchmark scripts run, and write what they say."""
+"""The program that times a training step runs, and writes what it says."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import tyro
 
+from benchmarks import step
 from benchmarks.step import SIZES, random_batch, sizes_of
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_the_longest_name_decides_the_sizes() -> None:
@@ -31,12 +30,13 @@ def test_random_batches_have_the_sizes_and_lengths_of_the_data_set() -> None:
     assert (batch.word_ids > 0).sum(1).equal(batch.num_words)
 
 
-def test_a_step_is_timed_profiled_and_appended(tmp_path: Path) -> None:
+def test_a_step_is_timed_profiled_and_appended(tmp_path: Path, capsys: pytest.CaptureFixture[str], narrow: Any) -> None:
+    narrow(step, width=32, num_layers=1)
     out = tmp_path / "results" / "step.jsonl"
-    command = [sys.executable, "-m", "benchmarks.step", "--preset", "charades_clip_small", "--batch-size", "2"]
+    options = ["--preset", "charades_clip_small", "--batch-size", "2", "--steps", "1", "--device", "cpu"]
     for _ in range(2):
-        done = subprocess.run([*command, "--steps", "1", "--out", str(out)], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        step.main(tyro.cli(step.Arguments, args=[*options, "--out", str(out)]))
+    assert "preset charades_clip_small, batch_size 2" in capsys.readouterr().out
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["preset"] for row in rows] == ["charades_clip_small"] * 2
     assert rows[0]["seconds_median"] > 0 and rows[0]["peak_memory_gib"] > 0
