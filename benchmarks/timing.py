@@ -185,9 +185,13 @@ def _replayed(calls: Calls, device: torch.device, seconds: float) -> list[float]
 
 
 def timed_steps(
-    run: Callable[[], Any], device: torch.device, seconds: float = 0.0, repetitions: int | None = None
+    run: Callable[[], Any],
+    device: torch.device,
+    seconds: float = 0.0,
+    repetitions: int | None = None,
+    warm_up: int = 3,
 ) -> Row:
-    """Times whole steps, one after the other, after three others.
+    """Times whole steps, one after the other, after `warm_up` others.
 
     Args:
         seconds: to spend on it, about, unless `repetitions` says how many are timed.
@@ -196,7 +200,7 @@ def timed_steps(
         wall_seconds, of the host from the first to the end of the last, per step; repetitions. Where host_seconds come
         near the others, the device waits for the host.
     """
-    for _ in range(3):
+    for _ in range(warm_up):
         run()
     if repetitions is None:
         repetitions = _num_repetitions(_repeated([run], device, 1).seconds[0], seconds)

@@ -222,7 +222,8 @@ def measure(report: Report, variant: Variant, setting: Setting, precision: Preci
         # a NaN is not below it
         if not all(error <= limit for error, limit in zip(differences, AGREEMENT[precision], strict=True)):
             raise Disagrees(f"losses {losses}, reference {reference}: at most {AGREEMENT[precision]} is timed")
-        times = timed_steps(run, device, _SECONDS, repetitions=1 if report.is_dry else None)
+        shortened = {"repetitions": 1, "warm_up": 0} if report.is_dry else {}
+        times = timed_steps(run, device, _SECONDS, **shortened)
         # reading a CPU's profile takes seconds: a dry run does it twice
         row |= launches_of(run, device) if not report.is_dry or precision == "bf16" else {}
     row |= {"matmul_gflop": round(setting.work.flops / 1e9, 1), "minimal_gb": round(setting.work.bytes / 1e9, 4)}

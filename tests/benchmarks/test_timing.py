@@ -46,6 +46,7 @@ def test_as_many_steps_are_timed_as_asked_for() -> None:
     calls: list[int] = []
     row = timed_steps(lambda: calls.append(1), CPU, repetitions=7)
     assert row["repetitions"] == 7 and len(calls) == 3 + 7
+    assert timed_steps(lambda: calls.append(1), CPU, repetitions=1, warm_up=0)["repetitions"] == 1 and len(calls) == 11
 
 
 def test_times_are_taken_of_every_input_set_in_turn() -> None:
