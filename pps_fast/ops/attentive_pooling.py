@@ -9,7 +9,15 @@ from torch import Tensor
 
 from pps_fast import equations
 from pps_fast.ops.contract import Contract, at_least, floats, integers
-from pps_fast.ops.registration import first_order_only, fused_op, launcher_of, load_kernel, register, size_reasons
+from pps_fast.ops.registration import (
+    first_order_only,
+    fused_op,
+    launcher_of,
+    load_kernel,
+    register,
+    size_reasons,
+    summed_dtype,
+)
 
 kernel = load_kernel("attentive_pooling")
 
@@ -140,13 +148,13 @@ def _fused_mixture(
     masks: Tensor, log_masks: Tensor, importance: Tensor, group: Tensor, num_groups: int
 ) -> tuple[Tensor, Tensor]:
     mixed, log = _FusedMixture.apply(masks, log_masks, importance, group, num_groups)
-    dtype = torch.promote_types(masks.dtype, importance.dtype)
-    return mixed.to(dtype), log.to(torch.promote_types(log_masks.dtype, importance.dtype))
+    return mixed.to(summed_dtype(masks, importance)), log.to(summed_dtype(log_masks, importance))
 
 
 def _fused_peak_mixture(masks: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
     mixed, log = _FusedPeakMixture.apply(masks, group, num_groups)
-    return mixed.to(masks.dtype), log.to(masks.dtype)
+    dtype = summed_dtype(masks)
+    return mixed.to(dtype), log.to(dtype)
 
 
 _GROUPS: Contract = {"group": integers("E"), "num_groups": at_least(0)}

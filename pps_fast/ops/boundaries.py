@@ -10,7 +10,15 @@ from torch import Tensor
 from pps_fast import equations
 from pps_fast.ops.attentive_pooling import MAX_COMPONENTS, group_limits
 from pps_fast.ops.contract import at_least, floats, integers
-from pps_fast.ops.registration import first_order_only, fused_op, launcher_of, load_kernel, register, size_reasons
+from pps_fast.ops.registration import (
+    first_order_only,
+    fused_op,
+    launcher_of,
+    load_kernel,
+    register,
+    size_reasons,
+    summed_dtype,
+)
 
 kernel = load_kernel("boundaries")
 
@@ -60,7 +68,7 @@ def _fused(
     center: Tensor, width: Tensor, importance: Tensor, group: Tensor, num_groups: int, shrink: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     start, end = _FusedBoundaries.apply(center, width, importance, group, num_groups, float(shrink))
-    dtype = torch.promote_types(torch.promote_types(center.dtype, width.dtype), importance.dtype)
+    dtype = summed_dtype(center, width, importance)
     return start.to(dtype), end.to(dtype)
 
 

@@ -171,6 +171,16 @@ def size_reasons(name: str, what: str, size: int, limit: int) -> list[str]:
     return [] if 1 <= size <= limit else [f"{name} has {size} {what}; the kernel takes 1 to {limit}"]
 
 
+def summed_dtype(*tensors: Tensor) -> torch.dtype:
+    """Returns the dtype in which an equation sums products of these tensors; a GPU's autocast sums in fp32 at least."""
+    dtype = tensors[0].dtype
+    for x in tensors[1:]:
+        dtype = torch.promote_types(dtype, x.dtype)
+    if tensors[0].is_cuda and torch.is_autocast_enabled("cuda"):
+        return torch.promote_types(dtype, torch.float32)
+    return dtype
+
+
 # --- derivatives ----------------------------------------------------------------------------------
 
 
