@@ -86,6 +86,19 @@ def fused_op(
         name: of the op, if not the equation's.
         rule: what both expect and the contract cannot say.
     """
+    return Op(
+        name or equation.__name__,
+        torch=equation,
+        triton=fused,
+        unsupported=_without_triton if _launch is None else _unsupported(contract, limits),
+        is_interpreted=is_interpreted(),
+        contract=contract,
+        rule=rule,
+    )
+
+
+def _unsupported(contract: Contract, limits: Callable[..., list[str]]) -> Callable[..., list[str]]:
+    """Returns the function that says why a kernel cannot serve arguments that keep the contract."""
     tensors = {key: expected for key, expected in contract.items() if isinstance(expected, Axes)}
     floating = [key for key, expected in tensors.items() if expected.dtypes == FLOATING]
 
@@ -98,15 +111,7 @@ def fused_op(
         reasons = dtype_reasons({key: named[key] for key in floating if key in named})
         return reasons + (empty_reasons(named) or limits(**arguments))
 
-    return Op(
-        name or equation.__name__,
-        torch=equation,
-        triton=fused,
-        unsupported=unsupported if _launch is not None else _without_triton,
-        is_interpreted=is_interpreted(),
-        contract=contract,
-        rule=rule,
-    )
+    return unsupported
 
 
 def _without_triton(**_: Any) -> list[str]:
