@@ -47,7 +47,7 @@ endef
 # $(1): environment, $(2): options of pytest. One thread each: the tests' tensors are small, and torch's waiting threads
 # starve on a machine that is busy otherwise
 define pytest
-	OMP_NUM_THREADS=1 "$(1)/bin/python" -m pytest --numprocesses auto --dist loadfile $(2) $(ARGS)
+	OMP_NUM_THREADS=1 "$(1)/bin/python" -m pytest --numprocesses auto --dist worksteal $(2) $(ARGS)
 endef
 
 define style

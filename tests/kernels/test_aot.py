@@ -214,6 +214,14 @@ def test_the_key_changes_with_everything_a_variant_says(tmp_path: Path) -> None:
     assert len(set(keys)) == len(keys)
 
 
+def test_the_key_does_not_change_with_a_global_that_a_parameter_hides(tmp_path: Path) -> None:
+    variant = _variant(tmp_path / "before.py", _KERNEL)
+    polluted = _variant(tmp_path / "after.py", _KERNEL)
+    # as Triton's interpreter leaves them
+    polluted.kernel.fn.__globals__.update(N=object(), o_x=object())
+    assert polluted.key(90) == variant.key(90)
+
+
 def test_what_the_key_cannot_cover_is_refused(tmp_path: Path) -> None:
     source = _KERNEL.replace("import triton\n", "import os\nimport triton\n", 1).replace("_SCALE\n", "len(os.name)\n")
     with pytest.raises(ValueError, match="reads the module os, which the key does not cover"):

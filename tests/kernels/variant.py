@@ -78,7 +78,9 @@ def sources(kernel: Callable[..., Any]) -> dict[str, str]:
             raise ValueError(f"{name}: reads variables of an enclosing function, which the key does not cover")
         tree = _without_docstring(function)
         texts[name] = ast.unparse(tree)
-        for read in sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}):
+        # Triton's interpreter leaves names of its own among a function's globals, "T" of a type variable for one
+        local = set(function.__code__.co_varnames)
+        for read in sorted({node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - local):
             if read not in function.__globals__:
                 continue
             value = function.__globals__[read]
