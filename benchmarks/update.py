@@ -55,23 +55,23 @@ class ForeachAdam:
         self.moments: dict[Tensor, tuple[Tensor, Tensor]] = {}
 
     @torch.no_grad()
-    def clip_and_step(self, clip_norm: float, is_sound: Tensor) -> Tensor:
+    def clip_and_step(self, clip_norm: float, is_finite: Tensor) -> Tensor:
         """As `Adam.clip_and_step`."""
         norm = nn.utils.clip_grad_norm_(self.parameters, clip_norm, foreach=True)
-        is_sound.logical_and_(torch.isfinite(norm))
-        self.update += is_sound
+        is_finite.logical_and_(torch.isfinite(norm))
+        self.update += is_finite
         parameters = [p for p in self.parameters if p.grad is not None]
         for parameter in parameters:
             self.moments.setdefault(parameter, (torch.zeros_like(parameter), torch.zeros_like(parameter)))
         first, second = map(list, zip(*(self.moments[p] for p in parameters), strict=True))
-        gradients = [torch.where(is_sound, p.grad, 0.0) for p in parameters]
+        gradients = [torch.where(is_finite, p.grad, 0.0) for p in parameters]
         beta1, beta2 = self.betas
         one = torch.ones((), dtype=parameters[0].dtype, device=norm.device)
-        torch._foreach_mul_(first, torch.where(is_sound, beta1 * one, one))
+        torch._foreach_mul_(first, torch.where(is_finite, beta1 * one, one))
         torch._foreach_add_(first, gradients, alpha=1 - beta1)
-        torch._foreach_mul_(second, torch.where(is_sound, beta2 * one, one))
+        torch._foreach_mul_(second, torch.where(is_finite, beta2 * one, one))
         torch._foreach_addcmul_(second, gradients, gradients, value=1 - beta2)
-        rate = self.rate * is_sound
+        rate = self.rate * is_finite
         if self.weight_decay:
             torch._foreach_mul_(parameters, (1 - rate * self.weight_decay).to(one.dtype))
         count = self.update.clamp(min=1)
@@ -117,13 +117,13 @@ def measure(arguments: Arguments) -> list[Row]:
     parameters = dict(zip(PASSES, copies_of(arguments.preset, device), strict=True))
     optimizers = {"list": ForeachAdam(parameters["list"], 1e-3), "flat": Adam(parameters["flat"], 1e-3)}
     drawn = [torch.randn_like(parameter) for parameter in parameters["list"]]
-    is_sound = torch.ones((), dtype=torch.bool, device=device)
+    is_finite = torch.ones((), dtype=torch.bool, device=device)
 
     def give(name: str) -> Callable[[], Any]:
         for parameter, gradient in zip(parameters[name], drawn, strict=True):
             # in place, as a backward pass does from the second step on
             parameter.grad = gradient.clone() if parameter.grad is None else parameter.grad.copy_(gradient)
-        return lambda: optimizers[name].clip_and_step(10.0, is_sound)
+        return lambda: optimizers[name].clip_and_step(10.0, is_finite)
 
     # the first two make moments and buffers
     seconds = in_turn(list(optimizers), give, device, arguments.pairs, warm_up_rounds=2)

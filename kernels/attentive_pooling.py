@@ -349,7 +349,7 @@ def peak_mixture_fwd(
     masks, group = masks.contiguous(), group.contiguous()
     num_samples, num_components, num_positions = masks.shape
     mixture, log = (empty(masks, num_samples, num_groups, num_positions) for _ in range(2))
-    peak, place = empty(masks, num_samples, num_groups), empty(masks, num_samples, num_groups)
+    peak, argmax = empty(masks, num_samples, num_groups), empty(masks, num_samples, num_groups)
     with device_of(masks):
         peak_mixture_fwd_kernel[(num_samples * num_groups,)](
             p_masks=masks,
@@ -357,24 +357,24 @@ def peak_mixture_fwd(
             p_mixture=mixture,
             p_log=log,
             p_peak=peak,
-            p_peak_position=place,
+            p_peak_position=argmax,
             PEAK_FLOOR=peak_floor,
             K=num_groups,
             E=num_components,
             T=num_positions,
             **_fwd_blocks(num_components, num_positions),
         )
-    return mixture, log, peak, place
+    return mixture, log, peak, argmax
 
 
 def peak_mixture_bwd(
-    grad: Tensor, grad_log: Tensor, mixture: Tensor, peak: Tensor, place: Tensor, group: Tensor, peak_floor: float
+    grad: Tensor, grad_log: Tensor, mixture: Tensor, peak: Tensor, argmax: Tensor, group: Tensor, peak_floor: float
 ) -> Tensor:
     """Gradient of the masks, [B, E, T] fp32.
 
     Args:
         grad, grad_log: [B, K, T] of the mixture and of its log.
-        mixture, peak, place: first, third and fourth result of the forward pass; group, peak_floor: its inputs.
+        mixture, peak, argmax: first, third and fourth result of the forward pass; group, peak_floor: its inputs.
     """
     grad, grad_log, group = grad.contiguous(), grad_log.contiguous(), group.contiguous()
     num_samples, num_groups, num_positions = mixture.shape
@@ -386,7 +386,7 @@ def peak_mixture_bwd(
             p_group=group,
             p_mixture=mixture,
             p_peak=peak,
-            p_peak_position=place,
+            p_peak_position=argmax,
             p_grad=grad,
             p_grad_log=grad_log,
             p_grad_masks=grad_masks,

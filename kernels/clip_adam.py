@@ -116,7 +116,7 @@ def clip_adam(
     second: list[Tensor],
     rate: Tensor,
     update: Tensor,
-    is_sound: Tensor,
+    is_finite: Tensor,
     constants: list[float],
 ) -> Tensor:
     """Clips the gradients, updates parameters and moments in place, and zeroes the gradients.
@@ -126,7 +126,7 @@ def clip_adam(
             lists belong together.
         rate: [] fp64 learning rate.
         update: [] fp64 number of updates so far, counted up in place.
-        is_sound: [] bool, whether to update; set to False in place if the norm is not finite.
+        is_finite: [] bool, whether to update; set to False in place if the norm is not finite.
         constants: clip norm, beta1, beta2, eps, weight decay.
     Returns:
         [] fp32 global norm before clipping.
@@ -136,12 +136,12 @@ def clip_adam(
     with device_of(rate):
         part = _square_sums(gradients)
         norm, factor = empty(rate), empty(rate, 3)
-        state = {"p_rate": rate, "p_update": update, "p_is_finite": is_sound, "p_norm": norm, "p_factor": factor}
+        state = {"p_rate": rate, "p_update": update, "p_is_finite": is_finite, "p_norm": norm, "p_factor": factor}
         num, width = part.numel(), triton.next_power_of_2(part.numel())
         clip_adam_decide_kernel[(1,)](
             p_part=part, **state, num_parts=num, CLIP=clip, **logs, DECAY=decay, BLOCK=width, num_warps=4
         )
-        shared = {"p_is_finite": is_sound, "p_factor": factor, "BETA1": beta1, "BETA2": beta2, "EPS": eps}
+        shared = {"p_is_finite": is_finite, "p_factor": factor, "BETA1": beta1, "BETA2": beta2, "EPS": eps}
         for parameter, gradient, m, v in zip(parameters, gradients, first, second, strict=True):
             buffers = {"p_parameter": parameter, "p_gradient": gradient, "p_first": m, "p_second": v}
             grid = (triton.cdiv(parameter.numel(), _BLOCK),)

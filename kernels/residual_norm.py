@@ -140,11 +140,11 @@ def blocks(width: int) -> dict[str, int]:
     return {"BLOCK_R": max(_BLOCK_ELEMENTS // block_d // 4, 1), "BLOCK_D": block_d, "num_warps": 4}
 
 
-def _dropping(key: Tensor | None, place: list[int], first_row: Tensor | None) -> dict[str, Any]:
+def _dropping(dropout_key: Tensor | None, dropout: list[int], first_row: Tensor | None) -> dict[str, Any]:
     """Returns the arguments of `_kept`."""
-    site, num_dropped = place
+    site, num_dropped = dropout
     return {
-        "p_dropout_key": None if key is None else key.contiguous(),
+        "p_dropout_key": None if dropout_key is None else dropout_key.contiguous(),
         "site": site,
         "p_first": None if first_row is None else first_row.contiguous(),
         "SCALE": 1 / (1 - num_dropped / 65536),
@@ -157,8 +157,8 @@ def residual_norm_fwd(
     branch: Tensor,
     weight: Tensor,
     bias: Tensor,
-    key: Tensor | None,
-    place: list[int],
+    dropout_key: Tensor | None,
+    dropout: list[int],
     first_row: Tensor | None,
     eps: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -167,8 +167,8 @@ def residual_norm_fwd(
     Args:
         x, branch: [G, n, D], fp32, fp16 or bf16.
         weight, bias: [D], likewise.
-        key: [G] int32 dropout key of each sequence, or None for no dropout.
-        place: index of the dropout site in the model, and how many of 65,536 hash levels are dropped.
+        dropout_key: [G] int32 dropout key of each sequence, or None for no dropout.
+        dropout: index of the dropout site in the model, and how many of 65,536 hash levels are dropped.
         first_row: [G] integers, position of each sequence's first row, or None for 0.
         eps: added to the variance.
     Returns:
@@ -184,7 +184,7 @@ def residual_norm_fwd(
     sizes = {"num_rows": num * length, "N": length, "D": width}
     with device_of(x):
         residual_norm_fwd_kernel[(triton.cdiv(num * length, tile["BLOCK_R"]),)](
-            **inputs, **results, **sizes, EPS=eps, **_dropping(key, place, first_row), **tile
+            **inputs, **results, **sizes, EPS=eps, **_dropping(dropout_key, dropout, first_row), **tile
         )
     return out, summed, mean, rstd
 
@@ -192,8 +192,8 @@ def residual_norm_fwd(
 def residual_norm_bwd(
     grad: Tensor,
     weight: Tensor,
-    key: Tensor | None,
-    place: list[int],
+    dropout_key: Tensor | None,
+    dropout: list[int],
     first_row: Tensor | None,
     results: list[Tensor],
     branch_dtype: torch.dtype,
@@ -202,7 +202,7 @@ def residual_norm_bwd(
 
     Args:
         grad: [G, n, D] of the result.
-        weight, key, place, first_row: as in the forward pass.
+        weight, dropout_key, dropout, first_row: as in the forward pass.
         results: sum, mean and 1 / std, as the forward pass returned them.
         branch_dtype: dtype of the branch.
     Returns:
@@ -225,6 +225,6 @@ def residual_norm_bwd(
     sizes = {"num_rows": num * length, "N": length, "D": width, "BLOCKS": per_program}
     with device_of(grad):
         residual_norm_bwd_kernel[(num_programs,)](
-            **inputs, **gradients, **sizes, **_dropping(key, place, first_row), **tile
+            **inputs, **gradients, **sizes, **_dropping(dropout_key, dropout, first_row), **tile
         )
     return grad_x, grad_branch, grad_weight.sum(0), grad_bias.sum(0)

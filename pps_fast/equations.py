@@ -385,7 +385,7 @@ def residual_norm(
     branch: Tensor,
     weight: Tensor,
     bias: Tensor,
-    key: Tensor | None = None,
+    dropout_key: Tensor | None = None,
     site: int = 0,
     rate: float = 0.0,
     first_row: Tensor | None = None,
@@ -395,15 +395,15 @@ def residual_norm(
     Args:
         x, branch: [G, n, D].
         weight, bias: [D].
-        key: [G] int32 dropout keys of the sequences (see `randomness.py`); None for no dropout.
+        dropout_key: [G] int32 dropout keys of the sequences (see `randomness.py`); None for no dropout.
         site: number of the dropout site in the model; different sites decide independently.
         rate: of the dropout.
         first_row: [G] int64 position of the first of the n rows in its sequence; 0 when not given.
     Returns:
         [G, n, D] in x's dtype; statistics are fp32 at least.
     """
-    dropout_key = None if key is None else mix(key, site)
-    summed = _full_precision(add_dropout(x, branch, dropout_key, rate, first_row))
+    site_key = None if dropout_key is None else mix(dropout_key, site)
+    summed = _full_precision(add_dropout(x, branch, site_key, rate, first_row))
     # never half-precision rows with fp32 weights: CUDA refuses them, and a CPU adds up the weights' gradients in half
     # precision, which is 18 % off after 24,000 rows
     weight, bias = weight.to(summed.dtype), bias.to(summed.dtype)

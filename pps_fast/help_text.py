@@ -142,15 +142,15 @@ def field_texts(cls: Any) -> dict[str, str]:
 @lru_cache
 def _texts_of_module(name: str) -> dict[str, dict[str, str]]:
     """Returns class -> field -> the string below it, for the top-level classes of a loaded module."""
-    found: dict[str, dict[str, str]] = {}
+    texts: dict[str, dict[str, str]] = {}
     tree = ast.parse(inspect.getsource(sys.modules[name]))
     for cls in (node for node in tree.body if isinstance(node, ast.ClassDef)):
-        found[cls.name] = {
+        texts[cls.name] = {
             ast.unparse(item.target): " ".join(ast.literal_eval(below.value).split())
             for item, below in zip(cls.body, cls.body[1:], strict=False)
             if isinstance(item, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
         }
-    return found
+    return texts
 
 
 def short_help(program: Program[Any], start: Any, argv: Sequence[str] = ()) -> str:

@@ -128,7 +128,7 @@ def format_info(info: dict[str, Any]) -> str:
     lines += [f"  {name:12s} {value}" for name, value in info["versions"].items()]
     lines += ["", "devices"]
     for name, known in info["devices"].items():
-        rest = ", ".join(f"{key} {value}" for key, value in known.items() if key != "name")
+        rest = ", ".join(f"{field} {value}" for field, value in known.items() if field != "name")
         lines.append(f"  {name:12s} {known['name']} ({rest})")
     for device, ops in info["ops"].items():
         lines += ["", f"ops of preset {info['preset']} on {device}, backend = {info['backend']}"]

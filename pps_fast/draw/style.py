@@ -57,7 +57,7 @@ _RC: Any = {
 Format = Literal["png", "svg"]
 # without them, files carry the date and the version of matplotlib
 _METADATA: dict[Format, dict[str, Any]] = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
-Given = ParamSpec("Given")
+Parameters = ParamSpec("Parameters")
 
 
 def require_matplotlib() -> None:
@@ -88,11 +88,11 @@ def _style() -> Iterator[None]:
         yield
 
 
-def in_style(draw: Callable[Given, Figure]) -> Callable[Given, Figure]:
+def in_style(draw: Callable[Parameters, Figure]) -> Callable[Parameters, Figure]:
     """Makes a function draw in the project's style, or raise ValueError where matplotlib is not installed."""
 
     @functools.wraps(draw)
-    def styled(*args: Given.args, **kwargs: Given.kwargs) -> Figure:
+    def styled(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Figure:
         with _style():
             return draw(*args, **kwargs)
 

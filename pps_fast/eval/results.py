@@ -95,7 +95,9 @@ class EvalReport:
         }
         plain.update({name: getattr(self, name) for name in ("num_proposals", "seed", "num_bootstrap", "headline")})
         plain["unit"] = "percent; low and high bound the 95 % bootstrap interval by video"
-        plain["rows"] = {row: {key: _plain(e) for key, e in columns.items()} for row, columns in self.rows.items()}
+        plain["rows"] = {
+            row: {column: _plain(e) for column, e in columns.items()} for row, columns in self.rows.items()
+        }
         plain["intervals"] = self.intervals
         for name in ("best_blind", "control"):
             plain[name] = {

@@ -45,12 +45,18 @@ def _fake_mixture_bwd(
 def _fake_peak_mixture_fwd(
     masks: Tensor, group: Tensor, num_groups: int, peak_floor: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    peak, place = (_fake(masks, masks.shape[0], num_groups) for _ in range(2))
-    return *_fake_mixture(masks, num_groups), peak, place
+    peak, argmax = (_fake(masks, masks.shape[0], num_groups) for _ in range(2))
+    return *_fake_mixture(masks, num_groups), peak, argmax
 
 
 def _fake_peak_mixture_bwd(
-    grad: Tensor, grad_log: Tensor, mixture: Tensor, peak: Tensor, place: Tensor, group: Tensor, peak_floor: float
+    grad: Tensor,
+    grad_log: Tensor,
+    mixture: Tensor,
+    peak: Tensor,
+    argmax: Tensor,
+    group: Tensor,
+    peak_floor: float,
 ) -> Tensor:
     return _fake(mixture, mixture.shape[0], group.shape[0], mixture.shape[2])
 
@@ -84,8 +90,8 @@ class _FusedImportance(torch.autograd.Function):
     @first_order_only("importance")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weights, group = ctx.saved_tensors
-        found = torch.ops.pps_fast.importance_bwd(grad, weights, group, ctx.num_groups)
-        return found.to(ctx.dtype), None, None
+        grads = torch.ops.pps_fast.importance_bwd(grad, weights, group, ctx.num_groups)
+        return grads.to(ctx.dtype), None, None
 
 
 class _FusedMixture(torch.autograd.Function):
@@ -102,24 +108,24 @@ class _FusedMixture(torch.autograd.Function):
     @staticmethod
     @first_order_only("mixture")
     def backward(ctx: Any, grad: Tensor, grad_log: Tensor) -> tuple[Tensor | None, ...]:
-        found = torch.ops.pps_fast.mixture_bwd(grad, grad_log, *ctx.saved_tensors)
-        return *(x.to(dtype) for x, dtype in zip(found, ctx.dtypes, strict=True)), None, None
+        grads = torch.ops.pps_fast.mixture_bwd(grad, grad_log, *ctx.saved_tensors)
+        return *(x.to(dtype) for x, dtype in zip(grads, ctx.dtypes, strict=True)), None, None
 
 
 class _FusedPeakMixture(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, masks: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
         floor = equations.PEAK_FLOOR
-        mixture, log, peak, place = torch.ops.pps_fast.peak_mixture_fwd(masks, group, num_groups, floor)
-        ctx.save_for_backward(mixture, peak, place, group)
+        mixture, log, peak, argmax = torch.ops.pps_fast.peak_mixture_fwd(masks, group, num_groups, floor)
+        ctx.save_for_backward(mixture, peak, argmax, group)
         ctx.dtype = masks.dtype
         return mixture, log
 
     @staticmethod
     @first_order_only("peak_mixture")
     def backward(ctx: Any, grad: Tensor, grad_log: Tensor) -> tuple[Tensor | None, ...]:
-        found = torch.ops.pps_fast.peak_mixture_bwd(grad, grad_log, *ctx.saved_tensors, equations.PEAK_FLOOR)
-        return found.to(ctx.dtype), None, None
+        grads = torch.ops.pps_fast.peak_mixture_bwd(grad, grad_log, *ctx.saved_tensors, equations.PEAK_FLOOR)
+        return grads.to(ctx.dtype), None, None
 
 
 def group_limits(num_groups: int, limit: int | None = None) -> list[str]:

@@ -54,8 +54,8 @@ class _FusedBoundaries(torch.autograd.Function):
     @staticmethod
     @first_order_only("boundaries")
     def backward(ctx: Any, grad_start: Tensor, grad_end: Tensor) -> tuple[Tensor | None, ...]:
-        found = torch.ops.pps_fast.boundaries_bwd(grad_start, grad_end, *ctx.saved_tensors, ctx.shrink)
-        return *(x.to(like.dtype) for x, like in zip(found, ctx.saved_tensors[:3], strict=True)), None, None, None
+        grads = torch.ops.pps_fast.boundaries_bwd(grad_start, grad_end, *ctx.saved_tensors, ctx.shrink)
+        return *(x.to(like.dtype) for x, like in zip(grads, ctx.saved_tensors[:3], strict=True)), None, None, None
 
 
 def _limits(center: Tensor, num_groups: int, **_: Any) -> list[str]:

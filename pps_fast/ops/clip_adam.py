@@ -58,43 +58,43 @@ def _clip_adam(
     second: list[Tensor],
     rate: Tensor,
     update: Tensor,
-    is_sound: Tensor,
+    is_finite: Tensor,
     constants: AdamConstants,
 ) -> Tensor:
-    """Scales the gradients to the clip norm and updates parameters and moments in place, or refuses to.
+    """Clips the gradients and updates parameters and moments in place, unless a gradient was not finite.
 
     With h = g min(1, clip_norm / (norm + 1e-6)), after t updates:
 
         m = beta1 m + (1 - beta1) h,   v = beta2 v + (1 - beta2) h^2
         p = p (1 - rate weight_decay) - rate sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps)
 
-    `is_sound` turns False where the norm is not finite. Where it is False, parameters, moments and count stay what they
-    are, whatever the gradients hold (NaN included). The gradients are 0 afterwards. Nothing is read by the host.
+    `is_finite` is set to False if the norm is not finite. While it is False, parameters, moments and count do not
+    change, whatever the gradients contain (NaN included). The gradients are 0 afterwards. The host reads nothing.
 
     Args:
-        parameters, gradients, first, second: [n] buffers p, g, m, v, one of each kind per place, contiguous and
-            written to; places may differ in size and dtype.
+        parameters, gradients, first, second: contiguous buffers [n] of p, g, m and v, written to; the i-th buffers of
+            the four lists belong together and have one size and dtype.
         rate: [] fp64 learning rate.
         update: [] fp64 t, counted up here.
-        is_sound: [] bool, whether the update may be made.
+        is_finite: [] bool, whether to update; set to False in place if the norm is not finite.
         constants: all else.
     Returns:
         [] norm before clipping, in the widest dtype of the gradients.
     """
     norm = _global_norm(gradients)
-    is_sound.logical_and_(torch.isfinite(norm))
-    update.add_(is_sound)
-    factors = _factors(norm, rate, update, is_sound, constants)
+    is_finite.logical_and_(torch.isfinite(norm))
+    update.add_(is_finite)
+    factors = _factors(norm, rate, update, is_finite, constants)
     for buffers in zip(parameters, gradients, first, second, strict=True):
-        own = {name: factor.to(buffers[0].dtype) for name, factor in factors.items()}
+        cast = {name: factor.to(buffers[0].dtype) for name, factor in factors.items()}
         scratch = torch.empty_like(buffers[0][:_CHUNK] if update.device.type == "cpu" else buffers[0])
         for p, g, m, v in _chunks(*buffers):
-            _update(p, g, m, v, scratch[: len(p)], is_sound, own, constants)
+            _update(p, g, m, v, scratch[: len(p)], is_finite, cast, constants)
     return norm
 
 
 def _factors(
-    norm: Tensor, rate: Tensor, update: Tensor, is_sound: Tensor, constants: AdamConstants
+    norm: Tensor, rate: Tensor, update: Tensor, is_finite: Tensor, constants: AdamConstants
 ) -> dict[str, Tensor]:
     """What all values share, [] each: of gradients, moments, parameters and quotients; without effect if refused."""
     # before the first update the correction would be 0 / 0
@@ -102,10 +102,10 @@ def _factors(
     correction = torch.sqrt(1 - constants.beta2**count) / (1 - constants.beta1**count)
     return {
         "scale": (constants.clip_norm / (norm + _CLIP_EPS)).clamp(max=1),
-        "keep1": torch.where(is_sound, constants.beta1 * one, one),
-        "keep2": torch.where(is_sound, constants.beta2 * one, one),
-        "decay": 1 - rate * is_sound * constants.weight_decay,
-        "rate": rate * is_sound * correction,
+        "keep1": torch.where(is_finite, constants.beta1 * one, one),
+        "keep2": torch.where(is_finite, constants.beta2 * one, one),
+        "decay": 1 - rate * is_finite * constants.weight_decay,
+        "rate": rate * is_finite * correction,
     }
 
 
@@ -115,14 +115,14 @@ def _update(
     m: Tensor,
     v: Tensor,
     scratch: Tensor,
-    is_sound: Tensor,
+    is_finite: Tensor,
     factors: dict[str, Tensor],
     constants: AdamConstants,
 ) -> None:
     """Updates [n] values."""
     g.mul_(factors["scale"])
     # 0 * NaN is NaN, so the bits of a refused gradient are scaled; torch.where would take ten times as long on a CPU
-    g.view(_BITS[g.dtype.itemsize]).mul_(is_sound)
+    g.view(_BITS[g.dtype.itemsize]).mul_(is_finite)
     m.mul_(factors["keep1"]).add_(g, alpha=1 - constants.beta1)
     v.mul_(factors["keep2"]).addcmul_(g, g, value=1 - constants.beta2)
     if constants.weight_decay:
@@ -140,21 +140,21 @@ def _fake(*buffers: Any) -> Tensor:
 register(
     launcher_of(kernel, "clip_adam"),
     _fake,
-    mutates=("parameters", "gradients", "first", "second", "update", "is_sound"),
+    mutates=("parameters", "gradients", "first", "second", "update", "is_finite"),
 )
 
 _KINDS = ("parameters", "gradients", "first", "second")
 
 
 def _differing(arguments: Mapping[str, Any]) -> str | None:
-    """Says which buffers are not flat, or unlike the parameters of their place."""
+    """Says which buffers are not flat, or unlike the parameters of their index."""
     lists = [arguments[kind] for kind in _KINDS]
     if len({len(buffers) for buffers in lists}) > 1 or not lists[0]:
         listed = ", ".join(f"{len(buffers)} {kind}" for kind, buffers in zip(_KINDS, lists, strict=True))
         return f"there are {listed}; expected as many of each kind, one at least"
     device = arguments["rate"].device
-    for index, place in enumerate(zip(*lists, strict=True)):
-        for kind, x in zip(_KINDS, place, strict=True):
+    for index, buffers in enumerate(zip(*lists, strict=True)):
+        for kind, x in zip(_KINDS, buffers, strict=True):
             if x.dim() != 1 or not x.is_floating_point() or not x.is_contiguous():
                 layout = "" if x.is_contiguous() else ", not contiguous"
                 return (
@@ -163,10 +163,10 @@ def _differing(arguments: Mapping[str, Any]) -> str | None:
                 )
             if x.device != device:
                 return f"{kind}[{index}] is on {x.device}, rate on {device}; expected one device"
-            if x.shape != place[0].shape or x.dtype != place[0].dtype:
+            if x.shape != buffers[0].shape or x.dtype != buffers[0].dtype:
                 return (
-                    f"{kind}[{index}] is {x.dtype} of shape {tuple(x.shape)}, parameters[{index}] {place[0].dtype} of "
-                    f"shape {tuple(place[0].shape)}; expected one dtype and size"
+                    f"{kind}[{index}] is {x.dtype} of shape {tuple(x.shape)}, parameters[{index}] "
+                    f"{buffers[0].dtype} of shape {tuple(buffers[0].shape)}; expected one dtype and size"
                 )
     return None
 
@@ -187,16 +187,16 @@ def _fused(
     second: list[Tensor],
     rate: Tensor,
     update: Tensor,
-    is_sound: Tensor,
+    is_finite: Tensor,
     constants: AdamConstants,
 ) -> Tensor:
-    return torch.ops.pps_fast.clip_adam(parameters, gradients, first, second, rate, update, is_sound, list(constants))
+    return torch.ops.pps_fast.clip_adam(parameters, gradients, first, second, rate, update, is_finite, list(constants))
 
 
 clip_adam = fused_op(
     _clip_adam,
     _fused,
-    {"rate": exactly(torch.float64), "update": exactly(torch.float64), "is_sound": booleans("")},
+    {"rate": exactly(torch.float64), "update": exactly(torch.float64), "is_finite": booleans("")},
     _limits,
     name="clip_adam",
     rule=_differing,

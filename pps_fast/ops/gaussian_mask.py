@@ -47,8 +47,8 @@ class _FusedMask(torch.autograd.Function):
     @first_order_only("gaussian_mask, gaussian_peak_mask, laplace_mask")
     def backward(ctx: Any, grad: Tensor, grad_log: Tensor) -> tuple[Tensor | None, ...]:
         center, width = ctx.saved_tensors
-        found = torch.ops.pps_fast.gaussian_mask_bwd(grad, grad_log, center, width, *ctx.constants)
-        return found[0].to(center.dtype), found[1].to(width.dtype), None, None, None, None, None
+        grad_center, grad_width = torch.ops.pps_fast.gaussian_mask_bwd(grad, grad_log, center, width, *ctx.constants)
+        return grad_center.to(center.dtype), grad_width.to(width.dtype), None, None, None, None, None
 
 
 def _limits(num_positions: int, **_: Any) -> list[str]:

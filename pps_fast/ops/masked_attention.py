@@ -53,10 +53,10 @@ class _FusedAttention(torch.autograd.Function):
     @first_order_only("masked_attention")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, out, lse = ctx.saved_tensors
-        found = torch.ops.pps_fast.masked_attention_bwd([grad, out, lse], *tensors, *ctx.flags)
+        grads = torch.ops.pps_fast.masked_attention_bwd([grad, out, lse], *tensors, *ctx.flags)
         key_bias = tensors[3]
-        grad_bias = None if key_bias is None else found[3].to(key_bias.dtype)
-        return *found[:3], grad_bias, None, None, None
+        grad_bias = None if key_bias is None else grads[3].to(key_bias.dtype)
+        return *grads[:3], grad_bias, None, None, None
 
 
 # torch.compile cannot trace a function that returns a string; it compiles again when the setting changes

@@ -99,16 +99,16 @@ def fused_op(
 
 def _unsupported(contract: Contract, limits: Callable[..., list[str]]) -> Callable[..., list[str]]:
     """Returns the function that says why a kernel cannot serve arguments that keep the contract."""
-    tensors = {key: expected for key, expected in contract.items() if isinstance(expected, Axes)}
-    floating = [key for key, expected in tensors.items() if expected.dtypes == FLOATING]
+    tensors = {name: expected for name, expected in contract.items() if isinstance(expected, Axes)}
+    floating = [name for name, expected in tensors.items() if expected.dtypes == FLOATING]
 
     def unsupported(**arguments: Any) -> list[str]:
-        named = {key: arguments[key] for key in tensors if arguments.get(key) is not None}
+        named = {name: arguments[name] for name in tensors if arguments.get(name) is not None}
         reasons = device_reasons(*next(iter(named.items())))
         # elsewhere nothing else matters, and every step on a CPU asks
         if reasons:
             return reasons
-        reasons = dtype_reasons({key: named[key] for key in floating if key in named})
+        reasons = dtype_reasons({name: named[name] for name in floating if name in named})
         return reasons + (empty_reasons(named) or limits(**arguments))
 
     return unsupported
@@ -133,8 +133,8 @@ def chip_reasons(name: str, capability: tuple[int, int], shared_bytes: int) -> l
     """Says what a GPU lacks that the kernels' tiles were chosen for, which are compiled for sm_80 and newer."""
     reasons = []
     if capability < LEAST_CAPABILITY:
-        found, least = (".".join(map(str, version)) for version in (capability, LEAST_CAPABILITY))
-        reasons.append(f"{name} has compute capability {found}; the kernels are made for {least} and newer")
+        capability_text, least = (".".join(map(str, version)) for version in (capability, LEAST_CAPABILITY))
+        reasons.append(f"{name} has compute capability {capability_text}; the kernels are made for {least} and newer")
     if shared_bytes < SHARED_BYTES:
         reasons.append(
             f"{name} gives a program {shared_bytes >> 10} KiB of shared memory; the kernels need up to "

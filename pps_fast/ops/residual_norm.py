@@ -28,8 +28,8 @@ def _fake_fwd(x: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def _fake_bwd(
     grad: Tensor,
     weight: Tensor,
-    key: Tensor | None,
-    place: list[int],
+    dropout_key: Tensor | None,
+    dropout: list[int],
     first_row: Tensor | None,
     results: list[Tensor],
     branch_dtype: torch.dtype,
@@ -51,15 +51,15 @@ class _FusedResidualNorm(torch.autograd.Function):
         branch: Tensor,
         weight: Tensor,
         bias: Tensor,
-        key: Tensor | None,
-        place: list[int],
+        dropout_key: Tensor | None,
+        dropout: list[int],
         first_row: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         out, summed, mean, inverse_std = torch.ops.pps_fast.residual_norm_fwd(
-            x, branch, weight, bias, key, place, first_row, equations.NORM_EPS
+            x, branch, weight, bias, dropout_key, dropout, first_row, equations.NORM_EPS
         )
-        ctx.save_for_backward(weight, key, first_row, summed, mean, inverse_std)
-        ctx.place, ctx.dtypes = place, (branch.dtype, bias.dtype)
+        ctx.save_for_backward(weight, dropout_key, first_row, summed, mean, inverse_std)
+        ctx.dropout, ctx.dtypes = dropout, (branch.dtype, bias.dtype)
         # nobody uses the mean, so no zeros shall be made for its gradient
         ctx.set_materialize_grads(False)
         # the smallest result, for `first_order_only`
@@ -68,17 +68,17 @@ class _FusedResidualNorm(torch.autograd.Function):
     @staticmethod
     @first_order_only("residual_norm")
     def backward(ctx: Any, grad: Tensor, grad_mean: None) -> tuple[Tensor | None, ...]:
-        weight, key, first_row, *results = ctx.saved_tensors
+        weight, dropout_key, first_row, *results = ctx.saved_tensors
         branch_dtype, bias_dtype = ctx.dtypes
         grad_x, grad_branch, grad_weight, grad_bias = torch.ops.pps_fast.residual_norm_bwd(
-            grad, weight, key, ctx.place, first_row, results, branch_dtype
+            grad, weight, dropout_key, ctx.dropout, first_row, results, branch_dtype
         )
         return grad_x, grad_branch, grad_weight.to(weight.dtype), grad_bias.to(bias_dtype), None, None, None
 
 
 def _even_rows(arguments: Mapping[str, Any]) -> str | None:
     """Says that dropout, which decides for pairs of neighbors, needs rows that begin with a pair."""
-    is_dropping = arguments.get("key") is not None and num_dropped_levels(arguments.get("rate", 0.0)) > 0
+    is_dropping = arguments.get("dropout_key") is not None and num_dropped_levels(arguments.get("rate", 0.0)) > 0
     width = arguments["x"].shape[2]
     if not is_dropping or arguments.get("first_row") is None or width % 2 == 0:
         return None
@@ -97,14 +97,14 @@ def _fused(
     branch: Tensor,
     weight: Tensor,
     bias: Tensor,
-    key: Tensor | None = None,
+    dropout_key: Tensor | None = None,
     site: int = 0,
     rate: float = 0.0,
     first_row: Tensor | None = None,
 ) -> Tensor:
     num_dropped = num_dropped_levels(rate)
-    key = key if num_dropped else None
-    out, _ = _FusedResidualNorm.apply(x, branch, weight, bias, key, [site, num_dropped], first_row)
+    dropout_key = dropout_key if num_dropped else None
+    out, _ = _FusedResidualNorm.apply(x, branch, weight, bias, dropout_key, [site, num_dropped], first_row)
     return out
 
 
@@ -116,7 +116,7 @@ residual_norm = fused_op(
         "branch": floats("G n D"),
         "weight": floats("D"),
         "bias": floats("D"),
-        "key": exactly(torch.int32, "G"),
+        "dropout_key": exactly(torch.int32, "G"),
         "first_row": integers("G"),
     },
     _limits,

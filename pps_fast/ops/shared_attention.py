@@ -48,8 +48,8 @@ class _FusedSharedAttention(torch.autograd.Function):
     @first_order_only("shared_attention")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, lse = ctx.saved_tensors
-        found = torch.ops.pps_fast.shared_attention_bwd([grad, lse], *tensors, *ctx.flags)
-        return *found[:3], found[3].to(tensors[3].dtype), None, None, None
+        grads = torch.ops.pps_fast.shared_attention_bwd([grad, lse], *tensors, *ctx.flags)
+        return *grads[:3], grads[3].to(tensors[3].dtype), None, None, None
 
 
 def _limits(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> list[str]:

@@ -144,4 +144,4 @@ def _state(train_step: TrainStep) -> dict[tuple[Any, ...], Tensor]:
         for parameter, state in optimizer.state.items():
             named |= {(moment, parameter): value for moment, value in state.items()}
         named["update", index] = optimizer.param_groups[0]["update"]
-    return {**named, ("is_sound",): train_step.is_sound}
+    return {**named, ("is_finite",): train_step.is_finite}

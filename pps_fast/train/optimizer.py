@@ -145,12 +145,12 @@ class Adam(torch.optim.Optimizer):
         self.clip_and_step(math.inf, torch.ones((), dtype=torch.bool, device=update.device))
 
     @torch.no_grad()
-    def clip_and_step(self, clip_norm: float, is_sound: Tensor) -> Tensor:
+    def clip_and_step(self, clip_norm: float, is_finite: Tensor) -> Tensor:
         """Clips the gradients by their global norm, updates the parameters, and leaves gradients of 0.
 
         Args:
             clip_norm: largest L2 norm of all this optimizer's gradients, > 0.
-            is_sound: [] bool on the parameters' device. Turns False where the norm is not finite. Where it is False
+            is_finite: [] bool on the parameters' device. Turns False where the norm is not finite. Where it is False
                 the call changes nothing: no parameter, no moment, no count, whatever the gradients hold (NaN included).
         Returns:
             [] norm before clipping; 0 while no parameter has had a gradient.
@@ -160,11 +160,11 @@ class Adam(torch.optim.Optimizer):
         self._take_in()
         group = self.param_groups[0]
         if not self._blocks:
-            return torch.zeros((), dtype=self._parameters[0].dtype, device=is_sound.device)
+            return torch.zeros((), dtype=self._parameters[0].dtype, device=is_finite.device)
         beta1, beta2 = group["betas"]
         constants = AdamConstants(clip_norm, beta1, beta2, group["eps"], group["weight_decay"])
         buffers = zip(*((b.parameters, b.gradients, b.first, b.second) for b in self._blocks), strict=True)
-        state = group["lr"], group["update"], is_sound
+        state = group["lr"], group["update"], is_finite
         return clip_adam(*map(list, buffers), *state, constants, backend=self.backend)
 
     def _take_in(self) -> None:

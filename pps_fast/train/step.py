@@ -38,7 +38,7 @@ class TrainStep:
     """Forward, losses, backward, clipping and update of one batch.
 
     A step whose loss or gradient is not finite changes no parameter and no moment, and neither does any step after it:
-    `is_sound` turns False on the device and stays so. The model thus keeps the state before the first bad
+    `is_finite` turns False on the device and stays so. The model thus keeps the state before the first bad
     batch, however late the host reads it.
 
     Args:
@@ -68,7 +68,7 @@ class TrainStep:
         self.clip_norm = clip_norm
         self.precision = precision
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.is_sound = torch.ones((), dtype=torch.bool, device=self.parameters[0].device)
+        self.is_finite = torch.ones((), dtype=torch.bool, device=self.parameters[0].device)
         """[] bool, all steps so far were finite"""
         # replaced where the device need not be there (see `train.fake_step`)
         self.autocast: Callable[..., AbstractContextManager[Any]] = torch.autocast
@@ -97,8 +97,8 @@ class TrainStep:
     def _update(self, loss: LossReport, optimizer: Adam) -> StepReport:
         """Clips the gradients of an optimizer's parameters, updates these, and clears the gradients."""
         is_finite = torch.isfinite(loss.total.detach())
-        self.is_sound.logical_and_(is_finite)
-        norm = optimizer.clip_and_step(self.clip_norm, self.is_sound)
+        self.is_finite.logical_and_(is_finite)
+        norm = optimizer.clip_and_step(self.clip_norm, self.is_finite)
         is_finite = is_finite & torch.isfinite(norm)
         return StepReport(loss=loss.detach(), grad_norm=norm, is_finite=is_finite)
 

@@ -16,7 +16,7 @@ class NonFiniteLossError(FloatingPointError):
 
 
 class FiniteWatch:
-    """Keeps the reports of the steps since the last check of `TrainStep.is_sound`.
+    """Keeps the reports of the steps since the last check of `TrainStep.is_finite`.
 
     A late check loses nothing: a step that is not finite, and all after it, change nothing (see `TrainStep`).
 
@@ -45,7 +45,7 @@ class FiniteWatch:
         Raises:
             NonFiniteLossError: for the first step since the last check that was not finite.
         """
-        if not self.train_step.is_sound.item():
+        if not self.train_step.is_finite.item():
             step, samples, report = next(item for item in self._unchecked if not item[2].is_finite.item())
             kept = "nothing was saved yet" if last_good is None else f"the last good checkpoint is {last_good}"
             raise NonFiniteLossError(f"{self._describe(step, samples, report)}. The update was not made; {kept}")

@@ -31,13 +31,13 @@ import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-HERE = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parent
 # run as a script, the tests' folder is on the path and the checkout is not
-sys.path.insert(0, str(HERE.parents[1]))
+sys.path.insert(0, str(FOLDER.parents[1]))
 
 from tests.kernels.variant import Variant  # noqa: E402
 
-TABLE = HERE / "resources.json"
+TABLE = FOLDER / "resources.json"
 ARCHITECTURES = (80, 86, 90, 100, 120)
 # bytes of shared memory that one program may have
 SHARED_LIMIT = {80: 163 << 10, 86: 99 << 10, 90: 227 << 10, 100: 227 << 10, 120: 99 << 10}
@@ -111,7 +111,7 @@ def _resource_usage(cubin: bytes) -> dict[str, int]:
 
 def all_variants() -> Iterator[Variant]:
     """Yields the variants of every aot_*.py beside this file."""
-    for path in sorted(HERE.glob("aot_*.py")):
+    for path in sorted(FOLDER.glob("aot_*.py")):
         spec = importlib.util.spec_from_file_location(path.stem, path)
         if spec is None or spec.loader is None:
             raise ValueError(f"{path}: cannot be imported")

@@ -81,12 +81,12 @@ def test_pooling(op: Op, groups: tuple, num_samples: int, num_positions: int, dt
     shares = np.exp(score)
     for k in range(count):
         shares[:, group == k] /= shares[:, group == k].sum(1, keepdims=True)
-    given_to = {
+    pooled = {
         "importance": {"score": score},
         "mixture": {"masks": masks, "log_masks": np.log(masks + 1e-10), "importance": shares},
         "peak_mixture": {"masks": masks},
     }[op.name]
-    _check(op, "attentive_pooling", {**given_to, "group": group, "num_groups": count}, tuple(given_to), dtype)
+    _check(op, "attentive_pooling", {**pooled, "group": group, "num_groups": count}, tuple(pooled), dtype)
 
 
 @PROPERTY

@@ -194,8 +194,8 @@ def test_the_kernel_has_peaks_of_exactly_one_and_leaves_vanishing_sums_near_zero
         assert_agree("log", got[1][sample], expected[1][sample], atol=1e-5)
         for component in range(4):
             # where the sum vanishes, the gradient is of order 1e20, and of its log 1e30
-            found, exact = got[2][sample, component], expected[2][sample, component]
-            assert_agree(f"gradient of {component}", found, exact, rtol=1e-5, atol=1e-6)
+            kernel, exact = got[2][sample, component], expected[2][sample, component]
+            assert_agree(f"gradient of {component}", kernel, exact, rtol=1e-5, atol=1e-6)
     assert_agree("peak", got[0][:, ::2].amax(-1), torch.ones(2, 2))
     assert got[0][1, 1].max() < 1e-4
 
@@ -220,11 +220,11 @@ def test_the_kernel_has_peaks_of_exactly_one_and_leaves_vanishing_sums_near_zero
     ],
 )
 def test_the_kernels_refuse_what_they_cannot_pool(op: Op, changes: dict, reason: str) -> None:
-    given = {"score": torch.rand(2, 3), "masks": torch.rand(2, 3, 4), "importance": torch.rand(2, 3)}
-    given["log_masks"] = given["masks"].log()
+    tensors = {"score": torch.rand(2, 3), "masks": torch.rand(2, 3, 4), "importance": torch.rand(2, 3)}
+    tensors["log_masks"] = tensors["masks"].log()
     mixed = ["masks", "log_masks", "importance"]
     names = {"importance": ["score"], "mixture": mixed, "peak_mixture": ["masks"]}[op.name]
-    inputs = {name: given[name] for name in names} | {"group": torch.zeros(3, dtype=torch.int64), "num_groups": 1}
+    inputs = {name: tensors[name] for name in names} | {"group": torch.zeros(3, dtype=torch.int64), "num_groups": 1}
     assert not op.reasons(**inputs)
     inputs |= changes
     assert any(reason in sentence for sentence in op.reasons(**inputs))

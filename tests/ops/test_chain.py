@@ -44,32 +44,32 @@ def _inputs(dtype: torch.dtype, causal: bool) -> Inputs:
     return {name: x.requires_grad_() for name, x in tensors.items()}
 
 
-def _attend(log_masks: Tensor, given: Inputs, causal: bool, backend: str) -> Tensor:
+def _attend(log_masks: Tensor, inputs: Inputs, causal: bool, backend: str) -> Tensor:
     """[B, N, T] logs -> attention of every one of them, as the reconstructor passes them."""
     number = log_masks.shape[1]
-    inputs = {name: given[name].repeat_interleave(number, 0) for name in ("query", "key", "value")}
-    return masked_attention(**inputs, key_bias=log_masks.flatten(0, 1), causal=causal, backend=backend)
+    repeated = {name: inputs[name].repeat_interleave(number, 0) for name in ("query", "key", "value")}
+    return masked_attention(**repeated, key_bias=log_masks.flatten(0, 1), causal=causal, backend=backend)
 
 
 def _alone(mask: Op) -> Callable[..., Tensor]:
-    def run(given: Inputs, causal: bool, backend: str) -> tuple[Tensor, Tensor]:
-        masks, logs = mask(given["center"], given["width"], SIGMA, POSITIONS, backend=backend)
-        return logs, _attend(logs, given, causal, backend)
+    def run(inputs: Inputs, causal: bool, backend: str) -> tuple[Tensor, Tensor]:
+        masks, logs = mask(inputs["center"], inputs["width"], SIGMA, POSITIONS, backend=backend)
+        return logs, _attend(logs, inputs, causal, backend)
 
     return run
 
 
-def _mixed(given: Inputs, causal: bool, backend: str) -> tuple[Tensor, Tensor]:
-    masks, logs = gaussian_mask(given["center"], given["width"], SIGMA, POSITIONS, backend=backend)
-    weights = importance(given["score"], GROUP, NUM_GROUPS, backend=backend)
+def _mixed(inputs: Inputs, causal: bool, backend: str) -> tuple[Tensor, Tensor]:
+    masks, logs = gaussian_mask(inputs["center"], inputs["width"], SIGMA, POSITIONS, backend=backend)
+    weights = importance(inputs["score"], GROUP, NUM_GROUPS, backend=backend)
     _, log = mixture(masks, logs, weights, GROUP, NUM_GROUPS, backend=backend)
-    return log, _attend(log, given, causal, backend)
+    return log, _attend(log, inputs, causal, backend)
 
 
-def _summed(given: Inputs, causal: bool, backend: str) -> tuple[Tensor, Tensor]:
-    masks, _ = gaussian_peak_mask(given["center"], given["width"], SIGMA, POSITIONS, backend=backend)
+def _summed(inputs: Inputs, causal: bool, backend: str) -> tuple[Tensor, Tensor]:
+    masks, _ = gaussian_peak_mask(inputs["center"], inputs["width"], SIGMA, POSITIONS, backend=backend)
     _, log = peak_mixture(masks, GROUP, NUM_GROUPS, backend=backend)
-    return log, _attend(log, given, causal, backend)
+    return log, _attend(log, inputs, causal, backend)
 
 
 CHAINS = {
@@ -81,11 +81,11 @@ CHAINS = {
 }
 
 
-def _results(chain: str, given: Inputs, causal: bool, backend: str) -> Inputs:
+def _results(chain: str, inputs: Inputs, causal: bool, backend: str) -> Inputs:
     """The attention, and gradients of the log masks and of all that the chain reads."""
-    log, out = CHAINS[chain](given, causal, backend)
+    log, out = CHAINS[chain](inputs, causal, backend)
     grad = torch.linspace(-1.3, 1.7, out.numel(), dtype=torch.float64).reshape(out.shape).to(out.dtype)
-    read = {name: x for name, x in given.items() if name != "score" or chain == "mixture"}
+    read = {name: x for name, x in inputs.items() if name != "score" or chain == "mixture"}
     grads = torch.autograd.grad(out, [log, *read.values()], grad)
     return {"out": out.detach()} | dict(zip(["log", *read], grads, strict=True))
 
@@ -97,9 +97,9 @@ def _results(chain: str, given: Inputs, causal: bool, backend: str) -> Inputs:
 def test_gradients_through_masks_that_vanish_nearly_everywhere_agree_with_float64(
     chain: str, dtype: torch.dtype, causal: bool, backend: str, poisoned_empty: None
 ) -> None:
-    given = _inputs(dtype, causal)
-    exact = {name: x.detach().double().requires_grad_() for name, x in given.items()}
-    got, reference = _results(chain, given, causal, backend), _results(chain, given, causal, "torch")
+    inputs = _inputs(dtype, causal)
+    exact = {name: x.detach().double().requires_grad_() for name, x in inputs.items()}
+    got, reference = _results(chain, inputs, causal, backend), _results(chain, inputs, causal, "torch")
     for name, oracle in _results(chain, exact, causal, "torch").items():
         # the cap is that of the activations, also for what is kept in fp32
         assert_close("masked_attention", got[name].to(dtype), reference[name].to(dtype), oracle)
@@ -109,24 +109,24 @@ def test_gradients_through_masks_that_vanish_nearly_everywhere_agree_with_float6
 @pytest.mark.parametrize("chain", CHAINS)
 def test_what_a_mask_sends_back_is_bounded_by_what_its_log_receives(chain: str, backend: str) -> None:
     """No 1 / (f + 1e-10) is left over: a gradient of order 1 gives one of order 1 / s."""
-    given = _inputs(torch.float32, causal=True)
-    found = _results(chain, given, True, backend)
+    inputs = _inputs(torch.float32, causal=True)
+    grads = _results(chain, inputs, True, backend)
     # a row of weights sums to 1, and so do its changes; every query has at most twice the largest value
-    largest = 2 * 1.7 * given["value"].detach().abs().sum(-1).max()
-    received = found["log"].abs().sum(-1)
+    largest = 2 * 1.7 * inputs["value"].detach().abs().sum(-1).max()
+    received = grads["log"].abs().sum(-1)
     assert received.max() < POSITIONS * largest
     if chain in ("mixture", "peak_mixture"):
         received = received[:, GROUP]
-    std = given["width"].detach() / SIGMA
+    std = inputs["width"].detach() / SIGMA
     # sums over their peak pass the gradient of the peak on, too
     times = 3 if chain == "peak_mixture" else 1
-    assert (found["center"].abs() <= times * STEEPEST_CENTER * received / std).all()
-    assert (found["width"].abs() <= times * STEEPEST_WIDTH * received / (std * SIGMA)).all()
+    assert (grads["center"].abs() <= times * STEEPEST_CENTER * received / std).all()
+    assert (grads["width"].abs() <= times * STEEPEST_WIDTH * received / (std * SIGMA)).all()
 
 
 def test_the_masks_of_these_chains_vanish_over_most_positions() -> None:
-    given = _inputs(torch.float32, causal=True)
-    logs = {chain: run(given, True, "torch")[0] for chain, run in CHAINS.items()}
+    inputs = _inputs(torch.float32, causal=True)
+    logs = {chain: run(inputs, True, "torch")[0] for chain, run in CHAINS.items()}
     for chain in ("gaussian", "gaussian_peak", "mixture"):
         assert (logs[chain] < np.log(2e-10)).float().mean() > 0.5, chain
 
@@ -143,14 +143,14 @@ def _compiled(run: Callable[..., Any], *arguments: Any) -> tuple[Any, Any]:
 @COMPILES
 @pytest.mark.parametrize("chain", ["gaussian", "mixture", "peak_mixture"])
 def test_the_kernels_are_compiled_into_one_graph(chain: str) -> None:
-    given = _inputs(torch.float32, causal=True)
+    inputs = _inputs(torch.float32, causal=True)
 
-    def run(given: Inputs) -> Tensor:
-        return CHAINS[chain](given, True, "triton")[1]
+    def run(inputs: Inputs) -> Tensor:
+        return CHAINS[chain](inputs, True, "triton")[1]
 
     grads = []
-    for out in _compiled(run, given):
-        read = [x for name, x in given.items() if name != "score" or chain == "mixture"]
+    for out in _compiled(run, inputs):
+        read = [x for name, x in inputs.items() if name != "score" or chain == "mixture"]
         grads.append([out.detach(), *torch.autograd.grad(out.square().sum(), read)])
     for got, expected in zip(*grads, strict=True):
         assert_agree(chain, got, expected)

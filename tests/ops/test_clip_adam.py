@@ -31,10 +31,10 @@ def _inputs(*sizes: int, dtype: torch.dtype = torch.float32, seed: int = 0, **ch
     def draw(scale: float) -> list[Tensor]:
         return [(scale * torch.randn(size, generator=generator, dtype=torch.float64)).to(dtype) for size in sizes]
 
-    made = {"parameters": draw(1.0), "gradients": draw(3.0), "first": draw(0.1)}
-    made["second"] = [x.square() for x in draw(0.1)]
+    buffers = {"parameters": draw(1.0), "gradients": draw(3.0), "first": draw(0.1)}
+    buffers["second"] = [x.square() for x in draw(0.1)]
     state = {"rate": torch.tensor(1e-2, dtype=torch.float64), "update": torch.tensor(3.0, dtype=torch.float64)}
-    return {**made, **state, "is_sound": torch.tensor(True), "constants": CONSTANTS, **changes}
+    return {**buffers, **state, "is_finite": torch.tensor(True), "constants": CONSTANTS, **changes}
 
 
 def _copied(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -47,20 +47,20 @@ def _by_loops(inputs: dict[str, Any]) -> dict[str, Any]:
     """What the buffers must hold afterwards, and the norm: explicit loops over Python's floats."""
     constants, rate = inputs["constants"], inputs["rate"].item()
     norm = math.sqrt(sum(value * value for x in inputs["gradients"] for value in x.double().tolist()))
-    is_sound = inputs["is_sound"].item() and math.isfinite(norm)
-    update = inputs["update"].item() + is_sound
+    is_finite = inputs["is_finite"].item() and math.isfinite(norm)
+    update = inputs["update"].item() + is_finite
     results: dict[str, Any] = {name: [x.double().tolist() for x in inputs[name]] for name in KINDS}
-    scale = min(1.0, constants.clip_norm / (norm + 1e-6)) if is_sound else 0.0
+    scale = min(1.0, constants.clip_norm / (norm + 1e-6)) if is_finite else 0.0
     for p, g, m, v in zip(*(results[name] for name in KINDS), strict=True):
         for i in range(len(p)):
-            if is_sound:
+            if is_finite:
                 m[i] = constants.beta1 * m[i] + (1 - constants.beta1) * scale * g[i]
                 v[i] = constants.beta2 * v[i] + (1 - constants.beta2) * (scale * g[i]) ** 2
                 correction = math.sqrt(1 - constants.beta2**update) / (1 - constants.beta1**update)
                 p[i] -= rate * constants.weight_decay * p[i]
                 p[i] -= rate * correction * m[i] / (math.sqrt(v[i]) + constants.eps)
             g[i] = 0.0
-    return {**results, "norm": np.float64(norm), "update": update, "is_sound": is_sound}
+    return {**results, "norm": np.float64(norm), "update": update, "is_finite": is_finite}
 
 
 def _assert_updates_as_the_loops(inputs: dict[str, Any], backend: str, near: float) -> None:
@@ -72,7 +72,7 @@ def _assert_updates_as_the_loops(inputs: dict[str, Any], backend: str, near: flo
             wanted = np.array(values)
             assert_agree(f"{name} {index}", got.double(), wanted, rtol=near)
     assert_agree("norm", norm.double(), expected["norm"], rtol=near)
-    assert inputs["update"].item() == expected["update"] and inputs["is_sound"].item() == expected["is_sound"]
+    assert inputs["update"].item() == expected["update"] and inputs["is_finite"].item() == expected["is_finite"]
 
 
 @pytest.mark.parametrize("clip_norm", [0.5, 1e3, math.inf])
@@ -120,7 +120,7 @@ def test_a_norm_that_is_not_finite_changes_nothing_and_turns_the_flag_down(backe
     inputs["gradients"][1][69] = bad
     before = _copied(inputs)
     norm = clip_adam(**inputs, backend=backend)
-    assert not norm.isfinite() and not inputs["is_sound"] and inputs["update"] == 3
+    assert not norm.isfinite() and not inputs["is_finite"] and inputs["update"] == 3
     for name in ("parameters", "first", "second"):
         assert all(torch.equal(a, b) for a, b in zip(inputs[name], before[name], strict=True))
     assert not any(gradient.any() for gradient in inputs["gradients"])
@@ -130,7 +130,7 @@ def test_a_norm_that_is_not_finite_changes_nothing_and_turns_the_flag_down(backe
 @pytest.mark.parametrize("update", [0.0, 3.0])
 @pytest.mark.parametrize("bad", [1.0, float("nan")])
 def test_where_the_flag_is_down_nothing_changes_whatever_the_gradients(backend: str, update: float, bad: float) -> None:
-    inputs = _inputs(70, update=torch.tensor(update, dtype=torch.float64), is_sound=torch.tensor(False))
+    inputs = _inputs(70, update=torch.tensor(update, dtype=torch.float64), is_finite=torch.tensor(False))
     inputs["gradients"][0][3] = bad
     before = _copied(inputs)
     clip_adam(**inputs, backend=backend)
@@ -184,7 +184,7 @@ def test_the_kernels_refuse_what_they_cannot_update(changes: dict, reason: str) 
 
 def test_the_registered_operator_passes_opcheck() -> None:
     inputs = _inputs(5, 70)
-    arguments = (*(inputs[name] for name in (*KINDS, "rate", "update", "is_sound")), list(CONSTANTS))
+    arguments = (*(inputs[name] for name in (*KINDS, "rate", "update", "is_finite")), list(CONSTANTS))
     utils = ("test_schema", "test_autograd_registration", "test_faketensor")
     results = torch.library.opcheck(torch.ops.pps_fast.clip_adam, arguments, test_utils=utils)
     assert set(results.values()) == {"SUCCESS"}
@@ -194,7 +194,7 @@ def test_nothing_is_read_back_from_the_device() -> None:
     with FakeTensorMode():
         inputs = {name: [torch.ones(3), torch.ones(4)] for name in KINDS}
         state = {name: torch.ones((), dtype=torch.float64) for name in ("rate", "update")}
-        norm = clip_adam(**inputs, **state, is_sound=torch.ones((), dtype=torch.bool), constants=CONSTANTS)
+        norm = clip_adam(**inputs, **state, is_finite=torch.ones((), dtype=torch.bool), constants=CONSTANTS)
         # the mode would have caught it
         with pytest.raises(DataDependentOutputException):
             norm.item()
@@ -207,14 +207,14 @@ def test_a_captured_update_is_the_eager_one(backend: str) -> None:
     replayed = _copied(eager)
     gradients = [x.clone() for x in eager["gradients"]]
     # compiles, without an update
-    clip_adam(**(_copied(eager) | {"is_sound": torch.tensor(False, device="cuda")}), backend=backend)
+    clip_adam(**(_copied(eager) | {"is_finite": torch.tensor(False, device="cuda")}), backend=backend)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         norm = clip_adam(**replayed, backend=backend)
     for _ in range(3):
         for inputs in (eager, replayed):
-            for place, gradient in zip(inputs["gradients"], gradients, strict=True):
-                place.copy_(gradient)
+            for buffer, gradient in zip(inputs["gradients"], gradients, strict=True):
+                buffer.copy_(gradient)
         expected = clip_adam(**eager, backend=backend)
         graph.replay()
         assert torch.equal(norm, expected)

@@ -50,7 +50,7 @@ def _buffers(*shape: int) -> dict[str, Any]:
     wide = torch.zeros((), dtype=torch.float64)
     flat = {name: [torch.rand(shape)] for name in ("parameters", "gradients", "first", "second")}
     constants = AdamConstants(1.0, 0.9, 0.999, 1e-8, 0.0)
-    return flat | {"rate": wide, "update": wide.clone(), "is_sound": torch.tensor(True), "constants": constants}
+    return flat | {"rate": wide, "update": wide.clone(), "is_finite": torch.tensor(True), "constants": constants}
 
 
 GROUPED = {"group": GROUP, "num_groups": 1}
@@ -78,7 +78,7 @@ GOOD: dict[Op, dict[str, Any]] = {
     residual_norm: {
         **_rand("x", "branch", shape=(2, 3, 4)),
         **_rand("weight", "bias", shape=(4,)),
-        "key": torch.zeros(2, dtype=torch.int32),
+        "dropout_key": torch.zeros(2, dtype=torch.int32),
         "rate": 0.1,
     },
     clip_adam: _buffers(4),
@@ -147,9 +147,12 @@ BAD: dict[Op, list[tuple[dict[str, Any], str]]] = {
         ({"x": torch.rand(3, 4)}, r"x has shape \(3, 4\), expected \[G, n, D\]"),
         ({"branch": torch.rand(2, 3, 5)}, r"branch has shape \(2, 3, 5\), expected \[G, n, D\] with .*D = 4"),
         ({"weight": torch.rand(3)}, r"weight has shape \(3,\), expected \[D\] with D = 4"),
-        ({"key": torch.zeros(2, dtype=torch.int64)}, "key is torch.int64, expected torch.int32"),
-        ({"key": torch.zeros(3, dtype=torch.int32)}, r"key has shape \(3,\), expected \[G\] with G = 2"),
-        ({"key": torch.zeros(2, dtype=torch.int32, device="meta")}, "key is on meta, x on cpu"),
+        ({"dropout_key": torch.zeros(2, dtype=torch.int64)}, "dropout_key is torch.int64, expected torch.int32"),
+        (
+            {"dropout_key": torch.zeros(3, dtype=torch.int32)},
+            r"dropout_key has shape \(3,\), expected \[G\] with G = 2",
+        ),
+        ({"dropout_key": torch.zeros(2, dtype=torch.int32, device="meta")}, "dropout_key is on meta, x on cpu"),
         ({"first_row": torch.zeros(2)}, "first_row is torch.float32, expected an integer dtype"),
         ({"first_row": torch.zeros(3).long()}, r"first_row has shape \(3,\), expected \[G\] with G = 2"),
         (
@@ -170,8 +173,8 @@ BAD: dict[Op, list[tuple[dict[str, Any], str]]] = {
         ({"second": []}, "there are 1 parameters, 1 gradients, 1 first, 0 second; expected as many of each kind"),
         ({"rate": torch.tensor(0.1)}, "rate is torch.float32, expected torch.float64"),
         ({"update": torch.zeros(1).double()}, r"update has shape \(1,\), expected \[\]"),
-        ({"is_sound": torch.tensor(1)}, "is_sound is torch.int64, expected torch.bool"),
-        ({"is_sound": torch.tensor(True, device="meta")}, "is_sound is on meta, rate on cpu"),
+        ({"is_finite": torch.tensor(1)}, "is_finite is torch.int64, expected torch.bool"),
+        ({"is_finite": torch.tensor(True, device="meta")}, "is_finite is on meta, rate on cpu"),
     ],
 }
 

@@ -121,9 +121,9 @@ def test_the_log_of_an_inverse_mask_has_no_gradient_at_the_peak_and_all_of_it_el
     center, width = leaf([[0.37, 0.62]]), leaf([[0.5, 0.3]])
     results = []
     for chosen, dtype in ((backend, torch.float32), ("torch", torch.float64)):
-        given = [x.detach().to(dtype).requires_grad_() for x in (center, width)]
-        _, log = mask(*given, 4.0, 20, inverse=True, backend=chosen)
-        results.append(torch.autograd.grad((log * torch.linspace(-1, 2, 20)).sum(), given))
+        leaves = [x.detach().to(dtype).requires_grad_() for x in (center, width)]
+        _, log = mask(*leaves, 4.0, 20, inverse=True, backend=chosen)
+        results.append(torch.autograd.grad((log * torch.linspace(-1, 2, 20)).sum(), leaves))
     for got, exact in zip(*results, strict=True):
         assert_agree("gradient", got.double(), exact, rtol=2e-5)
 
@@ -188,11 +188,11 @@ def test_the_kernel_reads_any_strides_and_respects_the_incoming_gradient(op: Op)
     for backend in ("triton", "torch"):
         leaf_ = packed.clone().requires_grad_()
         center, width = leaf_[0].t(), leaf_[1].t()
-        made = op(center, width, 4.0, 11, backend=backend)
-        incoming = torch.linspace(-2, 3, made[0].numel()).reshape(made[0].shape)
+        outputs = op(center, width, 4.0, 11, backend=backend)
+        incoming = torch.linspace(-2, 3, outputs[0].numel()).reshape(outputs[0].shape)
         incoming = incoming.transpose(0, 1).contiguous().transpose(0, 1)
-        torch.autograd.backward(made, (incoming, incoming.flip(0)))
-        results.append((*(value.detach() for value in made), leaf_.grad))
+        torch.autograd.backward(outputs, (incoming, incoming.flip(0)))
+        results.append((*(value.detach() for value in outputs), leaf_.grad))
     for got, expected in zip(*results, strict=True):
         assert_agree(op.name, got, expected, atol=1e-4, rtol=1e-6)
 
@@ -246,9 +246,9 @@ def test_the_compiled_kernel_agrees_with_the_equation_on_a_gpu(op: Op, inverse: 
         width = (0.02 + 0.5 * torch.rand(32, 28, device="cuda")).to(dtype).requires_grad_()
         mask, log = op(center, width, 9.0, 50, inverse=inverse, backend=backend)
         # the log of an inverse mask near 0 has no digits in fp32: the centers in the test cases keep away from there
-        made = (mask,) if inverse else (mask, log)
-        sum(value.square().sum() for value in made).backward()
-        results.append([value.detach().cpu().double() for value in (*made, center.grad, width.grad)])
+        outputs = (mask,) if inverse else (mask, log)
+        sum(value.square().sum() for value in outputs).backward()
+        results.append([value.detach().cpu().double() for value in (*outputs, center.grad, width.grad)])
     for got, expected in zip(*results, strict=True):
         assert_agree(op.name, got, expected, rtol=1e-4)
 
@@ -271,7 +271,7 @@ def _golden_masks() -> list[str]:
 @pytest.mark.parametrize("name", _golden_masks())
 def test_the_kernel_is_equal_to_the_published_code(name: str, poisoned_empty: None) -> None:
     with np.load(GOLDEN) as archive:
-        arrays = {key.split("/")[2]: archive[key] for key in archive.files if key.startswith(f"mask/{name}/")}
+        arrays = {entry.split("/")[2]: archive[entry] for entry in archive.files if entry.startswith(f"mask/{name}/")}
     kind = name.split("_", 1)[1]
     op, constants = GOLDEN_KINDS[kind]
     # what the file calls sigma is CNM's alpha, see the equation

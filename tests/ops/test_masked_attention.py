@@ -280,22 +280,22 @@ def test_the_kernel_reads_any_strides() -> None:
     ],
 )
 def test_the_kernel_refuses_in_words(changes: dict[str, Tensor], reason: str) -> None:
-    given = {"query": torch.rand(1, 2, 3, 4), "key": torch.rand(1, 2, 5, 4), "value": torch.rand(1, 2, 5, 4)}
-    assert not masked_attention.reasons(**given)
+    tensors = {"query": torch.rand(1, 2, 3, 4), "key": torch.rand(1, 2, 5, 4), "value": torch.rand(1, 2, 5, 4)}
+    assert not masked_attention.reasons(**tensors)
     with pytest.raises(BackendError, match=reason):
-        masked_attention(**given | changes, backend="triton")
+        masked_attention(**tensors | changes, backend="triton")
 
 
 @pytest.mark.parametrize(("masked", "num_keys"), [(False, 5), (True, 33)])
 def test_the_registered_operators_pass_opcheck(masked: bool, num_keys: int) -> None:
     inputs = _random_inputs((1, 1, 3, num_keys, 4), torch.float32, masked=masked, padded=masked)
     inputs = {name: x.detach() for name, x in inputs.items()}
-    given = [inputs.get(name) for name in ("query", "key", "value", "key_bias", "key_valid")]
+    tensors = [inputs.get(name) for name in ("query", "key", "value", "key_bias", "key_valid")]
     forward, backward = torch.ops.pps_fast.masked_attention_fwd, torch.ops.pps_fast.masked_attention_bwd
-    results = [torch.rand(1, 1, 3, 4), *forward(*given, False, False)]
+    results = [torch.rand(1, 1, 3, 4), *forward(*tensors, False, False)]
     for tf32 in (False, True):
-        assert set(torch.library.opcheck(forward, (*given, False, tf32)).values()) == {"SUCCESS"}
-        assert set(torch.library.opcheck(backward, (results, *given, False, tf32)).values()) == {"SUCCESS"}
+        assert set(torch.library.opcheck(forward, (*tensors, False, tf32)).values()) == {"SUCCESS"}
+        assert set(torch.library.opcheck(backward, (results, *tensors, False, tf32)).values()) == {"SUCCESS"}
 
 
 @pytest.mark.parametrize(("precision", "tf32"), [("highest", False), ("high", True), ("medium", True)])
@@ -344,8 +344,8 @@ def test_the_kernel_is_equal_to_the_published_code(name: str, poisoned_empty: No
         arrays["grad_g"] = arrays["grad_g"] * floored
     out = masked_attention(q, k, v, key_bias=leaves.get("g"), **options, backend="triton")
     grads = torch.autograd.grad(out, list(leaves.values()), torch.from_numpy(arrays["upstream"]).float())
-    found = {"out": out.detach()} | {f"grad_{letter}": grad for letter, grad in zip(letters, grads, strict=True)}
-    for key, got in found.items():
+    results = {"out": out.detach()} | {f"grad_{letter}": grad for letter, grad in zip(letters, grads, strict=True)}
+    for key, got in results.items():
         _assert_near(got, torch.from_numpy(arrays[key]), LIMIT[torch.float32])
 
 

@@ -190,10 +190,10 @@ def test_the_kernel_takes_components_of_no_proposal_as_the_equation_does(pull: O
 
 
 @pytest.mark.parametrize("pull", PULLS, ids=lambda op: op.name)
-@pytest.mark.parametrize("place", range(4))
-def test_the_kernel_does_not_hide_a_center_that_is_not_a_number(pull: Op, place: int) -> None:
+@pytest.mark.parametrize("component", range(4))
+def test_the_kernel_does_not_hide_a_center_that_is_not_a_number(pull: Op, component: int) -> None:
     center = torch.tensor([[0.2, 0.6, 0.3, 0.4]])
-    center[0, place] = float("nan")
+    center[0, component] = float("nan")
     center.requires_grad_()
     loss = pull(center, torch.tensor([0, 1, 1, 1]), 2, backend="triton")
     loss.backward()

@@ -248,19 +248,19 @@ def test_the_kernel_gives_a_gradient_that_is_asked_for_in_any_form() -> None:
     ],
 )
 def test_the_kernel_refuses_in_words(changes: dict[str, Any], reason: str) -> None:
-    given = {**_inputs((2, 3, 4, 5)), **changes}
+    inputs = {**_inputs((2, 3, 4, 5)), **changes}
     with pytest.raises(BackendError, match=reason):
-        reconstruction_nll(**given, backend="triton")
+        reconstruction_nll(**inputs, backend="triton")
 
 
 def test_the_registered_operators_pass_opcheck() -> None:
     for dtype in (torch.float32, torch.bfloat16):
-        given = list(_inputs((2, 3, 4, 5), dtype).values())
+        inputs = list(_inputs((2, 3, 4, 5), dtype).values())
         forward, backward = torch.ops.pps_fast.reconstruction_nll_fwd, torch.ops.pps_fast.reconstruction_nll_bwd
-        _, peak, log_sum = forward(*given)
+        _, peak, log_sum = forward(*inputs)
         # without tracing under autograd, which takes seconds for each: the operators have no autograd formula
         utils = ("test_schema", "test_autograd_registration", "test_faketensor")
-        for operator, arguments in ((forward, given), (backward, [torch.rand(2, 3), *given, peak, log_sum])):
+        for operator, arguments in ((forward, inputs), (backward, [torch.rand(2, 3), *inputs, peak, log_sum])):
             assert set(torch.library.opcheck(operator, arguments, test_utils=utils).values()) == {"SUCCESS"}
 
 

@@ -130,9 +130,9 @@ def test_results_and_gradients_are_those_without_recording() -> None:
 
     expected = run()
     with record_calls() as records:
-        found = run()
+        observed = run()
     assert [r.op for r in records] == [gaussian_mask]
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(observed, expected, strict=True))
 
 
 @pytest.mark.parametrize("is_first_recorded", [False, True])

@@ -79,10 +79,10 @@ def test_where_triton_is_not_installed_every_op_runs_its_equation_and_says_why()
         from pps_fast.ops.registration import is_interpreted
 
         assert not is_interpreted()
-        given = (torch.rand(2), torch.rand(2), 9.0, 5)
-        assert gaussian_mask(*given)[0].shape == (2, 5)
+        tensors = (torch.rand(2), torch.rand(2), 9.0, 5)
+        assert gaussian_mask(*tensors)[0].shape == (2, 5)
         try:
-            gaussian_mask(*given, backend="triton")
+            gaussian_mask(*tensors, backend="triton")
         except BackendError as error:
             print(error)
         print(push.reasons(torch.rand(2, 3, 4), torch.zeros(3, dtype=torch.int64), 0.15))
@@ -195,7 +195,7 @@ def test_without_a_launcher_there_is_no_operator() -> None:
         (
             "clip_adam",
             "(Tensor(a0!)[] parameters, Tensor(a1!)[] gradients, Tensor(a2!)[] first, Tensor(a3!)[] second,"
-            " Tensor rate, Tensor(a5!) update, Tensor(a6!) is_sound, float[] constants) -> Tensor",
+            " Tensor rate, Tensor(a5!) update, Tensor(a6!) is_finite, float[] constants) -> Tensor",
         ),
     ],
 )
@@ -241,9 +241,9 @@ def test_tensors_of_the_cpu_are_refused_by_compiled_kernels_only(monkeypatch: py
 
 
 def test_dtypes_beyond_single_and_half_precision_are_named() -> None:
-    given = {"a": torch.rand(1), "b": torch.rand(1).half(), "c": torch.rand(1).bfloat16()}
-    assert dtype_reasons(given) == []
-    assert dtype_reasons({**given, "e": torch.rand(1).double()}) == [
+    tensors = {"a": torch.rand(1), "b": torch.rand(1).half(), "c": torch.rand(1).bfloat16()}
+    assert dtype_reasons(tensors) == []
+    assert dtype_reasons({**tensors, "e": torch.rand(1).double()}) == [
         "e is torch.float64; the kernel computes in float32",
     ]
 

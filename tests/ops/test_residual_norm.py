@@ -38,19 +38,19 @@ def _inputs(shape: tuple[int, int, int], rate: float | None = 0.3, first_row: bo
     """Leaves in fp32 on the CPU, by the op's names."""
     generator = torch.Generator().manual_seed(seed)
     num, _, width = shape
-    made = {
+    leaves = {
         "x": torch.randn(shape, generator=generator) + 0.5,
         "branch": torch.randn(shape, generator=generator) * 2,
         "weight": torch.rand(width, generator=generator) + 0.5,
         "bias": torch.randn(width, generator=generator),
     }
-    given_inputs = {name: value.requires_grad_() for name, value in made.items()}
+    inputs = {name: value.requires_grad_() for name, value in leaves.items()}
     if rate is not None:
-        key = torch.randint(-(2**31), 2**31, (num,), generator=generator).to(torch.int32)
-        given_inputs |= {"key": key, "site": 5, "rate": rate}
+        dropout_key = torch.randint(-(2**31), 2**31, (num,), generator=generator).to(torch.int32)
+        inputs |= {"dropout_key": dropout_key, "site": 5, "rate": rate}
     if first_row:
-        given_inputs["first_row"] = torch.randint(0, 50, (num,), generator=generator)
-    return given_inputs
+        inputs["first_row"] = torch.randint(0, 50, (num,), generator=generator)
+    return inputs
 
 
 def _with_dtypes(inputs: dict, **dtypes: torch.dtype) -> dict:
@@ -61,9 +61,9 @@ def _with_dtypes(inputs: dict, **dtypes: torch.dtype) -> dict:
 
 def _steepness(inputs: dict) -> float:
     """The largest 1 / std of a row, which multiplies every rounding in the gradients of x and branch."""
-    key = inputs.get("key")
-    own = None if key is None else mix(key, inputs["site"])
-    summed = add_dropout(inputs["x"], inputs["branch"], own, inputs.get("rate", 0.0), inputs.get("first_row"))
+    dropout_key = inputs.get("dropout_key")
+    site_key = None if dropout_key is None else mix(dropout_key, inputs["site"])
+    summed = add_dropout(inputs["x"], inputs["branch"], site_key, inputs.get("rate", 0.0), inputs.get("first_row"))
     variance = summed.detach().float().var(-1, correction=0)
     return (variance + equations.NORM_EPS).rsqrt().max().item()
 
@@ -106,19 +106,19 @@ def test_without_dropout_it_is_the_layer_norm_of_a_sum() -> None:
         inputs["x"] + inputs["branch"], (6,), inputs["weight"], inputs["bias"], equations.NORM_EPS
     )
     assert_agree("sum", residual_norm(**inputs), expected)
-    for key, rate in ((None, 0.5), (torch.zeros(2, dtype=torch.int32), 0.0)):
-        assert_agree("no dropout", residual_norm(**inputs, key=key, rate=rate), expected)
+    for dropout_key, rate in ((None, 0.5), (torch.zeros(2, dtype=torch.int32), 0.0)):
+        assert_agree("no dropout", residual_norm(**inputs, dropout_key=dropout_key, rate=rate), expected)
 
 
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 @pytest.mark.parametrize(("shape", "first_row"), [((5, 3, 8), False), ((5, 2, 64), True), ((3, 4, 7), False)])
 def test_what_is_dropped_is_what_the_counters_say(shape: tuple, first_row: bool, backend: str) -> None:
     inputs = _inputs(shape, 0.3, first_row)
-    kept = keep_mask(mix(inputs["key"], 5), shape[1:], 0.3, inputs.get("first_row"))
+    kept = keep_mask(mix(inputs["dropout_key"], 5), shape[1:], 0.3, inputs.get("first_row"))
     if backend == "triton":
-        key, place = inputs["key"], [5, num_dropped_levels(0.3)]
-        given_tensors = [inputs[name].detach() for name in WRT]
-        summed = torch.ops.pps_fast.residual_norm_fwd(*given_tensors, key, place, inputs.get("first_row"), 1e-5)[1]
+        dropout_key, dropout = inputs["dropout_key"], [5, num_dropped_levels(0.3)]
+        tensors = [inputs[name].detach() for name in WRT]
+        summed = torch.ops.pps_fast.residual_norm_fwd(*tensors, dropout_key, dropout, inputs.get("first_row"), 1e-5)[1]
         assert torch.equal(summed != inputs["x"], kept)
     result = residual_norm(**inputs, backend=backend)
     (grad,) = torch.autograd.grad((result * torch.randn(shape)).sum(), inputs["branch"])
@@ -127,12 +127,12 @@ def test_what_is_dropped_is_what_the_counters_say(shape: tuple, first_row: bool,
 
 def test_kernel_and_loops_share_every_bit_of_the_hash() -> None:
     """Extreme keys, the lowest and highest rates, and sites of any size."""
-    key = torch.tensor([0, -1, 2**31 - 1, -(2**31), 1], dtype=torch.int32)
+    dropout_key = torch.tensor([0, -1, 2**31 - 1, -(2**31), 1], dtype=torch.int32)
     for site, rate in ((0, 1 / NUM_LEVELS), (2**31 - 1, 0.5), (-7, 65535 / NUM_LEVELS)):
         x, branch, weight = torch.zeros(5, 2, 16), torch.ones(5, 2, 16), torch.ones(16)
-        place = [site, num_dropped_levels(rate)]
-        summed = torch.ops.pps_fast.residual_norm_fwd(x, branch, weight, weight, key, place, None, 1e-5)[1]
-        expected = [oracles.is_kept(oracles.hashed(int(k), site), p, rate) for k in key for p in range(32)]
+        dropout = [site, num_dropped_levels(rate)]
+        summed = torch.ops.pps_fast.residual_norm_fwd(x, branch, weight, weight, dropout_key, dropout, None, 1e-5)[1]
+        expected = [oracles.is_kept(oracles.hashed(int(k), site), p, rate) for k in dropout_key for p in range(32)]
         assert (summed != 0).flatten().tolist() == expected
 
 
@@ -210,10 +210,10 @@ def test_the_kernel_reads_any_strides_and_repeats_itself() -> None:
     for name in ("x", "branch"):
         wide = torch.stack((inputs[name].detach(),) * 2, -1).transpose(0, 1).contiguous().transpose(0, 1)
         strided[name] = wide[..., 0].requires_grad_()
-    for name in ("weight", "bias", "key", "first_row"):
+    for name in ("weight", "bias", "dropout_key", "first_row"):
         value = torch.stack((inputs[name].detach(), inputs[name].detach() + 1), -1)[..., 0]
         strided[name] = value.requires_grad_(name in WRT)
-    assert not any(strided[name].is_contiguous() for name in (*WRT, "key", "first_row"))
+    assert not any(strided[name].is_contiguous() for name in (*WRT, "dropout_key", "first_row"))
     for again in (strided, strided, inputs):
         for name, value in run(inputs=again).items():
             assert_agree(name, value, expected[name])
@@ -253,9 +253,9 @@ def test_a_row_of_equal_values_stays_finite(backend: str, poisoned_empty: None) 
         ),
     ],
 )
-def test_the_kernel_refuses_what_it_cannot_normalise(changes: dict, reason: str) -> None:
+def test_the_kernel_refuses_what_it_cannot_normalize(changes: dict, reason: str) -> None:
     inputs = {"x": torch.rand(2, 3, 4), "branch": torch.rand(2, 3, 4), "weight": torch.rand(4), "bias": torch.rand(4)}
-    inputs |= {"key": torch.zeros(2, dtype=torch.int32), "rate": 0.1}
+    inputs |= {"dropout_key": torch.zeros(2, dtype=torch.int32), "rate": 0.1}
     assert not residual_norm.reasons(**inputs)
     with pytest.raises(BackendError, match=reason):
         residual_norm(**(inputs | changes), backend="triton")
@@ -265,14 +265,18 @@ def test_the_kernel_refuses_what_it_cannot_normalise(changes: dict, reason: str)
 def test_the_registered_operators_pass_opcheck(rate: float | None, first_row: bool) -> None:
     inputs = _inputs((2, 3, 4), rate, first_row)
     tensors = [inputs[name].detach() for name in WRT]
-    place = (inputs.get("key"), [5, 0 if rate is None else num_dropped_levels(rate)], inputs.get("first_row"))
+    dropping = (
+        inputs.get("dropout_key"),
+        [5, 0 if rate is None else num_dropped_levels(rate)],
+        inputs.get("first_row"),
+    )
     forward, backward = torch.ops.pps_fast.residual_norm_fwd, torch.ops.pps_fast.residual_norm_bwd
     # without tracing under autograd, which takes seconds for each: the operators have no autograd formula
     utils = ("test_schema", "test_autograd_registration", "test_faketensor")
-    arguments = (*tensors, *place, 1e-5)
+    arguments = (*tensors, *dropping, 1e-5)
     assert set(torch.library.opcheck(forward, arguments, test_utils=utils).values()) == {"SUCCESS"}
     results = list(forward(*arguments)[1:])
-    arguments = (torch.rand(2, 3, 4), tensors[2], *place, results, torch.bfloat16)
+    arguments = (torch.rand(2, 3, 4), tensors[2], *dropping, results, torch.bfloat16)
     assert set(torch.library.opcheck(backward, arguments, test_utils=utils).values()) == {"SUCCESS"}
 
 

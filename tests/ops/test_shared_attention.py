@@ -71,8 +71,8 @@ def _in_double(inputs: Inputs) -> Inputs:
 
 def _check(inputs: Inputs, causal: bool = True) -> None:
     dtypes = [inputs["value"].dtype, *(x.dtype for x in inputs.values() if x.is_floating_point())]
-    found = zip(_run(inputs, "triton", causal), _run(_in_double(inputs), "torch", causal), dtypes, strict=True)
-    for got, oracle, dtype in found:
+    pairs = zip(_run(inputs, "triton", causal), _run(_in_double(inputs), "torch", causal), dtypes, strict=True)
+    for got, oracle, dtype in pairs:
         assert got.dtype == dtype
         error, scale = torch.linalg.vector_norm(got.double() - oracle).item(), torch.linalg.vector_norm(oracle).item()
         # a lone key has no gradient but its value's

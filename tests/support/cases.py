@@ -191,7 +191,7 @@ def _residual_case(
             "bias": rng.normal(size=width),
         }
         if rate is not None:
-            given |= {"key": rng.integers(-(2**31), 2**31, num, dtype=np.int32), "site": 23, "rate": rate}
+            given |= {"dropout_key": rng.integers(-(2**31), 2**31, num, dtype=np.int32), "site": 23, "rate": rate}
         if has_first_row:
             given["first_row"] = rng.integers(0, 60, num)
         return given

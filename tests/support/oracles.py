@@ -214,7 +214,7 @@ def residual_norm(
     branch: Array,
     weight: Array,
     bias: Array,
-    key: Array | None = None,
+    dropout_key: Array | None = None,
     site: int = 0,
     rate: float = 0.0,
     first_row: Array | None = None,
@@ -226,9 +226,9 @@ def residual_norm(
         summed = []
         for d in range(num_values):
             term = branch[g, row, d]
-            if key is not None:
+            if dropout_key is not None:
                 position = (row + (0 if first_row is None else int(first_row[g]))) * num_values + d
-                kept = is_kept(hashed(int(key[g]), site), position, rate)
+                kept = is_kept(hashed(int(dropout_key[g]), site), position, rate)
                 term = term / (1 - round(65536 * rate) / 65536) if kept else 0.0
             summed.append(x[g, row, d] + term)
         mean = sum(summed) / num_values

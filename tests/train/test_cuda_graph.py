@@ -88,10 +88,10 @@ def test_replays_train_like_eager_steps_and_reports_are_kept() -> None:
     assert recorder.num_recordings == len(columns) < len(expected)
     # compared after the last step: no replay wrote over an earlier report
     for index, (one, other) in enumerate(zip(got, expected, strict=True)):
-        for found, wanted in zip(_tensors(one), _tensors(other), strict=True):
-            assert_agree(f"report {index}", found, wanted)
-    for found, wanted in zip(captured.parameters, eager.parameters, strict=True):
-        assert_agree("parameter", found, wanted)
+        for got, wanted in zip(_tensors(one), _tensors(other), strict=True):
+            assert_agree(f"report {index}", got, wanted)
+    for got, wanted in zip(captured.parameters, eager.parameters, strict=True):
+        assert_agree("parameter", got, wanted)
 
 
 def test_batches_of_another_size_run_eagerly() -> None:
@@ -144,17 +144,17 @@ def test_restored_takes_back_all_a_step_changes_in_place() -> None:
     with restored(train_step):
         run(_batches()[0])
         # where the first update moved them
-        places = [parameter.data_ptr() for parameter in train_step.parameters]
+        addresses = [parameter.data_ptr() for parameter in train_step.parameters]
         run(_batches()[1])
-        train_step.is_sound.fill_(False)
+        train_step.is_finite.fill_(False)
         assert any(not torch.equal(p, b) for p, b in zip(train_step.parameters, before, strict=True))
-    assert [parameter.data_ptr() for parameter in train_step.parameters] == places
+    assert [parameter.data_ptr() for parameter in train_step.parameters] == addresses
     for parameter, kept in zip(train_step.parameters, before, strict=True):
         assert_agree("parameter", parameter, kept)
         state = train_step.optimizer.state[parameter]
         assert all(not moment.any() for moment in state.values())
         assert parameter.grad is None or not parameter.grad.any()
-    assert train_step.is_sound and train_step.optimizer.param_groups[0]["update"] == 0
+    assert train_step.is_finite and train_step.optimizer.param_groups[0]["update"] == 0
 
 
 def test_restored_keeps_the_moments_of_a_resumed_run_that_its_block_moves_into_buffers() -> None:
@@ -196,9 +196,9 @@ def test_a_report_and_its_copy_share_no_memory() -> None:
     report = EagerStep(_train_step(store), store)(_batches()[0])
     copy = report.clone()
     assert {field.name for field in dataclasses.fields(copy)} == {field.name for field in dataclasses.fields(report)}
-    for kept, own in zip(_tensors(report), _tensors(copy), strict=True):
-        assert_agree("copy", own, kept)
-        assert own.data_ptr() != kept.data_ptr()
+    for kept, copied in zip(_tensors(report), _tensors(copy), strict=True):
+        assert_agree("copy", copied, kept)
+        assert copied.data_ptr() != kept.data_ptr()
 
 
 @pytest.mark.gpu

@@ -139,10 +139,10 @@ def test_first_update_may_be_refused():
 
 
 def test_a_gradient_that_is_not_finite_turns_the_flag_down():
-    parameter, is_sound = _parameter([1.0]), _yes()
+    parameter, is_finite = _parameter([1.0]), _yes()
     parameter.grad = torch.tensor([float("inf")], dtype=torch.float64)
-    Adam([parameter], lr=0.1).clip_and_step(1.0, is_sound)
-    assert parameter.item() == 1.0 and not is_sound
+    Adam([parameter], lr=0.1).clip_and_step(1.0, is_finite)
+    assert parameter.item() == 1.0 and not is_finite
 
 
 def test_an_optimizer_clips_by_the_norm_of_its_own_parameters_and_leaves_others_alone():
@@ -183,13 +183,13 @@ def test_values_gradients_and_moments_lie_in_one_buffer_each_at_aligned_addresse
 def test_backward_adds_into_the_buffers_and_addresses_stay():
     parameters, optimizer = _in_buffers()
     gradients = [p.grad for p in parameters]
-    places = [t.data_ptr() for t in (*parameters, *gradients)]
+    addresses = [t.data_ptr() for t in (*parameters, *gradients)]
     for _ in range(2):
         sum(p.square().sum() for p in parameters).backward()
         assert all(p.grad is gradient and gradient.any() for p, gradient in zip(parameters, gradients, strict=True))
         optimizer.step()
         assert not any(gradient.any() for gradient in gradients)
-    assert [t.data_ptr() for t in (*parameters, *(p.grad for p in parameters))] == places
+    assert [t.data_ptr() for t in (*parameters, *(p.grad for p in parameters))] == addresses
 
 
 def test_zero_grad_fills_and_never_takes_away():
@@ -209,11 +209,11 @@ def test_a_late_parameter_moves_no_other():
     optimizer = Adam([early, late], lr=0.1)
     early.grad = torch.ones(1, dtype=torch.float64)
     optimizer.step()
-    place = early.data_ptr()
+    address = early.data_ptr()
     early.grad.fill_(3.0)
     late.grad = torch.full((1,), 4.0, dtype=torch.float64)
     assert optimizer.clip_and_step(1.0, _yes()).item() == 5.0
-    assert early.data_ptr() == place and late.item() != 2.0
+    assert early.data_ptr() == address and late.item() != 2.0
 
 
 def test_parameters_of_several_dtypes_share_norm_and_count():
@@ -230,9 +230,9 @@ def test_weights_are_loaded_into_the_buffers():
     optimizer = Adam(model.parameters(), lr=0.1)
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
-    places = [p.data_ptr() for p in model.parameters()]
+    addresses = [p.data_ptr() for p in model.parameters()]
     model.load_state_dict({"weight": torch.full((2, 3), 5.0), "bias": torch.zeros(2)})
-    assert [p.data_ptr() for p in model.parameters()] == places and (model.weight == 5).all()
+    assert [p.data_ptr() for p in model.parameters()] == addresses and (model.weight == 5).all()
     model(torch.ones(1, 3)).sum().backward()
     optimizer.step()
     assert (model.weight != 5).all()

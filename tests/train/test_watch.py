@@ -24,7 +24,7 @@ def _report(per_sample: list[float]) -> StepReport:
 
 def _watch() -> FiniteWatch:
     data = small_input(small_config())[0].data
-    return FiniteWatch(SimpleNamespace(is_sound=torch.tensor(True)), data, steps_per_epoch=6)
+    return FiniteWatch(SimpleNamespace(is_finite=torch.tensor(True)), data, steps_per_epoch=6)
 
 
 def test_late_check_names_the_first_bad_step_its_samples_and_the_culprit():
@@ -32,7 +32,7 @@ def test_late_check_names_the_first_bad_step_its_samples_and_the_culprit():
     watch.add(6, np.array([1, 2]), _report([1.0, 1.0]))
     watch.add(7, np.array([30, 40]), _report([1.0, nan]))
     watch.add(8, np.array([5, 6]), _report([nan, nan]))
-    watch.train_step.is_sound.fill_(False)
+    watch.train_step.is_finite.fill_(False)
     video, sentence = watch.data.video_ids[watch.data.sample_video[40]], watch.data.sentences[40]
     with pytest.raises(NonFiniteLossError) as caught:
         watch.check(Path("runs/x/checkpoints/step_000005"))
@@ -51,7 +51,7 @@ def test_bad_gradient_of_a_finite_loss_says_that_no_sample_stands_out():
         np.array([3, 4]),
         StepReport(loss=report.loss, grad_norm=torch.tensor(float("inf")), is_finite=~report.is_finite),
     )
-    watch.train_step.is_sound.fill_(False)
+    watch.train_step.is_finite.fill_(False)
     with pytest.raises(
         NonFiniteLossError, match=re.escape("gradient norm inf; not finite: no single sample")
     ) as caught:
@@ -65,6 +65,6 @@ def test_approved_steps_are_forgotten():
     # the flag is what counts: it is up, so the step is approved of and its tensors are let go
     watch.check(None)
     watch.add(2, np.array([2]), _report([float("nan")]))
-    watch.train_step.is_sound.fill_(False)
+    watch.train_step.is_finite.fill_(False)
     with pytest.raises(NonFiniteLossError, match="^update 2,"):
         watch.check(None)
