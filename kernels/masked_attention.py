@@ -91,7 +91,7 @@ def _scores(
 
 @triton.jit
 def _shares(b_s, b_lse, T: tl.constexpr):
-    """Returns the softmax from scores and their log-sum; a row without a visible key averages all keys."""
+    """Returns the softmax from scores and lse, 0 where lse is inf; a row without a visible key averages all keys."""
     return tl.where((b_lse < _EMPTY_ROW)[:, None], 1.0 / T, tl.exp2(b_s - b_lse[:, None]))
 
 
@@ -158,7 +158,7 @@ def masked_attention_bwd_tile_kernel(
     b_k = _load(p_k, i_g * s_kg + i_h * s_kh, s_kn, o_t, T, D, BLOCK_D)
     b_v = _load(p_v, i_g * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
     b_grad = _load(p_grad, (i_g * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)
-    b_lse = tl.load(p_lse + i_pair * Q + o_q, mask=o_q < Q, other=0.0)
+    b_lse = tl.load(p_lse + i_pair * Q + o_q, mask=o_q < Q, other=float("inf"))
     b_bias, m_visible = _keys(p_bias, p_valid, i_g, o_t, T)
     b_s, m_seen = _scores(b_q, b_k, b_bias, m_visible, o_q, o_t, SCALE, CAUSAL, T, DOT)
     b_p = _shares(b_s, b_lse, T)
@@ -194,7 +194,7 @@ def masked_attention_bwd_q_kernel(
     b_q = _load(p_q, i_g * s_qg + i_h * s_qh, s_qn, o_q, Q, D, BLOCK_D)
     b_grad = _load(p_grad, (i_g * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)
     b_out = _load(p_out, (i_g * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)
-    b_lse = tl.load(p_lse + i_pair * Q + o_q, mask=o_q < Q, other=0.0)
+    b_lse = tl.load(p_lse + i_pair * Q + o_q, mask=o_q < Q, other=float("inf"))
     # sum_j p dp = dout . out
     b_delta = tl.sum(b_grad.to(tl.float32) * b_out.to(tl.float32), axis=1)
     tl.store(p_delta + i_pair * Q + o_q, b_delta, mask=o_q < Q)
@@ -242,7 +242,7 @@ def masked_attention_bwd_kv_kernel(
     b_grad_bias = tl.zeros([BLOCK_T], tl.float32)
     for i_q in range(NUM_Q):
         o_q = i_q * BLOCK_Q + tl.arange(0, BLOCK_Q)
-        b_lse = tl.load(p_lse + i_pair * Q + o_q, mask=o_q < Q, other=0.0)
+        b_lse = tl.load(p_lse + i_pair * Q + o_q, mask=o_q < Q, other=float("inf"))
         if CAUSAL:
             # a row without a visible key averages the values of its future, too
             is_needed = (i_t * BLOCK_T < (i_q + 1) * BLOCK_Q) | (tl.min(b_lse, axis=0) < _EMPTY_ROW)
