@@ -78,8 +78,12 @@ class OpCase:
 
 
 def wrt_of(inputs: Inputs) -> tuple[str, ...]:
-    """Names of the inputs that get a gradient: whatever is floating."""
-    return tuple(name for name, x in inputs.items() if isinstance(x, Tensor) and x.is_floating_point())
+    """Names of the inputs that get a gradient: whatever is floating and read."""
+    # pushing by exponents does not read the masks
+    unread = "masks" if inputs.get("exponents") is not None else None
+    return tuple(
+        name for name, x in inputs.items() if isinstance(x, Tensor) and x.is_floating_point() and name != unread
+    )
 
 
 def _leaf(value: Any) -> Any:
@@ -105,6 +109,8 @@ class _Draw:
             made[name] = self._one(name, like, template) if isinstance(like, Tensor) else like
         if "log_masks" in made:
             made["log_masks"] = equations.log_mask(made["masks"])
+        if made.get("exponents") is not None:
+            made["exponents"] = made["masks"].log()
         if "importance" in made:
             made["importance"] = equations.importance(made["importance"], made["group"], made["num_groups"])
         return made

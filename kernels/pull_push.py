@@ -1,9 +1,13 @@
 """Pulling and pushing losses (Eqs. 5-7): a sample's loss and its gradient in one pass, one program per sample.
 
-Pushing, with r = rows of M over their sums, G = r r^T, and same the pairs of one group:
+Pushing, with r the rows in one of three forms, G = r r^T, and same the pairs of one group:
 
-    D = same (G - target I)      loss = sum D^2      dloss/dr = 4 D r
-    dloss/dM_i = (4 (D r)_i - 4 sum_j D_ij G_ij) / sum_i;  the second term is <dloss/dr_i, r_i>, 0 for a floored sum
+    D = same (G - target I)      loss = sum D^2      dloss/dr = 4 D r      a_i = 4 sum_j D_ij G_ij = <dloss/dr_i, r_i>
+    form 0  plain      r = x                    dloss/dx = dloss/dr
+    form 1  sums       r_i = x_i / sum x_i      dloss/dx_i = (dloss/dr_i - a_i) / sum x_i;  a_i = 0 for a floored sum
+    form 2  exponents  r_i = softmax(x_i)       dloss/dx_i = (dloss/dr_i - a_i) r_i
+
+Rows are brought to their form before they are multiplied, because products of values below 1e-19 are 0.
 
 Pulling, with c a group's n centers in ascending order, equal ones in the order of the components:
 
@@ -21,6 +25,7 @@ from torch import Tensor
 from pps_fast.kernels.launch import device_of, empty
 
 STRATEGIES = ("distant", "middle", "all")
+FORMS = ("plain", "sums", "exponents")
 # smallest side of an operand of tl.dot
 _SMALLEST_BLOCK = 16
 # elements of a tile of masks held by one program; with twice as many, products of 28 or 64 rows spill registers
@@ -28,41 +33,65 @@ _BLOCK_ELEMENTS = 1024
 
 
 @triton.jit
-def _tile(p_sample, o_n, o_t, N: tl.constexpr, T: tl.constexpr):
-    """Loads rows o_n and columns o_t of a sample's masks, with 0 where nothing exists."""
+def _tile(p_sample, o_n, o_t, N: tl.constexpr, T: tl.constexpr, FORM: tl.constexpr):
+    """Loads rows o_n and columns o_t of a sample, with 0 where nothing exists, -inf of exponents."""
     m_all = (o_n < N)[:, None] & (o_t < T)[None, :]
-    return tl.load(p_sample + o_n[:, None] * T + o_t[None, :], mask=m_all, other=0.0)
+    return tl.load(p_sample + o_n[:, None] * T + o_t[None, :], mask=m_all, other=float("-inf") if FORM == 2 else 0.0)
+
+
+@triton.jit
+def _peaks(p_sample, o_n, N: tl.constexpr, T: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_T: tl.constexpr):
+    """Returns the largest exponent of each row, 0 for a row that does not exist."""
+    b_top = tl.full([BLOCK_N, BLOCK_T], float("-inf"), dtype=tl.float32)
+    for i_t in range(0, T, BLOCK_T):
+        b_top = tl.maximum(b_top, _tile(p_sample, o_n, i_t + tl.arange(0, BLOCK_T), N, T, 2))
+    return tl.where(o_n < N, tl.max(b_top, axis=1), 0.0)
+
+
+@triton.jit
+def _normalized(b_tile, b_peak, b_inverse, FORM: tl.constexpr):
+    """Returns a tile of rows in their form; b_inverse is 1 / sum."""
+    if FORM == 2:
+        return tl.exp(b_tile - b_peak[:, None]) * b_inverse[:, None]
+    elif FORM == 1:
+        return b_tile * b_inverse[:, None]
+    else:
+        return b_tile
 
 
 @triton.jit
 def push_fwd_kernel(
-    p_masks,
+    p_rows,
     p_group,
     p_loss,
     p_grad,
     TARGET: tl.constexpr,
     ROW_SUM_FLOOR: tl.constexpr,
-    NORMALIZE: tl.constexpr,
+    FORM: tl.constexpr,
     N: tl.constexpr,
     T: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_T: tl.constexpr,
 ):
     i_sample = tl.program_id(0).to(tl.int64)
-    p_sample = p_masks + i_sample * N * T
+    p_sample = p_rows + i_sample * N * T
     o_n = tl.arange(0, BLOCK_N)
     m_n = o_n < N
+    b_peak = tl.zeros([BLOCK_N], dtype=tl.float32)
+    if FORM == 2:
+        b_peak = _peaks(p_sample, o_n, N, T, BLOCK_N, BLOCK_T)
     # summed over positions after the loop, because a row sum inside it makes a pass of the compiler fail
     b_total = tl.zeros([BLOCK_N, BLOCK_T], dtype=tl.float32)
-    b_gram = tl.zeros([BLOCK_N, BLOCK_N], dtype=tl.float32)
-    for i_t in range(0, T, BLOCK_T):
-        b_masks = _tile(p_sample, o_n, i_t + tl.arange(0, BLOCK_T), N, T)
-        b_total += b_masks
-        b_gram = tl.dot(b_masks, tl.trans(b_masks), b_gram, input_precision="ieee")
+    if FORM != 0:
+        for i_t in range(0, T, BLOCK_T):
+            b_tile = _tile(p_sample, o_n, i_t + tl.arange(0, BLOCK_T), N, T, FORM)
+            b_total += tl.exp(b_tile - b_peak[:, None]) if FORM == 2 else b_tile
     b_sum = tl.sum(b_total, axis=1)
     b_inverse = 1.0 / tl.maximum(b_sum, ROW_SUM_FLOOR)
-    if NORMALIZE:
-        b_gram *= b_inverse[:, None] * b_inverse[None, :]
+    b_gram = tl.zeros([BLOCK_N, BLOCK_N], dtype=tl.float32)
+    for i_t in range(0, T, BLOCK_T):
+        b_row = _normalized(_tile(p_sample, o_n, i_t + tl.arange(0, BLOCK_T), N, T, FORM), b_peak, b_inverse, FORM)
+        b_gram = tl.dot(b_row, tl.trans(b_row), b_gram, input_precision="ieee")
 
     b_group = tl.load(p_group + o_n, mask=m_n, other=0)
     is_same = (b_group[:, None] == b_group[None, :]) & m_n[:, None] & m_n[None, :]
@@ -72,13 +101,12 @@ def push_fwd_kernel(
 
     b_distance *= 4.0
     b_along = tl.where(b_sum >= ROW_SUM_FLOOR, tl.sum(b_distance * b_gram, axis=1), 0.0)
-    if NORMALIZE:
-        b_distance *= b_inverse[None, :]
     for i_t in range(0, T, BLOCK_T):
         o_t = i_t + tl.arange(0, BLOCK_T)
-        b_grad = tl.dot(b_distance, _tile(p_sample, o_n, o_t, N, T), input_precision="ieee")
-        if NORMALIZE:
-            b_grad = (b_grad - b_along[:, None]) * b_inverse[:, None]
+        b_row = _normalized(_tile(p_sample, o_n, o_t, N, T, FORM), b_peak, b_inverse, FORM)
+        b_grad = tl.dot(b_distance, b_row, input_precision="ieee")
+        if FORM != 0:
+            b_grad = (b_grad - b_along[:, None]) * (b_row if FORM == 2 else b_inverse[:, None])
         m_all = m_n[:, None] & (o_t < T)[None, :]
         tl.store(p_grad + i_sample * N * T + o_n[:, None] * T + o_t[None, :], b_grad, mask=m_all)
 
@@ -144,37 +172,44 @@ def pull_fwd_kernel(
 
 
 def _push_blocks(num_rows: int, num_positions: int) -> dict[str, int]:
+    """Returns block sizes, warps and stages of a launch, chosen so that no architecture spills registers."""
     block_n = max(triton.next_power_of_2(num_rows), _SMALLEST_BLOCK)
     block_t = min(triton.next_power_of_2(num_positions), _BLOCK_ELEMENTS // block_n)
-    return {"BLOCK_N": block_n, "BLOCK_T": max(block_t, _SMALLEST_BLOCK)}
+    # with 4 warps, products of 64 rows spill registers
+    num_warps = 8 if block_n > 32 else 4
+    return {
+        "BLOCK_N": block_n,
+        "BLOCK_T": max(block_t, _SMALLEST_BLOCK),
+        "num_warps": num_warps,
+        "num_stages": 1,
+    }
 
 
-def push_fwd(
-    masks: Tensor, group: Tensor, target: float, normalize: bool, row_sum_floor: float
-) -> tuple[Tensor, Tensor]:
+def push_fwd(rows: Tensor, group: Tensor, target: float, form: int, row_sum_floor: float) -> tuple[Tensor, Tensor]:
     """Loss and gradient of Eqs. (6) and (7).
 
     Args:
-        masks: [B, n, T] fp32, fp16 or bf16.
+        rows: [B, n, T] fp32, fp16 or bf16; masks, or their exponents.
         group: [n] integers.
-        target, normalize: as in the equation.
+        target: as in the equation.
+        form: index into FORMS, what is made of the rows.
         row_sum_floor: rows are divided by at least this.
     Returns:
-        loss [B] of each sample, and its gradient [B, n, T], both fp32.
+        loss [B] of each sample, and the gradient of rows [B, n, T], both fp32.
     """
     # copied to fp32 here, because products of tiles that a kernel converts to fp32 fail to compile for sm_100
-    masks, group = masks.float().contiguous(), group.contiguous()
-    num_samples, num_rows, num_positions = masks.shape
-    loss, grad = empty(masks, num_samples), empty(masks, *masks.shape)
-    with device_of(masks):
+    rows, group = rows.float().contiguous(), group.contiguous()
+    num_samples, num_rows, num_positions = rows.shape
+    loss, grad = empty(rows, num_samples), empty(rows, *rows.shape)
+    with device_of(rows):
         push_fwd_kernel[(num_samples,)](
-            p_masks=masks,
+            p_rows=rows,
             p_group=group,
             p_loss=loss,
             p_grad=grad,
             TARGET=target,
             ROW_SUM_FLOOR=row_sum_floor,
-            NORMALIZE=normalize,
+            FORM=form,
             N=num_rows,
             T=num_positions,
             **_push_blocks(num_rows, num_positions),

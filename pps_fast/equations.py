@@ -23,8 +23,8 @@ HIDDEN_SCORE = -1e30
 NORM_EPS = 1e-5
 # sums of masks with a smaller peak are not brought to a peak of 1: 1 / peak would overflow in the gradient
 PEAK_FLOOR = 1e-20
-# rows with a smaller sum are not normalized in the push losses: 0 / 0 and its gradient
-ROW_SUM_FLOOR = 1e-6
+# rows with a smaller sum are not normalized in the push losses: they are 0 in fp32, and 1 / sum overflows
+ROW_SUM_FLOOR = 1e-37
 
 
 def _full_precision(x: Tensor) -> Tensor:
@@ -100,6 +100,16 @@ def _with_log(exponent: Tensor, inverse: bool) -> tuple[Tensor, Tensor]:
     return mask, log_mask(mask)
 
 
+def gaussian_exponent(
+    center: Tensor, width: Tensor, sigma: float, num_positions: int, width_floor: float = 0.01
+) -> Tensor:
+    """log f(t) of Eq. (3), exact where f itself underflows to 0 at every position.
+
+    Arguments and errors as `gaussian_mask`; the result is [..., T] and at most 0.
+    """
+    return -_distance_over_std(center, width, sigma, num_positions, width_floor).square()
+
+
 def gaussian_mask(
     center: Tensor,
     width: Tensor,
@@ -124,8 +134,7 @@ def gaussian_mask(
     Raises:
         ValueError: for fewer than 2 positions.
     """
-    distance = _distance_over_std(center, width, sigma, num_positions, width_floor)
-    return _with_log(-distance.square(), inverse)
+    return _with_log(gaussian_exponent(center, width, sigma, num_positions, width_floor), inverse)
 
 
 def gaussian_peak_mask(
@@ -188,6 +197,23 @@ def mixture(
     floored = (weights * log_masks.exp().unsqueeze(1)).sum(2)
     # a proposal without components is 0 everywhere
     return mixed, floored.masked_fill(floored == 0, MASK_FLOOR).log()
+
+
+def mixture_exponent(exponents: Tensor, importance: Tensor, group: Tensor, num_groups: int) -> Tensor:
+    """log P of Eq. (4) by log-sum-exp, exact where P itself underflows to 0.
+
+    Args:
+        exponents: [B, E, T] logs of the component masks, without a floor; finite.
+        importance: [B, E] weights; a constant factor per group is a constant summand of the result.
+        group: [E] int64; every group has a component.
+        num_groups: K.
+    Returns:
+        [B, K, T].
+    """
+    importance = _full_precision(importance)
+    log_weight = importance.clamp(min=torch.finfo(importance.dtype).tiny).log()
+    terms = (_full_precision(exponents) + log_weight.unsqueeze(-1)).unsqueeze(1)
+    return terms.masked_fill(~membership(group, num_groups).unsqueeze(-1), float("-inf")).logsumexp(2)
 
 
 def peak_mixture(masks: Tensor, group: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
@@ -261,7 +287,9 @@ def pull_all(center: Tensor, group: Tensor, num_groups: int) -> Tensor:
     return (squared * same).sum((-1, -2)).mean()
 
 
-def push(masks: Tensor, group: Tensor, target: float, normalize: bool = True) -> Tensor:
+def push(
+    masks: Tensor, group: Tensor, target: float, normalize: bool = True, exponents: Tensor | None = None
+) -> Tensor:
     """Pushing losses, Eqs. (6) and (7): sum_k || M~ M~^T - target I ||_F^2, the mean over the batch.
 
     Components in groups give the intra-push of Eq. (6); proposals in one group the inter-push of Eq. (7).
@@ -271,11 +299,16 @@ def push(masks: Tensor, group: Tensor, target: float, normalize: bool = True) ->
         group: [n] int64; only pairs of the same group enter.
         target: lambda.
         normalize: divide every row by its sum first (M~); off is the letter of the paper.
+        exponents: [B, n, T] logs of the masks without a floor, up to a constant per row, with a finite value in every
+            row. Rows are then normalized as softmax(exponents), whose gradient does not go through masks, and which is
+            right for masks that underflow. Not read where rows are not normalized.
     Returns:
-        scalar. A row of zeros stays zero.
+        scalar. Without exponents, a row whose sum is below 1e-37 counts as it is, a row of zeros as zeros.
     """
     masks = _full_precision(masks)
-    if normalize:
+    if normalize and exponents is not None:
+        masks = _full_precision(exponents).softmax(-1)
+    elif normalize:
         masks = masks / masks.sum(-1, keepdim=True).clamp(min=ROW_SUM_FLOOR)
     same = group.unsqueeze(0) == group.unsqueeze(1)
     identity = torch.eye(masks.shape[1], dtype=masks.dtype, device=masks.device)

@@ -64,18 +64,34 @@ def _pull(objective: Objective, output: ModelOutput) -> Tensor:
 
 def _push_intra(objective: Objective, output: ModelOutput) -> Tensor:
     """Eq. (6): components of one proposal keep apart."""
-    options = objective.options
-    masks = output.proposals.components.masks[:, objective.pushed]
-    group = objective.group[objective.pushed]
-    return push(masks, group, options.push_intra_target, options.push_normalize, backend=objective.backend)
+    options, components = objective.options, output.proposals.components
+    exponents = None if components.exponents is None else components.exponents[:, objective.pushed]
+    return push(
+        components.masks[:, objective.pushed],
+        objective.group[objective.pushed],
+        options.push_intra_target,
+        options.push_normalize,
+        exponents,
+        backend=objective.backend,
+    )
 
 
 def _push_inter(objective: Objective, output: ModelOutput) -> Tensor:
     """Eq. (7): proposals keep apart."""
-    options = objective.options
-    masks = output.proposals.masks
+    options, proposals = objective.options, output.proposals
+    exponents = None
+    if options.push_normalize and proposals.components.exponents is not None:
+        # without importance a proposal is a multiple of its masks' sum, which rows divided by their sums do not show
+        exponents = equations.mixture_exponent(
+            proposals.components.exponents, proposals.importance, objective.group, objective.num_proposals
+        )
     return push(
-        masks, objective.one_group, options.push_inter_target, options.push_normalize, backend=objective.backend
+        proposals.masks,
+        objective.one_group,
+        options.push_inter_target,
+        options.push_normalize,
+        exponents,
+        backend=objective.backend,
     )
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pps_fast.config import PPSConfig
 from pps_fast.encoder.dropout import number_sites
 from pps_fast.encoder.embedding import Embedding
+from pps_fast.equations import gaussian_exponent
 from pps_fast.generator import Generator
 from pps_fast.proposals.heads import ComponentHead
 from pps_fast.proposals.layout import layout_of
@@ -71,7 +72,7 @@ class PPS(nn.Module):
         g_cls = self.generator(frames, frame_valid, query, word_valid[:, :-1], dropout_key)
         inputs = self._reconstructor_input(batch, frames, frame_valid, word_valid)
         component_keys, *candidate_keys = self._mask_keys(dropout_key)
-        components = self._components(g_cls)
+        components = self._components(g_cls, with_exponents=with_negatives)
         proposals = self.pool(g_cls, components, component_keys, self.reconstruct, inputs)
         positives = MaskSet(log_masks=proposals.log_masks, dropout_key=candidate_keys[0])
         if not with_negatives:
@@ -133,7 +134,7 @@ class PPS(nn.Module):
             num_words=batch.num_words,
         )
 
-    def _components(self, g_cls: Tensor) -> Components:
+    def _components(self, g_cls: Tensor, with_exponents: bool) -> Components:
         """Eqs. (1)-(3)."""
         options = self.config.proposals
         center, width = self.head(g_cls)
@@ -142,7 +143,11 @@ class PPS(nn.Module):
         masks, log_masks = mask_shape(
             center, width, options.sigma, num_positions, options.width_floor, backend=self.config.backend
         )
-        return Components(center=center, width=width, masks=masks, log_masks=log_masks)
+        exponents = None
+        # what only the pushing losses read
+        if with_exponents and options.mask_shape == "gaussian":
+            exponents = gaussian_exponent(center, width, options.sigma, num_positions, options.width_floor)
+        return Components(center=center, width=width, masks=masks, log_masks=log_masks, exponents=exponents)
 
     def _negatives(self, g_cls: Tensor, components: Components, progress: Tensor) -> tuple[Tensor, Tensor]:
         """Easy negatives and their logs: [B, K * J, T]."""

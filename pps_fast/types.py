@@ -93,12 +93,15 @@ class Components:
         width: [B, E] in (0, 1), before the division by sigma.
         masks: [B, E, T] in [0, 1].
         log_masks: [B, E, T] log(masks + 1e-10), what they add to attention scores (Eq. 8).
+        exponents: [B, E, T] log(masks) without a floor, for masks that may underflow to 0 everywhere; None for masks
+            whose peak is 1.
     """
 
     center: Tensor
     width: Tensor
     masks: Tensor
     log_masks: Tensor
+    exponents: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,8 +82,8 @@ MUTANTS: dict[str, Mutant] = {
         '"proposals.negatives.sigma": 9.0,\n    "losses.contrastive": 1.0,',
         "tests/test_presets.py",
     ),
-    "row floor 1e-2": Mutant(
-        "pps_fast/equations.py", "ROW_SUM_FLOOR = 1e-6", "ROW_SUM_FLOOR = 1e-2", "tests/ops/test_pull_push.py"
+    "row floor 1e-6": Mutant(
+        "pps_fast/equations.py", "ROW_SUM_FLOOR = 1e-37", "ROW_SUM_FLOOR = 1e-6", "tests/ops/test_pull_push.py"
     ),
     "floor under masks 1e-8": Mutant(
         "pps_fast/equations.py", "MASK_FLOOR = 1e-10", "MASK_FLOOR = 1e-8", "tests/test_equations.py"

@@ -50,7 +50,7 @@ THIRD_PARTY: dict[str, set[str]] = {
 # longer than 300 lines: the most they may have, and why one file is right
 LONG_FILES = {
     "pps_fast/config.py": (440, "every knob on one page; nearly all lines are fields and their one-line help"),
-    "pps_fast/equations.py": (500, "the paper's equations in the paper's order, on one page"),
+    "pps_fast/equations.py": (540, "the paper's equations in the paper's order, on one page"),
 }
 # more than eight parameters, and why
 MANY_PARAMETERS = {("pps_fast/pipeline.py", "evaluate"): "a public function: every option of an evaluation by name"}
@@ -308,8 +308,8 @@ def test_import_rule_sees(name: str, source: str, faults: int) -> None:
     [
         ("pps_fast/x.py", "#\n" * 301, 1),
         ("pps_fast/config.py", "#\n" * 441, 1),
-        ("pps_fast/equations.py", "#\n" * 500, 0),
-        ("pps_fast/equations.py", "#\n" * 501, 1),
+        ("pps_fast/equations.py", "#\n" * 540, 0),
+        ("pps_fast/equations.py", "#\n" * 541, 1),
         ("kernels/x.py", "#\n" * 301, 0),
         ("kernels/x.py", "#\n" * 401, 1),
         ("pps_fast/x.py", "def f():\n" + "    pass\n" * 40, 1),

@@ -14,7 +14,7 @@ from pps_fast import equations
 from tests.support import oracles
 from tests.support.cases import CASES, Case, to_tensors
 from tests.support.compare import assert_agree
-from tests.support.op_check import values_of
+from tests.support.op_check import leaf, values_of
 
 EACH = [pytest.param(name, case, id=f"{name}-{case.name}") for name in CASES for case in CASES[name]]
 MASKS = [equations.gaussian_mask, equations.gaussian_peak_mask, equations.laplace_mask]
@@ -148,6 +148,36 @@ def test_importance_and_mixtures_agree_with_the_loops_on_any_shape(flat: dict) -
     mixed = {"masks": flat["masks"], "log_masks": np.log(flat["masks"] + 1e-10)}
     _check("mixture", mixed | {"importance": oracles.flat(parts, flat["group"])} | groups)
     _check("peak_mixture", {"masks": flat["masks"]} | groups)
+
+
+@PROPERTY
+@given(flat=_flat(), shift=st.sampled_from([0.0, -30.0, -3000.0]))
+def test_mixtures_of_exponents_agree_with_the_loops_also_where_masks_underflow(flat: dict, shift: float) -> None:
+    parts = oracles.importance(oracles.ragged(flat["score"], flat["group"], flat["num_groups"]))
+    exponents = np.log(flat["masks"] + 1e-3) + shift
+    expected = oracles.mixture_exponent(oracles.ragged(exponents, flat["group"], flat["num_groups"]), parts)
+    weights, group = torch.from_numpy(oracles.flat(parts, flat["group"])), torch.from_numpy(flat["group"])
+    got = equations.mixture_exponent(torch.from_numpy(exponents), weights, group, flat["num_groups"])
+    assert_agree("log of the mixture", got, expected, rtol=1e-12)
+
+
+def test_the_gradient_of_a_mixture_s_exponents_is_finite_where_a_weight_is_zero() -> None:
+    weights, exponents = leaf([[1.0, 0.0]]), leaf([[[-900.0, -950.0], [-800.0, -850.0]]])
+    equations.mixture_exponent(exponents, weights, torch.tensor([0, 0]), 1).sum().backward()
+    assert_agree("exponents", exponents.grad, torch.tensor([[[1.0, 1.0], [0.0, 0.0]]]).double(), atol=1e-12)
+    assert torch.isfinite(weights.grad).all()
+
+
+def test_exponents_are_the_logs_of_masks_and_go_on_where_masks_are_zero() -> None:
+    center, width = torch.tensor([0.0, 0.31, 1.0]).double(), torch.tensor([0.9, 0.2, 0.004]).double()
+    got = equations.gaussian_exponent(center, width, 9.0, 8, 0.01)
+    loops = [
+        oracles.gaussian_exponent(*pair, 9.0, 8, 0.01) for pair in zip(center.tolist(), width.tolist(), strict=True)
+    ]
+    assert_agree("exponents", got, np.array(loops), rtol=1e-13)
+    masks, _ = equations.gaussian_mask(center, width, 9.0, 8)
+    assert_agree("masks", masks, got.exp(), rtol=1e-15)
+    assert (masks == 0).any() and torch.isfinite(got).all()
 
 
 @PROPERTY

@@ -236,6 +236,29 @@ def test_gradients_reach_what_each_term_is_about() -> None:
         assert got == names, term
 
 
+@pytest.mark.parametrize("push_normalize", [True, False])
+def test_masks_that_underflow_are_pushed_by_their_exponents(push_normalize: bool) -> None:
+    output, group = random_output(), np.array(layout_of(_config().proposals).group)
+    proposals = output.proposals
+    # every mask is 0 in float64
+    exponents = (proposals.components.masks.detach().log() - 2000).requires_grad_()
+    output = replace(
+        output, proposals=replace(proposals, components=replace(proposals.components, exponents=exponents))
+    )
+    config = _config(**WEIGHTS, push_normalize=push_normalize)
+    terms = Objective(config)(output).terms
+    if not push_normalize:
+        assert_agree("intra", terms["push_intra"], Objective(config)(random_output()).terms["push_intra"])
+        return
+    intra = oracles.ragged(exponents.detach().numpy(), group)
+    inter = oracles.mixture_exponent(intra, oracles.ragged(proposals.importance.numpy(), group))
+    for name, rows in (("push_intra", intra), ("push_inter", [[sample] for sample in inter])):
+        expected = torch.tensor(oracles.push([[]], 0.15, True, rows), dtype=torch.float64)
+        assert_agree(name, terms[name], expected, rtol=1e-12)
+        (grad,) = torch.autograd.grad(terms[name], exponents, retain_graph=True)
+        assert torch.isfinite(grad).all() and (grad != 0).any()
+
+
 def test_a_proposal_of_one_component_is_pushed_only_if_asked() -> None:
     for push_single in (True, False):
         output = random_output()

@@ -87,6 +87,7 @@ def test_shapes_and_ranges_of_the_output() -> None:
         "proposals.components.width": (4, 6),
         "proposals.components.masks": (4, 6, 4),
         "proposals.components.log_masks": (4, 6, 4),
+        "proposals.components.exponents": (4, 6, 4),
         "proposals.importance": (4, 6),
         "proposals.masks": (4, 3, 4),
         "proposals.log_masks": (4, 3, 4),
@@ -101,11 +102,19 @@ def test_shapes_and_ranges_of_the_output() -> None:
     }
     for name, value in _flat(output).items():
         highest = torch.inf if name.endswith("nll") else 2 if name == "best" else 1
-        low, high = LOG_RANGE if name.endswith("log_masks") else (0, highest)
+        low, high = {"log_masks": LOG_RANGE, "exponents": (-8.1e5, 0)}.get(name.split(".")[-1], (0, highest))
         assert (low <= value).all() and (value <= high).all(), name
     for part in (output.proposals, output.proposals.components):
         assert_agree("log", part.log_masks, torch.log(part.masks + 1e-10), atol=1e-10)
     assert (output.proposals.start < output.proposals.end).all()
+
+
+def test_components_have_exponents_where_the_losses_need_them() -> None:
+    components = _model()(BATCH).proposals.components
+    assert_agree("masks", components.exponents.exp(), components.masks, atol=1e-14)
+    assert _model()(BATCH, with_negatives=False).proposals.components.exponents is None
+    # masks with a peak of 1 never vanish
+    assert _model(small_config(proposals__mask_shape="gaussian_peak"))(BATCH).proposals.components.exponents is None
 
 
 @pytest.mark.parametrize("target_length", ["exact", "end_of_sentence"])
@@ -191,7 +200,9 @@ def test_without_negatives_the_positives_are_the_same(preset: str) -> None:
     output = model(BATCH, with_negatives=False)
     only_training = dict.fromkeys(("negative_masks", "best", "best_nll", "negative_nll", "whole_video_nll"))
     assert all(getattr(output, name) is None for name in only_training)
-    _assert_same(output, replace(model(BATCH), **only_training), 1e-12)
+    trained = replace(model(BATCH), **only_training)
+    components = replace(trained.proposals.components, exponents=None)
+    _assert_same(output, replace(trained, proposals=replace(trained.proposals, components=components)), 1e-12)
 
 
 # changes, number of components that are in a mixture, K, num_best

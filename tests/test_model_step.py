@@ -197,5 +197,6 @@ def _tensors(record: Any) -> dict[str, Tensor]:
     results = {}
     for item in dataclasses.fields(record):
         value = getattr(record, item.name)
-        results |= _tensors(value) if dataclasses.is_dataclass(value) else {item.name: value}
+        if value is not None:
+            results |= _tensors(value) if dataclasses.is_dataclass(value) else {item.name: value}
     return results

@@ -14,6 +14,7 @@ from pps_fast.ops.registration import first_order_only, fused_op, launcher_of, l
 
 kernel = load_kernel("pull_push")
 _STRATEGIES: tuple[str, ...] = () if kernel is None else kernel.STRATEGIES
+_FORMS: tuple[str, ...] = () if kernel is None else kernel.FORMS
 
 # one program holds all pairs of a sample's rows
 _MAX_ROWS = 64
@@ -36,11 +37,11 @@ register(None if kernel is None else pull_push_bwd, lambda grad, unit_grad: torc
 
 class _FusedPush(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, masks: Tensor, group: Tensor, target: float, normalize: bool) -> Tensor:
-        loss, unit_grad = torch.ops.pps_fast.push_fwd(masks, group, target, normalize, equations.ROW_SUM_FLOOR)
+    def forward(ctx: Any, rows: Tensor, group: Tensor, target: float, form: int) -> Tensor:
+        loss, unit_grad = torch.ops.pps_fast.push_fwd(rows, group, target, form, equations.ROW_SUM_FLOOR)
         mean = loss.mean()
         ctx.save_for_backward(unit_grad, mean)
-        ctx.dtype = masks.dtype
+        ctx.dtype = rows.dtype
         return mean
 
     @staticmethod
@@ -77,8 +78,12 @@ def _pull_limits(center: Tensor, **_: Any) -> list[str]:
     return size_reasons("center", "rows", center.shape[1], _MAX_ROWS)
 
 
-def _fused_push(masks: Tensor, group: Tensor, target: float, normalize: bool = True) -> Tensor:
-    return _FusedPush.apply(masks, group, float(target), bool(normalize))
+def _fused_push(
+    masks: Tensor, group: Tensor, target: float, normalize: bool = True, exponents: Tensor | None = None
+) -> Tensor:
+    has_exponents = normalize and exponents is not None
+    form = "exponents" if has_exponents else "sums" if normalize else "plain"
+    return _FusedPush.apply(exponents if has_exponents else masks, group, float(target), _FORMS.index(form))
 
 
 def _fused_pull(strategy: str) -> Callable[..., Tensor]:
@@ -95,4 +100,9 @@ _PULLED: Contract = {"center": floats("B E"), "group": integers("E"), "num_group
 pull_distant = fused_op(equations.pull_distant, _fused_pull("distant"), _PULLED, _pull_limits)
 pull_middle = fused_op(equations.pull_middle, _fused_pull("middle"), _PULLED, _pull_limits)
 pull_all = fused_op(equations.pull_all, _fused_pull("all"), _PULLED, _pull_limits)
-push = fused_op(equations.push, _fused_push, {"masks": floats("B n T"), "group": integers("n")}, _push_limits)
+push = fused_op(
+    equations.push,
+    _fused_push,
+    {"masks": floats("B n T"), "group": integers("n"), "exponents": floats("B n T")},
+    _push_limits,
+)

@@ -77,8 +77,8 @@ def test_a_wrong_implementation_is_not_timed(monkeypatch: pytest.MonkeyPatch) ->
     def scaled(**inputs: Any) -> Tensor:
         return equations.push(**inputs) * 1.001
 
-    def wrong_gradient(masks: Tensor, **inputs: Any) -> Tensor:
-        return equations.push(masks.detach(), **inputs) + 0 * masks.sum()
+    def wrong_gradient(exponents: Tensor, **inputs: Any) -> Tensor:
+        return equations.push(exponents=exponents.detach(), **inputs) + 0 * exponents.sum()
 
     def not_finite(**inputs: Any) -> Tensor:
         return equations.push(**inputs) * float("nan")

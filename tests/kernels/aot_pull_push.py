@@ -9,18 +9,29 @@ import triton
 from pps_fast.kernels import pull_push
 from tests.kernels.variant import Variant
 
-# rows, positions, whether rows are normalized
-_PUSHED = ((7, 50, True), (28, 50, True), (28, 50, False), (28, 200, True), (64, 512, True))
+# rows, positions, form of the rows
+_PUSHED = (
+    (7, 50, "exponents"),
+    (28, 50, "exponents"),
+    (28, 50, "sums"),
+    (28, 50, "plain"),
+    (28, 200, "exponents"),
+    (64, 512, "sums"),
+    (64, 512, "exponents"),
+)
 
 
 def variants() -> Iterator[Variant]:
     """Yields the shipped variants."""
     results = {"p_group": "*i64", "p_loss": "*fp32", "p_grad": "*fp32"}
-    for rows, positions, normalize in _PUSHED:
-        constants = {"TARGET": 0.15, "ROW_SUM_FLOOR": 1e-6, "NORMALIZE": normalize, "N": rows, "T": positions}
-        constants |= pull_push._push_blocks(rows, positions)
-        label = f"{rows}x{positions}" + ("" if normalize else "_plain")
-        yield Variant(label, pull_push.push_fwd_kernel, {"p_masks": "*fp32", **results}, constants)
+    for rows, positions, form in _PUSHED:
+        constants = {"TARGET": 0.15, "ROW_SUM_FLOOR": 1e-37, "FORM": pull_push.FORMS.index(form)}
+        constants |= {"N": rows, "T": positions}
+        tile = pull_push._push_blocks(rows, positions)
+        warps, stages = tile.pop("num_warps"), tile.pop("num_stages")
+        label = f"{rows}x{positions}_{form}"
+        signature = {"p_rows": "*fp32", **results}
+        yield Variant(label, pull_push.push_fwd_kernel, signature, constants | tile, warps, stages)
     for components, groups in ((28, 7), (64, 64)):
         for index, strategy in enumerate(pull_push.STRATEGIES):
             constants = {"K": groups, "N": components, "BLOCK_N": triton.next_power_of_2(components), "STRATEGY": index}

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pps_fast.equations import gaussian_exponent, gaussian_mask
 from pps_fast.ops.dispatch import BackendError, Op
 from pps_fast.ops.pull_push import pull_all, pull_distant, pull_middle, push
 from pps_fast.proposals.layout import ramp
@@ -204,24 +205,70 @@ def test_the_kernel_pushes_rows_that_vanish_or_lie_below_the_floor_of_their_sum(
     masks = torch.rand(2, 5, 9)
     masks[0, 1] = 0
     masks[0, 3] *= 1e-8
-    masks[1, :] *= 1e-30
+    masks[1, :3] *= 1e-30
+    masks[1, 3:] *= 1e-38
     group = torch.tensor([0, 0, 0, 1, 1])
     got, expected = _both(push, masks, group, 0.15)
     assert_agree("loss", got[0], expected[0], rtol=1e-6)
     for row in range(5):
-        # rows below the floor have gradients 1e6 times as large
         for sample in range(2):
-            assert_agree(f"gradient of {row}", got[1][sample, row], expected[1][sample, row], rtol=1e-5, atol=1e-9)
+            # what is left of gradients of order 1 that cancel is divided by the row's sum
+            atol = 1e-6 / max(masks[sample, row].sum().item(), 1e-37)
+            assert_agree(f"gradient of {row}", got[1][sample, row], expected[1][sample, row], rtol=1e-5, atol=atol)
 
 
 @pytest.mark.parametrize("backend", ["torch", "triton"])
-@pytest.mark.parametrize("scale", [1e-3, 1e-5])
+@pytest.mark.parametrize("scale", [1e-3, 1e-5, 1e-7, 1e-20, 1e-36])
 def test_rows_of_a_small_sum_are_still_brought_to_one(scale: float, backend: str) -> None:
     masks = torch.rand(2, 3, 9) + 0.1
     group = torch.tensor([0, 0, 0])
-    # a row's sum has no say: 9 values of 0.1 to 1.1 at this scale sum to 1e-5 and more, ten times the floor
+    # a row's sum has no say: 9 values of 0.1 to 1.1 at this scale sum to 1e-36 and more, ten times the floor
     expected = push(masks, group, 0.15, backend=backend)
     assert_agree("scaled", push(masks * scale, group, 0.15, backend=backend), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_exponents_give_what_masks_give_and_a_constant_per_row_changes_nothing(backend: str) -> None:
+    masks, group = torch.rand(2, 5, 9) + 0.01, torch.tensor([0, 0, 0, 1, 1])
+    expected = push(masks, group, 0.15, backend=backend)
+    shift = torch.tensor([0.0, -50.0, -100.0, -1000.0, 30.0]).unsqueeze(-1)
+    for exponents in (masks.log(), masks.log() + shift):
+        # masks that underflow have no say
+        got = push(masks * 0, group, 0.15, exponents=exponents, backend=backend)
+        assert_agree("loss", got, expected, rtol=2e-5)
+    plain = push(masks, group, 0.15, normalize=False, backend=backend)
+    got = push(masks, group, 0.15, normalize=False, exponents=masks.log() - 1, backend=backend)
+    assert_agree("exponents are not read without normalization", got, plain)
+
+
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+@pytest.mark.parametrize("has_exponents", [False, True], ids=["masks", "exponents"])
+@pytest.mark.parametrize("width", [0.01, 0.015, 0.02, 0.022, 0.024, 0.026, 0.03, 0.04, 0.05])
+def test_masks_that_vanish_between_two_positions_are_pushed_like_others(
+    width: float, has_exponents: bool, backend: str
+) -> None:
+    """Two masks of Eq. (3) whose centers lie half way between positions, T = 50, sigma = 9.
+
+    Each of their rows is (1/2, 1/2) at two positions, for every width below a position's distance, so that the loss is
+    2 (1/2 - 0.15)^2 and does not depend on the width. Rows with a sum below 1e-6 were not divided by it before:
+
+        width   sum of the row   loss before, now   largest gradient of a width before, now
+        0.010   4.7e-37          0.0450   0.2450    1e-57    < 1e-3
+        0.020   1.4e-9           0.0450   0.2450    1.2e-3   < 1e-3
+        0.022   5.4e-8           0.0441   0.2450    1.4      < 1e-3
+        0.024   8.7e-7           0.1083   0.2450    435      < 1e-3
+        0.026   7.6e-6           0.2450   0.2450    3e-40    3e-40
+        0.050   0.07             0.2450   0.2450    1e-9     1e-9
+    """
+    center = torch.tensor([[24.5 / 49, 30.5 / 49]])
+    widths = torch.full((1, 2), width, requires_grad=True)
+    masks, _ = gaussian_mask(center, widths, 9.0, 50)
+    exponents = gaussian_exponent(center, widths, 9.0, 50) if has_exponents else None
+    loss = push(masks, torch.zeros(2, dtype=torch.int64), 0.15, exponents=exponents, backend=backend)
+    loss.backward()
+    assert_agree("loss", loss, torch.tensor(0.245), atol=1e-5)
+    # rounding of shares of 1/2, times d log(mask) / d width, which is up to 2e4
+    assert widths.grad.abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
@@ -293,7 +340,7 @@ def test_the_kernel_refuses_what_it_cannot_pull(pull: Op, changes: dict, reason:
 def test_the_registered_operators_pass_opcheck() -> None:
     group, ops = torch.tensor([0, 0, 1]), torch.ops.pps_fast
     for operator, arguments in (
-        (ops.push_fwd, (torch.rand(2, 3, 4), group, 0.15, True, 1e-6)),
+        *((ops.push_fwd, (torch.rand(2, 3, 4), group, 0.15, form, 1e-37)) for form in range(3)),
         *((ops.pull_fwd, (torch.rand(2, 3), group, 2, strategy)) for strategy in range(3)),
         (ops.pull_push_bwd, (torch.tensor(0.7), torch.rand(2, 3, 4))),
     ):

@@ -124,16 +124,19 @@ def _pooling_case(layout_name: str, num_positions: int, names: tuple[str, ...], 
     return Case(name=f"{layout_name}-T{num_positions}", build=build, wrt=names)
 
 
-def _push_case(layout_name: str, num_positions: int, normalize: bool, inter: bool) -> Case:
+def _push_case(layout_name: str, num_positions: int, normalize: bool, inter: bool, has_exponents: bool = False) -> Case:
     layout = LAYOUTS[layout_name]
 
     def build(rng: np.random.Generator) -> Arrays:
         group = np.zeros(layout.num_proposals, dtype=np.int64) if inter else np.array(layout.group)
         masks = rng.uniform(0, 1, (3, len(group), num_positions))
-        return {"masks": masks, "group": group, "target": 0.15, "normalize": normalize}
+        drawn = {"masks": masks, "group": group, "target": 0.15, "normalize": normalize}
+        # rows whose masks all underflow to 0
+        return drawn | ({"exponents": rng.uniform(-1010, -990, masks.shape)} if has_exponents else {})
 
-    kind = ("inter" if inter else "intra") + ("" if normalize else "-plain")
-    return Case(name=f"{kind}-{layout_name}-T{num_positions}", build=build, wrt=("masks",))
+    kind = ("inter" if inter else "intra") + ("" if normalize else "-plain") + ("-exponents" if has_exponents else "")
+    wrt = ("exponents",) if has_exponents else ("masks",)
+    return Case(name=f"{kind}-{layout_name}-T{num_positions}", build=build, wrt=wrt)
 
 
 def _attention_case(name: str, shape: tuple[int, int, int, int, int], causal: bool, **options: Any) -> Case:
@@ -222,6 +225,9 @@ CASES: dict[str, list[Case]] = {
         *(_push_case(name, t, True, True) for name, t in GRID),
         _push_case("ramp3", 7, False, False),
         _push_case("ramp7", 50, False, True),
+        _push_case("ramp3", 7, True, False, has_exponents=True),
+        _push_case("ramp7", 50, True, False, has_exponents=True),
+        _push_case("ramp7", 50, True, True, has_exponents=True),
     ],
     "masked_attention": [
         _attention_case("self_causal-masked", (3, 2, 7, 7, 4), True, masked=True, padded=True),

@@ -132,8 +132,32 @@ def pull_all(center: Ragged) -> float:
     return _batch_mean(lambda c: sum((c[i] - c[j]) ** 2 for i in range(len(c)) for j in range(i)), center)
 
 
-def push(masks: Ragged, target: float, normalize: bool) -> float:
-    """Eq. (6); Eq. (7) when the K proposals are the rows of one group. A row of zeros stays zero."""
+def gaussian_exponent(center: float, width: float, sigma: float, num_positions: int, width_floor: float) -> Array:
+    """log of Eq. (3) for one component: [T]."""
+    s = max(width, width_floor) / sigma
+    return np.array([-(((x - center) / s) ** 2) for x in positions(num_positions)])
+
+
+def mixture_exponent(exponents: Ragged, weights: Ragged) -> Array:
+    """log of Eq. (4): exponents [n_k, T] and weights [n_k] -> [B, K, T]; the largest term is taken out of each sum."""
+
+    def log_sum(terms: list[float]) -> float:
+        return max(terms) + math.log(sum(math.exp(term - max(terms)) for term in terms))
+
+    return np.array(
+        [[[log_sum([math.log(w) + e[t] for w, e in zip(ws, es, strict=True)]) for t in range(es.shape[1])]
+          for es, ws in zip(*sample, strict=True)]
+         for sample in zip(exponents, weights, strict=True)]
+    )  # fmt: skip
+
+
+def push(masks: Ragged, target: float, normalize: bool, exponents: Ragged | None = None) -> float:
+    """Eq. (6); Eq. (7) when the K proposals are the rows of one group. A row of zeros stays zero.
+
+    With exponents, rows are exp(exponents) over their sum, the largest of a row taken out of both.
+    """
+    if normalize and exponents is not None:
+        masks = [[np.exp(part - part.max(-1, keepdims=True)) for part in sample] for sample in exponents]
 
     def loss(rows: Array) -> float:
         if normalize:
