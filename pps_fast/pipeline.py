@@ -164,7 +164,7 @@ def evaluate(
         seed: of hidden words, shuffled queries and bootstrap, 0 or more; None is the model's `inference.seed`.
         selector: how the top-1 moment is chosen; None is the model's `inference.selector`.
         device, threads: as for `train_and_evaluate`.
-        out: folder for evaluation_SPLIT.json and .md; None writes nothing.
+        out: folder for evaluation_SPLIT.json and .md, and predictions_SPLIT.jsonl; None writes nothing.
     Raises:
         ValueError: for a model, data set or option that cannot be used, or samples that the model was trained on.
     Warns:

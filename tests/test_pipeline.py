@@ -29,7 +29,8 @@ def test_run_is_trained_evaluated_and_written(result):
     run = result.model_dir.parents[1]
     assert (result.step, result.stopped_by, result.device.type) == (3, None, "cpu")
     assert result.model_dir == run / "checkpoints" / "step_000003"
-    assert result.written == (run / "evaluation_test.json", run / "evaluation_test.md")
+    names = ("evaluation_test.json", "evaluation_test.md", "predictions_test.jsonl")
+    assert result.written == tuple(run / name for name in names)
     assert json.loads(result.written[0].read_text())["headline"] == result.report.headline
     assert result.report.num_samples == len(select_samples(result.data, CONFIG.data).test)
 
@@ -39,7 +40,11 @@ def test_saved_model_scores_as_it_did_after_training(result, tmp_path):
     assert again.rows == result.report.rows and again.headline == result.report.headline
     other = evaluate(str(result.model_dir), split="train", seed=5, selector="lowest_loss", out=tmp_path, device="cpu")
     assert (other.split, other.seed, other.selector) == ("train", 5, "lowest_loss")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation_train.json", "evaluation_train.md"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "evaluation_train.json",
+        "evaluation_train.md",
+        "predictions_train.jsonl",
+    ]
 
 
 def test_on_start_sees_the_data_before_anything_is_written(tmp_path):

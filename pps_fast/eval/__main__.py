@@ -28,13 +28,13 @@ class EvalArguments:
     fold: int | None = None
     """test on this fold; default: the fold the model was trained for"""
     out: Path | None = None
-    """folder for evaluation_SPLIT.json and .md; default: the model's"""
+    """folder for evaluation_SPLIT.json and .md, and predictions_SPLIT.jsonl; default: the model's"""
     seed: int | None = None
     """seed of hidden words, shuffled queries and bootstrap; default: the model's inference.seed"""
     selector: Selector | None = None
     """how the answer is chosen among the proposals; default: as the model was trained with"""
     predictions: Path | None = None
-    """also write all ranked moments, in seconds, to this file, a line of JSON for each query"""
+    """also write the predictions to this file: a line of JSON for each query, with all its moments in seconds"""
     device: Device = "auto"
     """where to run; auto is the GPU if there is one"""
     threads: int | None = None

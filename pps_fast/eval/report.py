@@ -16,6 +16,7 @@ from pps_fast.eval.bootstrap import Estimate
 from pps_fast.eval.results import MODEL, EvalReport
 from pps_fast.files import replace_text, write_json
 from pps_fast.text_table import markdown_table, plain_table, wrapped
+from pps_fast.types import Prediction
 
 _ABSENT = "-"
 
@@ -115,13 +116,13 @@ def _show_intervals(intervals: list[list[float]]) -> str:
 
 
 def write_report(directory: str | Path, report: EvalReport, config: PPSConfig, data: PreparedData) -> list[Path]:
-    """Writes evaluation_SPLIT.json and evaluation_SPLIT.md, each whole or not at all.
+    """Writes evaluation_SPLIT.json, evaluation_SPLIT.md and predictions_SPLIT.jsonl, each whole or not at all.
 
     The JSON also carries what is needed to repeat the evaluation: the config, the data set's provenance and
     the versions of pps_fast and torch.
 
     Returns:
-        the two paths; the directory is made if need be.
+        the three paths; the directory is made if need be.
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
@@ -134,30 +135,45 @@ def write_report(directory: str | Path, report: EvalReport, config: PPSConfig, d
     paths = [directory / f"evaluation_{report.split}.json", directory / f"evaluation_{report.split}.md"]
     write_json(paths[0], record)
     replace_text(paths[1], format_markdown(report))
-    return paths
+    return [*paths, write_predictions(directory / f"predictions_{report.split}.jsonl", report, data)]
 
 
 def write_predictions(path: str | Path, report: EvalReport, data: PreparedData) -> Path:
-    """Writes one JSON line per scored sample, times in seconds, moments by increasing C.
+    """Writes one JSON line per scored sample, in QVHighlights' submission form and with what pairs and scores it.
 
-    {"video_id", "sentence", "duration_s", "moment_s": [start, end], "predictions": [[start, end, C], ...],
-    "top1": [start, end]}
+    qid                     index of the sample in the data set
+    query, vid              sentence, name of the video
+    pred_relevant_windows   [[start_s, end_s, score], ...]: the answer, then the other moments by falling score, which
+                            is -C; the answer's is below that of another moment where a vote chose it
+    duration_s, moment_s    length of the video, annotated start and end
+    iou                     of the answer with the annotated moment, as the metrics count it
     """
+    overlaps = report.tables[MODEL].iou_top1
+    if overlaps is None:
+        raise ValueError("write_predictions: the report has no answers of the model")
     lines = []
-    for position, sample in enumerate(report.samples.tolist()):
+    for position, (sample, overlap) in enumerate(zip(report.samples.tolist(), overlaps.tolist(), strict=True)):
         video = int(data.sample_video[sample])
-        duration = float(data.duration_s[video])
-        spans = (report.prediction.spans[position].double() * duration).tolist()
-        losses = report.prediction.nll[position].tolist()
         line = {
-            "video_id": data.video_ids[video],
-            "sentence": data.sentences[sample],
-            "duration_s": duration,
+            "qid": sample,
+            "query": data.sentences[sample],
+            "vid": data.video_ids[video],
+            "pred_relevant_windows": _windows(report.prediction, position, float(data.duration_s[video])),
+            "duration_s": float(data.duration_s[video]),
             "moment_s": data.moment_s[sample].tolist(),
-            "predictions": [[*span, nll] for span, nll in zip(spans, losses, strict=True)],
-            "top1": (report.prediction.top1[position].double() * duration).tolist(),
+            "iou": overlap,
         }
         lines.append(json.dumps(line) + "\n")
     path = Path(path)
     replace_text(path, "".join(lines))
     return path
+
+
+def _windows(prediction: Prediction, position: int, duration_s: float) -> list[list[float]]:
+    """Returns [start_s, end_s, -C] of a sample's moments, its answer first, the others by rising C."""
+    spans, answer = prediction.spans[position], prediction.top1[position]
+    # the answer is one of the moments
+    first = int((spans == answer).all(-1).int().argmax())
+    order = [first, *(rank for rank in range(len(spans)) if rank != first)]
+    seconds, losses = (spans.double() * duration_s).tolist(), prediction.nll[position].tolist()
+    return [[*seconds[rank], -losses[rank]] for rank in order]

@@ -53,7 +53,8 @@ def test_scores_the_checkpoints_own_data_and_writes_beside_it(checkpoint: Path, 
     assert main(["--model", str(checkpoint)]) == 0
     printed = capsys.readouterr().out
     assert "R@1 mIoU: the best blind baseline is" in printed
-    assert f"written: {checkpoint / 'evaluation_test.json'}, {checkpoint / 'evaluation_test.md'}" in printed
+    names = ("evaluation_test.json", "evaluation_test.md", "predictions_test.jsonl")
+    assert f"written: {', '.join(str(checkpoint / name) for name in names)}\n" in printed
     assert json.loads((checkpoint / "evaluation_test.json").read_text())["split"] == "test"
 
 
@@ -68,7 +69,11 @@ def test_options_replace_what_the_checkpoint_says(checkpoint: Path, tmp_path: Pa
     lines = [json.loads(line) for line in moments.read_text().splitlines()]
     assert len(lines) == record["num_samples"] > 0
     # without a vote the answer is the first of the ranking
-    assert all(line["top1"] == line["predictions"][0][:2] for line in lines)
+    for line in lines:
+        scores = [score for *_, score in line["pred_relevant_windows"]]
+        assert scores == sorted(scores, reverse=True)
+    # the same stands beside the report
+    assert moments.read_bytes() == (tmp_path / "x" / "predictions_validation.jsonl").read_bytes()
     assert str(moments) in capsys.readouterr().out
 
 

@@ -74,7 +74,7 @@ def test_missing_control_is_said(report: EvalReport) -> None:
 
 def test_files_carry_what_repeats_the_evaluation(report: EvalReport, tmp_path: Path) -> None:
     paths = write_report(tmp_path / "new" / "folder", report, CONFIG, DATA)
-    assert [path.name for path in paths] == ["evaluation_test.json", "evaluation_test.md"]
+    assert [path.name for path in paths] == ["evaluation_test.json", "evaluation_test.md", "predictions_test.jsonl"]
     record = json.loads(paths[0].read_text())
     assert from_dict(PPSConfig, record["config"]) == CONFIG
     assert record["provenance"] == json.loads(json.dumps(DATA.provenance))
@@ -95,24 +95,44 @@ def test_interrupted_write_keeps_the_old_file(report: EvalReport, tmp_path: Path
     with pytest.raises(OSError, match="disk full"):
         write_report(tmp_path, replace(report, seed=9), CONFIG, DATA)
     assert written.read_bytes() == before
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_exported_predictions_are_in_seconds_and_ranked(tmp_path: Path) -> None:
+def test_predictions_are_in_the_form_of_qvhighlights_and_can_be_scored_again(tmp_path: Path) -> None:
     report = evaluate(KnowsTheQuery(), store(), SPLITS, CONFIG, progress=False)
     path = write_predictions(tmp_path / "moments.jsonl", report, DATA)
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     assert len(lines) == len(SPLITS.test)
     for sample, line in zip(SPLITS.test, lines, strict=True):
         video = DATA.sample_video[sample]
-        assert (line["video_id"], line["sentence"]) == (DATA.video_ids[video], DATA.sentences[sample])
+        assert (line["qid"], line["vid"], line["query"]) == (sample, DATA.video_ids[video], DATA.sentences[sample])
         assert line["duration_s"] == DATA.duration_s[video]
         assert line["moment_s"] == DATA.moment_s[sample].tolist()
-        losses = [nll for _, _, nll in line["predictions"]]
-        assert losses == [1.0, 2.0, 3.0]
+        assert sorted(-score for *_, score in line["pred_relevant_windows"]) == [1.0, 2.0, 3.0]
+        assert all(0 <= start <= end <= line["duration_s"] for start, end, _ in line["pred_relevant_windows"])
         # the fake gives the truth the lowest loss
-        np.testing.assert_allclose(line["predictions"][0][:2], line["moment_s"], rtol=1e-5)
-        assert line["top1"] in [moment[:2] for moment in line["predictions"]]
+        best = max(line["pred_relevant_windows"], key=lambda window: window[2])
+        np.testing.assert_allclose(best[:2], line["moment_s"], rtol=1e-5)
+        start, end, _ = line["pred_relevant_windows"][0]
+        low, high = line["moment_s"]
+        overlap = max(min(end, high) - max(start, low), 0) / (max(end, high) - min(start, low))
+        assert line["iou"] == pytest.approx(overlap, rel=1e-5)
+    mean = 100 * np.mean([line["iou"] for line in lines])
+    assert mean == pytest.approx(report.rows[MODEL]["R@1 mIoU"].value, rel=1e-9)
+
+
+def test_the_answer_of_a_vote_stands_first(report: EvalReport, tmp_path: Path) -> None:
+    prediction = replace(
+        report.prediction,
+        spans=torch.tensor([[[0.0, 0.5], [0.2, 0.4], [0.2, 0.6]]]).expand(len(report.samples), -1, -1),
+        nll=torch.tensor([[1.0, 2.0, 3.0]]).expand(len(report.samples), -1),
+        top1=torch.tensor([[0.2, 0.4]]).expand(len(report.samples), -1),
+    )
+    path = write_predictions(tmp_path / "x.jsonl", replace(report, prediction=prediction), DATA)
+    for line in map(json.loads, path.read_text().splitlines()):
+        windows = np.array(line["pred_relevant_windows"])
+        assert windows[:, 2].tolist() == [-2.0, -1.0, -3.0]
+        np.testing.assert_allclose(windows[:, :2] / line["duration_s"], [[0.2, 0.4], [0, 0.5], [0.2, 0.6]], rtol=1e-6)
 
 
 def test_recall_at_n_that_shuffling_does_not_change_is_explained(report: EvalReport) -> None:
