@@ -15,6 +15,7 @@ import pytest
 
 from tests.golden_check import check_file, main, summarize
 from tests.support.golden_outputs import SHARED
+from tests.support.golden_report import compare
 from tests.support.shared import shared_path
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -116,6 +117,20 @@ def test_a_change_of_one_percent_is_seen(tmp_path: Path, source: str, array: str
     checks = check_file(_perturbed(tmp_path, source, array))
     schedules = [array] if source.startswith("kernels") else [array, array + SHARED]
     assert [(check.group, check.name) for check in checks if not check.is_ok] == [(group, name) for name in schedules]
+
+
+def test_a_difference_is_as_uncertain_as_what_was_subtracted() -> None:
+    # 5.0001 - 4.9 against 5.0 - 4.9: the terms agree to 2e-5, the difference to 1e-3
+    got, expected = np.array(5.0001 - 4.9), np.array(5.0 - 4.9)
+    assert compare("losses fp32", "hinge", got, expected).error == pytest.approx(1e-3)
+    assert compare("losses fp32", "hinge", got, expected, scale=5.0).error == pytest.approx(2e-5)
+    assert compare("losses", "hinge", got, expected, scale=5.0).error == pytest.approx(1e-4), "absolute"
+
+
+@pytest.mark.parametrize("array", ["f32/loss/hinge_hneg", "f32/loss/ivc_unweighted", "f32/loss/C_pos"])
+def test_a_change_of_one_percent_is_seen_in_single_precision(tmp_path: Path, array: str) -> None:
+    failed = {check.name for check in check_file(_perturbed(tmp_path, "tiny_topk2.npz", array)) if not check.is_ok}
+    assert {array, array + SHARED} <= failed
 
 
 def test_a_changed_weight_changes_outputs_losses_and_gradients(tmp_path: Path) -> None:

@@ -116,6 +116,15 @@ def _losses(run: AncestorRun) -> Iterator[tuple[str, Tensor]]:
         yield "official_log/div_loss", report.terms["push_inter"]
 
 
+def _size_of_subtracted(run: AncestorRun, key: str) -> float | None:
+    """Largest C of the positives for a loss that is a sum of differences of two C, else None."""
+    tag, _, loss = key.partition("/loss/")
+    hinges, whole_hinge = run.names.hinges
+    if loss not in ("ivc", *(f"official_log/{name}" for name in (*hinges, whole_hinge))):
+        return None
+    return float(np.abs(run.golden[f"{tag}/loss/{run.names.scores[0]}"]).max())
+
+
 def _compared(group: str, run: AncestorRun, key: str, value: Tensor) -> Iterator[Check]:
     """Compares with the file's array, or with what it has of the best positives."""
     name, _, is_of_best = key.partition("@")
@@ -128,7 +137,7 @@ def _compared(group: str, run: AncestorRun, key: str, value: Tensor) -> Iterator
         expected = expected.reshape(*score.shape, *expected.shape[(1 if "/out/" in name else 2) :])
         expected = expected[np.arange(len(best)), best]
         value = value.reshape(expected.shape)
-    yield compare(group, key, value, expected)
+    yield compare(group, key, value, expected, _size_of_subtracted(run, key))
 
 
 def _gradients(run: AncestorRun) -> Iterator[Check]:

@@ -26,6 +26,8 @@ from tests.support.golden_report import Check, compare
 SHARED = " (shared schedule)"
 _SELECTORS = {"eval_CharadesSTA": "vote_loss_weighted", "eval_ActivityNet": "vote"}
 _TARGETS = {"alt_exactlen": "exact", "alt_eosall": "end_of_sentence"}
+# sums of differences of two C
+_DIFFERENCES = ("hinge_hneg", "hinge_eneg", "ivc_unweighted", "sub_loss")
 
 
 def _raw(run: Run, head: ComponentHead) -> tuple[Tensor, Tensor]:
@@ -171,7 +173,7 @@ def our_losses(run: Run) -> dict[str, Tensor]:
     }
 
 
-def _compare(group: str, run: Run, name: str, value: Tensor) -> Check:
+def _compare(group: str, run: Run, name: str, value: Tensor, scale: float | None = None) -> Check:
     """Compares an array with the file's, or with what the file has of the best positives."""
     key, _, is_of_best = name.partition("@")
     expected = run.golden[key]
@@ -179,7 +181,7 @@ def _compare(group: str, run: Run, name: str, value: Tensor) -> Check:
         # the proposals that the file says are the best
         best = run.golden[f"{key.split('/')[0]}/loss/k_star"].reshape(len(expected), -1)
         expected = np.take_along_axis(expected, best.reshape(*best.shape, *(1,) * (expected.ndim - 2)), 1)
-    return compare(group, name, value, expected)
+    return compare(group, name, value, expected, scale)
 
 
 def _check_precision(golden: Golden, run: Run, tag: str, suffix: str) -> Iterator[Check]:
@@ -189,7 +191,8 @@ def _check_precision(golden: Golden, run: Run, tag: str, suffix: str) -> Iterato
             yield _compare("outputs" + suffix, run, key, value)
     for name, value in our_losses(run).items():
         group = "evaluation" if name == "k_star" else "losses" + suffix
-        yield _compare(group, run, f"{tag}/loss/{name}", value)
+        scale = float(np.abs(golden[f"{tag}/loss/C_pos"]).max()) if name in _DIFFERENCES else None
+        yield _compare(group, run, f"{tag}/loss/{name}", value, scale)
     gradients = released_gradients(run.model)
     norm = torch.stack([value.norm() for value in gradients.values()]).norm()
     yield compare("gradients" + suffix, f"{tag}/grad_norm", norm, golden[f"{tag}/grad_norm"])

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-# largest error allowed in float64: absolute on outputs and losses, relative to the tensor's largest
-# value on gradients; what evaluation counts must be equal (order, choice, recall)
+# largest error allowed in float64: absolute on outputs and losses, relative to the tensor's largest value on gradients;
+# what evaluation counts must be equal (order, choice, recall). In fp32 losses are relative, differences to what was
+# subtracted, because they are as uncertain as that, on another CPU too
 TOLERANCE = {
     "outputs": 1e-9,
     "losses": 1e-9,
@@ -32,7 +33,7 @@ class Check:
     Attributes:
         group: key of TOLERANCE.
         name: of the array in the file.
-        error: largest difference, relative to the largest expected value in the relative groups.
+        error: largest difference, relative in the relative groups: to the largest expected value, or to a given scale.
     """
 
     group: str
@@ -45,8 +46,14 @@ class Check:
         return self.error <= TOLERANCE[self.group]
 
 
-def compare(group: str, name: str, got: Tensor | np.ndarray | float, expected: np.ndarray) -> Check:
-    """Compares one array; a different shape is an infinite error, and so is a NaN on one side only."""
+def compare(
+    group: str, name: str, got: Tensor | np.ndarray | float, expected: np.ndarray, scale: float | None = None
+) -> Check:
+    """Compares one array; a different shape is an infinite error, and so is a NaN on one side only.
+
+    Args:
+        scale: for a difference, the size of what was subtracted; relative errors are relative to it.
+    """
     got = np.asarray(got.detach().cpu() if isinstance(got, Tensor) else got)
     expected = np.asarray(expected)
     if got.shape != expected.shape:
@@ -55,5 +62,5 @@ def compare(group: str, name: str, got: Tensor | np.ndarray | float, expected: n
         return Check(group, name, 0.0)
     error = np.abs(got.astype(np.float64) - expected.astype(np.float64)).max()
     if group in _RELATIVE:
-        error = error / max(np.abs(expected).max(), _SMALLEST_SCALE)
+        error = error / max(np.abs(expected).max() if scale is None else scale, _SMALLEST_SCALE)
     return Check(group, name, float(error) if np.isfinite(error) else float("inf"))
