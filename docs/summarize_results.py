@@ -81,6 +81,8 @@ def _table(record: Record) -> Record:
     short["data"] = {name: record["data"][name] for name in ("name", "sha256", "protocol")}
     short["rows"] = [_table_row(row, record["reference"]) for row in record["rows"]]
     short["blind"] = _subsets(record["blind"], _ALL_R1, _MEAN)
+    if "spread" in record:
+        short["spread"] = _subsets(record["spread"], _ALL_R1, _MEAN)
     short["human"] = {person: _kept(metrics, _ALL_R1) for person, metrics in record["human"].items()}
     return short
 

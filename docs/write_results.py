@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from pathlib import Path
 from string import Template
@@ -24,7 +25,8 @@ sys.path.insert(0, str(ROOT))
 from pps_fast.eval.blind import RANDOM  # noqa: E402
 from pps_fast.eval.bootstrap import Estimate  # noqa: E402
 from pps_fast.eval.report import cell as estimate_cell  # noqa: E402
-from pps_fast.lab.report import cell, grid, interval_of  # noqa: E402
+from pps_fast.lab.report import cell, difference_cell, grid, interval_of, spread_sentence  # noqa: E402
+from pps_fast.lab.statistics import t_quantile  # noqa: E402
 
 DOCS = ROOT / "docs"
 PAGE, PUBLISHED = DOCS / "results.md", DOCS / "published.json"
@@ -175,14 +177,17 @@ def _lab_words(path: Path, record: dict[str, Any]) -> list[str]:
 
 
 def _lab_verdict(record: dict[str, Any]) -> list[str]:
-    """Which rows differ from the reference beyond their interval, and whether in the direction the paper prints."""
+    """Which rows differ from the reference beyond the spread of their seeds, and whether as the paper prints."""
     mean, reference = "R@1 mIoU", record["reference"]
-    lines = []
-    for subset in (subset for subset in record["subsets"] if subset != "re-annotated"):
+    lines = [f"* {_spread_words(record)}"]
+    has_seeds = any(summary["over_runs"] for row in record["rows"] for summary in row["difference"]["all"].values())
+    if not has_seeds:
+        lines.append("* Rows of one run each: none is called different.")
+    for subset in (subset for subset in record["subsets"] if has_seeds and subset != "re-annotated"):
         found = {row["label"]: row["difference"][subset].get(mean) for row in record["rows"]}
         differ = []
         for label, summary in found.items():
-            if summary and not summary["value"] == 0 and _excludes_zero(summary):
+            if summary and summary["over_runs"] and not summary["value"] == 0 and _excludes_zero(summary):
                 differ.append(f"{label} ({cell(summary, '+')})")
         says = ", ".join(differ) or "none"
         lines.append(f"* {mean}, {subset}: rows that differ from '{reference}' beyond the interval: {says}.")
@@ -200,6 +205,32 @@ def _lab_verdict(record: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _spread_words(record: dict[str, Any]) -> str:
+    """The spread over seeds in this table, or in the one of the same preset and data that measures it best."""
+    others = [read(path) for path in sorted(LAB.glob("*.json"))]
+    same = [one for one in others if (one["preset"], one["data"]) == (record["preset"], record["data"])]
+    measured = [(spread, one) for one in (record, *same) if (spread := _seed_spread(one)) is not None]
+    if not measured:
+        return spread_sentence(record)
+    spread, source = measured[0] if measured[0][1] is record else max(measured, key=lambda pair: pair[0]["degrees"])
+    where = "" if source is record else f"Not measured here; in {source['name']}: "
+    return where + spread_sentence({"spread": {"all": {"R@1 mIoU": spread}}})
+
+
+def _seed_spread(record: dict[str, Any]) -> dict[str, Any] | None:
+    """Standard deviation over seeds; from the intervals over runs where a table of one fold does not record it."""
+    if "spread" in record or len(record["protocol"]["folds"]) > 1:
+        return record.get("spread", {}).get("all", {}).get("R@1 mIoU")
+    squares, degrees = 0.0, 0
+    for row in record["rows"]:
+        summary, count = row["results"]["all"].get("R@1 mIoU"), len(row["runs"])
+        if summary and summary["over_runs"]:
+            low, high = summary["over_runs"]
+            squares += (count - 1) * count * ((high - low) / 2 / t_quantile(count - 1)) ** 2
+            degrees += count - 1
+    return {"value": math.sqrt(squares / degrees), "degrees": degrees} if degrees else None
+
+
 def _excludes_zero(summary: dict[str, Any]) -> bool:
     low, high = interval_of(summary)
     return low > 0 or high < 0
@@ -209,11 +240,12 @@ def _lab_rows(record: dict[str, Any]) -> list[str]:
     """R@1 of all samples, its differences in mIoU, and below them blind baseline, control and people."""
     metrics = [name for name in record["blind"]["all"] if name.startswith("R@1")]
     mean = "R@1 mIoU"
-    parts = ("difference", "against_blind", "against_shuffled")
+    parts = ("against_blind", "against_shuffled")
     cells = []
     for row in record["rows"]:
         values = [cell(row["results"]["all"].get(metric)) for metric in metrics]
-        compared = [cell(row[part]["all"].get(mean), "+") for part in parts]
+        compared = [difference_cell(row["difference"]["all"].get(mean))]
+        compared += [cell(row[part]["all"].get(mean), "+") for part in parts]
         cells.append([row["label"], str(len(row["runs"])), *values, *compared])
     (reference,) = [row for row in record["rows"] if row["label"] == record["reference"]]
     rest = {
@@ -235,9 +267,9 @@ def _lab_kinds(record: dict[str, Any], kinds: list[str]) -> list[str]:
     cells = []
     for row in record["rows"]:
         values = [
-            cell(row[part][kind].get(mean), sign)
+            text
             for kind in kinds
-            for part, sign in (("results", ""), ("difference", "+"))
+            for text in (cell(row["results"][kind].get(mean)), difference_cell(row["difference"][kind].get(mean)))
         ]
         cells.append([row["label"], *values])
     blind = [text for kind in kinds for text in (cell(record["blind"][kind].get(mean)), "")]

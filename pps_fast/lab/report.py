@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pps_fast.eval.bootstrap import Estimate
 from pps_fast.eval.report import cell as estimate_cell
 from pps_fast.eval.results import HEADLINE
 from pps_fast.files import replace_text, write_json
+from pps_fast.lab.statistics import t_quantile
 from pps_fast.lab.tables import ALL, REANNOTATED
 from pps_fast.text_table import markdown_table, plain_table, wrapped
 
@@ -32,6 +34,31 @@ def cell(summary: dict[str, Any] | None, sign: str = "") -> str:
         return _ABSENT
     low, high = interval_of(summary)
     return estimate_cell(Estimate(value=summary["value"], low=low, high=high), sign)
+
+
+def difference_cell(summary: dict[str, Any] | None) -> str:
+    """Returns the difference between two trained rows; "-" for None.
+
+    For single runs it has no interval, because that over videos would leave out the spread of seeds.
+    """
+    if summary is not None and summary["over_runs"] is None:
+        return f"{summary['value']:+.2f} (one run)"
+    return cell(summary, "+")
+
+
+def spread_sentence(record: dict[str, Any]) -> str:
+    """Returns what is known of how far two runs of one row lie apart; records may lack the field `spread`."""
+    spread = record.get("spread", {}).get(ALL, {}).get(HEADLINE)
+    if spread is None:
+        return (
+            "How far apart two seeds of a row are was not measured here (one run a row and fold), so that no rows are "
+            "called different."
+        )
+    chance = t_quantile(spread["degrees"]) * math.sqrt(2) * spread["value"]
+    return (
+        f"One run's {HEADLINE} has a standard deviation of {spread['value']:.2f} points over seeds and their rounding "
+        f"({spread['degrees']} degrees of freedom): two runs of one row lie more than {chance:.1f} apart 1 time in 20."
+    )
 
 
 def grid(header: list[str], rows: list[list[str]]) -> list[str]:
@@ -78,7 +105,7 @@ def _differences(record: dict[str, Any], subset: str, family: str, metrics: list
     rows = [
         [
             row["label"],
-            *(cell(row["difference"][subset].get(metric), "+") for metric in metrics),
+            *(difference_cell(row["difference"][subset].get(metric)) for metric in metrics),
             *(cell(row[part][subset].get(mean), "+") for part in ("against_blind", "against_shuffled")),
         ]
         for row in record["rows"]
@@ -110,6 +137,7 @@ def _preamble(record: dict[str, Any]) -> Iterator[str]:
     yield f"* Preset {record['preset']}, changed in all rows: {changes}. Selector {protocol['selector']}."
     yield f"* Seeds {', '.join(map(str, protocol['seeds']))}; tested on {', '.join(folds)}."
     yield f"* {record['intervals']} Shown is 'over runs' where there are several; both stand in {record['name']}.json."
+    yield f"* {spread_sentence(record)} Another CPU or another number of threads counts as another seed."
     yield f"* Best blind baseline: {protocol['blind']}; it sees neither video nor query."
     seconds = sum(run["train_s"] for row in record["rows"] for run in row["runs"])
     yield f"* Made on {'; '.join(origin['machine'])} with torch {', '.join(origin['torch'])} at commit "\
@@ -164,10 +192,10 @@ def headline(record: dict[str, Any], columns: int | None = None) -> str:
     rows = [[record["name"], HEADLINE, f"minus '{record['reference']}'"]]
     for row in record["rows"]:
         result, compared = row["results"][ALL].get(HEADLINE), row["difference"][ALL].get(HEADLINE)
-        rows.append([row["label"], cell(result), cell(compared, "+")])
+        rows.append([row["label"], cell(result), difference_cell(compared)])
     rows.append(["best blind baseline", cell(record["blind"][ALL].get(HEADLINE)), _ABSENT])
     title = wrapped(f"{record['name']}: {record['title']}", columns)
-    return "\n".join([title, *plain_table(rows, columns)])
+    return "\n".join([title, *plain_table(rows, columns), wrapped(spread_sentence(record), columns)])
 
 
 def write_table(directory: Path, record: dict[str, Any]) -> list[Path]:

@@ -145,6 +145,9 @@ def _write_result(run: Path, device: torch.device, data: PreparedData, commit: s
             "commit": commit,
             "device": device.type,
             "machine": machine,
+            "processor": device_info["name"],
+            # a GPU's results do not depend on them
+            "threads": device_info["threads"] if device.type == "cpu" else None,
             "torch": str(torch.__version__),
             "updates": header.step,
             "train_s": header.elapsed_s,

@@ -5,6 +5,7 @@ means of n >= 2 runs, seeds and folds alike) covers what another seed or fold of
 videos (percentile bootstrap: videos of the test splits resampled, values averaged over seeds before) covers what other
 videos would change. Neither covers another data set or other hyper-parameters. Runs of several seeds on one fold share
 their test videos, and folds share most of their training videos, so that neither interval contains the other's doubt.
+The one over videos leaves out what another seed, CPU or number of threads would change, so that it tells no rows apart.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ SeedFold = tuple[int, int | None]
 COVERED = (
     "Intervals are 95 %. 'Over runs': Student's t over the means of the runs; covers other seeds and folds of these "
     "data and not other videos. 'Over videos': bootstrap by video of values averaged over seeds; covers other videos "
-    "and not other seeds. One run, blind baselines and people have only the latter. Differences are paired: same "
-    "seeds, folds and samples."
+    "and not other seeds, CPUs or numbers of threads. One run, blind baselines and people have only the latter, which "
+    "calls no rows different. Differences are paired: same seeds, folds, samples and numerics."
 )
 
 
@@ -92,6 +93,26 @@ def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
     spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1))
     half = t_quantile(count - 1) * spread / math.sqrt(count)
     return mean - half, mean + half
+
+
+def seed_spread(rows: Sequence[dict[SeedFold, float]]) -> dict[str, float] | None:
+    """Returns the standard deviation of one run's value over seeds, pooled over rows and folds.
+
+    Rounding has its share in it: runs that differ in the seed differ in all their rounding.
+
+    Args:
+        rows: of each row, seed and fold -> the run's value.
+    Returns:
+        {"value": standard deviation, "degrees": of freedom}, or None where no row has two seeds on a fold.
+    """
+    squares, degrees = 0.0, 0
+    for row in rows:
+        for fold in folds_of(list(row)):
+            values = [value for (_, run_fold), value in row.items() if run_fold == fold]
+            mean = sum(values) / len(values)
+            squares += sum((value - mean) ** 2 for value in values)
+            degrees += len(values) - 1
+    return {"value": math.sqrt(squares / degrees), "degrees": degrees} if degrees else None
 
 
 def folds_of(seed_folds: Sequence[SeedFold]) -> tuple[int | None, ...]:

@@ -9,6 +9,9 @@ DIR/NAME.json holds, in this order:
     data                name, sha256, protocol, provenance of the data set
     protocol            split, seeds, folds (null: the data set's own split), selector, blind (how rows are chosen)
     made                commits, machines, devices, torch: every one among the runs
+    numerics            device, processor, threads, precision, torch: the same for all runs, see `numerics`
+    spread              subset -> metric -> {value, degrees}: standard deviation of one run over seeds, in points,
+                        with its degrees of freedom; without metrics that no row has for two seeds on a fold
     reference           label of the row that the others are compared with
     subsets             subset -> {pairs, videos} tested over all folds. "all"; the data set's own kinds of samples;
                         "re-annotated": those that five people answered, where their answers were given
@@ -47,8 +50,9 @@ from pps_fast.config import PPSConfig
 from pps_fast.eval.bootstrap import VideoBootstrap
 from pps_fast.lab.experiment import Design
 from pps_fast.lab.human import People, find_people, human_values
+from pps_fast.lab.numerics import common_numerics
 from pps_fast.lab.results import FinishedRun
-from pps_fast.lab.statistics import COVERED, SeedFold, folds_of, summarize
+from pps_fast.lab.statistics import COVERED, SeedFold, folds_of, seed_spread, summarize
 
 FORMAT, VERSION = "pps_fast.lab.table", 1
 ALL, REANNOTATED = "all", "re-annotated"
@@ -92,12 +96,12 @@ def build_table(table: Table, design: Design, people: People | None = None) -> d
     """Returns the record of a table whose rows have their runs; see the module's docstring.
 
     Raises:
-        ValueError: when no run is finished, or runs of a fold were tested on different samples.
+        ValueError: when no run is finished, runs round differently, or those of a fold were tested on other samples.
     """
     results = [result for row in table.rows for result in row.runs.values()]
     if not results:
         raise ValueError(f"{table.name}: none of its runs is finished; leave --tables-only out to train them")
-    scope = _Scope(results, people)
+    numerics, scope = common_numerics(results), _Scope(results, people)
     reference = table.rows[table.reference]
     first = results[0]
     records = [result.record for result in results]
@@ -119,6 +123,8 @@ def build_table(table: Table, design: Design, people: People | None = None) -> d
             "blind": BLIND,
         },
         "made": {name: sorted({one[name] for one in records}) for name in ("commit", "machine", "device", "torch")},
+        "numerics": numerics,
+        "spread": {subset: _spread(table.rows, scope, subset) for subset in scope.subsets},
         "reference": reference.label,
         "subsets": {subset: scope.size(subset) for subset in scope.subsets},
         "rows": [_row(row, reference, design, scope) for row in table.rows],
@@ -229,6 +235,17 @@ def _values(row: TableRow, scope: _Scope, subset: str, shuffled: bool = False) -
         for metric, column in result.values(table).items() if table is not None else ():
             values.setdefault(metric, {})[seed_fold] = column[chosen]
     return values
+
+
+def _spread(rows: list[TableRow], scope: _Scope, subset: str) -> dict[str, Any]:
+    """Returns metric -> `seed_spread` over the rows, without metrics whose runs all have a seed of their own."""
+    by_metric: dict[str, list[dict[SeedFold, float]]] = {}
+    for row in rows:
+        for metric, columns in _values(row, scope, subset).items():
+            means = {seed_fold: column.mean().item() for seed_fold, column in columns.items() if len(column)}
+            by_metric.setdefault(metric, []).append(means)
+    spreads = {metric: seed_spread(means) for metric, means in by_metric.items()}
+    return {metric: one for metric, one in spreads.items() if one is not None}
 
 
 def _minus(values: Values, others: Values) -> Values:

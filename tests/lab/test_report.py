@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -39,6 +40,30 @@ def test_markdown_has_rows_differences_blind_rows_control_and_people(record):
     assert "covers other seeds and folds" in text and "a machine" in text and "c0ffee" in text
 
 
+def test_single_runs_are_not_called_different(record):
+    rows = [replace(row, runs={(1, 0): row.runs[1, 0]}) for row in table().rows]
+    single = build_table(table(rows=rows), DESIGN)
+    text = format_markdown(single)
+    # every sample is worse by 20 points, so that no resampling of videos would see the doubt
+    assert single["rows"][1]["difference"]["all"]["R@1 mIoU"]["over_videos"] == pytest.approx([-20, -20])
+    assert "| -20.00 (one run) |" in text and "| -20.00 [" not in text
+    assert "-20.00 (one run)" in headline(single)
+    for shown in (text, headline(single)):
+        assert "was not measured here (one run a row and fold), so that no rows are called different." in shown
+
+
+def test_the_spread_of_seeds_stands_beside_the_rows(record):
+    # t with 3 degrees 3.182446: 3.182446 * sqrt(2) * 4.0825
+    sentence = (
+        "One run's R@1 mIoU has a standard deviation of 4.08 points over seeds and their rounding (3 degrees of "
+        "freedom): two runs of one row lie more than 18.4 apart 1 time in 20."
+    )
+    assert f"* {sentence} Another CPU or another number of threads counts as another seed.\n" in format_markdown(record)
+    assert headline(record).endswith(sentence)
+    # as tables from before have none
+    assert "was not measured" in format_markdown({name: x for name, x in record.items() if name != "spread"})
+
+
 def test_markdown_says_what_is_missing(record):
     assert "* NOT COMPLETE: 'without pull' lacks seed 2 fold 1." in format_markdown(record)
 
@@ -71,7 +96,7 @@ def test_interval_over_videos_is_shown_where_there_is_one_run():
 
 def test_headline_is_a_line_a_row(record):
     lines = headline(record).splitlines()
-    assert len(lines) == 6 and lines[0].startswith("table5: ") and "R@1 mIoU" in lines[1]
+    assert len(lines) == 7 and lines[0].startswith("table5: ") and "R@1 mIoU" in lines[1]
     assert "55.00" in lines[3] and "-13.33 [-27.7, +1.0]" in lines[4] and "50.00" in lines[5]
 
 

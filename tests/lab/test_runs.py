@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from pps_fast import devices
 from pps_fast.config_tree import override
@@ -41,7 +42,8 @@ def test_run_leaves_every_sample_and_where_it_was_made(tmp_path):
     result = json.loads((run / RESULT_FILE).read_text())
     assert result["updates"] == 5 and result["train_s"] > 0 and result["commit"] == "c0ffee"
     assert result["data"]["protocol"] == "embedded planted moments"
-    assert devices.devices()["cpu"]["name"] in result["machine"]
+    assert devices.devices()["cpu"]["name"] == result["processor"] and result["processor"] in result["machine"]
+    assert (result["device"], result["threads"]) == ("cpu", torch.get_num_threads())
     data = load_data(CONFIG.data)
     test = select_samples(data, CONFIG.data).test
     rows = json.loads((run / "evaluation_test.json").read_text())["rows"]

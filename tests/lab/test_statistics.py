@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pps_fast.eval.bootstrap import VideoBootstrap
-from pps_fast.lab.statistics import folds_of, summarize, t_interval, t_probability, t_quantile
+from pps_fast.lab.statistics import folds_of, seed_spread, summarize, t_interval, t_probability, t_quantile
 
 # two-sided 95 %, as printed in tables
 PRINTED = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 9: 2.262, 14: 2.145, 24: 2.064, 30: 2.042, 120: 1.980}
@@ -33,6 +33,13 @@ def test_interval_of_four_runs_by_hand():
 
 def test_one_run_has_no_interval_over_runs():
     assert t_interval([5.0]) is None
+
+
+def test_spread_over_seeds_is_pooled_over_rows_and_folds_and_does_not_see_their_means():
+    # deviations -1, 1 on fold 0; -3, 0, 3 on fold 1 of another row; a fold with one seed tells nothing
+    rows = [{(1, 0): 9.0, (2, 0): 11.0, (1, 1): 50.0}, {(1, 1): 67.0, (2, 1): 70.0, (3, 1): 73.0}]
+    assert seed_spread(rows) == {"value": pytest.approx(math.sqrt(20 / 3)), "degrees": 3}
+    assert seed_spread([{(1, 0): 1.0, (1, 1): 2.0}, {(1, 0): 3.0}]) is None
 
 
 def test_folds_come_once_and_in_order():

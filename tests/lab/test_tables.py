@@ -73,6 +73,8 @@ def test_every_table_has_blind_rows_and_the_control(record):
 def test_record_says_where_it_comes_from_and_keeps_published_figures_apart(record):
     assert record["data"]["name"] == "made" and record["data"]["provenance"] == {"name": "made"}
     assert record["made"] == {"commit": ["c0ffee"], "machine": ["a machine"], "device": ["cpu"], "torch": ["2.13.0"]}
+    shared = {"device": "cpu", "processor": "a machine", "threads": None, "precision": "fp32", "torch": "2.13.0"}
+    assert record["numerics"] == shared
     assert record["protocol"]["seeds"] == [1, 2] and record["protocol"]["folds"] == [0, 1]
     assert record["preset"] == "tiny" and record["overrides"] == {"train.epochs": 3}
     run = record["rows"][0]["runs"][0]
@@ -80,6 +82,14 @@ def test_record_says_where_it_comes_from_and_keeps_published_figures_apart(recor
     assert run["values"]["all"][METRIC] == pytest.approx(60)
     assert record["rows"][0]["paper"] == {METRIC: 37.59} and record["paper_source"] == PAPER
     assert json.loads(json.dumps(record)) == record
+
+
+def test_the_spread_over_seeds_is_measured_where_there_are_several(record):
+    # full model 60, 60 on fold 0 and 50, 50 on fold 1; without pull 40, 50 on fold 0
+    spread = record["spread"]["all"][METRIC]
+    assert spread == {"value": pytest.approx(math.sqrt(50 / 3)), "degrees": 3}
+    rows = [replace(row, runs={(1, 0): row.runs[1, 0]}) for row in table().rows]
+    assert build_table(table(rows=rows), DESIGN)["spread"] == dict.fromkeys(record["subsets"], {})
 
 
 def test_one_run_has_the_interval_over_videos_only():
