@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.slow import SLOW
+
 if not torch.cuda.is_available():
     # read by triton when it is imported: its kernels then run on CPU tensors, for those who ask for backend "triton"
     os.environ["TRITON_INTERPRET"] = "1"
@@ -78,7 +80,11 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips, with the reason, tests marked `gpu` where there is no CUDA device."""
+    """Marks the slow tests, and skips, with the reason, tests marked `gpu` where there is no CUDA device."""
+    for item in items:
+        file, _, name = item.nodeid.partition("::")
+        if name.partition("[")[0] in SLOW.get(file, {}):
+            item.add_marker(pytest.mark.slow)
     if torch.cuda.is_available():
         return
     for item in items:

@@ -1,16 +1,22 @@
-"""The comparison helpers themselves: each must fail on what it exists to catch, and say by how much."""
+"""What checks the checks: helpers that compare must fail on what they exist to catch, and say by how much."""
 
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from tests.support.compare import assert_agree, assert_close
+from tests.support.slow import SLOW
 from tests.support.tolerances import CAP
 
+ROOT = Path(__file__).resolve().parents[1]
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
 
@@ -167,3 +173,24 @@ def test_every_test_starts_from_the_same_seeds(turn: int) -> None:
     assert torch.initial_seed() == 0
     assert torch.rand(1).item() == pytest.approx(0.4962566)
     assert np.random.rand() == pytest.approx(0.5488135)
+
+
+def test_the_list_of_slow_tests_names_tests_that_exist() -> None:
+    for file, names in SLOW.items():
+        source = (ROOT / file).read_text(encoding="utf-8")
+        assert not [name for name in names if f"def {name}(" not in source], file
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"), [("needs the plot extra", 1), ("needs ../shared/data", 0), ("needs a CUDA device", 0)]
+)
+def test_an_unexpected_skip_fails_under_strict_skips(reason: str, status: int, tmp_path: Path) -> None:
+    """A small suite beside this one's conftest."""
+    (tmp_path / "conftest.py").write_text((ROOT / "tests" / "conftest.py").read_text(encoding="utf-8"))
+    (tmp_path / "test_x.py").write_text(f"import pytest\ndef test_x(): pytest.skip({reason!r})\ndef test_y(): pass\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--strict-skips", str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.returncode == status, done.stdout
+    assert ("were skipped because: needs the plot extra" in done.stdout) == (status == 1)

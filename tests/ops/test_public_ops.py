@@ -17,21 +17,39 @@ ROOT = Path(__file__).resolve().parents[2]
 FILES = {op.name: file for file, ops in OPS.items() for op in ops} | {"clip_adam": "clip_adam"}
 
 
-def _run(script: str) -> None:
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+_IN_CHILDREN = """
+import os, sys, traceback
+import torch, torch._dynamo
+
+for script in {scripts!r}:
+    child = os.fork()
+    if child == 0:
+        try:
+            exec(script, {{}})
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0, script
+print(len({scripts!r}))
+"""
+
+
+def test_an_op_is_imported_before_and_after_its_file() -> None:
+    """In fresh processes: children of one that has loaded torch and nothing of the package."""
+    scripts = []
+    for file in sorted(set(FILES.values())):
+        names = [name for name in FILES if FILES[name] == file]
+        of_package = f"from pps_fast.ops import {', '.join(names)}"
+        of_file = f"import pps_fast.ops.{file}\nfrom pps_fast.ops.{file} import kernel"
+        check = "import pps_fast.ops\nfrom pps_fast.ops.dispatch import Op\n" + "\n".join(
+            f"assert isinstance(pps_fast.ops.{name}, Op) and {name} is pps_fast.ops.{name}" for name in names
+        )
+        scripts += ["\n".join((of_package, of_file, check)), "\n".join((of_file, of_package, check))]
+    command = [sys.executable, "-c", _IN_CHILDREN.format(scripts=scripts)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("file", sorted(set(FILES.values())))
-def test_an_op_is_imported_before_and_after_its_file(file: str) -> None:
-    """In fresh processes."""
-    names = [name for name in FILES if FILES[name] == file]
-    ops = "; ".join(f"assert isinstance(pps_fast.ops.{name}, Op) and {name} is pps_fast.ops.{name}" for name in names)
-    of_package = f"from pps_fast.ops import {', '.join(names)}"
-    of_file = f"import pps_fast.ops.{file}\nfrom pps_fast.ops.{file} import kernel"
-    check = f"import pps_fast.ops\nfrom pps_fast.ops.dispatch import Op\n{ops}"
-    _run("\n".join((of_package, of_file, check)))
-    _run("\n".join((of_file, of_package, check)))
+    assert int(done.stdout) == 2 * len(set(FILES.values()))
 
 
 def test_every_op_of_every_file_is_listed_once_under_its_file() -> None:
