@@ -18,7 +18,8 @@ from pps_fast.config_tree import to_dict
 from pps_fast.files import replacing
 from pps_fast.model import PPS
 from pps_fast.published.weights import export_released, import_released
-from pps_fast.runs.checkpoint import Header, find_checkpoint, load_model, point, read_header, save_checkpoint
+from pps_fast.runs.checkpoint import Header, find_checkpoint, load_model, read_header, save_checkpoint
+from pps_fast.runs.pointers import point
 from pps_fast.runs.run_directory import require_empty
 from pps_fast.types import FeatureSizes
 

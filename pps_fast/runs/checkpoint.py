@@ -22,7 +22,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,13 +35,12 @@ from pps_fast.config_tree import from_dict, to_dict
 from pps_fast.data.prepared import PreparedData
 from pps_fast.files import TEMPORARY, flush, read_json, replace_bytes, write_json
 from pps_fast.model import PPS
+from pps_fast.runs.pointers import Which, read_pointer
 from pps_fast.types import FeatureSizes
 
 FORMAT = "pps_fast.checkpoint"
 VERSION = 1
 MODEL_FILE, TRAINING_FILE, HEADER_FILE = "model.safetensors", "training.safetensors", "checkpoint.json"
-
-Which = Literal["best", "latest"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,28 +98,6 @@ def save_checkpoint(run: Path, model: nn.Module, training: Mapping[str, Tensor],
     os.rename(temporary, final)
     flush(final.parent)
     return final
-
-
-def point(run: Path, which: Which, checkpoint: Path, **extra: Any) -> None:
-    """Makes `checkpoint` the run's latest or best one; `extra` is written beside it."""
-    values = {"checkpoint": checkpoint.relative_to(run).as_posix(), **extra}
-    write_json(run / f"{which}.json", values)
-
-
-def read_pointer(run: Path, which: Which) -> dict[str, Any] | None:
-    """Returns what `point` wrote, or None where the run has no such checkpoint yet."""
-    path = run / f"{which}.json"
-    return read_json(path, ("checkpoint",)) if path.exists() else None
-
-
-def prune(run: Path) -> None:
-    """Deletes the checkpoints that neither latest.json nor best.json names, and incomplete ones of a killed process."""
-    pointers = [read_pointer(run, which) for which in ("latest", "best")]
-    kept = {Path(pointer["checkpoint"]).name for pointer in pointers if pointer is not None}
-    folder = run / "checkpoints"
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name not in kept:
-            shutil.rmtree(path)
 
 
 def find_checkpoint(directory: Path, which: Which = "best") -> Path:

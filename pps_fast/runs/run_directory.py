@@ -8,7 +8,8 @@ from typing import Any
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import flatten, from_dict, to_dict
 from pps_fast.files import read_json, write_json
-from pps_fast.runs.checkpoint import Header, find_checkpoint, prune, read_header, read_pointer
+from pps_fast.runs.checkpoint import Header, find_checkpoint, read_header
+from pps_fast.runs.pointers import prune, read_pointer
 
 CONFIG_FILE = "config.json"
 

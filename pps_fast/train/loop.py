@@ -15,18 +15,9 @@ from pps_fast.data.sampler import epoch_batches
 from pps_fast.data.splits import Splits
 from pps_fast.data.store import Store
 from pps_fast.model import PPS
-from pps_fast.runs.checkpoint import (
-    TRAINING_FILE,
-    Header,
-    describe_data,
-    point,
-    prune,
-    read_header,
-    read_pointer,
-    restore,
-    save_checkpoint,
-)
+from pps_fast.runs.checkpoint import TRAINING_FILE, Header, describe_data, read_header, restore, save_checkpoint
 from pps_fast.runs.metrics_log import MetricsLog, require_tensorboard
+from pps_fast.runs.pointers import point, prune, read_pointer
 from pps_fast.runs.run_directory import open_run
 from pps_fast.runs.trace import Trace
 from pps_fast.train.alternating import TRAIN_STEPS

@@ -18,13 +18,11 @@ from pps_fast.runs.checkpoint import (
     describe_data,
     find_checkpoint,
     load_model,
-    point,
-    prune,
     read_header,
-    read_pointer,
     restore,
     save_checkpoint,
 )
+from pps_fast.runs.pointers import point, prune, read_pointer
 from pps_fast.train.optimizer import Adam
 from pps_fast.train.state import load_training_state, training_state
 from tests.support.train_runs import run_small, small_config, small_input
@@ -116,16 +114,6 @@ def test_best_checkpoint_is_taken_where_there_is_one(tmp_path):
     assert (find_checkpoint(tmp_path), find_checkpoint(tmp_path, "latest")) == (best, latest)
     weights = [next(load_model(tmp_path, which=which)[0].parameters()) for which in ("best", "latest")]
     assert not torch.equal(*weights)
-
-
-def test_only_what_is_pointed_to_is_kept(tmp_path):
-    best = _save(tmp_path, 1, seed=1)
-    point(tmp_path, "best", best)
-    for step in (2, 3):
-        _save(tmp_path, step, seed=step)
-    (tmp_path / "checkpoints" / ".tmp-step_000009").mkdir()
-    prune(tmp_path)
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_000001", "step_000003"]
 
 
 def test_stop_at_any_moment_of_saving_leaves_a_complete_checkpoint(tmp_path, monkeypatch):

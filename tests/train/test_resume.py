@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from pps_fast.runs.checkpoint import find_checkpoint, read_pointer
+from pps_fast.runs.checkpoint import find_checkpoint
 from pps_fast.runs.metrics_log import read_metrics
+from pps_fast.runs.pointers import read_pointer
 from tests.support.train_runs import SMALL, release, start_command, wait_for_step, weights
 
 # 5 updates an epoch with a validation split, a checkpoint after every second update and after every epoch
