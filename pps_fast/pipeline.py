@@ -51,8 +51,9 @@ class RunResult:
     Attributes:
         step: updates made in all.
         stopped_by: number of the signal that stopped the training early, or None. The run can be resumed.
-        report: evaluation of the saved model on the test split; None for a training that was stopped.
-        written: files of the report; none for a training that was stopped.
+        report: evaluation of the saved model on the test split; None for a training that was stopped, and where there
+            is no test split.
+        written: files of the report, if there is one.
         model_dir: directory of the checkpoint to use, the best one where a validation split chose it.
         data: the data set.
         device: where the model was trained.
@@ -122,11 +123,11 @@ def train_and_evaluate(
 
 
 def _report_run(trained: TrainResult, config: PPSConfig, run_input: RunInput, out: Path, progress: bool) -> RunResult:
-    """Evaluates what a training has saved and writes the report, unless the training was stopped."""
+    """Evaluates what a training has saved and writes the report, unless it was stopped or there is no test split."""
     store = run_input.store
     report: EvalReport | None = None
     written: list[Path] = []
-    if trained.stopped_by is None:
+    if trained.stopped_by is None and len(run_input.splits.test):
         # what is reported is what was saved
         model, _, _ = load_model(out, store.device)
         report = scoring.evaluate(model, store, run_input.splits, config, progress=progress)

@@ -86,6 +86,8 @@ def _query(data: PreparedData, sample: int) -> dict[str, Any]:
     """Returns what the annotations say of a sample."""
     if not 0 <= sample < data.num_samples:
         raise ValueError(f"sample {sample}: the data set has samples 0 to {data.num_samples - 1}")
+    if not data.num_windows[sample]:
+        raise ValueError(f"sample {sample}: has no times, and pictures show the true moment; choose another sample")
     duration_s = float(data.duration_s[data.sample_video[sample]])
     # clipped to the video, as evaluation sees it
     start, end = (data.moment[sample] * duration_s).tolist()
@@ -141,8 +143,11 @@ def _choose_sample(data: PreparedData, config: PPSConfig, options: QueryOptions)
     if options.sample is not None:
         return options.sample
     samples: np.ndarray = getattr(select_samples(data, config.data), options.split)
+    samples = samples[data.num_windows[samples] > 0]
     if len(samples) == 0:
-        raise ValueError(f"--split {options.split}: has no samples; choose another, or a sample with --sample")
+        raise ValueError(
+            f"--split {options.split}: has no samples with times; choose another, or a sample with --sample"
+        )
     if options.query is None:
         return int(samples[data.num_words[samples].argmax()])
     words = " ".join(options.query.lower().split())

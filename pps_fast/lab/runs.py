@@ -109,13 +109,14 @@ def run_one(config: PPSConfig, run: Path, device: Device, threads: int | None, c
 
 def _write_samples(path: Path, report: EvalReport, data: PreparedData) -> None:
     """Writes the overlaps of every sample in float64, so that metrics computed from them are exact."""
-    samples, video = report.samples, data.sample_video[report.samples]
+    samples = report.answers.samples[report.answers.is_scored]
+    video, truth = data.sample_video[samples], data.truth(samples)
     values = {
         "sample": samples,
         "video": video,
         "video_id": np.array([data.video_ids[index] for index in video]),
         "sentence": np.array([data.sentences[index] for index in samples]),
-        "moment": data.moment[samples],
+        "moment": truth[:, 0] if truth.shape[1] == 1 else truth,
     }
     if data.kind is not None:
         values["kind"] = data.kind[samples]

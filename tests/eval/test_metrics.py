@@ -116,3 +116,16 @@ def test_other_number_of_truths_is_refused() -> None:
 def test_mean_over_no_samples_is_refused() -> None:
     with pytest.raises(ValueError, match="no samples to average R@1"):
         metric_means(SampleTable(iou_top1=torch.zeros(0), iou_topn=None, num_ranked=1), (0.5,))
+
+
+def test_the_best_of_several_windows_counts() -> None:
+    spans = torch.tensor([[[0.0, 0.5], [0.6, 0.8]], [[0.0, 0.1], [0.5, 1.0]]], dtype=torch.float64)
+    windows = torch.tensor([[[0.5, 0.9], [0.0, 0.5]], [[0.9, 1.0], [0.9, 1.0]]], dtype=torch.float64)
+    table = sample_table(_prediction(spans, spans[:, 0]), windows)
+    assert table.iou_top1 is not None and table.iou_topn is not None
+    # the overlap is smoothed by 1e-10
+    assert table.iou_top1.tolist() == pytest.approx([1.0, 0.0], abs=1e-9)
+    assert table.iou_topn.tolist() == pytest.approx([1.0, 0.2], abs=1e-9)
+    # the order of the windows decides nothing
+    again = sample_table(_prediction(spans, spans[:, 0]), windows.flip(1))
+    assert again.iou_topn is not None and torch.equal(again.iou_topn, table.iou_topn)
