@@ -27,7 +27,8 @@ from pps_fast.draw.view import View
 from pps_fast.files import read_json, replace_bytes
 from pps_fast.predict import predict
 from pps_fast.proposals.layout import layout_of
-from pps_fast.runs.checkpoint import load_model
+from pps_fast.runs.checkpoint import find_checkpoint, load_model
+from pps_fast.runs.matching import match_data
 from pps_fast.runs.metrics_log import METRICS_FILE, read_metrics
 from pps_fast.runs.run_directory import CONFIG_FILE
 from pps_fast.runs.trace import read_trace
@@ -128,6 +129,7 @@ def _views(checkpoints: Sequence[Path], options: QueryOptions) -> list[View]:
     models = [load_model(checkpoint, device) for checkpoint in checkpoints]
     data = _same_data(checkpoints, [config for _, config, _ in models], options.data)
     for checkpoint, (_, _, sizes) in zip(checkpoints, models, strict=True):
+        data, _ = match_data(find_checkpoint(checkpoint), data, is_chosen=options.data is not None)
         if data.sizes != sizes:
             raise ValueError(
                 f"{checkpoint}: trained with {sizes}, the data set has {data.sizes}; choose it with --data"

@@ -141,7 +141,7 @@ def evaluate(
     truth = torch.from_numpy(data.truth(scored))
     tables = {name: sample_table(moments, truth) for name, moments in predictions.items() if len(scored)}
     tables.update({name: blind_table(intervals, truth) for name, intervals in blind.items()})
-    answers = Answers(samples=samples, is_scored=is_scored, prediction=prediction)
+    answers = Answers(samples=samples, is_scored=is_scored, prediction=prediction, device=store.device.type)
     return _assemble(data, answers, split, len(fitted_on), tables, blind, config)
 
 

@@ -12,11 +12,13 @@ import torch
 from pps_fast import __version__
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import to_dict
+from pps_fast.data.identity import describe_data
 from pps_fast.data.prepared import PreparedData
 from pps_fast.eval.blind import NUM_FOLDS
 from pps_fast.eval.bootstrap import Estimate
 from pps_fast.eval.results import MODEL, EvalReport
 from pps_fast.files import replace_text, write_json
+from pps_fast.runs.environment import environment
 from pps_fast.text_table import markdown_table, plain_table, wrapped
 from pps_fast.types import Prediction
 
@@ -135,7 +137,7 @@ def write_report(directory: str | Path, report: EvalReport, config: PPSConfig, d
     """Writes evaluation_SPLIT.json, evaluation_SPLIT.md and predictions_SPLIT.jsonl, each whole or not at all.
 
     The JSON also carries what is needed to repeat the evaluation: the config, the data set's provenance and
-    the versions of pps_fast and torch.
+    identity, versions, commit, CPU, its threads and the device.
 
     Returns:
         the three paths; the directory is made if need be.
@@ -146,7 +148,9 @@ def write_report(directory: str | Path, report: EvalReport, config: PPSConfig, d
         **report.to_dict(),
         "config": to_dict(config),
         "provenance": data.provenance,
+        "data": describe_data(data),
         "versions": {"pps_fast": __version__, "torch": str(torch.__version__)},
+        "environment": {**environment(), "device": report.answers.device},
     }
     paths = [directory / f"evaluation_{report.split}.json", directory / f"evaluation_{report.split}.md"]
     write_json(paths[0], record)

@@ -48,11 +48,13 @@ class Answers:
         samples: [M] int64 sample indices.
         is_scored: [M] bool, which of them have times to compare the answers with.
         prediction: of these samples, moments clipped to the video.
+        device: type of the device that computed them.
     """
 
     samples: np.ndarray
     is_scored: np.ndarray
     prediction: Prediction
+    device: str
 
 
 @dataclass(frozen=True, kw_only=True)

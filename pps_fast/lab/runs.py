@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +87,7 @@ def run_one(config: PPSConfig, run: Path, device: Device, threads: int | None, c
     """Trains in a run directory, or continues there, evaluates on the test split and writes the result.
 
     Args:
-        commit: of the code that runs, for the record; see `source_commit`.
+        commit: of the code that runs, for the record; see `runs.environment.source_commit`.
     Returns:
         None when finished, or the number of the signal that stopped the training, whose state is saved.
     Raises:
@@ -154,16 +153,3 @@ def _write_result(run: Path, device: torch.device, data: PreparedData, commit: s
             "train_s": header.elapsed_s,
         },
     )
-
-
-def source_commit() -> str:
-    """Returns the commit of the checkout that this code runs from, with "+changes" where tracked files differ."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
-        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True)
-    except FileNotFoundError:
-        return "unknown (git is not installed)"
-    if head.returncode != 0:
-        return "unknown (not a checkout)"
-    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

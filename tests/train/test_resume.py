@@ -48,7 +48,12 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _assert_same(run: Path, expected: Path) -> None:
     assert weights(run) == weights(expected)
-    assert list(weights(run)) == ["model.safetensors", "training.safetensors"]
+    assert list(weights(run)) == [
+        "model.safetensors",
+        "statistics.safetensors",
+        "training.safetensors",
+        "words.safetensors",
+    ]
     assert find_checkpoint(run, "latest").name == f"step_{LAST_STEP:06d}"
     assert read_pointer(run, "best") == read_pointer(expected, "best")
     assert _metrics(run) == _metrics(expected)
