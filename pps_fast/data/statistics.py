@@ -11,7 +11,7 @@ from pps_fast.data.record import PreparedData
 def frame_statistics(data: PreparedData, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns mean and standard deviation of every feature over the segments of the videos of some samples.
 
-    One pass in float64, one video at a time; the same samples give the same bits.
+    One pass, one video at a time, sums over videos in float64; the same samples give the same bits.
 
     Args:
         samples: [B] int64, at least one; a video counts once however many of them it has.
@@ -22,13 +22,13 @@ def frame_statistics(data: PreparedData, samples: np.ndarray) -> tuple[np.ndarra
     total = torch.zeros(data.features.shape[2], dtype=torch.float64)
     squares = torch.zeros_like(total)
     # deviations from the first segment, so that little is lost where the mean is large beside them
-    origin = torch.from_numpy(data.features[videos[0], 0].astype(np.float64))
+    origin = torch.from_numpy(data.features[videos[0], 0].astype(np.float32))
     for video in videos:
         # torch converts float16 several times faster than numpy
-        segments = torch.from_numpy(data.features[video]).double() - origin
+        segments = torch.from_numpy(data.features[video]).float() - origin
         total += segments.sum(dim=0)
         squares += segments.square_().sum(dim=0)
     count = len(videos) * data.features.shape[1]
     mean = total / count
     variance = (squares / count - mean**2).clamp_min(0.0)
-    return (origin + mean).float().numpy(), variance.sqrt().float().numpy()
+    return (origin.double() + mean).float().numpy(), variance.sqrt().float().numpy()
