@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pps_fast.data.prepared import PreparedData
-    from pps_fast.data.splits import Splits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,15 +78,19 @@ def run(arguments: BlindArguments) -> dict[str, Any]:
     samples = getattr(splits, arguments.split)
     if len(samples) == 0:
         raise ValueError(f"--split {arguments.split}: the data set has no such samples; choose another split")
-    rows, intervals = _rows(arguments, data, splits, samples)
+    scored, fitted_on = (chosen[data.num_windows[chosen] > 0] for chosen in (samples, splits.train))
+    if len(scored) == 0:
+        raise ValueError(f"--split {arguments.split}: no such sample has times; guesses need times to be scored")
+    rows, intervals = _rows(arguments, data, fitted_on, scored)
     return {
         "name": str(data.provenance.get("name", "not recorded")),
         "protocol": str(data.provenance.get("protocol", "not recorded")),
         "split": arguments.split,
         "fold": arguments.fold,
-        "num_samples": len(samples),
-        "num_videos": len(np.unique(data.sample_video[samples])),
-        "num_fit_samples": len(splits.train),
+        "num_samples": len(scored),
+        "num_videos": len(np.unique(data.sample_video[scored])),
+        "num_unscored": len(samples) - len(scored),
+        "num_fit_samples": len(fitted_on),
         "unit": "percent; low and high bound the 95 % bootstrap interval by video",
         "random": f"start and end two uniform draws, sorted; n independent guesses; {arguments.draws} repetitions",
         "seed": arguments.seed,
@@ -109,19 +112,22 @@ def _check(arguments: BlindArguments) -> None:
 
 
 def _rows(
-    arguments: BlindArguments, data: PreparedData, splits: Splits, samples: np.ndarray
+    arguments: BlindArguments, data: PreparedData, fitted_on: np.ndarray, samples: np.ndarray
 ) -> tuple[dict[str, Any], dict[str, list[list[float]]]]:
-    """Returns row -> metric -> estimate, and row -> its intervals."""
+    """Returns row -> metric -> estimate, and row -> its intervals where they are the same for every sample."""
     import torch
 
-    from pps_fast.eval.blind import RANDOM, blind_table, fit_blind_baselines, random_table
+    from pps_fast.eval.blind import RANDOM, blind_table, cross_fit_baselines, fit_blind_baselines, random_table
     from pps_fast.eval.bootstrap import VideoBootstrap
     from pps_fast.eval.metrics import sample_values
 
-    thresholds, truth = arguments.thresholds, torch.from_numpy(data.moment[samples])
+    thresholds, truth = arguments.thresholds, torch.from_numpy(data.truth(samples))
     video = torch.from_numpy(data.sample_video[samples])
     bootstrap = VideoBootstrap(video, num_resamples=1000, seed=arguments.seed)
-    fitted = fit_blind_baselines(torch.from_numpy(data.moment[splits.train]), thresholds, arguments.ranked)
+    if len(fitted_on):
+        fitted = fit_blind_baselines(torch.from_numpy(data.truth(fitted_on)), thresholds, arguments.ranked)
+    else:
+        fitted = cross_fit_baselines(truth, video, thresholds, arguments.ranked)
     values = {name: sample_values(blind_table(guesses, truth), thresholds) for name, guesses in fitted.items()}
     tables = random_table(truth, arguments.ranked, num_draws=arguments.draws, seed=arguments.seed)
     values[RANDOM] = _mean([sample_values(table, thresholds) for table in tables])
@@ -129,7 +135,7 @@ def _rows(
         name: {metric: asdict(bootstrap.estimate(column)) for metric, column in columns.items()}
         for name, columns in values.items()
     }
-    return rows, {name: guesses.tolist() for name, guesses in fitted.items()}
+    return rows, {name: guesses.tolist() for name, guesses in fitted.items() if guesses.ndim == 2}
 
 
 def _mean(draws: list[dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -145,13 +151,19 @@ def format_rows(record: dict[str, Any], columns: int | None = None) -> str:
     Args:
         columns: most characters of a line; None is no limit.
     """
+    from pps_fast.eval.blind import NUM_FOLDS
     from pps_fast.eval.bootstrap import Estimate
     from pps_fast.eval.report import cell
 
+    fit = f"intervals fitted on {record['num_fit_samples']} training pairs"
+    if not record["num_fit_samples"]:
+        fit = f"no training pair has times: intervals fitted on the scored pairs of other videos ({NUM_FOLDS} folds)"
     sentence = (
         f"{record['name']}, protocol {record['protocol']}, {record['split']} split: {record['num_samples']} pairs, "
-        f"{record['num_videos']} videos; intervals fitted on {record['num_fit_samples']} training pairs"
+        f"{record['num_videos']} videos; {fit}"
     )
+    if record["num_unscored"]:
+        sentence += f"; {record['num_unscored']} pairs without times are not scored"
     lines = [wrapped(sentence, columns)]
     metrics = list(dict.fromkeys(metric for estimates in record["rows"].values() for metric in estimates))
     for family in dict.fromkeys(metric.split()[0] for metric in metrics):

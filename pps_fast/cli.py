@@ -6,7 +6,9 @@ Importing this file loads no torch, so that --help answers at once.
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import tyro
@@ -15,6 +17,7 @@ from pps_fast.config_tree import OLD_NAMES
 from pps_fast.devices import Device as Device
 from pps_fast.devices import choose_device as choose_device
 from pps_fast.devices import set_threads as set_threads
+from pps_fast.files import Note
 from pps_fast.help_text import Program, find_options, flag_of, full_help, negated, short_help
 from pps_fast.presets import PRESETS
 
@@ -113,7 +116,8 @@ def exit_status(program: Callable[[], int]) -> int:
     1: training met a loss that is not finite. 2: wrong option, input or backend. 130: interrupted.
     """
     try:
-        return program()
+        with _notes_as_lines():
+            return program()
     except FloatingPointError as error:
         return _complain(error, 1)
     except (ValueError, OSError) as error:
@@ -127,6 +131,23 @@ def exit_status(program: Callable[[], int]) -> int:
         return _complain(error, 2)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
+
+
+@contextmanager
+def _notes_as_lines() -> Iterator[None]:
+    """Prints each `Note` of the block as one line on stderr; other warnings are shown as always."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Note)
+        show = warnings.showwarning
+
+        def show_note(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
+            if issubclass(category, Note):
+                print(f"note: {message}", file=sys.stderr)
+            else:
+                show(message, category, *rest, **options)
+
+        warnings.showwarning = show_note
+        yield
 
 
 def _complain(message: Any, status: int) -> int:

@@ -13,6 +13,10 @@ TEMPORARY = ".tmp-"
 """prefix of temporary files and directories; what a killed process has left of them is safe to delete"""
 
 
+class Note(UserWarning):
+    """Something a user should know that stops nothing; programs print it as one line on stderr."""
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary name beside `path`; on success the file of that name becomes `path`, else it is removed.

@@ -25,7 +25,8 @@ from pps_fast.devices import Device, choose_device, set_threads
 from pps_fast.eval import evaluate as scoring
 from pps_fast.eval.report import write_report
 from pps_fast.eval.results import EvalReport
-from pps_fast.runs.checkpoint import describe_data, find_checkpoint, load_model, read_header
+from pps_fast.runs.checkpoint import find_checkpoint, load_model, read_header
+from pps_fast.runs.matching import match_data
 from pps_fast.train.loop import TrainResult, train
 
 SplitName = Literal["train", "validation", "test"]
@@ -51,8 +52,9 @@ class RunResult:
     Attributes:
         step: updates made in all.
         stopped_by: number of the signal that stopped the training early, or None. The run can be resumed.
-        report: evaluation of the saved model on the test split; None for a training that was stopped.
-        written: files of the report; none for a training that was stopped.
+        report: evaluation of the saved model on the test split; None for a training that was stopped, and where there
+            is no test split.
+        written: files of the report, if there is one.
         model_dir: directory of the checkpoint to use, the best one where a validation split chose it.
         data: the data set.
         device: where the model was trained.
@@ -122,11 +124,11 @@ def train_and_evaluate(
 
 
 def _report_run(trained: TrainResult, config: PPSConfig, run_input: RunInput, out: Path, progress: bool) -> RunResult:
-    """Evaluates what a training has saved and writes the report, unless the training was stopped."""
+    """Evaluates what a training has saved and writes the report, unless it was stopped or there is no test split."""
     store = run_input.store
     report: EvalReport | None = None
     written: list[Path] = []
-    if trained.stopped_by is None:
+    if trained.stopped_by is None and len(run_input.splits.test):
         # what is reported is what was saved
         model, _, _ = load_model(out, store.device)
         report = scoring.evaluate(model, store, run_input.splits, config, progress=progress)
@@ -157,7 +159,7 @@ def evaluate(
     """Scores a saved model beside the blind baselines and beside its own answers to shuffled queries.
 
     Args:
-        model_dir: run directory of `train_and_evaluate`, or one of its checkpoints.
+        model_dir: run directory of `train_and_evaluate`, one of its checkpoints, or another model folder.
         data: file written by `python -m pps_fast.prepare`; None is what the model was trained on.
         split: which samples are scored; blind baselines are always fitted on the training samples.
         fold: test on this fold of the data; None is as the model was trained.
@@ -166,7 +168,8 @@ def evaluate(
         device, threads: as for `train_and_evaluate`.
         out: folder for evaluation_SPLIT.json and .md, and predictions_SPLIT.jsonl; None writes nothing.
     Raises:
-        ValueError: for a model, data set or option that cannot be used, or samples that the model was trained on.
+        ValueError: for a model, data set or option that cannot be used, the training's sentences with other features,
+            words or splits, or samples that the model was trained on.
     Warns:
         UserWarning: where it is unknown whether the model has seen the scored videos in training.
     """
@@ -206,31 +209,25 @@ def evaluate_checkpoint(
         raise ValueError(f"out = {out}: is a file; name a folder")
     model, trained, sizes = load_model(model_dir, on_device)
     config: PPSConfig = override(trained, {name: value for name, value in changes.items() if value is not None})
-    data = load_data(config.data)
+    folder = find_checkpoint(model_dir)
+    data, note = match_data(folder, load_data(config.data), is_chosen=changes.get("data.path") is not None)
     if data.sizes != sizes:
         raise ValueError(f"the data set has {data.sizes}, the model was trained with {sizes}; choose it with --data")
     splits = select_samples(data, config.data)
-    note = _check_origin(model_dir, config, data, splits, split)
+    if note is None:
+        _check_unseen(folder, config, data, splits, split)
     report = scoring.evaluate(model, Store(data, on_device), splits, config, split=split, progress=progress)
     written = [] if out is None else write_report(out, report, config, data)
     return Evaluation(report=report, config=config, data=data, written=tuple(written), note=note)
 
 
-def _check_origin(model_dir: Path, config: PPSConfig, data: PreparedData, splits: Splits, split: str) -> str | None:
-    """Refuses to score training samples as unseen ones; returns a sentence where that cannot be checked."""
-    header = read_header(find_checkpoint(model_dir))
-    if describe_data(data) != header.data:
-        return (
-            f"the model was trained on another data set ({header.data['name']!r}): whether it has seen these videos "
-            "is unknown, and its word classes must mean the same words"
-        )
-    if split == "train":
-        return None
+def _check_unseen(folder: Path, config: PPSConfig, data: PreparedData, splits: Splits, split: str) -> None:
+    """Refuses to score training samples as unseen ones."""
+    header = read_header(folder)
     scored = scoring.samples_of(splits, split)
     seen = np.isin(scored, select_samples(data, header.config.data).train)
-    if seen.any():
+    if split != "train" and seen.any():
         raise ValueError(
             f"fold = {config.data.fold}: the model was trained on {int(seen.sum())} of the {len(scored)} samples of "
             f"that {split} split; leave the fold out (it was trained for fold {header.config.data.fold})"
         )
-    return None

@@ -50,14 +50,14 @@ MUTANTS: dict[str, Mutant] = {
     ),
     "filtered protocol accepts ends up to a second late": Mutant(
         "pps_fast/prepare/readers/protocols.py",
-        "if item.end_s > item.duration_s:\n        return",
-        "if item.end_s > item.duration_s + 1:\n        return",
+        "if end_s > item.duration_s:\n        return",
+        "if end_s > item.duration_s + 1:\n        return",
         "tests/prepare/readers/test_protocols.py",
     ),
     "full protocol does not clip": Mutant(
         "pps_fast/prepare/readers/protocols.py",
-        "end_s=min(item.end_s, item.duration_s)",
-        "end_s=item.end_s",
+        "min(window[1], item.duration_s)",
+        "window[1]",
         "tests/prepare/readers/test_protocols.py",
     ),
     "clip_norm 1": Mutant(

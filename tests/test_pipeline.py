@@ -6,14 +6,18 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from pps_fast import pipeline
 from pps_fast.config_tree import override
 from pps_fast.data.load import load_data
 from pps_fast.data.prepared import write_prepared
 from pps_fast.data.splits import select_samples
+from pps_fast.files import Note
 from pps_fast.pipeline import RunResult, evaluate, evaluate_checkpoint, train_and_evaluate
+from tests.support.prepared_data import write_version_1
 from tests.support.train_runs import small_config, weights
 
 CONFIG = small_config(train__max_steps=3, inference__num_bootstrap=20)
@@ -106,3 +110,64 @@ def test_samples_that_trained_the_model_are_not_scored_as_unseen(tmp_path):
 def test_options_that_cannot_be_used_are_refused_by_name(result, options, message):
     with pytest.raises(ValueError, match=message):
         evaluate(result.model_dir, device="cpu", **options)
+
+
+def test_resuming_with_other_threads_says_that_bits_will_differ(tmp_path):
+    threads = torch.get_num_threads()
+    try:
+        train_and_evaluate(override(CONFIG, {"train.max_steps": 1}), tmp_path, device="cpu", threads=1, progress=False)
+        with pytest.warns(Note, match="threads was 1, is 2: .* the bits will differ"):
+            train_and_evaluate(CONFIG, tmp_path, resume=True, device="cpu", threads=2, progress=False)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_file_of_version_1_trains_and_evaluates_like_the_same_data_of_version_2(result, tmp_path):
+    config = override(CONFIG, {"data.path": str(write_version_1(tmp_path / "old.h5", load_data(CONFIG.data)))})
+    with pytest.warns(Note, match="version 1"):
+        old = train_and_evaluate(config, tmp_path / "run", device="cpu", threads=1, progress=False)
+    assert weights(tmp_path / "run")["model.safetensors"] == weights(result.model_dir.parents[1])["model.safetensors"]
+    assert old.report.rows == result.report.rows
+    # the model of one is that of the other, whatever the file's form
+    with pytest.warns(Note, match="version 1"):
+        assert evaluate(result.model_dir, data=tmp_path / "old.h5", device="cpu").rows == result.report.rows
+
+
+def test_data_without_any_times_train_to_the_same_model_and_are_answered(result, tmp_path):
+    data = load_data(CONFIG.data)
+    untimed = replace(data, window_s=np.zeros((0, 2)), window_sample=np.zeros(0, dtype=np.int64))
+    write_prepared(tmp_path / "untimed.h5", untimed)
+    config = override(CONFIG, {"data.path": str(tmp_path / "untimed.h5")})
+    run = train_and_evaluate(config, tmp_path / "run", device="cpu", threads=1, progress=False)
+    assert weights(tmp_path / "run")["model.safetensors"] == weights(result.model_dir.parents[1])["model.safetensors"]
+    assert run.report.rows == {} and len(run.report.answers.samples) == result.report.num_samples
+    # with times that are known later, the model scores as the other does
+    write_prepared(tmp_path / "timed.h5", data)
+    with pytest.warns(UserWarning, match="the windows are others"):
+        assert evaluate(run.model_dir, data=tmp_path / "timed.h5", device="cpu").rows == result.report.rows
+
+
+def test_data_without_a_test_split_train_and_leave_a_model(tmp_path):
+    data = load_data(CONFIG.data)
+    write_prepared(tmp_path / "train.h5", replace(data, split=np.full(data.num_samples, "train")))
+    config = override(CONFIG, {"data.path": str(tmp_path / "train.h5")})
+    run = train_and_evaluate(config, tmp_path / "run", device="cpu", progress=False)
+    assert (run.report, run.written, run.stopped_by) == (None, (), None) and (run.model_dir / "model.json").is_file()
+
+
+def test_a_renamed_file_continues_its_run_and_other_features_do_not(tmp_path):
+    data = load_data(CONFIG.data)
+    for name, values in (("first", data), ("renamed", data), ("other", replace(data, features=-data.features))):
+        write_prepared(tmp_path / f"{name}.h5", values)
+    names = ("first", "renamed", "other")
+    configs = {name: override(CONFIG, {"data.path": str(tmp_path / f"{name}.h5")}) for name in names}
+    first = override(configs["first"], {"train.max_steps": 1})
+    train_and_evaluate(first, tmp_path / "run", device="cpu", progress=False)
+    with pytest.raises(ValueError, match="has other features; resume with the same prepared file"):
+        train_and_evaluate(configs["other"], tmp_path / "run", resume=True, device="cpu", progress=False)
+    train_and_evaluate(configs["renamed"], tmp_path / "run", resume=True, device="cpu", progress=False)
+    with pytest.raises(ValueError, match="this file has other features; evaluate with the file"):
+        evaluate(tmp_path / "run", data=tmp_path / "other.h5", device="cpu")
+    (tmp_path / "other.h5").replace(tmp_path / "renamed.h5")
+    with pytest.raises(ValueError, match="the file it was trained on has since got other features"):
+        evaluate(tmp_path / "run", device="cpu")

@@ -1,161 +1,35 @@
-"""The one packed file of a prepared data set: what is in it, how it is written, how it is read.
+"""The one packed file of a prepared data set: how it is written, how it is read.
 
-Everything after `python -m pps_fast.prepare` reads this file and nothing else.
+Everything after `python -m pps_fast.prepare` reads this file and nothing else. It is HDF5 of version 2: a data set per
+field of `PreparedData`, and the sha256 of each part of the content, which is verified when the file is read. Files of
+version 1 had one moment per sample and no sha256; they are still read.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+import warnings
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from pps_fast.files import replacing
-from pps_fast.types import FeatureSizes
+from pps_fast.data.record import ARRAYS, OPTIONAL_ARRAYS, feature_recipe
+from pps_fast.data.record import SPLITS as SPLITS
+from pps_fast.data.record import PreparedData as PreparedData
+from pps_fast.files import Note, replacing
 
 FORMAT = "pps_fast.prepared"
-VERSION = 1
-SPLITS = ("train", "validation", "test")
+VERSION = 2
 
-_ARRAYS = {
-    "duration_s": np.float64,
-    "features": np.float16,
-    "word_vectors": np.float32,
-    "sample_video": np.int64,
-    "word_ids": np.int64,
-    "num_words": np.int64,
-    "hide_prob": np.float32,
-    "moment_s": np.float64,
-    "fold": np.int64,
-}
 _STRINGS = ("video_ids", "words", "sentences", "split")
-# optional datasets
-_OPTIONAL = ("kind",)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PreparedData:
-    """A data set of N videos and M samples (a sample is one sentence with its video).
-
-    Attributes:
-        video_ids: N names, without repetition.
-        duration_s: [N] float64 lengths in seconds, > 0.
-        features: [N, S, F] float16, every video resampled once to S segments.
-        words: V words; the class of a word is its index, words[0] is the padding "<pad>".
-        word_vectors: [V, W] float32, row 0 zeros.
-        sample_video: [M] int64, the video of each sample.
-        sentences: M sentences as annotated.
-        word_ids: [M, L] int64 classes of the kept words, 0 after the last one; L = max_num_words.
-        num_words: [M] int64, 1 to L.
-        hide_prob: [M, L] float32 hiding probabilities; rows sum to 1, 0 after the last word.
-        moment_s: [M, 2] float64 annotated start and end in seconds. Never read by training.
-        split: [M] "train", "validation" or "test".
-        fold: [M] int64, the fold of the sample's video; -1 for a sample outside the folds.
-        provenance: JSON-able record of where all this came from.
-        kind: [M] words of the data set's own for samples that are reported apart, or None where it tells no kinds.
-
-    Raises:
-        ValueError: when the fields do not fit together; the message names the field.
-    """
-
-    video_ids: list[str]
-    duration_s: np.ndarray
-    features: np.ndarray
-    words: list[str]
-    word_vectors: np.ndarray
-    sample_video: np.ndarray
-    sentences: list[str]
-    word_ids: np.ndarray
-    num_words: np.ndarray
-    hide_prob: np.ndarray
-    moment_s: np.ndarray
-    split: np.ndarray
-    fold: np.ndarray
-    provenance: dict[str, Any]
-    kind: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        _check_shapes(self)
-        _check_values(self)
-
-    @property
-    def num_samples(self) -> int:
-        """M, the number of samples."""
-        return len(self.sentences)
-
-    @property
-    def sizes(self) -> FeatureSizes:
-        """The sizes a model needs to be built for this data set."""
-        return FeatureSizes(
-            frame_dim=self.features.shape[2],
-            word_dim=self.word_vectors.shape[1],
-            vocab_size=len(self.words),
-            num_segments=self.features.shape[1],
-        )
-
-    @property
-    def moment(self) -> np.ndarray:
-        """[M, 2] float64 moments as fractions of the video's length, clipped to [0, 1]."""
-        return np.clip(self.moment_s / self.duration_s[self.sample_video, None], 0.0, 1.0)
-
-
-def _require(condition: bool, field: str, value: Any, expected: str) -> None:
-    if not condition:
-        raise ValueError(f"prepared data, field {field}: {value}; expected {expected}. Prepare the data set again")
-
-
-def _check_shapes(data: PreparedData) -> None:
-    num_videos, num_samples, num_words = len(data.video_ids), len(data.sentences), len(data.words)
-    for name, dtype in _ARRAYS.items():
-        actual = getattr(data, name).dtype
-        _require(actual == dtype, name, f"dtype {actual}", f"{np.dtype(dtype)}")
-    _require(data.features.ndim == 3, "features", f"shape {data.features.shape}", "[videos, segments, width]")
-    _require(data.word_ids.ndim == 2, "word_ids", f"shape {data.word_ids.shape}", "[samples, words]")
-    columns = data.word_ids.shape[1]
-    expected = {
-        "duration_s": (num_videos,),
-        "features": (num_videos, *data.features.shape[1:]),
-        "word_vectors": (num_words, data.word_vectors.shape[-1]),
-        "sample_video": (num_samples,),
-        "word_ids": (num_samples, columns),
-        "num_words": (num_samples,),
-        "hide_prob": (num_samples, columns),
-        "moment_s": (num_samples, 2),
-        "split": (num_samples,),
-        "fold": (num_samples,),
-    }
-    if data.kind is not None:
-        expected["kind"] = (num_samples,)
-    for name, shape in expected.items():
-        actual = getattr(data, name).shape
-        _require(actual == shape, name, f"shape {actual}", f"{shape}")
-
-
-def _check_values(data: PreparedData) -> None:
-    _require(data.num_samples > 0, "sentences", "no samples", "at least one")
-    _require(len(set(data.video_ids)) == len(data.video_ids), "video_ids", "repeated names", "each video once")
-    _require(bool((data.duration_s > 0).all()), "duration_s", f"smallest {data.duration_s.min()}", "> 0 seconds")
-    _require_range(data.sample_video, "sample_video", 0, len(data.video_ids) - 1)
-    _require_range(data.word_ids, "word_ids", 0, len(data.words) - 1)
-    _require_range(data.num_words, "num_words", 1, data.word_ids.shape[1])
-    used = np.arange(data.word_ids.shape[1]) < data.num_words[:, None]
-    _require(bool(((data.word_ids > 0) == used).all()), "word_ids", "classes beyond num_words", "0 after the last word")
-    sums = data.hide_prob.sum(axis=1, dtype=np.float64)
-    _require(bool(np.abs(sums - 1).max() < 1e-5), "hide_prob", f"row sums {sums.min()} to {sums.max()}", "1")
-    _require(bool((data.hide_prob[~used] == 0).all()), "hide_prob", "mass after the last word", "0 there")
-    _require(not data.word_vectors[0].any(), "word_vectors", "row 0 (padding) is not zero", "zeros")
-    strange = sorted(set(np.unique(data.split).tolist()) - set(SPLITS))
-    _require(not strange, "split", f"values {strange}", f"one of {', '.join(SPLITS)}")
-    has_words = data.kind is None or bool((data.kind != "").all())
-    _require(has_words, "kind", "samples without a word", "a word for every sample, or None for all")
-
-
-def _require_range(values: np.ndarray, field: str, low: int, high: int) -> None:
-    extremes = f"values {values.min()} to {values.max()}"
-    _require(bool(values.min() >= low and values.max() <= high), field, extremes, f"{low} to {high}")
+# texts that a file may lack
+_OPTIONAL_STRINGS = ("kind",)
+# kept as one text of JSON each
+_JSON = ("provenance", "query_id", "recipe")
+# a damaged file can raise anything of these, within h5py or where the fields are put together
+_DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError, MemoryError)
 
 
 def check_output(path: Path) -> None:
@@ -197,27 +71,31 @@ def write_prepared(path: str | Path, data: PreparedData) -> None:
 
 
 def _write(path: Path, data: PreparedData) -> None:
+    content = json.dumps(data.content, sort_keys=True)
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["format"] = FORMAT
         file.attrs["version"] = VERSION
-        for name in _ARRAYS:
-            file.create_dataset(name, data=getattr(data, name))
-        for name in _strings_of(data):
-            file.create_dataset(name, data=[str(text) for text in getattr(data, name)], dtype=h5py.string_dtype())
-        # a data set and not an attribute: HDF5 limits attributes to 64 KiB
-        file.create_dataset("provenance", data=json.dumps(data.provenance, sort_keys=True), dtype=h5py.string_dtype())
-
-
-def _strings_of(data: PreparedData) -> list[str]:
-    """Returns the names of the text fields of a data set."""
-    return [*_STRINGS, *(name for name in _OPTIONAL if getattr(data, name) is not None)]
+        file.attrs["content"] = content
+        for name in (*ARRAYS, *OPTIONAL_ARRAYS):
+            if getattr(data, name) is not None:
+                file.create_dataset(name, data=getattr(data, name))
+        for name in (*_STRINGS, *_OPTIONAL_STRINGS):
+            if getattr(data, name) is not None:
+                file.create_dataset(name, data=[str(text) for text in getattr(data, name)], dtype=h5py.string_dtype())
+        for name in _JSON:
+            # a data set and not an attribute: HDF5 limits attributes to 64 KiB
+            if getattr(data, name) is not None:
+                text = json.dumps(getattr(data, name), sort_keys=True)
+                file.create_dataset(name, data=text, dtype=h5py.string_dtype())
 
 
 def read_prepared(path: str | Path) -> PreparedData:
-    """Reads a file of `write_prepared` into memory.
+    """Reads a file of `write_prepared` into memory and verifies its content.
 
     Raises:
-        ValueError: for a missing, foreign, truncated, damaged or older file; the message says which and what to do.
+        ValueError: for a missing, foreign, truncated, damaged or newer file; the message says which and what to do.
+    Warns:
+        Note: for a file of version 1, which has no sha256 to verify.
     """
     path = Path(path)
     remedy = "write it with `python -m pps_fast.prepare`"
@@ -225,35 +103,64 @@ def read_prepared(path: str | Path) -> PreparedData:
         raise ValueError(f"{path}: no such file; {remedy}")
     try:
         with h5py.File(path, "r") as file:
-            _check_header(path, file, remedy)
-            values = _read_fields(file)
-    except (OSError, KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            format_mark, version = file.attrs.get("format"), file.attrs.get("version")
+            if format_mark == FORMAT and version in (1, VERSION):
+                values = _read_fields(file, int(version), path.stat().st_size)
+                written = None if version == 1 else json.loads(file.attrs["content"])
+    except _DAMAGE as error:
         raise ValueError(
             f"{path}: not a readable HDF5 file of prepared data (truncated, damaged or of another kind); {remedy}"
         ) from error
-    try:
-        return PreparedData(**values)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def _check_header(path: Path, file: h5py.File, remedy: str) -> None:
-    if file.attrs.get("format") != FORMAT:
+    if format_mark != FORMAT:
         raise ValueError(f"{path}: an HDF5 file, but not one of prepared data (no mark {FORMAT!r}); {remedy}")
-    version = int(file.attrs["version"])
-    if version != VERSION:
-        raise ValueError(f"{path}: prepared data of version {version}, this pps_fast reads {VERSION}; {remedy} again")
+    if version not in (1, VERSION):
+        raise ValueError(
+            f"{path}: prepared data of version {version}, this pps_fast reads 1 and {VERSION}; {remedy} again"
+        )
+    return _verified(path, values, written, remedy)
 
 
-def _read_fields(file: h5py.File) -> dict[str, Any]:
-    missing = [item.name for item in fields(PreparedData) if item.name not in file and item.name not in _OPTIONAL]
-    if missing:
-        raise KeyError(", ".join(missing))
-    values: dict[str, Any] = {name: file[name][()] for name in _ARRAYS}
-    strings = [*_STRINGS, *(name for name in _OPTIONAL if name in file)]
+def _verified(path: Path, values: dict[str, Any], written: dict[str, str] | None, remedy: str) -> PreparedData:
+    """Returns the data set of a file's fields, compared with the sha256 that were written with them."""
+    try:
+        data = PreparedData(**values)
+    except (ValueError, IndexError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if written is None:
+        warnings.warn(
+            f"{path}: prepared by an older pps_fast (version 1), so that damage cannot be detected; "
+            "prepare it again to have its content verified",
+            Note,
+            stacklevel=3,
+        )
+        return data
+    changed = sorted(name for name in data.content if data.content[name] != written.get(name))
+    if changed:
+        raise ValueError(
+            f"{path}: damaged: {', '.join(changed)} are not what was written (sha256); copy the file again or {remedy}"
+        )
+    return data
+
+
+def _read_fields(file: h5py.File, version: int, file_size: int) -> dict[str, Any]:
+    """Returns the fields of `PreparedData` in a file; a file of version 1 has moment_s for the windows."""
+    windows = {"window_s", "window_sample"} if version == 1 else set()
+    names = [name for name in ARRAYS if name not in windows]
+    names += [name for name in OPTIONAL_ARRAYS if name in file]
+    # before anything is allocated: a flipped bit in a shape can ask for any amount of memory
+    if any(file[name].nbytes > file_size for name in [*names, *(["moment_s"] if windows else [])]):
+        raise ValueError("a data set is larger than its file")
+    values: dict[str, Any] = {name: file[name][()] for name in names}
+    strings = [*_STRINGS, *(name for name in _OPTIONAL_STRINGS if name in file)]
     values.update({name: file[name].asstr()[()].tolist() for name in strings})
-    for name in ("split", *_OPTIONAL):
+    for name in ("split", *_OPTIONAL_STRINGS):
         if name in values:
             values[name] = np.array(values[name])
-    values["provenance"] = json.loads(file["provenance"].asstr()[()])
+    values.update({name: json.loads(file[name].asstr()[()]) for name in _JSON if name in file or name == "provenance"})
+    if version == 1:
+        values["window_s"] = file["moment_s"][()]
+        values["window_sample"] = np.arange(len(values["window_s"]))
+        source = values["provenance"].get("sources", {}).get("features")
+        if source is not None:
+            values["recipe"] = feature_recipe([source], values["features"].shape[1])
     return values

@@ -18,7 +18,7 @@ class Splits:
     Attributes:
         train: samples of the loss, and of the fit of the blind baselines.
         validation: samples that may choose a checkpoint; can be empty.
-        test: samples of the reported numbers, and of nothing else.
+        test: samples of the reported numbers, and of nothing else; can be empty, which nothing can then be reported on.
     """
 
     train: np.ndarray
@@ -34,7 +34,7 @@ def select_samples(data: PreparedData, config: DataConfig) -> Splits:
     `config.validation_fraction` of the training videos, the same ones in every run whatever else the file holds.
 
     Raises:
-        ValueError: for a fold that is not in the file, a video on both sides of it, or an empty train or test split.
+        ValueError: for a fold that is not in the file, a video on both sides of it, or an empty train split.
     """
     if config.fold is None:
         train, validation, test = (data.split == name for name in ("train", "validation", "test"))
@@ -43,8 +43,7 @@ def select_samples(data: PreparedData, config: DataConfig) -> Splits:
     if not validation.any() and config.validation_fraction > 0:
         validation = train & _hold_out_videos(data, train, config.validation_fraction)
         train = train & ~validation
-    for name, chosen in (("train", train), ("test", test)):
-        _require_samples(data, name, chosen)
+    _require_samples(data, "train", train)
     return Splits(
         train=np.flatnonzero(train).astype(np.int64),
         validation=np.flatnonzero(validation).astype(np.int64),

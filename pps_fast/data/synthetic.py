@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pps_fast.config import PlantedConfig
-from pps_fast.data.prepared import PreparedData
+from pps_fast.data.record import PreparedData, feature_recipe
 from pps_fast.data.tokens import hiding_probabilities
 
 VERBS = ("opens", "closes", "takes", "holds", "washes", "throws", "lifts", "fixes")
@@ -98,10 +98,12 @@ def planted_data(config: PlantedConfig) -> PreparedData:
         word_ids=word_ids,
         num_words=num_words,
         hide_prob=hide_prob,
-        moment_s=fractions * duration_s[sample_video, None],
+        window_s=fractions * duration_s[sample_video, None],
+        window_sample=np.arange(len(samples)),
         split=np.where(sample_video < first_test, "train", "test"),
         fold=np.full(len(samples), -1, dtype=np.int64),
         provenance=_provenance(config, len(samples)),
+        recipe=feature_recipe([{"format": "planted"}], config.num_segments),
         kind=np.where((word_ids == _CLASS["then"]).any(axis=1), KINDS[1], KINDS[0]),
     )
 

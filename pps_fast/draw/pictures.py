@@ -27,7 +27,8 @@ from pps_fast.draw.view import View
 from pps_fast.files import read_json, replace_bytes
 from pps_fast.predict import predict
 from pps_fast.proposals.layout import layout_of
-from pps_fast.runs.checkpoint import load_model
+from pps_fast.runs.checkpoint import find_checkpoint, load_model
+from pps_fast.runs.matching import match_data
 from pps_fast.runs.metrics_log import METRICS_FILE, read_metrics
 from pps_fast.runs.run_directory import CONFIG_FILE
 from pps_fast.runs.trace import read_trace
@@ -86,6 +87,8 @@ def _query(data: PreparedData, sample: int) -> dict[str, Any]:
     """Returns what the annotations say of a sample."""
     if not 0 <= sample < data.num_samples:
         raise ValueError(f"sample {sample}: the data set has samples 0 to {data.num_samples - 1}")
+    if not data.num_windows[sample]:
+        raise ValueError(f"sample {sample}: has no times, and pictures show the true moment; choose another sample")
     duration_s = float(data.duration_s[data.sample_video[sample]])
     # clipped to the video, as evaluation sees it
     start, end = (data.moment[sample] * duration_s).tolist()
@@ -126,6 +129,7 @@ def _views(checkpoints: Sequence[Path], options: QueryOptions) -> list[View]:
     models = [load_model(checkpoint, device) for checkpoint in checkpoints]
     data = _same_data(checkpoints, [config for _, config, _ in models], options.data)
     for checkpoint, (_, _, sizes) in zip(checkpoints, models, strict=True):
+        data, _ = match_data(find_checkpoint(checkpoint), data, is_chosen=options.data is not None)
         if data.sizes != sizes:
             raise ValueError(
                 f"{checkpoint}: trained with {sizes}, the data set has {data.sizes}; choose it with --data"
@@ -141,8 +145,11 @@ def _choose_sample(data: PreparedData, config: PPSConfig, options: QueryOptions)
     if options.sample is not None:
         return options.sample
     samples: np.ndarray = getattr(select_samples(data, config.data), options.split)
+    samples = samples[data.num_windows[samples] > 0]
     if len(samples) == 0:
-        raise ValueError(f"--split {options.split}: has no samples; choose another, or a sample with --sample")
+        raise ValueError(
+            f"--split {options.split}: has no samples with times; choose another, or a sample with --sample"
+        )
     if options.query is None:
         return int(samples[data.num_words[samples].argmax()])
     words = " ".join(options.query.lower().split())

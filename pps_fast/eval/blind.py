@@ -13,14 +13,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from pps_fast.eval.metrics import SampleTable
-from pps_fast.predict import temporal_iou
+from pps_fast.eval.metrics import SampleTable, best_overlap
 
 # of the grid of starts and ends, as a fraction of the video's length
 _STEP = 0.02
 # moments compared with the whole grid at a time: 1275 intervals x 2048 moments x 8 bytes = 21 MB a temporary
 _CHUNK = 2048
 
+NUM_FOLDS = 5
+"""of `cross_fit_baselines`"""
 WHOLE_VIDEO = "whole video"
 RANDOM = "random start and end"
 
@@ -34,21 +35,33 @@ def interval_grid(step: float = _STEP) -> Tensor:
 
 
 def _fit_statistics(grid: Tensor, moments: Tensor, thresholds: Sequence[float]) -> Tensor:
-    """Sums IoU >= m over the moments for each of Q thresholds m, and the IoU: [G, 2], [B, 2] -> [Q + 1, G]."""
+    """Sums IoU >= m over the moments for each of Q thresholds m, and the IoU: -> [Q + 1, G]."""
     totals = torch.zeros(len(thresholds) + 1, len(grid), dtype=torch.float64)
-    for chunk in moments.split(_CHUNK):
-        overlap = temporal_iou(grid[:, None], chunk[None])  # [G, chunk]
+    for chunk in _chunks(moments):
+        overlap = _grid_overlap(grid, chunk)
         for row, threshold in enumerate(thresholds):
             totals[row] += (overlap >= threshold).sum(dim=1)
         totals[-1] += overlap.sum(dim=1)
     return totals
 
 
+def _chunks(moments: Tensor) -> tuple[Tensor, ...]:
+    """Returns [B, 2] or [B, w, 2] in parts of at most _CHUNK windows."""
+    num_windows = moments.shape[1] if moments.ndim == 3 else 1
+    return moments.split(max(_CHUNK // num_windows, 1))
+
+
+def _grid_overlap(grid: Tensor, moments: Tensor) -> Tensor:
+    """Returns [G, B] best overlaps of all intervals with some moments."""
+    # in this layout, because the order of sums decides between intervals that are equally good but for rounding
+    return best_overlap(grid[None], moments).T.contiguous()
+
+
 def fit_single_intervals(moments: Tensor, thresholds: Sequence[float]) -> dict[str, Tensor]:
     """Fits the best fixed interval for each threshold and for mIoU, by exhaustive search over the grid.
 
     Args:
-        moments: [B, 2] training moments as fractions of the video's length.
+        moments: [B, 2] training moments, or [B, w, 2] all windows of each sample, as fractions of the video's length.
         thresholds: the m of IoU >= m.
 
     Returns:
@@ -71,7 +84,7 @@ def fit_interval_set(moments: Tensor, threshold: float, count: int) -> Tensor:
     until no replacement hits more: an optimum with respect to single exchanges, not a proven global one.
 
     Args:
-        moments: [B, 2] training moments as fractions of the video's length.
+        moments: [B, 2] training moments, or [B, w, 2] all windows of each sample, as fractions of the video's length.
         threshold: m of IoU >= m.
         count: number of intervals, 1 or more.
 
@@ -83,7 +96,7 @@ def fit_interval_set(moments: Tensor, threshold: float, count: int) -> Tensor:
     """
     _require_moments(moments)
     grid = interval_grid()
-    chunks = [temporal_iou(grid[:, None], chunk[None]) >= threshold for chunk in moments.double().split(_CHUNK)]
+    chunks = [_grid_overlap(grid, chunk) >= threshold for chunk in _chunks(moments)]
     hits = torch.cat(chunks, dim=1)  # [G, B]
     chosen: list[int] = []
     for _ in range(count):
@@ -122,7 +135,7 @@ def fit_blind_baselines(moments: Tensor, thresholds: Sequence[float], num_ranked
     num_ranked = n is above 1, the best n fixed intervals for each threshold.
 
     Args:
-        moments: [B, 2] training moments as fractions of the video's length.
+        moments: [B, 2] training moments, or [B, w, 2] all windows of each sample, as fractions of the video's length.
         thresholds: the m of IoU >= m.
         num_ranked: n of the model's R@n, min(K, 5).
 
@@ -137,13 +150,44 @@ def fit_blind_baselines(moments: Tensor, thresholds: Sequence[float], num_ranked
     return rows
 
 
+def cross_fit_baselines(
+    moments: Tensor, video: Tensor, thresholds: Sequence[float], num_ranked: int
+) -> dict[str, Tensor]:
+    """Fits blind baselines for scored samples where no training pair has times: on the other videos' scored samples.
+
+    The videos are dealt to five folds (fewer where there are fewer videos) in the order of their numbers; the samples
+    of a fold get what is fitted on the others.
+
+    Args:
+        moments: [B, 2] or [B, w, 2], as for `fit_blind_baselines`, of the scored samples.
+        video: [B] int64 the video of each.
+    Returns:
+        name -> [B, n, 2] guesses for each sample, and the whole video, [1, 2]; that alone where all samples are of one
+        video.
+    Raises:
+        ValueError: without samples.
+    """
+    _require_moments(moments)
+    videos, row = torch.unique(video, return_inverse=True)
+    num_folds = min(NUM_FOLDS, len(videos))
+    rows = {WHOLE_VIDEO: torch.tensor([[0.0, 1.0]], dtype=torch.float64)}
+    for fold in range(num_folds if num_folds > 1 else 0):
+        is_held_out = row % num_folds == fold
+        fitted = fit_blind_baselines(moments[~is_held_out], thresholds, num_ranked)
+        for name, guesses in fitted.items():
+            if name == WHOLE_VIDEO:
+                continue
+            rows.setdefault(name, guesses.new_zeros(len(moments), *guesses.shape))[is_held_out] = guesses
+    return rows
+
+
 def random_table(moments: Tensor, num_ranked: int, *, num_draws: int = 200, seed: int = 0) -> list[SampleTable]:
     """Scores random guesses: start and end are two independent uniform draws in [0, 1], sorted.
 
     Each of the n guesses of a sample is drawn anew, so R@n is that of n independent guesses.
 
     Args:
-        moments: [B, 2] true moments of the scored samples.
+        moments: [B, 2] true moments of the scored samples, or [B, w, 2] all windows of each.
         num_ranked: n of R@n.
         num_draws: repetitions, one table each; a metric is the mean over all.
         seed: of the draws.
@@ -152,7 +196,7 @@ def random_table(moments: Tensor, num_ranked: int, *, num_draws: int = 200, seed
     tables = []
     for _ in range(num_draws):
         drawn = torch.rand(len(moments), num_ranked, 2, generator=generator, dtype=torch.float64)
-        overlap = temporal_iou(drawn.sort(dim=-1).values, moments.double()[:, None])  # [B, n]
+        overlap = best_overlap(drawn.sort(dim=-1).values, moments)  # [B, n]
         tables.append(SampleTable(iou_top1=overlap[:, 0], iou_topn=overlap.amax(dim=1), num_ranked=num_ranked))
     return tables
 
@@ -161,13 +205,14 @@ def blind_table(intervals: Tensor, moments: Tensor) -> SampleTable:
     """Scores one blind baseline: a single guess fills only R@1, a set of n guesses only R@n.
 
     Args:
-        intervals: [n, 2] a baseline of `fit_blind_baselines`.
-        moments: [B, 2] true moments of the scored samples.
+        intervals: [n, 2] a baseline of `fit_blind_baselines`, or [B, n, 2] one of `cross_fit_baselines`.
+        moments: [B, 2] true moments of the scored samples, or [B, w, 2] all windows of each.
     """
-    overlap = temporal_iou(intervals[None], moments.double()[:, None])  # [B, n]
-    if len(intervals) == 1:
+    guesses = intervals if intervals.ndim == 3 else intervals[None]
+    overlap = best_overlap(guesses, moments)  # [B, n]
+    if guesses.shape[1] == 1:
         return SampleTable(iou_top1=overlap[:, 0], iou_topn=None, num_ranked=1)
-    return SampleTable(iou_top1=None, iou_topn=overlap.amax(dim=1), num_ranked=len(intervals))
+    return SampleTable(iou_top1=None, iou_topn=overlap.amax(dim=1), num_ranked=guesses.shape[1])
 
 
 def _require_moments(moments: Tensor) -> None:

@@ -18,11 +18,11 @@ from pps_fast.config import PPSConfig
 from pps_fast.data.prepared import PreparedData
 from pps_fast.data.splits import Splits
 from pps_fast.data.store import Store
-from pps_fast.eval.blind import blind_table, fit_blind_baselines
+from pps_fast.eval.blind import blind_table, cross_fit_baselines, fit_blind_baselines
 from pps_fast.eval.bootstrap import VideoBootstrap
 from pps_fast.eval.control import shuffle_queries
 from pps_fast.eval.metrics import MAX_RANK, SampleTable, clip_prediction, metric_means, sample_table, sample_values
-from pps_fast.eval.results import HEADLINE, MODEL, SHUFFLED, Comparison, EvalReport
+from pps_fast.eval.results import HEADLINE, MODEL, SHUFFLED, Answers, Comparison, EvalReport
 from pps_fast.predict import predict
 from pps_fast.types import Prediction
 
@@ -80,11 +80,16 @@ def score(model: nn.Module, store: Store, samples: np.ndarray, config: PPSConfig
 
     The names are those of `metrics.sample_values`; `results.HEADLINE` is the one to choose checkpoints by.
 
+    Samples without times are left out.
+
     Raises:
-        ValueError: without samples.
+        ValueError: without samples, or where none has times.
     """
-    moments = torch.from_numpy(store.data.moment[samples])
-    table = sample_table(predict_samples(model, store, samples, config), moments)
+    is_scored = store.data.num_windows[samples] > 0
+    if len(samples) and not is_scored.any():
+        raise ValueError("score: no sample has times, so that nothing can be scored; train with train.keep = 'last'")
+    samples = samples[is_scored]
+    table = sample_table(predict_samples(model, store, samples, config), torch.from_numpy(store.data.truth(samples)))
     return metric_means(table, config.inference.iou_thresholds)
 
 
@@ -110,7 +115,9 @@ def evaluate(
     """Scores a model on one split beside its shuffled-query control and the blind baselines.
 
     The model runs twice: with the true queries, and with every query asked of another video while the video keeps its
-    own truth. Blind baselines are fitted on the moments of `splits.train`.
+    own truth. Blind baselines are fitted on the moments of `splits.train`, or where these have no times on the scored
+    samples of the other videos (`blind.cross_fit_baselines`). A sample without times gets an answer and no score; with
+    several windows, the one that is met best counts.
 
     Independence of batch composition: a sample's hidden words and the shape of its batch depend on nothing but itself
     (see `predict_samples`), so with the paper's presets neither batch-mates nor their number change a sample's
@@ -121,18 +128,34 @@ def evaluate(
     """
     samples = samples_of(splits, split)
     data, inference = store.data, config.inference
-    video = data.sample_video[samples]
     prediction = predict_samples(model, store, samples, config, progress=progress)
-    predictions = {MODEL: prediction}
+    is_scored = data.num_windows[samples] > 0
+    scored = samples[is_scored]
+    video = data.sample_video[scored]
+    predictions = {MODEL: _take(prediction, torch.from_numpy(np.flatnonzero(is_scored)))}
     if len(np.unique(video)) > 1:
-        asked = samples[shuffle_queries(video, inference.seed)]
+        asked = scored[shuffle_queries(video, inference.seed)]
         predictions[SHUFFLED] = predict_samples(model, store, asked, config, videos=video, progress=progress)
-    num_ranked = min(prediction.spans.shape[1], MAX_RANK)
-    blind = fit_blind_baselines(torch.from_numpy(data.moment[splits.train]), inference.iou_thresholds, num_ranked)
-    truth = torch.from_numpy(data.moment[samples])
-    tables = {name: sample_table(moments, truth) for name, moments in predictions.items()}
+    fitted_on = splits.train[data.num_windows[splits.train] > 0]
+    blind = _blind_baselines(data, scored, fitted_on, config)
+    truth = torch.from_numpy(data.truth(scored))
+    tables = {name: sample_table(moments, truth) for name, moments in predictions.items() if len(scored)}
     tables.update({name: blind_table(intervals, truth) for name, intervals in blind.items()})
-    return _assemble(data, samples, prediction, split, len(splits.train), tables, blind, config)
+    answers = Answers(samples=samples, is_scored=is_scored, prediction=prediction, device=store.device.type)
+    return _assemble(data, answers, split, len(fitted_on), tables, blind, config)
+
+
+def _blind_baselines(
+    data: PreparedData, scored: np.ndarray, fitted_on: np.ndarray, config: PPSConfig
+) -> dict[str, Tensor]:
+    """Returns blind baselines, [n, 2] each; [B, n, 2] where they are fitted on the scored samples themselves."""
+    if len(scored) == 0:
+        return {}
+    thresholds, num_ranked = config.inference.iou_thresholds, min(config.proposals.num_proposals, MAX_RANK)
+    if len(fitted_on):
+        return fit_blind_baselines(torch.from_numpy(data.truth(fitted_on)), thresholds, num_ranked)
+    video = torch.from_numpy(data.sample_video[scored])
+    return cross_fit_baselines(torch.from_numpy(data.truth(scored)), video, thresholds, num_ranked)
 
 
 def samples_of(splits: Splits, split: str) -> np.ndarray:
@@ -149,8 +172,7 @@ def samples_of(splits: Splits, split: str) -> np.ndarray:
 
 def _assemble(
     data: PreparedData,
-    samples: np.ndarray,
-    prediction: Prediction,
+    answers: Answers,
     split: str,
     num_fit_samples: int,
     tables: dict[str, SampleTable],
@@ -159,25 +181,33 @@ def _assemble(
 ) -> EvalReport:
     """Adds means, intervals and comparisons to the tables of overlaps."""
     inference = config.inference
-    video = torch.from_numpy(data.sample_video[samples])
-    bootstrap = VideoBootstrap(video, num_resamples=inference.num_bootstrap, seed=inference.seed)
+    video = torch.from_numpy(data.sample_video[answers.samples[answers.is_scored]])
+    statistics: dict[str, dict] = {"rows": {}, "best_blind": {}, "control": {}}
+    if tables:
+        bootstrap = VideoBootstrap(video, num_resamples=inference.num_bootstrap, seed=inference.seed)
+        statistics = _statistics(tables, blind, bootstrap, inference.iou_thresholds)
     return EvalReport(
         name=str(data.provenance.get("name", "not recorded")),
         protocol=str(data.provenance.get("protocol", "not recorded")),
         split=split,
-        num_samples=len(samples),
-        num_videos=bootstrap.num_videos,
+        num_samples=len(video),
+        num_unscored=len(answers.samples) - len(video),
+        num_videos=len(torch.unique(video)),
         num_fit_samples=num_fit_samples,
         selector=inference.selector,
-        num_proposals=prediction.spans.shape[1],
+        num_proposals=answers.prediction.spans.shape[1],
         seed=inference.seed,
         num_bootstrap=inference.num_bootstrap,
-        intervals={name: guesses.tolist() for name, guesses in blind.items()},
+        intervals=_constant(blind),
         tables=tables,
-        samples=samples,
-        prediction=prediction,
-        **_statistics(tables, blind, bootstrap, inference.iou_thresholds),
+        answers=answers,
+        **statistics,
     )
+
+
+def _constant(blind: dict[str, Tensor]) -> dict[str, list[list[float]]]:
+    """Returns the guesses of the baselines that guess the same for every sample."""
+    return {name: guesses.tolist() for name, guesses in blind.items() if guesses.ndim == 2}
 
 
 def _statistics(

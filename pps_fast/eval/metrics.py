@@ -48,6 +48,19 @@ def clip_prediction(prediction: Prediction) -> Prediction:
     )
 
 
+def best_overlap(guesses: Tensor, truth: Tensor) -> Tensor:
+    """Returns the overlap of each guess with the window of its sample that it meets best, as QVHighlights scores.
+
+    Args:
+        guesses: [B, n, 2] moments, or [1, n, 2] the same ones for every sample.
+        truth: [B, 2], or [B, w, 2] for several windows.
+    Returns:
+        [B, n] float64.
+    """
+    windows = truth.double() if truth.ndim == 3 else truth.double()[:, None]
+    return temporal_iou(guesses.double()[:, :, None], windows[:, None]).amax(dim=2)
+
+
 def sample_table(prediction: Prediction, moments: Tensor) -> SampleTable:
     """Compares ranked moments with the true ones in float64, without clipping them.
 
@@ -56,7 +69,8 @@ def sample_table(prediction: Prediction, moments: Tensor) -> SampleTable:
 
     Args:
         prediction: of B samples.
-        moments: [B, 2] true moments in the unit of the prediction.
+        moments: [B, 2] true moments in the unit of the prediction, or [B, w, 2] all windows of each sample, of which
+            the best counts.
 
     Raises:
         ValueError: if the numbers of samples differ.
@@ -66,12 +80,10 @@ def sample_table(prediction: Prediction, moments: Tensor) -> SampleTable:
             f"sample_table: {len(prediction.top1)} predictions for {len(moments)} true moments; "
             "pass the moments of the predicted samples, in their order"
         )
-    moments = moments.double()
     num_ranked = min(prediction.spans.shape[1], MAX_RANK)
-    ranked = temporal_iou(prediction.spans[:, :num_ranked].double(), moments[:, None])  # [B, n]
     return SampleTable(
-        iou_top1=temporal_iou(prediction.top1.double(), moments),
-        iou_topn=ranked.amax(dim=1),
+        iou_top1=best_overlap(prediction.top1[:, None], moments)[:, 0],
+        iou_topn=best_overlap(prediction.spans[:, :num_ranked], moments).amax(dim=1),
         num_ranked=num_ranked,
     )
 

@@ -6,15 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from pps_fast import __version__
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import to_dict
+from pps_fast.data.identity import describe_data
 from pps_fast.data.prepared import PreparedData
+from pps_fast.eval.blind import NUM_FOLDS
 from pps_fast.eval.bootstrap import Estimate
 from pps_fast.eval.results import MODEL, EvalReport
 from pps_fast.files import replace_text, write_json
+from pps_fast.runs.environment import environment
 from pps_fast.text_table import markdown_table, plain_table, wrapped
 from pps_fast.types import Prediction
 
@@ -31,7 +35,7 @@ def cell(estimate: Estimate | None, sign: str = "") -> str:
 def _blocks(report: EvalReport) -> list[tuple[list[list[str]], str]]:
     """Returns one table per n of R@n, a header and the rows that have its metrics, with a sentence or "" about it."""
     families: dict[str, list[str]] = {}
-    for metric in report.rows[MODEL]:
+    for metric in report.rows.get(MODEL, ()):
         families.setdefault(metric.split()[0], []).append(metric)
     blocks = []
     for family, metrics in families.items():
@@ -71,11 +75,25 @@ def _summary(report: EvalReport) -> list[str]:
         f"{report.num_samples} pairs, {report.num_videos} videos.",
         f"Selector {report.selector}, K = {report.num_proposals}, seed {report.seed}; "
         f"95 % intervals of {report.num_bootstrap} resamplings of the videos.",
-        f"Blind baselines see neither video nor query; they are fitted on {report.num_fit_samples} training pairs.",
     ]
-    if not report.control:
+    if report.rows:
+        lines.append(_fit(report))
+    if report.num_unscored:
+        lines.append(f"{report.num_unscored} pairs of the split have no times: they were answered and not scored.")
+    if report.rows and not report.control:
         lines.append("No shuffled-query control: the split has a single video.")
     return lines
+
+
+def _fit(report: EvalReport) -> str:
+    """Returns the sentence on what the blind baselines were fitted on."""
+    what = "Blind baselines see neither video nor query;"
+    if report.num_fit_samples:
+        return f"{what} they are fitted on {report.num_fit_samples} training pairs."
+    return (
+        f"{what} no training pair has times, so they are fitted on the scored pairs of the other videos "
+        f"({NUM_FOLDS} folds by video)."
+    )
 
 
 def _conclusions(report: EvalReport) -> list[str]:
@@ -119,7 +137,7 @@ def write_report(directory: str | Path, report: EvalReport, config: PPSConfig, d
     """Writes evaluation_SPLIT.json, evaluation_SPLIT.md and predictions_SPLIT.jsonl, each whole or not at all.
 
     The JSON also carries what is needed to repeat the evaluation: the config, the data set's provenance and
-    the versions of pps_fast and torch.
+    identity, versions, commit, CPU, its threads and the device.
 
     Returns:
         the three paths; the directory is made if need be.
@@ -130,7 +148,9 @@ def write_report(directory: str | Path, report: EvalReport, config: PPSConfig, d
         **report.to_dict(),
         "config": to_dict(config),
         "provenance": data.provenance,
+        "data": describe_data(data),
         "versions": {"pps_fast": __version__, "torch": str(torch.__version__)},
+        "environment": {**environment(), "device": report.answers.device},
     }
     paths = [directory / f"evaluation_{report.split}.json", directory / f"evaluation_{report.split}.md"]
     write_json(paths[0], record)
@@ -139,29 +159,36 @@ def write_report(directory: str | Path, report: EvalReport, config: PPSConfig, d
 
 
 def write_predictions(path: str | Path, report: EvalReport, data: PreparedData) -> Path:
-    """Writes one JSON line per scored sample, in QVHighlights' submission form and with what pairs and scores it.
+    """Writes one JSON line per sample, in QVHighlights' submission form and with what pairs and scores it.
 
-    qid                     index of the sample in the data set
+    qid                     name or number of the query as annotated; where it has none, the sample's index
     query, vid              sentence, name of the video
     pred_relevant_windows   [[start_s, end_s, score], ...]: the answer, then the other moments by falling score, which
                             is -C; the answer's is below that of another moment where a vote chose it
-    duration_s, moment_s    length of the video, annotated start and end
-    iou                     of the answer with the annotated moment, as the metrics count it
+    duration_s              length of the video
+    moment_s, windows_s     annotated start and end of the first window, and of all; null and [] without times
+    iou                     of the answer with the window it meets best, as the metrics count it; null without times
     """
-    overlaps = report.tables[MODEL].iou_top1
+    answers, counts = report.answers, data.num_windows
+    ends = np.cumsum(counts)
+    overlaps = report.tables[MODEL].iou_top1 if report.tables else torch.zeros(0)
     if overlaps is None:
         raise ValueError("write_predictions: the report has no answers of the model")
+    overlap_of = dict(zip(answers.samples[answers.is_scored].tolist(), overlaps.tolist(), strict=True))
     lines = []
-    for position, (sample, overlap) in enumerate(zip(report.samples.tolist(), overlaps.tolist(), strict=True)):
+    for position, sample in enumerate(answers.samples.tolist()):
         video = int(data.sample_video[sample])
+        query_id = None if data.query_id is None else data.query_id[sample]
+        windows = data.window_s[ends[sample] - counts[sample] : ends[sample]].tolist()
         line = {
-            "qid": sample,
+            "qid": sample if query_id is None else query_id,
             "query": data.sentences[sample],
             "vid": data.video_ids[video],
-            "pred_relevant_windows": _windows(report.prediction, position, float(data.duration_s[video])),
+            "pred_relevant_windows": _windows(answers.prediction, position, float(data.duration_s[video])),
             "duration_s": float(data.duration_s[video]),
-            "moment_s": data.moment_s[sample].tolist(),
-            "iou": overlap,
+            "moment_s": windows[0] if windows else None,
+            "windows_s": windows,
+            "iou": overlap_of.get(sample),
         }
         lines.append(json.dumps(line) + "\n")
     path = Path(path)

@@ -41,28 +41,49 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What a model said.
+
+    Attributes:
+        samples: [M] int64 sample indices.
+        is_scored: [M] bool, which of them have times to compare the answers with.
+        prediction: of these samples, moments clipped to the video.
+        device: type of the device that computed them.
+    """
+
+    samples: np.ndarray
+    is_scored: np.ndarray
+    prediction: Prediction
+    device: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class EvalReport:
     """All results of an evaluation. All figures are percentages; intervals are 95 % bootstrap by video.
 
     Attributes:
         name, protocol: of the data set, from its provenance.
-        split: which samples were scored.
-        num_samples, num_videos: how many pairs, of how many videos.
-        num_fit_samples: training pairs the blind baselines were fitted on.
+        split: which samples were answered.
+        num_samples, num_videos: how many pairs were scored, of how many videos.
+        num_unscored: how many pairs were answered and not scored, for want of times.
+        num_fit_samples: training pairs the blind baselines were fitted on; 0 where none has times and they were fitted
+            on the scored pairs of other videos.
         selector, num_proposals, seed, num_bootstrap: settings that decide the figures.
         rows: row name -> metric name -> estimate; a row has only the metrics that mean something for it.
-        intervals: name of a blind baseline -> its [start, end] guesses, fractions of the video's length.
+        intervals: name of a blind baseline -> its [start, end] guesses, fractions of the video's length; not of those
+            whose guesses differ between folds.
         best_blind: metric name -> the model against the blind baseline that scores best on these very pairs.
         control: metric name -> the model against itself with shuffled queries; empty with a single video.
-        tables: row name -> overlaps of the model, its control and the blind baselines with the truth, sample by sample.
-        samples: [M] int64 scored sample indices.
-        prediction: of these samples, moments clipped to the video.
+        tables: row name -> overlaps of the model, its control and the blind baselines with the truth, for each scored
+            sample; rows, best_blind, control and tables are empty where no sample has times.
+        answers: of all samples of the split.
     """
 
     name: str
     protocol: str
     split: str
     num_samples: int
+    num_unscored: int
     num_videos: int
     num_fit_samples: int
     selector: str
@@ -74,12 +95,13 @@ class EvalReport:
     best_blind: dict[str, Comparison]
     control: dict[str, Comparison]
     tables: dict[str, SampleTable]
-    samples: np.ndarray
-    prediction: Prediction
+    answers: Answers
 
     @property
     def headline(self) -> str:
         """One sentence: the best blind baseline on `HEADLINE`, and whether the model beats it."""
+        if not self.rows:
+            return f"No pair of the {self.split} split has times: {self.num_unscored} were answered, nothing is scored."
         comparison = self.best_blind[HEADLINE]
         model, baseline = self.rows[MODEL][HEADLINE].value, self.rows[comparison.row][HEADLINE].value
         return (
@@ -93,6 +115,7 @@ class EvalReport:
             name: getattr(self, name)
             for name in ("name", "protocol", "split", "num_samples", "num_videos", "num_fit_samples", "selector")
         }
+        plain["num_unscored"] = self.num_unscored
         plain.update({name: getattr(self, name) for name in ("num_proposals", "seed", "num_bootstrap", "headline")})
         plain["unit"] = "percent; low and high bound the 95 % bootstrap interval by video"
         plain["rows"] = {

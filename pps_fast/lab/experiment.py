@@ -93,11 +93,14 @@ def run_planned(runs: list[Run], data: PreparedData, options: LabOptions) -> Out
     """Trains in options.out the runs that are not finished; see `pool.run_jobs`.
 
     Raises:
-        ValueError: for options, or a fold that the data set does not have, before anything is trained.
+        ValueError: for options, a fold that the data set does not have, or a test split without times, before anything
+            is trained.
     """
     require(options.threads >= 1, "threads", options.threads, "at least 1")
     jobs = num_jobs(options.jobs, options.device)
     splits = {run.config.data: select_samples(data, run.config.data) for run in runs}
+    for each in splits.values():
+        require(data.num_windows[each.test].any(), "the test split", "no samples with times", "samples to score")
     updates = {run.name: num_updates(run.config, splits[run.config.data]) for run in runs}
     return run_jobs(runs, updates, options.out, jobs=jobs, device=options.device, threads=options.threads)
 

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pps_fast.eval.metrics import MAX_RANK, SampleTable, sample_values
-from pps_fast.predict import temporal_iou
+from pps_fast.eval.metrics import MAX_RANK, SampleTable, best_overlap, sample_values
 
 COLUMNS = ("video_id", "description", "start", "end")
 NUM_PEOPLE = 5
@@ -99,10 +98,10 @@ def human_values(moments: Tensor, truth: Tensor, thresholds: tuple[float, ...]) 
 
     Args:
         moments: [m, 5, 2] what they marked.
-        truth: [m, 2].
+        truth: [m, 2], or [m, w, 2] for several windows.
         thresholds: the m of IoU >= m.
     """
-    overlap = temporal_iou(moments, truth[:, None])  # [m, 5]
+    overlap = best_overlap(moments, truth)  # [m, 5]
     alone = [
         sample_values(SampleTable(iou_top1=overlap[:, person], iou_topn=None, num_ranked=1), thresholds)
         for person in range(NUM_PEOPLE)

@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from pps_fast.cli import exit_status
 from pps_fast.devices import Device
-from pps_fast.lab.runs import Run, is_finished, run_one, source_commit
+from pps_fast.lab.runs import Run, is_finished, run_one
+from pps_fast.runs.environment import source_commit
 from pps_fast.runs.metrics_log import METRICS_FILE
 from pps_fast.train.interrupt import StopRequest
 from pps_fast.train.progress import duration

@@ -33,10 +33,10 @@ class FinishedRun:
         sample, video: [B] int64, indices in the data set.
         video_id, sentence: [B] text.
         kind: [B] text, or None where the data set tells no kinds.
-        moment: [B, 2] truth, fractions of the video.
+        moment: [B, 2] truth, fractions of the video; [B, w, 2] where samples have several windows.
         model: overlaps of the model.
         shuffled: of its answers to shuffled queries, or None where the test split has one video.
-        intervals: blind baseline -> [n, 2] its guesses.
+        intervals: blind baseline -> [n, 2] its guesses, of those that guess the same for every sample.
     """
 
     name: str

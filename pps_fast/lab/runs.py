@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +87,7 @@ def run_one(config: PPSConfig, run: Path, device: Device, threads: int | None, c
     """Trains in a run directory, or continues there, evaluates on the test split and writes the result.
 
     Args:
-        commit: of the code that runs, for the record; see `source_commit`.
+        commit: of the code that runs, for the record; see `runs.environment.source_commit`.
     Returns:
         None when finished, or the number of the signal that stopped the training, whose state is saved.
     Raises:
@@ -109,13 +108,14 @@ def run_one(config: PPSConfig, run: Path, device: Device, threads: int | None, c
 
 def _write_samples(path: Path, report: EvalReport, data: PreparedData) -> None:
     """Writes the overlaps of every sample in float64, so that metrics computed from them are exact."""
-    samples, video = report.samples, data.sample_video[report.samples]
+    samples = report.answers.samples[report.answers.is_scored]
+    video, truth = data.sample_video[samples], data.truth(samples)
     values = {
         "sample": samples,
         "video": video,
         "video_id": np.array([data.video_ids[index] for index in video]),
         "sentence": np.array([data.sentences[index] for index in samples]),
-        "moment": data.moment[samples],
+        "moment": truth[:, 0] if truth.shape[1] == 1 else truth,
     }
     if data.kind is not None:
         values["kind"] = data.kind[samples]
@@ -153,16 +153,3 @@ def _write_result(run: Path, device: torch.device, data: PreparedData, commit: s
             "train_s": header.elapsed_s,
         },
     )
-
-
-def source_commit() -> str:
-    """Returns the commit of the checkout that this code runs from, with "+changes" where tracked files differ."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
-        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True)
-    except FileNotFoundError:
-        return "unknown (git is not installed)"
-    if head.returncode != 0:
-        return "unknown (not a checkout)"
-    return head.stdout.strip() + ("+changes" if changes.stdout.strip() else "")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from pps_fast import __version__
-from pps_fast.data.prepared import PreparedData, check_output
+from pps_fast.data.prepared import check_output
+from pps_fast.data.record import PreparedData, feature_recipe
 from pps_fast.data.synthetic import planted_features
 from pps_fast.data.tokens import EncodedSentences, count_tokens, encode_sentences
 from pps_fast.prepare.options import PrepareOptions, check_options
@@ -36,19 +37,32 @@ def build(options: PrepareOptions, show_progress: bool = False) -> PreparedData:
     if options.is_planted:
         samples, encoded, vocabulary = _encode(options, samples, problems)
         features = _plant(options, samples, encoded, vocabulary)
-        sources["features"] = {"planted": f"by pps_fast {__version__}", "format": "planted"}
     else:
         with _open(options) as reader:
             samples = _with_features(samples, reader, problems)
             samples, encoded, vocabulary = _encode(options, samples, problems)
-            features, is_read = _read_features(options, reader, samples.video_ids, problems, show_progress)
-            sources["features"] = {**describe_source(options.features), "format": reader.file_format}
-        is_kept = is_read[samples.sample_video]
-        samples, encoded, features = samples.keep(is_kept), encoded.keep(is_kept), features[is_read]
+            read, num_frames = _read_features(options, reader, samples.video_ids, problems, show_progress)
+            source = {**describe_source(options.features), "format": reader.file_format}
+        is_kept = (num_frames > 0)[samples.sample_video]
+        samples, encoded = samples.keep(is_kept), encoded.keep(is_kept)
         _require_samples(samples)
+        if not is_kept.all():
+            # only then, because it copies the largest array
+            read, num_frames = read[num_frames > 0], num_frames[num_frames > 0]
+        features = _Features(values=read, num_frames=num_frames, source=source)
+    sources["features"] = features.source
     sources["vocabulary"] = _describe_vocabulary(options, vocabulary)
     provenance = _provenance(options, sources, samples, encoded, vocabulary, problems)
     return _assemble(options, samples, encoded, vocabulary, features, provenance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Features:
+    """Features of N videos, [N, S, F] float16, [N] frames before resampling (None without any), and their source."""
+
+    values: np.ndarray
+    num_frames: np.ndarray | None
+    source: dict[str, Any]
 
 
 def _open(options: PrepareOptions) -> FeatureReader:
@@ -99,17 +113,23 @@ def _encode(
     return samples, encoded.keep(has_words), vocabulary
 
 
-def _plant(options: PrepareOptions, samples: Samples, encoded: EncodedSentences, vocabulary: Vocabulary) -> np.ndarray:
-    return planted_features(
+def _plant(options: PrepareOptions, samples: Samples, encoded: EncodedSentences, vocabulary: Vocabulary) -> _Features:
+    sample = samples.window_sample
+    if not len(sample):
+        raise ValueError("--features planted: no annotation has times, and planted features show these; give times")
+    values = planted_features(
         durations_s=samples.duration_s,
-        sample_video=samples.sample_video,
-        moment_s=samples.moment_s,
-        word_ids=encoded.word_ids,
+        sample_video=samples.sample_video[sample],
+        moment_s=samples.window_s,
+        word_ids=encoded.word_ids[sample],
         word_vectors=vocabulary.vectors,
         num_segments=options.num_segments,
         frame_dim=options.planted_dim,
         noise=options.planted_noise,
         seed=options.seed,
+    )
+    return _Features(
+        values=values, num_frames=None, source={"planted": f"by pps_fast {__version__}", "format": "planted"}
     )
 
 
@@ -119,11 +139,11 @@ def _read_features(
     """Reads and resamples every video.
 
     Returns:
-        [N, S, F] float16 features, and [N] bool, which rows of it are filled.
+        [N, S, F] float16 features, and [N] int64 frames of each video, 0 where it could not be read.
     """
     width, expected = options.frame_dim, "named with --frame-dim"
     features = np.zeros((len(video_ids), options.num_segments, width or 0), dtype=np.float16)
-    is_read = np.zeros(len(video_ids), dtype=bool)
+    num_frames = np.zeros(len(video_ids), dtype=np.int64)
     for index, video_id in enumerate(
         tqdm(video_ids, desc="videos", unit="video", disable=None if show_progress else True)
     ):
@@ -135,11 +155,11 @@ def _read_features(
             if frames.shape[1] != width:
                 raise BadVideo(f"has features of width {frames.shape[1]}, expected {width}, {expected}")
             features[index] = as_float16(resample(frames, options.num_segments))
-            is_read[index] = True
+            num_frames[index] = len(frames)
         except BadVideo as error:
             problems.add("bad features", f"{reader.name}, video {video_id}", str(error))
     problems.settle()
-    return features, is_read
+    return features, num_frames
 
 
 def _describe_vocabulary(options: PrepareOptions, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -157,7 +177,7 @@ def _assemble(
     samples: Samples,
     encoded: EncodedSentences,
     vocabulary: Vocabulary,
-    features: np.ndarray,
+    features: _Features,
     provenance: dict[str, Any],
 ) -> PreparedData:
     fold = np.full(len(samples.rows), -1, dtype=np.int64)
@@ -167,7 +187,7 @@ def _assemble(
     return PreparedData(
         video_ids=samples.video_ids,
         duration_s=samples.duration_s,
-        features=features,
+        features=features.values,
         words=vocabulary.words,
         word_vectors=vocabulary.vectors,
         sample_video=samples.sample_video,
@@ -175,10 +195,14 @@ def _assemble(
         word_ids=encoded.word_ids,
         num_words=encoded.num_words,
         hide_prob=encoded.hide_prob,
-        moment_s=samples.moment_s,
+        window_s=samples.window_s,
+        window_sample=samples.window_sample,
         split=np.array(samples.split),
         fold=fold,
         provenance=provenance,
+        query_id=samples.query_id,
+        num_frames=features.num_frames,
+        recipe=feature_recipe([features.source], options.num_segments),
     )
 
 
@@ -209,6 +233,8 @@ def _provenance(
         "counts": {
             "videos": len(samples.video_ids),
             "samples": dict(Counter(samples.split)),
+            "windows": len(samples.window_sample),
+            "samples_without_times": sum(not row.windows for row in samples.rows),
             "videos_by_split": {name: len(videos) for name, videos in members.items()},
             "videos_in_several_splits": sum(map(len, members.values())) - len(set().union(*members.values())),
             "words_kept": int(encoded.num_words.sum()),

@@ -28,17 +28,30 @@ def _content(data: PreparedData) -> list[tuple[str, str]]:
     )
     sizes = data.sizes
     source = record["sources"]["features"]
-    share = data.moment[:, 1] - data.moment[:, 0]
     rows = [
         ("data set", f"{record['name']}, protocol {record['protocol']}"),
         ("videos", f"{len(data.video_ids):,}, mean length {data.duration_s.mean():.1f} s"),
         ("samples", f"{data.num_samples:,} ({per_split})"),
-        ("moments", f"mean {share.mean():.2f} of the video"),
+        ("moments", _moments(data)),
         ("features", f"{sizes.num_segments} segments x {sizes.frame_dim}, float16, from {source['format']}"),
     ]
     if counts["videos_in_several_splits"]:
         rows.append(("shared videos", f"{counts['videos_in_several_splits']:,} are in more than one split"))
     return rows
+
+
+def _moments(data: PreparedData) -> str:
+    """Returns how long the windows are, and how many samples have none or several."""
+    is_timed = data.num_windows > 0
+    if not is_timed.any():
+        return f"none: {data.num_samples:,} samples without times, which can train and be asked but not be scored"
+    share = np.diff(data.truth(np.flatnonzero(is_timed))[:, 0])
+    text = f"mean {share.mean():.2f} of the video"
+    if (data.num_windows > 1).any():
+        text += f"; {len(data.window_s):,} windows, {(data.num_windows > 1).sum():,} samples with several"
+    if not is_timed.all():
+        text += f"; {(~is_timed).sum():,} samples without times, which can train and be asked but not be scored"
+    return text
 
 
 def _shown_name(record: dict[str, Any], split: str) -> str:

@@ -49,9 +49,21 @@ class Samples:
         return np.array([length[video_id] for video_id in self.video_ids], dtype=np.float64)
 
     @property
-    def moment_s(self) -> np.ndarray:
-        """[M, 2] float64 start and end in seconds."""
-        return np.array([(row.start_s, row.end_s) for row in self.rows], dtype=np.float64).reshape(-1, 2)
+    def window_s(self) -> np.ndarray:
+        """[W, 2] float64 start and end of every window in seconds."""
+        windows = [window for row in self.rows for window in row.windows]
+        return np.array(windows, dtype=np.float64).reshape(-1, 2)
+
+    @property
+    def window_sample(self) -> np.ndarray:
+        """[W] int64 the sample of each window."""
+        return np.repeat(np.arange(len(self.rows)), [len(row.windows) for row in self.rows])
+
+    @property
+    def query_id(self) -> list[str | int | None] | None:
+        """M names or numbers as annotated, or None where no row has one."""
+        names = [row.query_id for row in self.rows]
+        return None if all(name is None for name in names) else names
 
     @property
     def sentences(self) -> list[str]:
@@ -85,8 +97,9 @@ def read_samples(options: PrepareOptions, problems: Problems) -> tuple[Samples, 
             "rows": len(read),
             "left_out_by_protocol": dict(sorted(dropped.items())),
         }
-        if file_format == "qvhighlights_jsonl":
-            sources[name]["windows"] = "the first of each query"
+        if any(len(row.windows) != 1 for row in kept):
+            sources[name]["windows"] = sum(len(row.windows) for row in kept)
+            sources[name]["rows_without_times"] = sum(not row.windows for row in kept)
     sources["durations"] = [describe_source(path) for path in options.durations]
     agree = check_one_duration(rows, problems)
     return Samples(rows=rows, split=split).keep(agree), sources

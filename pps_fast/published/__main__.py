@@ -59,7 +59,6 @@ def run(arguments: PublishedArguments) -> int:
     """
     from pps_fast.data.prepared import read_prepared
     from pps_fast.published.convert import export_checkpoint, import_checkpoint
-    from pps_fast.runs.checkpoint import describe_data
     from pps_fast.types import FeatureSizes
 
     _check(arguments)
@@ -67,16 +66,16 @@ def run(arguments: PublishedArguments) -> int:
         export_checkpoint(arguments.source, arguments.export)
         print(f"written: {arguments.export}")
         return 0
-    config, described = PRESETS[arguments.preset], None
+    config, data = PRESETS[arguments.preset], None
     if arguments.data is not None:
         data = read_prepared(arguments.data)
-        sizes, described = data.sizes, describe_data(data)
+        sizes = data.sizes
         config = override(config, {"data.path": str(arguments.data.resolve())})
     else:
         frame_dim, word_dim, vocab_size, num_segments = arguments.sizes or (0, 0, 0, 0)
         sizes = FeatureSizes(frame_dim=frame_dim, word_dim=word_dim, vocab_size=vocab_size, num_segments=num_segments)
     out = arguments.out or Path()
-    checkpoint = import_checkpoint(arguments.source, out, config, sizes, described)
+    checkpoint = import_checkpoint(arguments.source, out, config, sizes, data)
     print(f"model: {checkpoint}")
     hint = "" if arguments.data is not None else " --data FILE"
     print(f"to evaluate it: python -m pps_fast.eval --model {out}{hint}")

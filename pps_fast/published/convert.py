@@ -8,17 +8,28 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import to_dict
+from pps_fast.data.prepared import PreparedData
 from pps_fast.files import replacing
 from pps_fast.model import PPS
 from pps_fast.published.weights import export_released, import_released
-from pps_fast.runs.checkpoint import Header, find_checkpoint, load_model, point, read_header, save_checkpoint
+from pps_fast.runs.checkpoint import (
+    Header,
+    describe_data,
+    find_checkpoint,
+    load_model,
+    read_header,
+    save_checkpoint,
+)
+from pps_fast.runs.environment import environment
+from pps_fast.runs.model_folder import inputs_of
+from pps_fast.runs.pointers import point
 from pps_fast.runs.run_directory import require_empty
 from pps_fast.types import FeatureSizes
 
@@ -62,7 +73,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def import_checkpoint(
-    source: Path, out: Path, config: PPSConfig, sizes: FeatureSizes, data: dict[str, Any] | None = None
+    source: Path, out: Path, config: PPSConfig, sizes: FeatureSizes, data: PreparedData | None = None
 ) -> Path:
     """Writes a run directory with the weights of a checkpoint of the published code, and returns its checkpoint.
 
@@ -73,7 +84,7 @@ def import_checkpoint(
         out: empty or new.
         config: that computes what the published code computes, for example of a *_released preset.
         sizes: of the data the weights were trained on.
-        data: `checkpoint.describe_data` of these data; None where they are not at hand.
+        data: these data; None where they are not at hand.
     Raises:
         ValueError: for a file that cannot be read, weights that do not fit, or a directory that is not empty.
     """
@@ -92,11 +103,19 @@ def import_checkpoint(
         device="cpu",
         config=config,
         sizes=sizes,
-        data=UNKNOWN_DATA if data is None else data,
+        data=UNKNOWN_DATA if data is None else describe_data(data),
+        environment=environment(),
     )
-    checkpoint = save_checkpoint(out, model, {}, header)
+    inputs = None if data is None else inputs_of(data, _training_samples(data))
+    checkpoint = save_checkpoint(out, model, {}, header, inputs)
     point(out, "latest", checkpoint, step=step)
     return checkpoint
+
+
+def _training_samples(data: PreparedData) -> np.ndarray:
+    """Returns the samples of the training split, or all where there is none."""
+    is_train = np.asarray(data.split) == "train"
+    return np.flatnonzero(is_train if is_train.any() else np.ones_like(is_train))
 
 
 def export_checkpoint(model_dir: Path, path: Path) -> None:

@@ -7,13 +7,23 @@ from typing import Any
 
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import flatten, from_dict, to_dict
+from pps_fast.data.identity import differing_parts
 from pps_fast.files import read_json, write_json
-from pps_fast.runs.checkpoint import Header, find_checkpoint, prune, read_header, read_pointer
+from pps_fast.runs.checkpoint import Header, find_checkpoint, read_header
+from pps_fast.runs.pointers import prune, read_pointer
 
 CONFIG_FILE = "config.json"
 
-# fields that may change on resume, because no update of a running epoch depends on them
-_FREE = ("train.epochs", "train.max_steps", "train.log_every", "train.checkpoint_every", "train.trace_every")
+# fields that may change on resume, because no update of a running epoch depends on them; of the data the content is
+# compared, and not the path
+_FREE = (
+    "train.epochs",
+    "train.max_steps",
+    "train.log_every",
+    "train.checkpoint_every",
+    "train.trace_every",
+    "data.path",
+)
 
 
 def open_run(run: Path, config: PPSConfig, data: dict[str, Any], device: str, resume: bool) -> Path | None:
@@ -78,10 +88,11 @@ def _require_same_config(run: Path, saved: dict[str, Any], asked: dict[str, Any]
 
 
 def _require_same_input(checkpoint: Path, header: Header, data: dict[str, Any], device: str) -> None:
-    if header.data != data:
+    differing = differing_parts(header.data, data)
+    if differing:
         raise ValueError(
-            f"{checkpoint}: written on data {header.data['name']!r} with sha256 {header.data['sha256'][:12]}, this is "
-            f"{data['name']!r} with {data['sha256'][:12]}; resume with the same prepared file"
+            f"{checkpoint}: trained on {header.data['name']!r}; {data['name']!r} has other {', '.join(differing)}; "
+            "resume with the same prepared file, whatever its name is now"
         )
     if header.device != device:
         raise ValueError(

@@ -93,11 +93,14 @@ def run(arguments: TrainArguments) -> int:
     )
     # only now: the run directory has to be empty when training begins
     write_json(out / OPS_FILE, {"device": str(result.device), "ops": [asdict(choice) for choice in used]})
-    if result.report is None:
-        stopped_by = signal.Signals(result.stopped_by or signal.SIGTERM)
+    if result.stopped_by is not None:
+        stopped_by = signal.Signals(result.stopped_by)
         print(f"stopped by {stopped_by.name} after step {result.step}, which is saved")
         print("to continue, repeat the command with --resume")
         return 128 + stopped_by
+    if result.report is None:
+        print(f"the data have no test split, so that nothing was evaluated\nmodel: {result.model_dir}")
+        return 0
     print(format_table(result.report, terminal_columns()))
     print(f"\nwritten: {', '.join(map(str, result.written))}\nmodel: {result.model_dir}")
     return 0

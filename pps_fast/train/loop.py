@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +16,20 @@ from pps_fast.config import PPSConfig
 from pps_fast.data.sampler import epoch_batches
 from pps_fast.data.splits import Splits
 from pps_fast.data.store import Store
+from pps_fast.files import Note
 from pps_fast.model import PPS
 from pps_fast.runs.checkpoint import (
     TRAINING_FILE,
     Header,
     describe_data,
-    point,
-    prune,
     read_header,
-    read_pointer,
     restore,
     save_checkpoint,
 )
+from pps_fast.runs.environment import differences_that_move_bits, environment
 from pps_fast.runs.metrics_log import MetricsLog, require_tensorboard
+from pps_fast.runs.model_folder import ModelInputs, inputs_of
+from pps_fast.runs.pointers import point, prune, read_pointer
 from pps_fast.runs.run_directory import open_run
 from pps_fast.runs.trace import Trace
 from pps_fast.train.alternating import TRAIN_STEPS
@@ -134,6 +137,11 @@ class _Trainer:
         self._samples_since_mark = 0
         self._latest: Path | None = None
 
+    @cached_property
+    def inputs(self) -> ModelInputs:
+        """What the saved models need besides their weights; computed for the first of them."""
+        return inputs_of(self.store.data, self.samples)
+
     def restore(self, checkpoint: Path | None) -> None:
         """Restores the state at `checkpoint`; None starts at the beginning."""
         if checkpoint is None:
@@ -144,6 +152,9 @@ class _Trainer:
         except ValueError as error:
             raise ValueError(f"{checkpoint / TRAINING_FILE}: {error}") from error
         header = read_header(checkpoint)
+        changed = differences_that_move_bits(header.environment)
+        if changed is not None and header.device == "cpu":
+            warnings.warn(changed, Note, stacklevel=2)
         self.step = header.step
         self._latest = checkpoint
         self._begin -= header.elapsed_s
@@ -252,9 +263,10 @@ class _Trainer:
             config=self.config,
             sizes=self.store.sizes,
             data=self.data,
+            environment=environment(),
         )
         checkpoint = save_checkpoint(
-            self.run, self.model, training_state(self.model, self.train_step.optimizers), header
+            self.run, self.model, training_state(self.model, self.train_step.optimizers), header, self.inputs
         )
         best = read_pointer(self.run, "best")
         # before latest.json: a kill in between must not lose the score, and a repeated score is not better

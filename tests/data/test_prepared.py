@@ -9,26 +9,10 @@ import h5py
 import numpy as np
 import pytest
 
+from pps_fast.data.identity import PARTS
 from pps_fast.data.prepared import VERSION, PreparedData, check_output, read_prepared, write_prepared
-
-
-def small() -> PreparedData:
-    return PreparedData(
-        video_ids=["a", "b"],
-        duration_s=np.array([10.0, 4.0]),
-        features=np.arange(24, dtype=np.float16).reshape(2, 4, 3),
-        words=["<pad>", "door", "café"],
-        word_vectors=np.array([[0, 0], [1, 2], [3, 4]], dtype=np.float32),
-        sample_video=np.array([0, 1, 1]),
-        sentences=["door", "café door", "door"],
-        word_ids=np.array([[1, 0], [2, 1], [1, 0]]),
-        num_words=np.array([1, 2, 1]),
-        hide_prob=np.array([[1, 0], [0.25, 0.75], [1, 0]], dtype=np.float32),
-        moment_s=np.array([[1.0, 5.0], [1.0, 4.5], [0.0, 2.0]]),
-        split=np.array(["train", "test", "validation"]),
-        fold=np.array([0, -1, 1]),
-        provenance={"name": "small", "protocol": "as_is"},
-    )
+from pps_fast.files import Note
+from tests.support.prepared_data import small, write_version_1
 
 
 def test_reading_gives_back_what_was_written(tmp_path):
@@ -55,46 +39,10 @@ def test_kinds_of_samples_are_kept_and_may_be_absent(tmp_path):
     assert read_prepared(tmp_path / "none.h5").kind is None
 
 
-def test_moments_are_fractions_clipped_to_the_video():
-    np.testing.assert_allclose(small().moment, [[0.1, 0.5], [0.25, 1.0], [0.0, 0.5]], rtol=0, atol=1e-15)
-
-
-def test_sizes_come_from_the_arrays():
-    sizes = small().sizes
-    assert (sizes.frame_dim, sizes.word_dim, sizes.vocab_size, sizes.num_segments) == (3, 2, 3, 4)
-    assert small().num_samples == 3
-
-
 def test_the_same_data_gives_the_same_bytes(tmp_path):
     for name in ("x.h5", "y.h5"):
         write_prepared(tmp_path / name, small())
     assert (tmp_path / "x.h5").read_bytes() == (tmp_path / "y.h5").read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("features", np.zeros((2, 4, 3), np.float32), "features: dtype float32; expected float16"),
-        ("features", np.zeros((1, 4, 3), np.float16), r"features: shape \(1, 4, 3\)"),
-        ("features", np.zeros((2, 12), np.float16), "features: shape"),
-        ("duration_s", np.array([10.0, 0.0]), "duration_s: smallest 0.0"),
-        ("video_ids", ["a", "a"], "video_ids: repeated names"),
-        ("sample_video", np.array([0, 1, 2]), "sample_video: values 0 to 2; expected 0 to 1"),
-        ("word_ids", np.array([[1, 0], [3, 1], [1, 0]]), "word_ids: values 0 to 3"),
-        ("word_ids", np.array([[1, 1], [2, 1], [1, 0]]), "word_ids: classes beyond num_words"),
-        ("num_words", np.array([0, 2, 1]), "num_words: values 0 to 2; expected 1 to 2"),
-        ("hide_prob", np.array([[1, 0], [0.2, 0.7], [1, 0]], np.float32), "hide_prob: row sums"),
-        ("hide_prob", np.array([[0.5, 0.5], [0.5, 0.5], [1, 0]], np.float32), "hide_prob: mass after the last word"),
-        ("word_vectors", np.ones((3, 2), np.float32), r"word_vectors: row 0 \(padding\) is not zero"),
-        ("split", np.array(["train", "test", "dev"]), r"split: values \['dev'\]"),
-        ("fold", np.array([0, 1]), r"fold: shape \(2,\)"),
-        ("kind", np.array(["short"]), r"kind: shape \(1,\)"),
-        ("kind", np.array(["short", "", "short"]), "kind: samples without a word"),
-    ],
-)
-def test_fields_that_do_not_fit_are_refused_by_name(name, value, message):
-    with pytest.raises(ValueError, match=message):
-        replace(small(), **{name: value})
 
 
 def test_a_file_cut_anywhere_is_refused(tmp_path):
@@ -126,9 +74,84 @@ def test_missing_foreign_older_and_damaged_files_are_told_apart(tmp_path):
     with pytest.raises(ValueError, match=r"x.h5: .*fold: shape \(2,\)"):
         read_prepared(path)
     with h5py.File(path, "a") as file:
-        file.attrs["version"] = VERSION - 1
-    with pytest.raises(ValueError, match=f"version {VERSION - 1}, this pps_fast reads {VERSION}"):
+        file.attrs["version"] = VERSION + 1
+    with pytest.raises(ValueError, match=f"version {VERSION + 1}, this pps_fast reads 1 and {VERSION}"):
         read_prepared(path)
+
+
+OPTIONAL = {
+    "query_id": [7, "b", None],
+    "sentence_vectors": np.arange(6, dtype=np.float32).reshape(3, 2),
+    "num_frames": np.array([31, 8]),
+    "recipe": {"sources": [{"file": "clip.h5", "format": "hdf5"}], "num_segments": 4},
+    "kind": np.array(["short", "long", "short"]),
+    "window_s": np.array([[1.0, 5.0], [6.0, 7.0], [0.0, 2.0]]),
+    "window_sample": np.array([0, 0, 2]),
+}
+
+
+def test_everything_optional_comes_back_as_given(tmp_path):
+    data = replace(small(), **OPTIONAL)
+    write_prepared(tmp_path / "x.h5", data)
+    again = read_prepared(tmp_path / "x.h5")
+    for name, value in OPTIONAL.items():
+        np.testing.assert_equal(getattr(again, name), value)
+    assert again.content == data.content
+
+
+def test_a_file_of_version_1_is_the_same_data_and_says_so(tmp_path):
+    provenance = {"name": "small", "sources": {"features": {"file": "a.h5", "format": "hdf5"}}}
+    data = replace(small(), provenance=provenance)
+    path = write_version_1(tmp_path / "old.h5", data)
+    with pytest.warns(Note, match="old.h5: prepared by an older pps_fast"):
+        again = read_prepared(path)
+    np.testing.assert_array_equal(again.moment_s, data.moment_s)
+    assert again.recipe["sources"] == [provenance["sources"]["features"]] and again.num_frames is None
+    assert {name: again.content[name] for name in PARTS} == {name: data.content[name] for name in PARTS}
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("features", "features"),
+        ("window_s", "windows"),
+        ("window_sample", "windows"),
+        ("duration_s", "windows"),
+        ("word_vectors", "words"),
+        ("hide_prob", "words"),
+        ("sample_video", "sentences"),
+        ("sentence_vectors", "sentences"),
+        ("fold", "splits"),
+        ("num_frames", "record"),
+    ],
+)
+def test_a_flipped_bit_is_detected_and_its_part_named(name, part, tmp_path):
+    path = tmp_path / "x.h5"
+    write_prepared(path, replace(small(), **OPTIONAL))
+    with h5py.File(path) as file:
+        place = file[name].id.get_offset() + file[name].nbytes // 2
+    content = bytearray(path.read_bytes())
+    # of the lowest bit of a number, which keeps it in its range
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"x.h5: (damaged: {part} are not what was written|prepared data, field)"):
+        read_prepared(path)
+
+
+def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(tmp_path):
+    path = tmp_path / "x.h5"
+    write_prepared(path, replace(small(), **OPTIONAL))
+    whole, expected, refused = path.read_bytes(), read_prepared(path).content, 0
+    for place in np.random.default_rng(0).integers(0, len(whole), 300):
+        content = bytearray(whole)
+        content[place] ^= 16
+        path.write_bytes(content)
+        try:
+            assert read_prepared(path).content == expected
+        except ValueError as error:
+            refused += 1
+            assert "x.h5: " in str(error)
+    assert refused > 20
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])

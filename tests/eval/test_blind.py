@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from pps_fast.eval.blind import (
+    NUM_FOLDS,
     WHOLE_VIDEO,
     blind_table,
+    cross_fit_baselines,
     fit_blind_baselines,
     fit_interval_set,
     fit_single_intervals,
@@ -146,3 +148,45 @@ def test_random_guesses_follow_their_seed() -> None:
     assert torch.equal(first[1].iou_topn, again[1].iou_topn)
     assert not torch.equal(first[1].iou_topn, other[1].iou_topn)
     assert not torch.equal(first[0].iou_topn, first[1].iou_topn)
+
+
+def test_fits_take_the_best_over_a_samples_windows() -> None:
+    windows = torch.stack([_moments(40, seed) for seed in range(3)], dim=1)  # [40, 3, 2]
+    grid = interval_grid()
+    overlap = torch.stack([temporal_iou(grid[:, None], windows[None, :, n]) for n in range(3)]).amax(dim=0)  # [G, 40]
+    best = fit_single_intervals(windows, (0.5,))
+    hits = (overlap >= 0.5).sum(dim=1)
+    assert hits[(grid == best["fixed interval, IoU>=0.5"]).all(dim=1)].item() == hits.max()
+    means = overlap.mean(dim=1)
+    assert means[(grid == best["fixed interval, mIoU"]).all(dim=1)].item() == pytest.approx(means.max().item())
+    # the same window three times is one window
+    once = _moments(40)
+    thrice = once[:, None].expand(-1, 3, -1)
+    for name, interval in fit_single_intervals(once, THRESHOLDS).items():
+        assert torch.equal(interval, fit_single_intervals(thrice, THRESHOLDS)[name])
+    assert torch.equal(fit_interval_set(once, 0.5, 3), fit_interval_set(thrice, 0.5, 3))
+
+
+def test_without_training_times_each_fold_of_videos_gets_what_the_others_fit() -> None:
+    moments, video = _moments(60), torch.arange(60) // 4 * 7
+    rows = cross_fit_baselines(moments, video, (0.5,), 2)
+    assert rows[WHOLE_VIDEO].tolist() == [[0.0, 1.0]]
+    order = torch.unique(video).tolist()
+    for fold in range(NUM_FOLDS):
+        members = torch.tensor([order.index(number) % NUM_FOLDS == fold for number in video.tolist()])
+        fitted = fit_blind_baselines(moments[~members], (0.5,), 2)
+        assert rows.keys() == fitted.keys()
+        for name in rows.keys() - {WHOLE_VIDEO}:
+            assert (rows[name][members] == fitted[name]).all()
+    # a sample's own time has no influence on its own guess
+    changed = moments.clone()
+    changed[0] = torch.tensor([0.3, 0.31])
+    again = cross_fit_baselines(changed, video, (0.5,), 2)
+    assert all(torch.equal(rows[name][0], again[name][0]) for name in rows)
+    assert cross_fit_baselines(moments, torch.zeros(60), (0.5,), 2).keys() == {WHOLE_VIDEO}
+
+
+def test_guesses_of_each_sample_are_scored_like_fixed_ones() -> None:
+    moments, guess = _moments(9), torch.tensor([[0.1, 0.4], [0.5, 0.9]], dtype=torch.float64)
+    same, each = blind_table(guess, moments), blind_table(guess.expand(9, 2, 2), moments)
+    assert same.iou_topn is not None and each.iou_topn is not None and torch.equal(same.iou_topn, each.iou_topn)

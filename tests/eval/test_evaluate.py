@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,12 @@ import torch
 
 from pps_fast.config_tree import override
 from pps_fast.data.splits import Splits
+from pps_fast.data.store import Store
 from pps_fast.eval.blind import WHOLE_VIDEO
 from pps_fast.eval.control import shuffle_queries
 from pps_fast.eval.evaluate import evaluate, predict_samples, score
 from pps_fast.eval.metrics import metric_means, sample_table
+from pps_fast.eval.report import format_markdown, format_table
 from pps_fast.eval.results import HEADLINE, MODEL, SHUFFLED
 from pps_fast.model import PPS
 from pps_fast.types import Prediction
@@ -220,3 +223,41 @@ def test_every_row_is_the_mean_of_its_table() -> None:
     for name, table in report.tables.items():
         means = metric_means(table, CONFIG.inference.iou_thresholds)
         assert means == {metric: estimate.value for metric, estimate in report.rows[name].items()}
+
+
+def _timed(is_timed: np.ndarray) -> Store:
+    """The planted data with the times of some samples only."""
+    kept = is_timed[DATA.window_sample]
+    return Store(replace(DATA, window_s=DATA.window_s[kept], window_sample=DATA.window_sample[kept]))
+
+
+def test_without_training_times_the_model_scores_the_same_and_baselines_are_fitted_on_other_videos() -> None:
+    expected = evaluate(SeesOnlyTheVideo(), store(), SPLITS, CONFIG, progress=False)
+    is_test = np.isin(np.arange(DATA.num_samples), SPLITS.test)
+    report = evaluate(SeesOnlyTheVideo(), _timed(is_test), SPLITS, CONFIG, progress=False)
+    for row in (MODEL, SHUFFLED, WHOLE_VIDEO):
+        assert report.rows[row] == expected.rows[row]
+    assert report.rows.keys() == expected.rows.keys() and report.num_fit_samples == 0
+    assert report.intervals == {WHOLE_VIDEO: [[0.0, 1.0]]}
+    assert "fitted on the scored pairs of the other videos (5 folds by video)" in format_table(report)
+
+
+def test_samples_without_times_are_answered_counted_and_not_scored() -> None:
+    is_timed = np.arange(DATA.num_samples) % 3 > 0
+    report = evaluate(SeesOnlyTheVideo(), _timed(is_timed), SPLITS, CONFIG, progress=False)
+    scored = SPLITS.test[is_timed[SPLITS.test]]
+    assert (report.num_samples, report.num_unscored) == (len(scored), len(SPLITS.test) - len(scored))
+    assert len(report.answers.prediction.top1) == len(SPLITS.test)
+    alone = evaluate(SeesOnlyTheVideo(), store(), replace(SPLITS, test=scored), CONFIG, progress=False)
+    assert report.rows[MODEL] == alone.rows[MODEL] and report.rows[SHUFFLED] == alone.rows[SHUFFLED]
+    assert f"{report.num_unscored} pairs of the split have no times" in format_table(report)
+
+
+def test_where_no_sample_has_times_there_are_answers_and_no_score() -> None:
+    nothing = _timed(np.zeros(DATA.num_samples, dtype=bool))
+    report = evaluate(SeesOnlyTheVideo(), nothing, SPLITS, CONFIG, progress=False)
+    assert report.rows == {} and report.num_unscored == len(SPLITS.test)
+    for text in (format_table(report), format_markdown(report), json.dumps(report.to_dict())):
+        assert "No pair of the test split has times" in text
+    with pytest.raises(ValueError, match="no sample has times"):
+        score(SeesOnlyTheVideo(), nothing, SPLITS.test, CONFIG)

@@ -15,7 +15,8 @@ from pps_fast.data.prepared import write_prepared
 from pps_fast.eval.__main__ import main
 from pps_fast.model import PPS
 from pps_fast.presets import PRESETS
-from pps_fast.runs.checkpoint import Header, describe_data, point, save_checkpoint
+from pps_fast.runs.checkpoint import Header, describe_data, save_checkpoint
+from pps_fast.runs.pointers import point
 from pps_fast.train.optimizer import Adam
 from pps_fast.train.state import training_state
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pps_fast.eval.metrics import SampleTable, clip_prediction, metric_means, sample_table, sample_values
+from pps_fast.eval.metrics import SampleTable, best_overlap, clip_prediction, metric_means, sample_table, sample_values
 from pps_fast.types import Prediction
 from tests.support.compare import assert_agree
 from tests.support.shared import shared_path
@@ -116,3 +116,35 @@ def test_other_number_of_truths_is_refused() -> None:
 def test_mean_over_no_samples_is_refused() -> None:
     with pytest.raises(ValueError, match="no samples to average R@1"):
         metric_means(SampleTable(iou_top1=torch.zeros(0), iou_topn=None, num_ranked=1), (0.5,))
+
+
+def test_the_best_of_several_windows_counts() -> None:
+    spans = torch.tensor([[[0.0, 0.5], [0.6, 0.8]], [[0.0, 0.1], [0.5, 1.0]]], dtype=torch.float64)
+    windows = torch.tensor([[[0.5, 0.9], [0.0, 0.5]], [[0.9, 1.0], [0.9, 1.0]]], dtype=torch.float64)
+    table = sample_table(_prediction(spans, spans[:, 0]), windows)
+    assert table.iou_top1 is not None and table.iou_topn is not None
+    # the overlap is smoothed by 1e-10
+    assert table.iou_top1.tolist() == pytest.approx([1.0, 0.0], abs=1e-9)
+    assert table.iou_topn.tolist() == pytest.approx([1.0, 0.2], abs=1e-9)
+    # the order of the windows decides nothing
+    again = sample_table(_prediction(spans, spans[:, 0]), windows.flip(1))
+    assert again.iou_topn is not None and torch.equal(again.iou_topn, table.iou_topn)
+
+
+def test_real_predictions_on_several_windows_have_the_recall_of_the_official_evaluation() -> None:
+    def read(name: str) -> list[dict]:
+        text = shared_path(f"data/qvhighlights/{name}").read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
+    windows = {row["qid"]: row["relevant_windows"] for row in read("highlight_val_release.jsonl")}
+    answers = {row["qid"]: row["pred_relevant_windows"][0][:2] for row in read("moment_detr_sample_val_preds.jsonl")}
+    overlap = torch.cat(
+        [
+            best_overlap(torch.tensor([[answers[qid]]]), torch.tensor([windows[qid]], dtype=torch.float64))[0]
+            for qid in windows
+        ]
+    )
+    assert len(overlap) == 1550
+    # of moment_detr_sample_val_preds_metrics.json
+    recall = [round(100 * (overlap >= m).double().mean().item(), 2) for m in (0.5, 0.7)]
+    assert recall == [53.94, 34.84]

@@ -123,12 +123,13 @@ def test_predictions_are_in_the_form_of_qvhighlights_and_can_be_scored_again(tmp
 
 def test_the_answer_of_a_vote_stands_first(report: EvalReport, tmp_path: Path) -> None:
     prediction = replace(
-        report.prediction,
-        spans=torch.tensor([[[0.0, 0.5], [0.2, 0.4], [0.2, 0.6]]]).expand(len(report.samples), -1, -1),
-        nll=torch.tensor([[1.0, 2.0, 3.0]]).expand(len(report.samples), -1),
-        top1=torch.tensor([[0.2, 0.4]]).expand(len(report.samples), -1),
+        report.answers.prediction,
+        spans=torch.tensor([[[0.0, 0.5], [0.2, 0.4], [0.2, 0.6]]]).expand(len(report.answers.samples), -1, -1),
+        nll=torch.tensor([[1.0, 2.0, 3.0]]).expand(len(report.answers.samples), -1),
+        top1=torch.tensor([[0.2, 0.4]]).expand(len(report.answers.samples), -1),
     )
-    path = write_predictions(tmp_path / "x.jsonl", replace(report, prediction=prediction), DATA)
+    answers = replace(report.answers, prediction=prediction)
+    path = write_predictions(tmp_path / "x.jsonl", replace(report, answers=answers), DATA)
     for line in map(json.loads, path.read_text().splitlines()):
         windows = np.array(line["pred_relevant_windows"])
         assert windows[:, 2].tolist() == [-2.0, -1.0, -3.0]
@@ -156,3 +157,19 @@ def test_table_is_no_wider_than_the_terminal(report: EvalReport, columns: int) -
     wide = [line for line in format_table(report, columns).splitlines() if len(line) > columns]
     # a name and one figure stand on one line whatever its width
     assert not wide or columns < 60
+
+
+def test_predictions_have_all_windows_and_names_of_queries(tmp_path: Path, report: EvalReport) -> None:
+    first, second = report.answers.samples[:2].tolist()
+    kept = ~np.isin(DATA.window_sample, [first, second])
+    order = np.argsort(np.append(DATA.window_sample[kept], [second, second]), kind="stable")
+    data = replace(
+        DATA,
+        window_s=np.append(DATA.window_s[kept], [[1.0, 2.0], [5.0, 6.0]], axis=0)[order],
+        window_sample=np.append(DATA.window_sample[kept], [second, second])[order],
+        query_id=[f"q{number}" for number in range(DATA.num_samples)],
+    )
+    path = write_predictions(tmp_path / "p.jsonl", report, data)
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    assert (lines[0]["moment_s"], lines[0]["windows_s"], lines[0]["qid"]) == (None, [], f"q{first}")
+    assert (lines[1]["moment_s"], lines[1]["windows_s"]) == ([1.0, 2.0], [[1.0, 2.0], [5.0, 6.0]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ def test_splits_follow_each_other_and_videos_count_in_order_of_appearance(tmp_pa
     assert samples.video_ids == list("ABCDEF")
     np.testing.assert_array_equal(samples.sample_video, [0, 0, 1, 2, 3, 4, 5])
     np.testing.assert_array_equal(samples.duration_s, [10, 20, 30.5, 12, 9, 31])
-    np.testing.assert_array_equal(samples.moment_s[[0, 6]], [[0, 4], [10, 31]])
+    np.testing.assert_array_equal(samples.window_s[[0, 6]], [[0, 4], [10, 31]])
     assert samples.sentences[-1] == "a dog sits."
     assert sources["train"]["rows"] == 5 and sources["test"]["format"] == "published_json"
     kept = samples.keep(np.array([False, False, True, True, False, False, True]))
@@ -35,7 +37,7 @@ def test_what_a_protocol_leaves_out_is_counted_by_file(tmp_path):
         samples, sources = read_samples(options, Problems())
         assert sources["train"]["left_out_by_protocol"] == {}
         assert sources["test"]["left_out_by_protocol"] == left_out
-        assert samples.moment_s[5, 1] == end
+        assert samples.window_s[5, 1] == end
 
 
 def test_a_video_of_two_files_has_one_length(tmp_path):
@@ -48,10 +50,13 @@ def test_a_video_of_two_files_has_one_length(tmp_path):
         problems.settle()
 
 
-def test_provenance_says_that_only_first_windows_count(tmp_path):
-    (tmp_path / "q.jsonl").write_text(
-        '{"vid": "A", "duration": 10, "query": "door", "relevant_windows": [[1, 2], [3, 4]]}'
-    )
-    options = PrepareOptions(**{**make_inputs(tmp_path), "train": tmp_path / "q.jsonl"})
-    _, sources = read_samples(options, Problems())
-    assert sources["train"]["windows"] == "the first of each query"
+def test_all_windows_count_and_rows_without_times_are_told(tmp_path):
+    row = {"vid": "A", "duration": 10, "query": "door"}
+    rows = [{**row, "qid": 5, "relevant_windows": [[1, 2], [3, 4]]}, row, {**row, "relevant_windows": [[0, 9]]}]
+    (tmp_path / "q.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    options = PrepareOptions(**{**make_inputs(tmp_path), "train": tmp_path / "q.jsonl", "test": None})
+    samples, sources = read_samples(options, Problems())
+    np.testing.assert_array_equal(samples.window_s, [[1, 2], [3, 4], [0, 9]])
+    np.testing.assert_array_equal(samples.window_sample, [0, 0, 2])
+    assert samples.query_id == [5, None, None]
+    assert (sources["train"]["windows"], sources["train"]["rows_without_times"]) == (3, 1)

@@ -15,7 +15,7 @@ from pps_fast.pipeline import evaluate_checkpoint
 from pps_fast.presets import PRESETS
 from pps_fast.published.convert import UNKNOWN_DATA, export_checkpoint, import_checkpoint, read_published
 from pps_fast.published.weights import export_released
-from pps_fast.runs.checkpoint import describe_data, load_model, read_header
+from pps_fast.runs.checkpoint import load_model, read_header
 
 SMALL = {"encoder.hidden_dim": 16, "inference.num_bootstrap": 20}
 CONFIGS = {
@@ -37,7 +37,7 @@ def test_imported_model_is_the_published_one_and_goes_out_again(name, tmp_path):
     model, content = _published(name)
     torch.save(content, tmp_path / "in.pt")
     out = tmp_path / "run"
-    checkpoint = import_checkpoint(tmp_path / "in.pt", out, CONFIGS[name], DATA.sizes, describe_data(DATA))
+    checkpoint = import_checkpoint(tmp_path / "in.pt", out, CONFIGS[name], DATA.sizes, DATA)
     assert checkpoint.name == "step_000007"
     loaded, config, sizes = load_model(out)
     assert (config, sizes) == (CONFIGS[name], DATA.sizes)
@@ -51,7 +51,7 @@ def test_imported_model_is_the_published_one_and_goes_out_again(name, tmp_path):
 
 def test_imported_model_can_be_evaluated_and_says_whether_its_data_are_known(tmp_path):
     torch.save(_published("cpl")[1]["model_parameters"], tmp_path / "in.pt")
-    import_checkpoint(tmp_path / "in.pt", tmp_path / "known", CONFIGS["cpl"], DATA.sizes, describe_data(DATA))
+    import_checkpoint(tmp_path / "in.pt", tmp_path / "known", CONFIGS["cpl"], DATA.sizes, DATA)
     checkpoint = import_checkpoint(tmp_path / "in.pt", tmp_path / "unknown", CONFIGS["cpl"], DATA.sizes)
     assert read_header(checkpoint).data == UNKNOWN_DATA and read_header(checkpoint).step == 0
     known, unknown = (evaluate_checkpoint(tmp_path / name, {}, device="cpu") for name in ("known", "unknown"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,15 +17,15 @@ from pps_fast.runs.checkpoint import (
     describe_data,
     find_checkpoint,
     load_model,
-    point,
-    prune,
     read_header,
-    read_pointer,
     restore,
     save_checkpoint,
 )
+from pps_fast.runs.model_folder import sealed
+from pps_fast.runs.pointers import point, prune, read_pointer
 from pps_fast.train.optimizer import Adam
 from pps_fast.train.state import load_training_state, training_state
+from tests.support.model_folders import as_older_version, reseal
 from tests.support.train_runs import run_small, small_config, small_input
 
 
@@ -118,16 +117,6 @@ def test_best_checkpoint_is_taken_where_there_is_one(tmp_path):
     assert not torch.equal(*weights)
 
 
-def test_only_what_is_pointed_to_is_kept(tmp_path):
-    best = _save(tmp_path, 1, seed=1)
-    point(tmp_path, "best", best)
-    for step in (2, 3):
-        _save(tmp_path, step, seed=step)
-    (tmp_path / "checkpoints" / ".tmp-step_000009").mkdir()
-    prune(tmp_path)
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_000001", "step_000003"]
-
-
 def test_stop_at_any_moment_of_saving_leaves_a_complete_checkpoint(tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
@@ -168,7 +157,7 @@ def test_stop_at_any_moment_of_saving_leaves_a_complete_checkpoint(tmp_path, mon
     assert seen == {1, 2} and moment > 10
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "training.safetensors", "checkpoint.json"])
+@pytest.mark.parametrize("name", ["model.safetensors", "training.safetensors", "model.json"])
 def test_missing_file_is_refused_by_name(name, run):
     checkpoint = find_checkpoint(run)
     (checkpoint / name).unlink()
@@ -194,6 +183,7 @@ def test_tensors_that_do_not_fit_are_named_with_their_shapes(run):
     tensors["stranger"] = tensors.pop(names[0])
     tensors[names[1]] = torch.zeros(3, 1, 4)
     save_file(tensors, path)
+    reseal(path.parent)
     with pytest.raises(ValueError) as caught:
         load_model(run)
     shapes = f"{names[1]} has shape [3, 1, 4], the model {list(expected)}"
@@ -205,6 +195,7 @@ def test_random_numbers_of_older_checkpoints_are_left_alone(run):
     path = find_checkpoint(run) / "training.safetensors"
     state = torch.get_rng_state()
     save_file({**load_file(path), "rng.cpu": torch.zeros_like(state)}, path)
+    reseal(path.parent)
     (model, optimizer), (other_model, other) = _trained(0), _trained(1)
     torch.set_rng_state(state)
     for one in ((model, optimizer), (other_model, other)):
@@ -225,17 +216,17 @@ def test_random_numbers_of_older_checkpoints_are_left_alone(run):
     ],
 )
 def test_header_of_another_kind_is_refused(changes, message, run):
-    path = find_checkpoint(run) / "checkpoint.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    path = find_checkpoint(run) / "model.json"
+    path.write_text(json.dumps(sealed({**json.loads(path.read_text()), **changes})))
     with pytest.raises(ValueError, match=message):
         load_model(run)
 
 
 def test_header_without_a_field_is_refused_by_name(run):
-    path = find_checkpoint(run) / "checkpoint.json"
+    path = find_checkpoint(run) / "model.json"
     values = json.loads(path.read_text())
     del values["sizes"]
-    path.write_text(json.dumps(values))
+    path.write_text(json.dumps(sealed(values)))
     with pytest.raises(ValueError, match="the field sizes is missing"):
         load_model(run)
 
@@ -248,15 +239,17 @@ def test_directory_without_checkpoint_and_pointer_to_nowhere_are_refused(run, tm
         load_model(run)
 
 
-def test_description_of_data_changes_with_provenance_words_and_splits():
-    data = small_input(small_config())[0].data
-    described = describe_data(data)
-    assert described == describe_data(replace(data))
-    fold = data.fold.copy()
-    fold[0] += 1
-    changed = [
-        replace(data, provenance={**data.provenance, "more": 1}),
-        replace(data, words=[*data.words[:-1], "other"]),
-        replace(data, fold=fold),
-    ]
-    assert all(describe_data(other)["sha256"] != described["sha256"] for other in changed)
+def test_a_run_of_an_older_version_loads_and_continues_to_the_same_bits(tmp_path):
+    config = small_config(train__max_steps=4)
+    run_small(config, tmp_path / "whole")
+    run_small(small_config(train__max_steps=2), tmp_path / "old")
+    store, _ = small_input(config)
+    as_older_version(find_checkpoint(tmp_path / "old"), describe_data(store.data))
+    model, loaded, sizes = load_model(tmp_path / "old")
+    assert loaded == small_config(train__max_steps=2) and sizes == store.sizes
+    run_small(config, tmp_path / "old", resume=True)
+    expected, continued = (
+        load_file(find_checkpoint(tmp_path / name) / "model.safetensors") for name in ("whole", "old")
+    )
+    assert all(torch.equal(value, continued[name]) for name, value in expected.items())
+    assert any(not torch.equal(value, expected[name]) for name, value in model.state_dict().items())

@@ -88,8 +88,15 @@ def test_a_run_from_before_a_knob_existed_can_be_resumed(run):
     assert json.loads(path.read_text())["train"]["update"] == "joint"
 
 
+def test_a_file_that_was_moved_and_renamed_is_the_same_data(run):
+    moved = override(CONFIG, {"data.path": "/elsewhere/renamed.h5"})
+    assert open_run(run, moved, {**DATA, "name": "renamed"}, "cpu", resume=True) == find_checkpoint(run, "latest")
+    open_run(run, CONFIG, DATA, "cpu", resume=True)
+
+
 def test_other_data_or_device_is_refused(run):
-    with pytest.raises(ValueError, match="is 'other' with 123; resume with the same prepared file"):
-        open_run(run, CONFIG, {"name": "other", "sha256": "123"}, "cpu", resume=True)
+    content = {**DATA["content"], "features": "0" * 64, "windows": "1" * 64}
+    with pytest.raises(ValueError, match="'other' has other features, windows; resume with the same prepared file"):
+        open_run(run, CONFIG, {**DATA, "name": "other", "content": content}, "cpu", resume=True)
     with pytest.raises(ValueError, match="written on device cpu, this is cuda.*--device cpu"):
         open_run(run, CONFIG, DATA, "cuda", resume=True)

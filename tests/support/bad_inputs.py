@@ -227,7 +227,7 @@ CASES = [
     ),
     Case(
         "malformed json line",
-        _text("x.jsonl", '{"vid": "A", "duration": 10, "query": "door"}\n', train="x.jsonl"),
+        _text("x.jsonl", '{"vid": "A", "duration": 10, "query": "door", "relevant_windows": [1]}\n', train="x.jsonl"),
         "x.jsonl, line 1: not a row of the format qvhighlights_jsonl",
         "malformed row",
     ),

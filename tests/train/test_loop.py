@@ -13,8 +13,9 @@ from pps_fast.config_tree import override
 from pps_fast.data.sampler import epoch_batches
 from pps_fast.data.store import Store
 from pps_fast.model import PPS
-from pps_fast.runs.checkpoint import find_checkpoint, load_model, read_header, read_pointer
+from pps_fast.runs.checkpoint import find_checkpoint, load_model, read_header
 from pps_fast.runs.metrics_log import read_metrics
+from pps_fast.runs.pointers import read_pointer
 from pps_fast.train.loop import train
 from pps_fast.train.optimizer import Adam
 from pps_fast.train.schedule import learning_rate

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from pps_fast.runs.checkpoint import find_checkpoint, read_pointer
+from pps_fast.runs.checkpoint import find_checkpoint
 from pps_fast.runs.metrics_log import read_metrics
+from pps_fast.runs.pointers import read_pointer
 from tests.support.train_runs import SMALL, release, start_command, wait_for_step, weights
 
 # 5 updates an epoch with a validation split, a checkpoint after every second update and after every epoch
@@ -47,7 +48,12 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _assert_same(run: Path, expected: Path) -> None:
     assert weights(run) == weights(expected)
-    assert list(weights(run)) == ["model.safetensors", "training.safetensors"]
+    assert list(weights(run)) == [
+        "model.safetensors",
+        "statistics.safetensors",
+        "training.safetensors",
+        "words.safetensors",
+    ]
     assert find_checkpoint(run, "latest").name == f"step_{LAST_STEP:06d}"
     assert read_pointer(run, "best") == read_pointer(expected, "best")
     assert _metrics(run) == _metrics(expected)

@@ -21,33 +21,37 @@ from typing import Any
 from pps_fast.prepare.readers.problems import Problems
 from pps_fast.prepare.readers.textfiles import read_csv, read_json, read_lines, read_text
 
+Window = tuple[float, float]
+"""start and end in seconds"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Annotation:
-    """One sentence and its moment.
+    """One sentence and the windows it describes.
 
     Attributes:
         video_id: name of the video.
         duration_s: length of the video in seconds.
-        start_s, end_s: the moment in seconds; the end may lie beyond the video's.
+        windows: start and end of each in seconds; an end may lie beyond the video's. None for a row without times.
         sentence: the sentence without surrounding blanks.
         where: file and row it was read from.
+        query_id: the row's own name or number, or None.
     """
 
     video_id: str
     duration_s: float
-    start_s: float
-    end_s: float
+    windows: tuple[Window, ...]
     sentence: str
     where: str
+    query_id: str | int | None = None
 
 
-# video, duration (None where a csv has no length for it), start, end, sentence; not yet checked
-Values = tuple[Any, Any, Any, Any, Any]
+# video, duration (None where a csv has no length for it), windows, sentence, query id; not yet checked
+Values = tuple[Any, Any, list[tuple[Any, Any]], Any, Any]
 # where a row stands, and a function that takes it apart or fails on a malformed row
 Row = tuple[str, Callable[[], Values]]
 
-_MALFORMED = (ValueError, TypeError, KeyError, IndexError)
+_MALFORMED = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 
 
 def read_durations(paths: Iterable[Path], problems: Problems) -> dict[str, float]:
@@ -85,7 +89,8 @@ def _published_json(path: Path, durations: dict[str, float], problems: Problems)
 
 
 def _published_row(row: Any) -> Values:
-    return (row[0], row[1], *_pair(row[2]), row[3])
+    video_id, duration, times, sentence = row[:4]
+    return video_id, duration, _windows([times] if times else []), sentence, None
 
 
 def _charades_txt(path: Path, durations: dict[str, float], problems: Problems) -> Iterator[Row]:
@@ -95,8 +100,9 @@ def _charades_txt(path: Path, durations: dict[str, float], problems: Problems) -
 
 def _charades_line(line: str, durations: dict[str, float]) -> Values:
     head, sentence = line.split("##", 1)
-    video_id, start, end = head.split()
-    return video_id, durations.get(video_id), float(start), float(end), sentence
+    video_id, *times = head.split()
+    windows = _windows([[float(time) for time in times]] if times else [])
+    return video_id, durations.get(video_id), windows, sentence, None
 
 
 def _activitynet_json(path: Path, durations: dict[str, float], problems: Problems) -> Iterator[Row]:
@@ -106,7 +112,8 @@ def _activitynet_json(path: Path, durations: dict[str, float], problems: Problem
     for video_id, video in videos.items():
         where = f"{path.name}, video {video_id}"
         try:
-            pairs = list(zip(video["timestamps"], video["sentences"], strict=True))
+            sentences = video["sentences"]
+            pairs = list(zip(video.get("timestamps") or [None] * len(sentences), sentences, strict=True))
             duration = video["duration"]
         except _MALFORMED:
             problems.add("malformed row", where, "needs a duration and as many timestamps as sentences")
@@ -122,12 +129,11 @@ def _qvhighlights_jsonl(path: Path, durations: dict[str, float], problems: Probl
 
 def _qvhighlights_line(line: str) -> Values:
     row = json.loads(line)
-    return row["vid"], row["duration"], *_pair(row["relevant_windows"][0]), row["query"]
+    return row["vid"], row["duration"], _windows(row.get("relevant_windows") or []), row["query"], row.get("qid")
 
 
-def _pair(times: Any) -> tuple[Any, Any]:
-    start, end = times
-    return start, end
+def _windows(pairs: list[Any]) -> list[tuple[Any, Any]]:
+    return [(start, end) for start, end in pairs]
 
 
 AnnotationReader = Callable[[Path, dict[str, float], Problems], Iterator[Row]]
@@ -180,18 +186,24 @@ def read_annotations(path: Path, file_format: str, durations: dict[str, float], 
 
 
 def _annotation(where: str, values: Values, problems: Problems) -> Annotation | None:
-    video_id, duration, start, end, sentence = values
+    video_id, duration, windows, sentence, query_id = values
     if duration is None:
         problems.add("no duration", where, f"video {video_id} has no length; name its csv with --durations")
         return None
     return Annotation(
         video_id=_text(video_id),
         duration_s=_number(duration),
-        start_s=_number(start),
-        end_s=_number(end),
+        windows=tuple((_number(start), _number(end)) for start, end in windows),
         sentence=_text(sentence).strip(),
         where=where,
+        query_id=_query_id(query_id),
     )
+
+
+def _query_id(value: Any) -> str | int | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | None):
+        raise TypeError
+    return value
 
 
 def _text(value: Any) -> str:

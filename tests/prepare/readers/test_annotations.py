@@ -41,7 +41,7 @@ FILES = {
 
 
 def rows_of(annotations):
-    return [(a.video_id, a.duration_s, a.start_s, a.end_s, a.sentence) for a in annotations]
+    return [(a.video_id, a.duration_s, *a.windows[0], a.sentence) for a in annotations]
 
 
 def test_every_format_is_tried_here():
@@ -58,6 +58,41 @@ def test_every_form_gives_the_same_rows_and_is_recognised(file_format, tmp_path)
     problems.settle()
     assert rows_of(annotations) == EXPECTED
     assert all(a.where.startswith(f"{name}, ") for a in annotations)
+
+
+UNTIMED = {
+    "published_json": ("a.json", '[["v_1", 30.0, null, "a"], ["v_1", 30.0, [], "a"]]'),
+    "charades_txt": ("a.txt", "v_1##a\nv_1 ##a\n"),
+    "activitynet_json": (
+        "a.json",
+        '{"v_1": {"duration": 30, "sentences": ["a"]},'
+        ' "v_2": {"duration": 9, "timestamps": [null], "sentences": ["a"]}}',
+    ),
+    "qvhighlights_jsonl": (
+        "a.jsonl",
+        '{"qid": 1, "query": "a", "duration": 30, "vid": "v_1"}\n'
+        '{"qid": "b", "query": "a", "duration": 30, "vid": "v_1", "relevant_windows": []}',
+    ),
+}
+
+
+@pytest.mark.parametrize("file_format", FILES)
+def test_rows_without_times_are_read_in_every_form(file_format, tmp_path):
+    name, text = UNTIMED[file_format]
+    (tmp_path / name).write_text(text)
+    problems = Problems()
+    annotations = read_annotations(tmp_path / name, file_format, DURATIONS, problems)
+    problems.settle()
+    assert [(a.windows, a.sentence) for a in annotations] == [((), "a")] * 2
+
+
+def test_all_windows_and_names_of_queries_are_kept_as_given(tmp_path):
+    rows = [
+        {"qid": qid, "query": "a", "duration": 9, "vid": "v", "relevant_windows": [[4, 5], [0, 1]]} for qid in (7, "q")
+    ]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    annotations = read_annotations(tmp_path / "a.jsonl", "qvhighlights_jsonl", {}, Problems())
+    assert [(a.query_id, a.windows) for a in annotations] == [(qid, ((4, 5), (0, 1))) for qid in (7, "q")]
 
 
 def test_a_file_of_another_form_is_refused_or_has_only_bad_rows(tmp_path):

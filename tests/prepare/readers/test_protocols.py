@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -15,7 +16,7 @@ from tests.support.shared import shared_path
 
 
 def row(start: float, end: float, duration: float = 10.0, video: str = "v") -> Annotation:
-    return Annotation(video_id=video, duration_s=duration, start_s=start, end_s=end, sentence="s", where="f, line 1")
+    return Annotation(video_id=video, duration_s=duration, windows=((start, end),), sentence="s", where="f, line 1")
 
 
 def outcome(item: Annotation, protocol: str) -> str | tuple[float, float]:
@@ -23,7 +24,7 @@ def outcome(item: Annotation, protocol: str) -> str | tuple[float, float]:
     kept, dropped = apply_protocol([item], protocol, problems)
     problems.settle()
     if kept:
-        return kept[0].start_s, kept[0].end_s
+        return kept[0].windows[0]
     return next(iter(dropped), None) or f"bad: {next(iter(problems.skipped))}"
 
 
@@ -49,6 +50,30 @@ def test_each_protocol_keeps_clips_drops_or_refuses(start, end, full, filtered, 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_video_without_length_is_bad_under_every_protocol(protocol):
     assert outcome(row(0, 1, duration=0.0), protocol) == "bad: zero-length video"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "windows", "left_out"),
+    [
+        ("full", ((0, 4), (8, 10)), {"windows of several, start >= end,": 1}),
+        ("filtered", ((0, 4),), {"windows of several, end > length,": 2}),
+    ],
+)
+def test_each_window_of_a_row_counts_alone(protocol, windows, left_out):
+    item = replace(row(0, 4), windows=((0, 4), (8, 10.5), (10, 11)))
+    kept, dropped = apply_protocol([item], protocol, Problems())
+    assert kept == [replace(item, windows=windows)] and dropped == left_out
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_row_without_times_is_kept_and_one_with_a_wrong_window_is_bad(protocol):
+    item = replace(row(0, 4), windows=())
+    assert apply_protocol([item], protocol, Problems()) == ([item], {})
+    wrong = replace(item, windows=((0, 4), (-1, 2)))
+    problems = Problems(skip=True)
+    kept, _ = apply_protocol([wrong], protocol, problems)
+    # the filtered protocol decides such windows itself
+    assert kept == ([replace(wrong, windows=((0, 4),))] if protocol == "filtered" else [])
 
 
 def test_protocols_are_those_of_the_command_line():
@@ -82,7 +107,7 @@ def test_charades_counts_are_the_published_ones_and_filtered_equals_the_publishe
     assert len(kept) == filtered and sum(dropped.values()) == raw - filtered
     problems.settle()
     published = json.loads(shared_path(f"data/charades_sta/pps_{split}.json").read_text())
-    assert [[a.video_id, a.duration_s, [a.start_s, a.end_s], a.sentence] for a in kept] == published
+    assert [[a.video_id, a.duration_s, list(a.windows[0]), a.sentence] for a in kept] == published
 
 
 def test_activitynet_training_file_has_four_bad_rows_and_keeps_ends_beyond_the_video():
@@ -92,7 +117,7 @@ def test_activitynet_training_file_has_four_bad_rows_and_keeps_ends_beyond_the_v
     problems.settle()
     assert (len(rows), len(kept), dict(dropped)) == (37421, 37417, {})
     assert problems.skipped == {"start >= end": 4}
-    assert sum(a.end_s > a.duration_s for a in kept) > 0
+    assert sum(a.windows[0][1] > a.duration_s for a in kept) > 0
     with pytest.raises(ValueError, match="v_N7ppHQNikv8"):
         strict = Problems()
         apply_protocol(rows, "as_is", strict)

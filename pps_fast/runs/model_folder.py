@@ -1,0 +1,219 @@
+"""A model as a folder that needs nothing else: weights, config, words and their vectors, recipe, statistics.
+
+    model.json               format, config, sizes, what the model was trained on and with, sha256 of every other file
+    model.safetensors        weights
+    words.safetensors        vectors of the words; the words themselves are in its header
+    statistics.safetensors   mean and scale of the frames of the training videos
+    recipe.json              how the features were made
+    training.safetensors     what training needs to continue; a model folder that has it is a checkpoint
+
+The words, the statistics and the recipe are absent where the data set was not at hand. Folders of older versions have
+checkpoint.json in place of model.json, and weights and state of training alone; they are still read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from pps_fast.config import PPSConfig
+from pps_fast.config_tree import from_dict, to_dict
+from pps_fast.data.record import PreparedData, feature_recipe
+from pps_fast.data.statistics import frame_statistics
+from pps_fast.files import read_json, replace_bytes, write_json
+from pps_fast.types import FeatureSizes
+
+FORMAT = "pps_fast.model"
+VERSION = 1
+HEADER_FILE, MODEL_FILE, TRAINING_FILE = "model.json", "model.safetensors", "training.safetensors"
+WORDS_FILE, STATISTICS_FILE, RECIPE_FILE = "words.safetensors", "statistics.safetensors", "recipe.json"
+OLD_HEADER_FILE = "checkpoint.json"
+
+# file with the header -> its format and version
+_READ = {HEADER_FILE: (FORMAT, VERSION), OLD_HEADER_FILE: ("pps_fast.checkpoint", 1)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """Everything of a model folder that is not a tensor.
+
+    Attributes:
+        step: updates done.
+        epoch, batch: finished passes over the data, and finished batches of the current pass.
+        elapsed_s: seconds of training so far.
+        device: type of the device that trains.
+        config, sizes: what the model was built from.
+        data: `data.identity.describe_data` of the training data.
+        environment: `environment.environment` of the training; empty where an older version did not record it.
+    """
+
+    step: int
+    epoch: int
+    batch: int
+    elapsed_s: float
+    device: str
+    config: PPSConfig
+    sizes: FeatureSizes
+    data: dict[str, Any]
+    environment: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInputs:
+    """What a model needs to take sentences and frames that are not in its data set.
+
+    Attributes:
+        words: V words; the class of a word is its index.
+        word_vectors: [V, W] float32.
+        frame_mean, frame_scale: [F] float32, see `data.statistics.frame_statistics`.
+        recipe: JSON-able record of how features were made.
+    """
+
+    words: list[str]
+    word_vectors: np.ndarray
+    frame_mean: np.ndarray
+    frame_scale: np.ndarray
+    recipe: dict[str, Any]
+
+
+def inputs_of(data: PreparedData, samples: np.ndarray) -> ModelInputs:
+    """Returns the inputs of a model that is trained on some samples of a data set."""
+    mean, scale = frame_statistics(data, samples)
+    recipe = data.recipe or feature_recipe([], data.sizes.num_segments)
+    return ModelInputs(
+        words=list(data.words), word_vectors=data.word_vectors, frame_mean=mean, frame_scale=scale, recipe=recipe
+    )
+
+
+def write_folder(
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    training: Mapping[str, Tensor],
+    header: Header,
+    inputs: ModelInputs | None = None,
+) -> None:
+    """Writes a model folder into an empty directory, model.json last."""
+    # not safetensors' own writing to a file, which denies reading to everybody else
+    contents = {MODEL_FILE: save(_on_host(weights)), TRAINING_FILE: save(_on_host(training))}
+    if inputs is not None:
+        words = {"words": json.dumps(inputs.words)}
+        contents[WORDS_FILE] = save({"vectors": torch.tensor(inputs.word_vectors)}, metadata=words)
+        statistics = {"mean": torch.tensor(inputs.frame_mean), "scale": torch.tensor(inputs.frame_scale)}
+        contents[STATISTICS_FILE] = save(statistics)
+        contents[RECIPE_FILE] = (json.dumps(inputs.recipe, indent=2) + "\n").encode()
+    for name, content in contents.items():
+        replace_bytes(folder / name, content)
+    values = {"format": FORMAT, "version": VERSION}
+    values |= {item.name: getattr(header, item.name) for item in dataclasses.fields(Header)}
+    values |= {"config": to_dict(header.config), "sizes": to_dict(header.sizes)}
+    values["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    write_json(folder / HEADER_FILE, sealed(values))
+
+
+def sealed(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the fields of model.json with the sha256 of all others in the field sha256."""
+    others = {name: value for name, value in values.items() if name != "sha256"}
+    return {**others, "sha256": hashlib.sha256(json.dumps(others, sort_keys=True).encode()).hexdigest()}
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Whether a directory holds the header of a model folder, of this version or an older one."""
+    return any((folder / name).is_file() for name in _READ)
+
+
+def read_header(folder: Path) -> Header:
+    """Reads model.json.
+
+    Raises:
+        ValueError: for a missing, damaged or foreign file, another version, or a config of another version.
+    """
+    path, values = _read_values(folder)
+    fields = dataclasses.fields(Header)
+    missing = [item.name for item in fields if item.name not in values and item.name != "environment"]
+    if missing:
+        raise ValueError(f"{path}: the field {missing[0]} is missing; the file was changed after it was written")
+    values = {item.name: values[item.name] for item in fields if item.name in values}
+    values["config"] = from_dict(PPSConfig, values["config"])
+    values["sizes"] = from_dict(FeatureSizes, values["sizes"], "sizes")
+    return Header(**values)
+
+
+def _read_values(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Returns the file with a folder's header, and its verified content."""
+    is_old = not (folder / HEADER_FILE).is_file() and (folder / OLD_HEADER_FILE).is_file()
+    path = folder / (OLD_HEADER_FILE if is_old else HEADER_FILE)
+    values = read_json(path, ("format", "version"))
+    expected = _READ[path.name]
+    if (values["format"], values["version"]) != expected:
+        raise ValueError(
+            f"{path}: format {values['format']!r} version {values['version']!r}; this pps_fast reads {expected[0]!r} "
+            f"version {expected[1]}. Use the pps_fast that wrote it, or train again"
+        )
+    if not is_old and values.get("sha256") != sealed(values)["sha256"]:
+        raise ValueError(f"{path}: damaged or changed after it was written (sha256); copy the whole folder again")
+    return path, values
+
+
+def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
+    """Reads one file of tensors, verified against model.json.
+
+    Raises:
+        ValueError: for a missing or damaged file; the message names it.
+    """
+    content = _read_bytes(folder, name)
+    try:
+        return load(content)
+    except SafetensorError as error:
+        raise _damaged(folder / name, str(error)) from error
+
+
+def read_words(folder: Path) -> tuple[list[str], np.ndarray] | None:
+    """Reads the words of a model and their [V, W] float32 vectors; None where the folder has none.
+
+    Raises:
+        ValueError: for a damaged file.
+    """
+    _, values = _read_values(folder)
+    if WORDS_FILE not in values.get("files", {}):
+        return None
+    content = _read_bytes(folder, WORDS_FILE)
+    try:
+        # the length of the header, then the header, as safetensors defines its files
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        words = json.loads(header["__metadata__"]["words"])
+        return [str(word) for word in words], load(content)["vectors"].numpy()
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder / WORDS_FILE, str(error)) from error
+
+
+def _read_bytes(folder: Path, name: str) -> bytes:
+    path = folder / name
+    _, values = _read_values(folder)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: missing; copy the whole checkpoint directory again") from error
+    expected = values.get("files", {}).get(name)
+    if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+        raise _damaged(path, "its sha256 is not that in model.json")
+    return content
+
+
+def _damaged(path: Path, why: str) -> ValueError:
+    return ValueError(f"{path}: truncated or damaged ({why}); copy it again or take another checkpoint")
+
+
+def _on_host(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # copied, because safetensors refuses tensors that share memory
+    return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in tensors.items()}

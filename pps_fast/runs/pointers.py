@@ -1,0 +1,33 @@
+"""latest.json and best.json: which checkpoints of a run are used; those that no pointer names are deleted."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, Literal
+
+from pps_fast.files import read_json, write_json
+
+Which = Literal["best", "latest"]
+
+
+def point(run: Path, which: Which, checkpoint: Path, **extra: Any) -> None:
+    """Makes `checkpoint` the run's latest or best one; `extra` is written beside it."""
+    values = {"checkpoint": checkpoint.relative_to(run).as_posix(), **extra}
+    write_json(run / f"{which}.json", values)
+
+
+def read_pointer(run: Path, which: Which) -> dict[str, Any] | None:
+    """Returns what `point` wrote, or None where the run has no such checkpoint yet."""
+    path = run / f"{which}.json"
+    return read_json(path, ("checkpoint",)) if path.exists() else None
+
+
+def prune(run: Path) -> None:
+    """Deletes the checkpoints that neither latest.json nor best.json names, and incomplete ones of a killed process."""
+    pointers = [read_pointer(run, which) for which in ("latest", "best")]
+    kept = {Path(pointer["checkpoint"]).name for pointer in pointers if pointer is not None}
+    folder = run / "checkpoints"
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name not in kept:
+            shutil.rmtree(path)
