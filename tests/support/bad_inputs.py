@@ -285,7 +285,7 @@ CASES = [
     Case("vector with NaN", _nan_vectors, "the vector of 'person' has NaN or infinite values"),
     Case("foreign vocabulary", _text("v.txt", "xyzzy 1 2\n", vocabulary="v.txt"), "has none of the words"),
     Case("unknown kind of file", _text("a.xml", "<a/>", train="a.xml"), "name it with --annotation-format"),
-    Case("no text", _text("a.txt", b"\xff\xfe\x00", train="a.txt"), "a.txt: not text (byte 0 is not UTF-8)"),
+    Case("no text", _text("a.txt", b"\xff\xfe\x00", train="a.txt"), "a.txt: not text (byte 2 is not UTF-16)"),
     Case("missing annotations", lambda folder: {"train": folder / "no.json"}, "no.json: no such file; check the path"),
     Case("missing features", lambda folder: {"features": folder / "no.h5"}, "no.h5: no such file or folder"),
     Case("missing vocabulary", lambda folder: {"vocabulary": folder / "no.pkl"}, "no.pkl: no such file"),
