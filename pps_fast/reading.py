@@ -47,7 +47,6 @@ FAILURES: tuple[type[Exception], ...] = (
 """what json, csv, zipfile, numpy, h5py and torch raise for files that are damaged, hostile or of another kind"""
 
 _MAX_PATH = 240
-_FETCH = "it is truncated, damaged or of another kind; fetch it again"
 _LOCKED = "open for writing in another process; wait until that is done, or close it there"
 _FULL = "no space is left on the disk; make room"
 
@@ -145,8 +144,8 @@ def cause_of(error: BaseException) -> str:
     if isinstance(error, EOFError):
         return "truncated, its end is missing; fetch it again"
     if isinstance(error, zipfile.BadZipFile | zlib.error):
-        return f"{_FETCH.replace('; ', ' (a broken archive); ')}"
-    return f"cannot be read ({brief(error)}): {_FETCH}"
+        return "a broken archive: truncated, damaged or of another kind; fetch it again"
+    return f"cannot be read ({brief(error)}): it is truncated, damaged or of another kind; fetch it again"
 
 
 def brief(error: BaseException, limit: int = 160) -> str:
