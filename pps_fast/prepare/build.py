@@ -178,6 +178,7 @@ def _describe_vocabulary(options: PrepareOptions, vocabulary: Vocabulary) -> dic
         "format": detect_vocabulary_format(options.vocabulary) if chosen == "auto" else chosen,
         "words_available": vocabulary.num_available,
         "counts_from": vocabulary.counts_from,
+        "notes": list(vocabulary.notes),
     }
 
 

@@ -45,6 +45,7 @@ def check_lines(provenance: dict[str, Any]) -> list[tuple[str, str]]:
     if halved:
         share = 100 * halved / sum(counts["samples"].values())
         lines.append(("check words", f"{halved:,} sentences ({share:.1f} %) keep less than half of their words"))
+    lines += [("check vocabulary", note) for note in sources["vocabulary"].get("notes", ())]
     for name, source in sources.items():
         if provenance["protocol"] in _FILTERS and isinstance(source, dict) and source.get("left_out_by_protocol") == {}:
             what = f"{name}: none of {source['rows']:,} rows left out: filtered before, or times of another kind"

@@ -275,7 +275,7 @@ CASES = [
     Case("truncated json", _cut("train.json"), "not complete JSON"),
     Case("truncated HDF5", _cut("features.hdf5"), "features.hdf5: truncated, its end is missing"),
     Case("truncated pickle", _cut("glove.pkl", "vocabulary", _make_pickle), "glove.pkl: not a complete pickle"),
-    Case("truncated npz vocabulary", _cut("words.npz"), "words.npz: not a complete npz file"),
+    Case("truncated npz vocabulary", _cut("words.npz"), "words.npz: a broken archive"),
     Case("hostile pickle", _hostile_vocabulary, "refused: it asks for io.open"),
     Case(
         "truncated GloVe text",

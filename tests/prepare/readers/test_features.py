@@ -91,3 +91,94 @@ def test_a_folder_of_real_clip_files_equals_the_joined_file():
         assert len(all_videos.ids()) == 1334 and two.ids() == {"3MSZA", "Y1HGC"}
         for video in two.ids():
             np.testing.assert_allclose(two.read(video), all_videos.read(video), rtol=1e-3, atol=1e-4)
+
+
+def _spoiled(path: Path, spoil) -> None:
+    """An HDF5 file of a good video v_1 and a spoiled v_2."""
+    with h5py.File(path, "w") as file:
+        file["v_1"] = VIDEOS["v_1"]
+        spoil(file)
+
+
+def _virtual(file: h5py.File) -> None:
+    layout = h5py.VirtualLayout((4, 3), dtype="f4")
+    layout[:] = h5py.VirtualSource("gone.h5", "x", shape=(4, 3))
+    file.create_virtual_dataset("v_2", layout)
+
+
+SPOILED = {
+    "never written": (lambda file: file.create_dataset("v_2", (4, 3), "f4"), "has only zeros"),
+    "virtual": (_virtual, "'v_2' is virtual"),
+    "external storage": (
+        lambda file: file.create_dataset("v_2", (4, 3), "f4", external=[("secret", 0, 48)]),
+        "is stored in another file",
+    ),
+    "external link": (lambda file: file.__setitem__("v_2", h5py.ExternalLink("o.h5", "/x")), "a link to another file"),
+    "bomb": (
+        lambda file: file.create_dataset("v_2", (10**8, 10**4), "f4", chunks=(100, 100)),
+        "declares 3.6 TiB but stores 0 bytes",
+    ),
+    "texts": (lambda file: file.create_dataset("v_2", data=["a", "b"]), "has dtype object, expected numbers"),
+    "group": (lambda file: file.create_group("v_2/x"), "'v_2' is a group; it holds x"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_hdf5_videos_that_are_not_plain_data_are_refused_by_name(name, tmp_path):
+    spoil, words = SPOILED[name]
+    (tmp_path / "secret").write_bytes(b"secret" * 8)
+    _spoiled(tmp_path / "x.h5", spoil)
+    with open_features(tmp_path / "x.h5") as reader:
+        np.testing.assert_array_equal(reader.read("v_1"), VIDEOS["v_1"])
+        with pytest.raises(BadVideo, match=words):
+            reader.read("v_2")
+
+
+def test_the_format_is_told_from_the_videos_that_are_asked_for(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["a_group/c3d"], file["v_1"] = VIDEOS["v_1"], VIDEOS["v_1"]
+    assert detect_features_format(tmp_path / "x.h5") == "hdf5_group"
+    assert detect_features_format(tmp_path / "x.h5", asked=["v_9", "v_1"]) == "hdf5"
+    with open_features(tmp_path / "x.h5", asked=["v_1"]) as reader:
+        assert reader.read("v_1").shape == (4, 3)
+
+
+def test_one_group_of_all_videos_is_told_in_a_sentence_and_named_by_an_option(tmp_path):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        for index in range(3000):
+            file[f"all/v_{index}"] = VIDEOS["v_1"]
+    with pytest.raises(ValueError, match="the group 'all' holds 3,000 videos; pass --feature-group all$"):
+        open_features(path, asked=["v_7"])
+    with pytest.raises(ValueError, match="and 2,992 more; .* or pass --feature-group all if these are videos$"):
+        open_features(path)
+    with pytest.raises(ValueError, match="has no group 'al'; it holds all; correct --feature-group"):
+        open_features(path, group="al")
+    with open_features(path, group="all", asked=["v_7"]) as reader:
+        assert reader.file_format == "hdf5" and len(reader.ids()) == 3000
+        np.testing.assert_array_equal(reader.read("v_7"), VIDEOS["v_1"])
+
+
+TENSORS = {
+    "sparse": (torch.eye(3).to_sparse(), "holds a tensor of torch.float32, torch.sparse_coo"),
+    "complex": (torch.ones(2, 3, dtype=torch.complex64), "store dense real numbers"),
+    "strides of zero": (torch.ones(1).expand(10**9, 4), "more values than it stores"),
+    "array": (np.ones((2, 3)), "could run code"),
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_pt_files_of_other_things_are_refused(name, tmp_path):
+    content, words = TENSORS[name]
+    torch.save(content, tmp_path / "v.pt")
+    with open_features(tmp_path) as reader, pytest.raises(BadVideo, match=words):
+        reader.read("v")
+
+
+def test_tensors_that_want_a_gradient_are_read_and_zero_ends_counted(tmp_path):
+    frames = torch.ones(4, 3)
+    frames[3] = 0
+    torch.save(frames.requires_grad_(True), tmp_path / "v.pt")
+    with open_features(tmp_path) as reader:
+        assert reader.read("v").sum() == 9
+        assert reader.counts == {"videos end in frames of zeros": 1}
