@@ -6,20 +6,26 @@ somebody else could so have any file of this machine copied into what we write; 
 
 from __future__ import annotations
 
+import io
 import math
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from pps_fast.machine import require_memory, size_text
+from pps_fast.machine import require_memory, require_space, size_text
 from pps_fast.reading import Refused, cut, listed, reading, require_file
 
 _MAX_HOPS = 16
 # deflate packs at most 1,032 bytes into one; less stored than that is no data
 _MAX_PACKING = 1100
 _ALWAYS_READ = 64 << 20
+# of a data set: its header and the ends of blocks
+_OVERHEAD = 16 << 10
 _PLUGINS = {32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32026: "blosc2"}
 
 
@@ -129,3 +135,39 @@ def require_plausible_size(dataset: h5py.Dataset) -> None:
 
 def _label(name: str | None) -> str:
     return f"data set {cut(str(name).strip('/'), 80)!r}"
+
+
+@contextmanager
+def new_hdf5(path: Path, num_bytes: int) -> Iterator[h5py.File]:
+    """Creates an HDF5 file whose space is reserved before anything is written to it.
+
+    HDF5 may crash the process when the disk fills while it writes; so the disk is filled first by the system, which
+    reports an error, and HDF5 gives back at its end what it did not use.
+
+    Args:
+        path: file to create or to replace.
+        num_bytes: at least what will be written, headers included.
+
+    Raises:
+        Refused: where the free space is less.
+        OSError: where the system refuses the space for another reason, such as a quota.
+    """
+    require_space(path, num_bytes)
+    memory = io.BytesIO()
+    h5py.File(memory, "w").close()
+    with open(path, "wb") as file:
+        file.write(memory.getvalue())
+        file.flush()
+        # not on every system
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, max(num_bytes, 1))
+    with h5py.File(path, "r+") as file:
+        yield file
+
+
+def size_of(arrays: Iterable[np.ndarray], texts: Iterable[Iterable[str]]) -> int:
+    """Returns at least the bytes that an HDF5 file of plain arrays and lists of texts has."""
+    values = sum(array.nbytes + _OVERHEAD for array in arrays)
+    # a text is 16 bytes in its data set and, with a header, a multiple of 8 bytes in a heap
+    words = sum(sum(4 * len(text) + 48 for text in column) + _OVERHEAD for column in texts)
+    return values + words + _OVERHEAD

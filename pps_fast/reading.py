@@ -63,6 +63,7 @@ _SYSTEM_CAUSES = {
     errno.ENFILE: "too many files are open on this machine; close some",
     errno.ENOMEM: "not enough memory to read it; close other programs or use a larger machine",
     errno.ENOSPC: _FULL,
+    errno.EFBIG: "larger than a file may be here (ulimit -f, or the kind of disk); name a file on another disk",
     errno.EDQUOT: "the quota of the disk is used up; make room",
     errno.EIO: "the disk reports an error while it is read; check the disk, then copy the file again",
     errno.ESTALE: "it was replaced or removed on the file server while it was read; start again",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import resource
+import shutil
+
 import h5py
 import numpy as np
 import pytest
 
-from pps_fast.hdf5 import inside, open_hdf5, plain_dataset, read_dataset
+from pps_fast.hdf5 import inside, new_hdf5, open_hdf5, plain_dataset, read_dataset, size_of
 
 VALUES = np.arange(12.0).reshape(4, 3)
 
@@ -94,3 +97,40 @@ def test_what_is_no_hdf5_file_is_told_so(content, words, tmp_path):
         (tmp_path / "x.h5").write_bytes(content)
     with pytest.raises(ValueError, match=f"x.h5: {words}"):
         open_hdf5(tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize("num_texts", [0, 3, 5000])
+@pytest.mark.parametrize("num_values", [0, 7, 100_000])
+def test_a_file_is_at_most_as_large_as_reserved_and_gives_the_rest_back(num_values, num_texts, tmp_path):
+    values, texts = np.ones(num_values), [f"wörter {number}" * 5 for number in range(num_texts)]
+    reserved = size_of([values], [texts])
+    for name in ("a.h5", "b.h5"):
+        with new_hdf5(tmp_path / name, reserved) as file:
+            assert (tmp_path / name).stat().st_size >= reserved
+            file["values"] = values
+            file.create_dataset("texts", data=texts, dtype=h5py.string_dtype())
+    size = (tmp_path / "a.h5").stat().st_size
+    assert reserved / 5 - 60_000 < size <= reserved
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    with open_hdf5(tmp_path / "a.h5") as file:
+        np.testing.assert_array_equal(read_dataset(file, "values"), values)
+        assert file["texts"].asstr()[()].tolist() == texts
+
+
+def test_space_that_is_not_there_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    with (
+        pytest.raises(ValueError, match="x.h5: needs .* on the disk, .* are free; make room"),
+        new_hdf5(tmp_path / "x.h5", shutil.disk_usage(tmp_path).total * 2),
+    ):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_limit_of_the_system_is_an_error_and_no_crash(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"), new_hdf5(tmp_path / "x.h5", 200_000):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
