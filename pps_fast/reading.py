@@ -12,6 +12,7 @@ import lzma
 import os
 import re
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -40,6 +41,7 @@ FAILURES: tuple[type[Exception], ...] = (
     csv.Error,
     lzma.LZMAError,
     struct.error,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zipfile.LargeZipFile,
     zlib.error,

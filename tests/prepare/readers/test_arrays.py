@@ -44,6 +44,7 @@ NPY = {
     "unknown version": (b"\x93NUMPY\x09\x00", "version .9, 0. of the npy format"),
     "objects": (b"", "holds Python objects"),
     "no header": (b"hello", None),
+    "open bracket": (_header("(2, 3").replace(b"}", b" "), None),
     "empty": (b"", None),
 }
 
