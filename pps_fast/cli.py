@@ -20,6 +20,7 @@ from pps_fast.devices import set_threads as set_threads
 from pps_fast.files import Note
 from pps_fast.help_text import Program, find_options, flag_of, full_help, negated, short_help
 from pps_fast.presets import PRESETS
+from pps_fast.reading import MAX_MESSAGE, one_sentence
 
 if TYPE_CHECKING:
     PresetName = str
@@ -151,5 +152,5 @@ def _notes_as_lines() -> Iterator[None]:
 
 
 def _complain(message: Any, status: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {one_sentence(message, MAX_MESSAGE - 7)}", file=sys.stderr)
     return status

@@ -76,7 +76,7 @@ PRINTS = {
 }
 # may import pickle, and why
 UNPICKLES = {
-    "pps_fast/prepare/readers/vocabulary.py": "the published vocabulary is a pickle; an allow-list unpickler reads it"
+    "pps_fast/prepare/readers/plain_pickle.py": "the published vocabulary is a pickle; an allow-list unpickler reads it"
 }
 
 

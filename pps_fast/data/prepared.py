@@ -19,6 +19,9 @@ from pps_fast.data.record import ARRAYS, OPTIONAL_ARRAYS, feature_recipe
 from pps_fast.data.record import SPLITS as SPLITS
 from pps_fast.data.record import PreparedData as PreparedData
 from pps_fast.files import Note, replacing
+from pps_fast.hdf5 import new_hdf5, open_hdf5, plain_dataset, read_dataset, size_of
+from pps_fast.machine import require_space
+from pps_fast.reading import Refused, cause_of, reading
 
 FORMAT = "pps_fast.prepared"
 VERSION = 2
@@ -28,8 +31,6 @@ _STRINGS = ("video_ids", "words", "sentences", "split")
 _OPTIONAL_STRINGS = ("kind",)
 # kept as one text of JSON each
 _JSON = ("provenance", "query_id", "recipe")
-# a damaged file can raise anything of these, within h5py or where the fields are put together
-_DAMAGE = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, OverflowError, MemoryError)
 
 
 def check_output(path: Path) -> None:
@@ -65,28 +66,26 @@ def write_prepared(path: str | Path, data: PreparedData) -> None:
     try:
         _write(path, data)
     except OSError as error:
-        raise ValueError(
-            f"{path}: cannot be written ({error.strerror or error}); make room or choose another"
-        ) from error
+        raise ValueError(f"{path}: cannot be written: {cause_of(error)}") from error
 
 
 def _write(path: Path, data: PreparedData) -> None:
-    content = json.dumps(data.content, sort_keys=True)
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+    fields = {name: getattr(data, name) for name in (*ARRAYS, *OPTIONAL_ARRAYS, *_STRINGS, *_OPTIONAL_STRINGS, *_JSON)}
+    fields = {name: value for name, value in fields.items() if value is not None}
+    texts = {name: [str(text) for text in fields[name]] for name in (*_STRINGS, *_OPTIONAL_STRINGS) if name in fields}
+    # data sets and no attributes: HDF5 limits attributes to 64 KiB
+    records = {name: json.dumps(fields[name], sort_keys=True) for name in _JSON if name in fields}
+    arrays = {name: fields[name] for name in (*ARRAYS, *OPTIONAL_ARRAYS) if name in fields}
+    size = size_of(arrays.values(), [*texts.values(), *([record] for record in records.values())])
+    require_space(path, size)
+    with replacing(path) as temporary, new_hdf5(temporary, size) as file:
         file.attrs["format"] = FORMAT
         file.attrs["version"] = VERSION
-        file.attrs["content"] = content
-        for name in (*ARRAYS, *OPTIONAL_ARRAYS):
-            if getattr(data, name) is not None:
-                file.create_dataset(name, data=getattr(data, name))
-        for name in (*_STRINGS, *_OPTIONAL_STRINGS):
-            if getattr(data, name) is not None:
-                file.create_dataset(name, data=[str(text) for text in getattr(data, name)], dtype=h5py.string_dtype())
-        for name in _JSON:
-            # a data set and not an attribute: HDF5 limits attributes to 64 KiB
-            if getattr(data, name) is not None:
-                text = json.dumps(getattr(data, name), sort_keys=True)
-                file.create_dataset(name, data=text, dtype=h5py.string_dtype())
+        file.attrs["content"] = json.dumps(data.content, sort_keys=True)
+        for name, values in arrays.items():
+            file.create_dataset(name, data=values)
+        for name, text in {**texts, **records}.items():
+            file.create_dataset(name, data=text, dtype=h5py.string_dtype())
 
 
 def read_prepared(path: str | Path) -> PreparedData:
@@ -101,16 +100,11 @@ def read_prepared(path: str | Path) -> PreparedData:
     remedy = "write it with `python -m pps_fast.prepare`"
     if not path.is_file():
         raise ValueError(f"{path}: no such file; {remedy}")
-    try:
-        with h5py.File(path, "r") as file:
-            format_mark, version = file.attrs.get("format"), file.attrs.get("version")
-            if format_mark == FORMAT and version in (1, VERSION):
-                values = _read_fields(file, int(version), path.stat().st_size)
-                written = None if version == 1 else json.loads(file.attrs["content"])
-    except _DAMAGE as error:
-        raise ValueError(
-            f"{path}: not a readable HDF5 file of prepared data (truncated, damaged or of another kind); {remedy}"
-        ) from error
+    with reading(path), open_hdf5(path) as file:
+        format_mark, version = file.attrs.get("format"), file.attrs.get("version")
+        if format_mark == FORMAT and version in (1, VERSION):
+            values = _read_fields(file, int(version), path.stat().st_size)
+            written = None if version == 1 else json.loads(file.attrs["content"])
     if format_mark != FORMAT:
         raise ValueError(f"{path}: an HDF5 file, but not one of prepared data (no mark {FORMAT!r}); {remedy}")
     if version not in (1, VERSION):
@@ -148,17 +142,23 @@ def _read_fields(file: h5py.File, version: int, file_size: int) -> dict[str, Any
     names = [name for name in ARRAYS if name not in windows]
     names += [name for name in OPTIONAL_ARRAYS if name in file]
     # before anything is allocated: a flipped bit in a shape can ask for any amount of memory
-    if any(file[name].nbytes > file_size for name in [*names, *(["moment_s"] if windows else [])]):
-        raise ValueError("a data set is larger than its file")
-    values: dict[str, Any] = {name: file[name][()] for name in names}
+    if any(plain_dataset(file, name).nbytes > file_size for name in [*names, *(["moment_s"] if windows else [])]):
+        raise Refused("a data set is larger than its file, which is damaged; copy it again")
+    values: dict[str, Any] = {name: read_dataset(file, name) for name in names}
     strings = [*_STRINGS, *(name for name in _OPTIONAL_STRINGS if name in file)]
-    values.update({name: file[name].asstr()[()].tolist() for name in strings})
+    values.update({name: plain_dataset(file, name).asstr()[()].tolist() for name in strings})
     for name in ("split", *_OPTIONAL_STRINGS):
         if name in values:
             values[name] = np.array(values[name])
-    values.update({name: json.loads(file[name].asstr()[()]) for name in _JSON if name in file or name == "provenance"})
+    values.update(
+        {
+            name: json.loads(plain_dataset(file, name).asstr()[()])
+            for name in _JSON
+            if name in file or name == "provenance"
+        }
+    )
     if version == 1:
-        values["window_s"] = file["moment_s"][()]
+        values["window_s"] = read_dataset(file, "moment_s")
         values["window_sample"] = np.arange(len(values["window_s"]))
         source = values["provenance"].get("sources", {}).get("features")
         if source is not None:

@@ -14,6 +14,7 @@ from pps_fast.data.prepared import check_output
 from pps_fast.data.record import PreparedData, feature_recipe
 from pps_fast.data.synthetic import planted_features
 from pps_fast.data.tokens import EncodedSentences, count_tokens, encode_sentences
+from pps_fast.prepare.checks import num_halved, require_room_for_features
 from pps_fast.prepare.options import PrepareOptions, check_options
 from pps_fast.prepare.readers.features import BadVideo, FeatureReader, as_float16, open_features, resample
 from pps_fast.prepare.readers.folds import assign_folds
@@ -38,11 +39,11 @@ def build(options: PrepareOptions, show_progress: bool = False) -> PreparedData:
         samples, encoded, vocabulary = _encode(options, samples, problems)
         features = _plant(options, samples, encoded, vocabulary)
     else:
-        with _open(options) as reader:
+        with _open(options, samples.video_ids) as reader:
             samples = _with_features(samples, reader, problems)
             samples, encoded, vocabulary = _encode(options, samples, problems)
             read, num_frames = _read_features(options, reader, samples.video_ids, problems, show_progress)
-            source = {**describe_source(options.features), "format": reader.file_format}
+            source = {**describe_source(options.features), "format": reader.file_format, "checks": dict(reader.counts)}
         is_kept = (num_frames > 0)[samples.sample_video]
         samples, encoded = samples.keep(is_kept), encoded.keep(is_kept)
         _require_samples(samples)
@@ -65,10 +66,15 @@ class _Features:
     source: dict[str, Any]
 
 
-def _open(options: PrepareOptions) -> FeatureReader:
+def _open(options: PrepareOptions, asked: list[str]) -> FeatureReader:
     file_format = None if options.features_format == "auto" else options.features_format
     return open_features(
-        options.features, file_format=file_format, key=options.feature_key, suffix=options.feature_suffix
+        options.features,
+        file_format=file_format,
+        key=options.feature_key,
+        suffix=options.feature_suffix,
+        group=options.feature_group,
+        asked=asked,
     )
 
 
@@ -117,6 +123,7 @@ def _plant(options: PrepareOptions, samples: Samples, encoded: EncodedSentences,
     sample = samples.window_sample
     if not len(sample):
         raise ValueError("--features planted: no annotation has times, and planted features show these; give times")
+    require_room_for_features(len(samples.video_ids), options.num_segments, options.planted_dim)
     values = planted_features(
         durations_s=samples.duration_s,
         sample_video=samples.sample_video[sample],
@@ -142,6 +149,7 @@ def _read_features(
         [N, S, F] float16 features, and [N] int64 frames of each video, 0 where it could not be read.
     """
     width, expected = options.frame_dim, "named with --frame-dim"
+    require_room_for_features(len(video_ids), options.num_segments, width or 1)
     features = np.zeros((len(video_ids), options.num_segments, width or 0), dtype=np.float16)
     num_frames = np.zeros(len(video_ids), dtype=np.int64)
     for index, video_id in enumerate(
@@ -151,6 +159,7 @@ def _read_features(
             frames = reader.read(video_id)
             if width is None:
                 width, expected = frames.shape[1], f"that of video {video_id}"
+                require_room_for_features(len(video_ids), options.num_segments, width)
                 features = np.zeros((*features.shape[:2], width), dtype=np.float16)
             if frames.shape[1] != width:
                 raise BadVideo(f"has features of width {frames.shape[1]}, expected {width}, {expected}")
@@ -169,6 +178,7 @@ def _describe_vocabulary(options: PrepareOptions, vocabulary: Vocabulary) -> dic
         "format": detect_vocabulary_format(options.vocabulary) if chosen == "auto" else chosen,
         "words_available": vocabulary.num_available,
         "counts_from": vocabulary.counts_from,
+        "notes": list(vocabulary.notes),
     }
 
 
@@ -240,6 +250,7 @@ def _provenance(
             "words_kept": int(encoded.num_words.sum()),
             "words_unknown": int(encoded.num_unknown.sum()),
             "words_cut": int(encoded.num_cut.sum()),
+            "sentences_halved": num_halved(encoded),
             "content_words": int(encoded.num_content.sum()),
             "classes": len(vocabulary.words),
         },

@@ -13,6 +13,17 @@ Protocol = Literal["full", "filtered", "as_is"]
 
 PLANTED = Path("planted")
 
+# beyond any data set of the field; what is larger is a slip of the finger, met before anything is allocated
+_LARGEST = {
+    "num_segments": 65_536,
+    "max_num_words": 4_096,
+    "frame_dim": 1_048_576,
+    "planted_dim": 65_536,
+    "planted_noise": 1e6,
+    "vocab_size": 100_000_000,
+    "folds": 1_000_000,
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
@@ -45,6 +56,8 @@ class PrepareOptions:
     """format of the features; auto: by extension and content"""
     feature_key: str | None = None
     """name of the features within a video's HDF5 group (such as c3d_features), npz or pt file; npz default: features"""
+    feature_group: str | None = None
+    """HDF5 group that holds all videos; default: the file itself"""
     feature_suffix: str = ""
     """what follows the video's name in the name of its features: __fps_1 for 3MSZA__fps_1.npz"""
     frame_dim: int | None = None
@@ -112,6 +125,9 @@ def check_options(options: PrepareOptions) -> None:
         _require(value is None or value >= 1, _flag(name), value, "at least 1")
     for name in ("planted_noise", "seed", "fold_seed"):
         _require(getattr(options, name) >= 0, _flag(name), getattr(options, name), "0 or more")
+    for name, most in _LARGEST.items():
+        value = getattr(options, name)
+        _require(value is None or value <= most, _flag(name), value, f"at most {most:,}")
 
 
 def _flag(name: str) -> str:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from pps_fast.data.prepared import PreparedData
+from pps_fast.prepare.checks import check_lines
 
 
 def format_summary(data: PreparedData, path: Path) -> str:
     """Returns what was prepared as lines of "name  value", with the rows that were left out, if any."""
-    rows = [*_content(data), *_words(data), *_folds(data), *_left_out(data)]
+    rows = [*_content(data), *_words(data), *_folds(data), *_left_out(data), *check_lines(data.provenance)]
     rows.append(("file", f"{path} ({path.stat().st_size / 2**20:.1f} MiB)"))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -51,7 +53,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path):
     whole = path.read_bytes()
     for length in (0, 7, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:length])
-        with pytest.raises(ValueError, match="x.h5: not a readable HDF5 file of prepared data.*pps_fast.prepare"):
+        with pytest.raises(ValueError, match="x.h5: (not an HDF5 file|truncated, its end is missing|cannot be read)"):
             read_prepared(path)
 
 
@@ -168,10 +170,20 @@ def test_interrupted_writing_leaves_the_old_file_and_nothing_else(tmp_path, monk
 
     monkeypatch.setattr(h5py.Group, "create_dataset", stop_late)
     expected = ValueError if isinstance(error, OSError) else KeyboardInterrupt
-    with pytest.raises(expected, match="No space left" if expected is ValueError else None):
+    with pytest.raises(expected, match="x.h5: cannot be written: no space is left" if expected is ValueError else None):
         write_prepared(path, replace(small(), provenance={"name": "other"}))
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.h5"]
     assert path.read_bytes() == before
+
+
+def test_a_disk_without_room_is_met_before_writing_and_the_old_file_stays(tmp_path, monkeypatch):
+    path = tmp_path / "x.h5"
+    write_prepared(path, small())
+    before = path.read_bytes()
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(ValueError, match=r"x.h5: needs .* KiB on the disk, 1000 bytes are free; make room"):
+        write_prepared(path, small())
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.h5"] and path.read_bytes() == before
 
 
 def test_output_place_is_checked_before_the_work(tmp_path):
@@ -188,3 +200,15 @@ def test_long_provenance_survives(tmp_path):
     long = {"skipped": ["x" * 100] * 2000}
     write_prepared(tmp_path / "x.h5", replace(small(), provenance=long))
     assert len(json.dumps(read_prepared(tmp_path / "x.h5").provenance)) > 200_000
+
+
+def test_fields_that_stand_in_another_file_are_refused(tmp_path):
+    path = tmp_path / "x.h5"
+    write_prepared(path, small())
+    size = small().features.nbytes
+    (tmp_path / "secret").write_bytes(bytes(size))
+    with h5py.File(path, "a") as file:
+        del file["features"]
+        file.create_dataset("features", small().features.shape, "f2", external=[("secret", 0, size)])
+    with pytest.raises(ValueError, match="x.h5: data set 'features' is stored in another file, which is refused"):
+        read_prepared(path)

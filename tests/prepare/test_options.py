@@ -66,6 +66,12 @@ def test_the_word_planted_asks_for_planted_features():
         ({"planted_noise": -1.0}, "--planted-noise: -1.0; expected 0 or more"),
         ({"seed": -1}, "--seed"),
         ({"fold_seed": -1}, "--fold-seed"),
+        ({"num_segments": 1_000_000_000}, "--num-segments: 1000000000; expected at most 65,536"),
+        ({"max_num_words": 10**9}, "--max-num-words"),
+        ({"frame_dim": 10**12}, "--frame-dim"),
+        ({"planted_dim": 10**9}, "--planted-dim"),
+        ({"planted_noise": float("inf")}, "--planted-noise: inf; expected at most"),
+        ({"planted_noise": float("nan")}, "--planted-noise: nan; expected 0 or more"),
     ],
 )
 def test_impossible_options_are_refused_by_name(changes, message):

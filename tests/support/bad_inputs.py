@@ -173,6 +173,37 @@ def _wide(value: float) -> np.ndarray:
     return frames
 
 
+def _hdf5(spoil_one: Callable[[h5py.File], Any]) -> Spoil:
+    """Replaces video B in the features; a file beside them holds what should not be copied."""
+
+    def spoil(folder: Path) -> dict[str, Any]:
+        (folder / "secret").write_bytes(b"secret" * 100)
+        with h5py.File(folder / "features.hdf5", "a") as file:
+            del file["B"]
+            spoil_one(file)
+        return {}
+
+    return spoil
+
+
+def _virtual(file: h5py.File) -> None:
+    layout = h5py.VirtualLayout((21, 4), dtype="f4")
+    layout[:] = h5py.VirtualSource("gone.h5", "B", shape=(21, 4))
+    file.create_virtual_dataset("B", layout)
+
+
+def _one_group(folder: Path) -> dict[str, Any]:
+    with h5py.File(folder / "groups.h5", "w") as file:
+        for index in range(2000):
+            file[f"all/{'ABCDEF'[index] if index < 6 else index}"] = frames_of("A")
+    return {"features": folder / "groups.h5"}
+
+
+def _protocol_bomb(folder: Path) -> dict[str, Any]:
+    (folder / "v.pkl").write_bytes(b"\x80\x02K\x01r\xff\xff\xff\x7f.")
+    return {"vocabulary": folder / "v.pkl"}
+
+
 _LINE = "A 0.0 4.0##person opens the door.\n"
 _DICT = '{"A": {"duration": 10, "timestamps": [[0, 4]], "sentences": ["person runs."]}, %s}'
 
@@ -262,15 +293,20 @@ CASES = [
         "bad duration",
     ),
     Case("csv without the column", _charades("id,seconds\nA,10\n", _LINE), "the header lacks the column length"),
-    Case("truncated npz of a video", _one_file_per_video(".npz", _halve), "video B: cannot be read", "bad features"),
-    Case("truncated npy of a video", _one_file_per_video(".npy", _halve), "video B: cannot be read", "bad features"),
+    Case("truncated npz of a video", _one_file_per_video(".npz", _halve), "video B: a broken archive", "bad features"),
+    Case(
+        "truncated npy of a video",
+        _one_file_per_video(".npy", _halve),
+        "needs 336 bytes but has 104 bytes: it is truncated",
+        "bad features",
+    ),
     Case("truncated pt of a video", _one_file_per_video(".pt", _halve), "video B: cannot be read", "bad features"),
-    Case("hostile pt of a video", _one_file_per_video(".pt", _hostile_pt), "video B: is refused", "bad features"),
+    Case("hostile pt of a video", _one_file_per_video(".pt", _hostile_pt), "video B: refused", "bad features"),
     Case("npz without the key", _one_file_per_video(".npz", _other_key), "has no entry 'features'", "bad features"),
     Case("truncated json", _cut("train.json"), "not complete JSON"),
-    Case("truncated HDF5", _cut("features.hdf5"), "features.hdf5: not a complete HDF5 file"),
+    Case("truncated HDF5", _cut("features.hdf5"), "features.hdf5: truncated, its end is missing"),
     Case("truncated pickle", _cut("glove.pkl", "vocabulary", _make_pickle), "glove.pkl: not a complete pickle"),
-    Case("truncated npz vocabulary", _cut("words.npz"), "words.npz: not a complete npz file"),
+    Case("truncated npz vocabulary", _cut("words.npz"), "words.npz: a broken archive"),
     Case("hostile pickle", _hostile_vocabulary, "refused: it asks for io.open"),
     Case(
         "truncated GloVe text",
@@ -285,12 +321,40 @@ CASES = [
     Case("vector with NaN", _nan_vectors, "the vector of 'person' has NaN or infinite values"),
     Case("foreign vocabulary", _text("v.txt", "xyzzy 1 2\n", vocabulary="v.txt"), "has none of the words"),
     Case("unknown kind of file", _text("a.xml", "<a/>", train="a.xml"), "name it with --annotation-format"),
-    Case("no text", _text("a.txt", b"\xff\xfe\x00", train="a.txt"), "a.txt: not text (byte 0 is not UTF-8)"),
+    Case("no text", _text("a.txt", b"\xff\xfe\x00", train="a.txt"), "a.txt: not text (byte 2 is not UTF-16)"),
     Case("missing annotations", lambda folder: {"train": folder / "no.json"}, "no.json: no such file; check the path"),
     Case("missing features", lambda folder: {"features": folder / "no.h5"}, "no.h5: no such file or folder"),
     Case("missing vocabulary", lambda folder: {"vocabulary": folder / "no.pkl"}, "no.pkl: no such file"),
     Case("folder without features", lambda folder: {"features": folder / ".."}, "no .npy, .npz or .pt files"),
     Case("several data sets per video", _groups, "holds c3d, i3d; name the features with --feature-key"),
+    Case(
+        "features in another file",
+        _hdf5(lambda file: file.create_dataset("B", (21, 4), "f4", external=[("secret", 0, 336)])),
+        "video B: data set 'B' is stored in another file, which is refused",
+        "bad features",
+    ),
+    Case("virtual features", _hdf5(_virtual), "video B: data set 'B' is virtual, put together", "bad features"),
+    Case(
+        "link to another file",
+        _hdf5(lambda file: file.__setitem__("B", h5py.ExternalLink("gone.h5", "/B"))),
+        "video B: data set 'B' is a link to another file, which is refused",
+        "bad features",
+    ),
+    Case(
+        "features of more than is stored",
+        _hdf5(lambda file: file.create_dataset("B", (10**9, 10**4), "f4", chunks=(10, 10))),
+        "video B: data set 'B' has shape [1000000000, 10000], which declares 36.4 TiB but stores 0 bytes",
+        "bad features",
+    ),
+    Case("zeros", _video(B=np.zeros((21, 4))), "video B: has only zeros: its features were never", "bad features"),
+    Case("below float16", _video(B=np.full((21, 4), 1e-9)), "no value above 1e-09, which all become", "bad features"),
+    Case("one group of all videos", _one_group, "the group 'all' holds 2,000 videos; pass --feature-group all"),
+    Case("pickle that asks for memory", _protocol_bomb, "holds a number of 31 bits, as only a damaged"),
+    Case("many segments", lambda folder: {"num_segments": 10**9}, "--num-segments: 1000000000; expected at most"),
+    Case("nested json", _text("x.json", "[" * 99999, train="x.json"), "x.json: nested too deeply"),
+    Case("json lines", _text("x.json", '{"a": 1}\n{"a": 2}', train="x.json"), "x.json: JSON lines, one record a"),
+    Case("long row", _rows(["A", 10.0, [0, 1], "x" * 9000]), "row 5: no word of 'xxx", "no known word"),
+    Case("half a surrogate pair", _rows(["A", 10.0, [0, 1], "door \ud800"]), "row 5: not a row", "malformed row"),
     Case("no output folder", lambda folder: {"out": folder / "x" / "out.h5"}, "does not exist; create it"),
     Case("output is another file", _text("out.h5", "mine"), "out.h5: exists and is not a prepared file"),
     Case("folds without a pool", lambda folder: {"folds": 5}, "--folds: 5; expected 0 without --pool"),

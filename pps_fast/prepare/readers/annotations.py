@@ -11,7 +11,7 @@ Four forms are read:
 from __future__ import annotations
 
 import json
-import math
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -128,7 +128,10 @@ def _qvhighlights_jsonl(path: Path, durations: dict[str, float], problems: Probl
 
 
 def _qvhighlights_line(line: str) -> Values:
-    row = json.loads(line)
+    try:
+        row = json.loads(line)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
     return row["vid"], row["duration"], _windows(row.get("relevant_windows") or []), row["query"], row.get("qid")
 
 
@@ -153,9 +156,10 @@ def detect_annotation_format(path: Path) -> str:
         ValueError: when neither tells.
     """
     simple = {".txt": "charades_txt", ".jsonl": "qvhighlights_jsonl"}
-    if path.suffix in simple:
-        return simple[path.suffix]
-    if path.suffix == ".json":
+    suffix = path.suffix.lower()
+    if suffix in simple:
+        return simple[suffix]
+    if suffix == ".json":
         is_object = read_text(path).lstrip().startswith("{")
         return "activitynet_json" if is_object else "published_json"
     known = ", ".join(ANNOTATION_READERS)
@@ -207,12 +211,15 @@ def _query_id(value: Any) -> str | int | None:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str):
+    if not isinstance(value, str) or "\0" in value:
         raise TypeError
+    # half of a surrogate pair is a UnicodeEncodeError, which is a ValueError
+    value.encode()
     return value
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    # a whole number may be beyond every float
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise ValueError
     return float(value)

@@ -1,4 +1,4 @@
-"""Feature files: readers of the field's forms, and the resampling of a video to a fixed number of segments.
+"""Feature files: readers of the field's forms.
 
     hdf5        file[video] is [n, F]
     hdf5_group  file[video][key] is [n, F], for instance key c3d_features
@@ -12,37 +12,26 @@ Every reader is made by `open_features` and closed by leaving its `with` block.
 from __future__ import annotations
 
 import zipfile
-import zlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import h5py
 import numpy as np
 import torch
 
+from pps_fast.hdf5 import inside, open_hdf5, plain_dataset, require_plausible_size
+from pps_fast.prepare.readers.arrays import load_npy, open_npz, require_plausible_archive
+from pps_fast.prepare.readers.frames import LARGEST_FLOAT16 as LARGEST_FLOAT16
+from pps_fast.prepare.readers.frames import BadVideo as BadVideo
+from pps_fast.prepare.readers.frames import as_float16 as as_float16
+from pps_fast.prepare.readers.frames import checked_frames, require_signal
+from pps_fast.prepare.readers.frames import resample as resample
+from pps_fast.reading import FAILURES, cause_of, listed, reading, require_file, shown
+
 DEFAULT_NPZ_KEY = "features"
-LARGEST_FLOAT16 = float(np.finfo(np.float16).max)
-
-
-# what numpy, h5py and torch raise for a file that is truncated, damaged or of another kind
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    KeyError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
-
-class BadVideo(ValueError):
-    """The features of one video cannot be used; the message says why, without naming the file or the video."""
 
 
 @dataclass(kw_only=True)
@@ -55,6 +44,7 @@ class FeatureReader:
         locate: video -> whatever `load` takes.
         load: takes what `locate` gives, returns an array of any shape and dtype.
         close: ends the reading.
+        counts: what was noticed in videos that were read, for the report: kind -> number of videos.
     """
 
     name: str
@@ -62,28 +52,29 @@ class FeatureReader:
     locate: dict[str, Any]
     load: Callable[[Any], np.ndarray]
     close: Callable[[], None] = field(default=lambda: None)
+    counts: Counter[str] = field(default_factory=Counter)
 
     def ids(self) -> set[str]:
         """The videos that have features."""
         return set(self.locate)
 
     def read(self, video_id: str) -> np.ndarray:
-        """Returns the [n, F] float32 features of a video, n >= 1, all finite.
+        """Returns the [n, F] float32 features of a video, n >= 1, all finite, not all zero.
 
         Raises:
-            BadVideo: for a damaged file, no frames, another shape, NaN or infinite values.
+            BadVideo: for a file that cannot be read, no frames, another shape, NaN, infinite values or nothing but
+                zeros; with the true cause.
             KeyError: for a video without features.
         """
         location = self.locate[video_id]
         try:
-            array = self.load(location)
+            frames = checked_frames(self.load(location))
+            self.counts.update(require_signal(frames))
         except BadVideo:
             raise
-        except UnpicklingError as error:
-            raise BadVideo("is refused: it is damaged or holds more than tensors; fetch it again") from error
-        except _UNREADABLE as error:
-            raise BadVideo("cannot be read: it is truncated, damaged or of another form; fetch it again") from error
-        return checked_frames(array)
+        except FAILURES as error:
+            raise BadVideo(cause_of(error)) from error
+        return frames
 
     def __enter__(self) -> FeatureReader:
         return self
@@ -92,111 +83,161 @@ class FeatureReader:
         self.close()
 
 
-def checked_frames(array: np.ndarray) -> np.ndarray:
-    """Returns features as [n, F] float32, axes of size 1 between the first and the last removed.
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where the features of a video stand, see `open_features`."""
 
-    Raises:
-        BadVideo: when that is not their form, there are no frames, or a value is NaN or infinite.
-    """
-    shape = array.shape
-    if array.dtype.kind not in "fiu":
-        raise BadVideo(f"has dtype {array.dtype}, expected numbers")
-    if len(shape) < 2 or any(size != 1 for size in shape[1:-1]):
-        raise BadVideo(f"has shape {list(shape)}, expected [frames, width]")
-    if shape[0] == 0 or shape[-1] == 0:
-        raise BadVideo(f"has shape {list(shape)}, that is no frames")
-    frames = array.reshape(shape[0], shape[-1])
-    bad = ~np.isfinite(frames)
-    if bad.any():
-        raise BadVideo(f"has {int(bad.sum())} NaN or infinite values, the first in frame {int(bad.any(1).argmax())}")
-    # a float64 beyond float32 becomes infinite here and is refused when it meets float16
-    with np.errstate(over="ignore"):
-        return frames.astype(np.float32)
+    path: Path
+    key: str | None = None
+    suffix: str = ""
+    group: str | None = None
+    asked: Collection[str] = ()
 
 
-def _open_hdf5_file(path: Path) -> h5py.File:
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        what = "not a complete HDF5 file (truncated, damaged or of another kind)"
-        raise ValueError(f"{path}: {what}; fetch it again or name its format with --features-format") from error
-
-
-def _hdf5(path: Path, key: str | None, suffix: str) -> FeatureReader:
-    file = _open_hdf5_file(path)
-    names = {name.removesuffix(suffix): name for name in file if name.endswith(suffix)}
+def _hdf5(place: Place) -> FeatureReader:
+    file = open_hdf5(place.path)
+    videos = _videos_of(file, place)
     return FeatureReader(
-        name=path.name, file_format="hdf5", locate=names, load=lambda name: file[name][()], close=file.close
+        name=place.path.name,
+        file_format="hdf5",
+        locate=_names(videos, place.suffix),
+        load=lambda name: _frames_of(videos, name),
+        close=file.close,
     )
 
 
-def _hdf5_group(path: Path, key: str | None, suffix: str) -> FeatureReader:
-    file = _open_hdf5_file(path)
-    names = {name.removesuffix(suffix): name for name in file if name.endswith(suffix)}
-    if key is None:
-        key = _only_entry(path, file)
+def _hdf5_group(place: Place) -> FeatureReader:
+    file = open_hdf5(place.path)
+    videos = _videos_of(file, place)
+    try:
+        key = place.key or _only_entry(videos, place)
+    except ValueError:
+        file.close()
+        raise
 
     def load(name: str) -> np.ndarray:
-        group = file[name]
+        group = inside(videos, name)
         if not isinstance(group, h5py.Group) or key not in group:
-            entries = ", ".join(group) if isinstance(group, h5py.Group) else "no group"
+            entries = listed(group) if isinstance(group, h5py.Group) else "no group"
             raise BadVideo(f"has no data set {key!r} (it has {entries}); name one with --feature-key")
-        return group[key][()]
+        return _frames_of(group, key)
 
-    return FeatureReader(name=path.name, file_format="hdf5_group", locate=names, load=load, close=file.close)
+    return FeatureReader(
+        name=place.path.name,
+        file_format="hdf5_group",
+        locate=_names(videos, place.suffix),
+        load=load,
+        close=file.close,
+    )
 
 
-def _only_entry(path: Path, file: h5py.File) -> str:
-    first = next(iter(file.values()), None)
-    entries = list(first) if isinstance(first, h5py.Group) else []
+def _frames_of(parent: h5py.Group, name: str) -> np.ndarray:
+    dataset = plain_dataset(parent, name)
+    if dataset.dtype.kind not in "fiu":
+        # before they are read: texts of any length would be followed
+        raise BadVideo(f"has dtype {dataset.dtype}, expected numbers")
+    require_plausible_size(dataset)
+    return dataset[()]
+
+
+def _videos_of(file: h5py.File, place: Place) -> h5py.Group:
+    """Returns the group that holds the videos: the file, or what --feature-group names."""
+    if place.group is None:
+        return file
+    with reading(place.path):
+        try:
+            group = inside(file, place.group)
+        except KeyError:
+            group = None
+        if not isinstance(group, h5py.Group):
+            raise ValueError(
+                f"{shown(place.path)}: has no group {place.group!r}; it holds {listed(file)}; correct --feature-group"
+            )
+        return group
+
+
+def _names(videos: h5py.Group, suffix: str) -> dict[str, str]:
+    return {name.removesuffix(suffix): name for name in videos if name.endswith(suffix)}
+
+
+def _entry(videos: h5py.Group, place: Place) -> tuple[str, Any] | None:
+    """Returns name and content of an entry that is asked for, else of the first, or None in an empty file."""
+    names = _names(videos, place.suffix)
+    wanted = next((names[video] for video in place.asked if video in names), None) or next(iter(videos), None)
+    if wanted is None:
+        return None
+    with reading(place.path):
+        try:
+            return wanted, inside(videos, wanted)
+        except KeyError:
+            raise ValueError(f"{shown(place.path)}: {wanted!r} is a link to nothing; store the data itself") from None
+
+
+def _only_entry(videos: h5py.Group, place: Place) -> str:
+    name, content = _entry(videos, place) or ("", None)
+    entries = list(content) if isinstance(content, h5py.Group) else []
     if len(entries) == 1:
         return entries[0]
-    file.close()
-    listed = ", ".join(entries) or "no data sets"
-    raise ValueError(f"{path}: the group of a video holds {listed}; name the features with --feature-key")
+    where = f"{shown(place.path)}: the group {name!r}" if entries else f"{shown(place.path)}: the group of a video"
+    if {entry.removesuffix(place.suffix) for entry in entries} & set(place.asked):
+        holds = f"holds {len(entries):,} videos"
+        raise ValueError(f"{where} {holds}; pass --feature-group {name}")
+    remedy = "name the features with --feature-key"
+    if len(videos) == 1 and entries:
+        remedy += f", or pass --feature-group {name} if these are videos"
+    raise ValueError(f"{where} holds {listed(entries) or 'no data sets'}; {remedy}")
 
 
-def _folder(path: Path, suffix: str, extension: str) -> dict[str, Path]:
-    if not path.is_dir():
-        raise ValueError(
-            f"{path}: expected a folder of {extension} files; name the folder or another --features-format"
-        )
-    ending = suffix + extension
-    return {file.name.removesuffix(ending): file for file in sorted(path.iterdir()) if file.name.endswith(ending)}
+def _folder(place: Place, extension: str) -> dict[str, Path]:
+    with reading(place.path):
+        if not place.path.is_dir():
+            raise ValueError(
+                f"{place.path}: expected a folder of {extension} files; name the folder or another --features-format"
+            )
+        ending = place.suffix + extension
+        files = [file for file in sorted(place.path.iterdir()) if file.name.endswith(ending)]
+    return {file.name.removesuffix(ending): file for file in files}
 
 
-def _npy(path: Path, key: str | None, suffix: str) -> FeatureReader:
+def _npy(place: Place) -> FeatureReader:
+    return FeatureReader(name=place.path.name, file_format="npy", locate=_folder(place, ".npy"), load=load_npy)
+
+
+def _npz(place: Place) -> FeatureReader:
     def load(file: Path) -> np.ndarray:
-        return np.load(file, allow_pickle=False)
+        wanted = place.key or DEFAULT_NPZ_KEY
+        with open_npz(file) as archive:
+            if wanted not in archive.names:
+                entries = listed(archive.names)
+                raise BadVideo(f"has no entry {wanted!r} (it has {entries}); name one with --feature-key")
+            return archive.load(wanted)
 
-    return FeatureReader(name=path.name, file_format="npy", locate=_folder(path, suffix, ".npy"), load=load)
+    return FeatureReader(name=place.path.name, file_format="npz", locate=_folder(place, ".npz"), load=load)
 
 
-def _npz(path: Path, key: str | None, suffix: str) -> FeatureReader:
+def _pt(place: Place) -> FeatureReader:
     def load(file: Path) -> np.ndarray:
-        # opened here, because numpy leaves a damaged archive open
-        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            wanted = key or DEFAULT_NPZ_KEY
-            if wanted not in archive:
-                raise BadVideo(f"has no entry {wanted!r} (it has {', '.join(archive)}); name one with --feature-key")
-            return archive[wanted]
-
-    return FeatureReader(name=path.name, file_format="npz", locate=_folder(path, suffix, ".npz"), load=load)
-
-
-def _pt(path: Path, key: str | None, suffix: str) -> FeatureReader:
-    def load(file: Path) -> np.ndarray:
+        require_file(file)
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                require_plausible_archive(archive.infolist())
         content = torch.load(file, map_location="cpu", weights_only=True)
-        tensor = content.get(key) if isinstance(content, dict) else content
+        tensor = content.get(place.key) if isinstance(content, dict) else content
         if not isinstance(tensor, torch.Tensor):
-            entries = f" of {', '.join(map(str, content))}" if isinstance(content, dict) else ""
+            entries = f" of {listed(content)}" if isinstance(content, dict) else ""
             raise BadVideo(f"holds a {type(content).__name__}{entries}, not a tensor; name one with --feature-key")
-        return tensor.float().numpy()
+        if tensor.layout != torch.strided or tensor.is_complex():
+            raise BadVideo(f"holds a tensor of {tensor.dtype}, {tensor.layout}; store dense real numbers")
+        # strides of zero make a tensor of any size from one number
+        if tensor.numel() > max(tensor.untyped_storage().nbytes(), 1):
+            raise BadVideo(f"has shape {list(tensor.shape)}, more values than it stores; store it as it is")
+        # a tensor that was saved within a training may want a gradient
+        return tensor.detach().float().numpy()
 
-    return FeatureReader(name=path.name, file_format="pt", locate=_folder(path, suffix, ".pt"), load=load)
+    return FeatureReader(name=place.path.name, file_format="pt", locate=_folder(place, ".pt"), load=load)
 
 
-FEATURE_READERS: dict[str, Callable[[Path, str | None, str], FeatureReader]] = {
+FEATURE_READERS: dict[str, Callable[[Place], FeatureReader]] = {
     "hdf5": _hdf5,
     "hdf5_group": _hdf5_group,
     "npy": _npy,
@@ -205,29 +246,39 @@ FEATURE_READERS: dict[str, Callable[[Path, str | None, str], FeatureReader]] = {
 }
 
 
-def detect_features_format(path: Path) -> str:
-    """Names the format of a feature file (from its first entry) or folder (from the extension of its files).
+def detect_features_format(
+    path: Path, *, suffix: str = "", group: str | None = None, asked: Collection[str] = ()
+) -> str:
+    """Names the format of a feature file (from an entry that is asked for) or folder (from the extension of its files).
 
     Raises:
         ValueError: for a missing or empty path, or a folder without a known extension.
     """
-    if not path.exists():
-        raise ValueError(f"{path}: no such file or folder; check the path")
-    if path.is_dir():
-        suffixes = {file.suffix for file in path.iterdir()} & {".npy", ".npz", ".pt"}
-        if len(suffixes) == 1:
-            return suffixes.pop().removeprefix(".")
-        listed = ", ".join(sorted(suffixes)) or "no .npy, .npz or .pt files"
-        raise ValueError(f"{path}: the folder holds {listed}; name the format with --features-format")
-    with _open_hdf5_file(path) as file:
-        first = next(iter(file), None)
-        if first is None:
-            raise ValueError(f"{path}: an HDF5 file without any video; name the right file")
-        return "hdf5_group" if isinstance(file[first], h5py.Group) else "hdf5"
+    place = Place(path=path, suffix=suffix, group=group, asked=asked)
+    with reading(path):
+        if not path.exists():
+            raise ValueError(f"{path}: no such file or folder; check the path")
+        if path.is_dir():
+            suffixes = {file.suffix for file in path.iterdir()} & {".npy", ".npz", ".pt"}
+            if len(suffixes) == 1:
+                return suffixes.pop().removeprefix(".")
+            names = listed(sorted(suffixes)) or "no .npy, .npz or .pt files"
+            raise ValueError(f"{path}: the folder holds {names}; name the format with --features-format")
+        with open_hdf5(path) as file:
+            entry = _entry(_videos_of(file, place), place)
+            if entry is None:
+                raise ValueError(f"{path}: an HDF5 file without any video; name the right file")
+            return "hdf5_group" if isinstance(entry[1], h5py.Group) else "hdf5"
 
 
 def open_features(
-    path: Path, *, file_format: str | None = None, key: str | None = None, suffix: str = ""
+    path: Path,
+    *,
+    file_format: str | None = None,
+    key: str | None = None,
+    suffix: str = "",
+    group: str | None = None,
+    asked: Collection[str] = (),
 ) -> FeatureReader:
     """Opens a feature file or folder; see the top of this file for the formats.
 
@@ -236,52 +287,14 @@ def open_features(
         file_format: key of FEATURE_READERS; None to detect it.
         key: entry inside a video's group or file.
         suffix: what stands between the video's name and the extension in file names.
+        group: HDF5 group that holds the videos; None for the file itself.
+        asked: videos that will be read; they decide between formats.
 
     Raises:
         ValueError: for a file or folder that cannot be read at all; the message names it.
     """
-    chosen = file_format or detect_features_format(path)
-    if not path.exists():
-        raise ValueError(f"{path}: no such file or folder; check the path")
-    return FEATURE_READERS[chosen](path, key, suffix)
-
-
-def segment_edges(num_frames: int, num_segments: int) -> np.ndarray:
-    """Returns the [num_segments + 1] int64 first frames of the segments, the last one the end.
-
-    Edge j is j * num_frames / num_segments rounded half to even, at most num_frames - 1.
-    """
-    # the published code divides first; at exact halves the order of the two operations decides the rounding
-    edges = np.round(np.arange(num_segments + 1) / num_segments * num_frames).astype(np.int64)
-    return np.minimum(edges, num_frames - 1)
-
-
-def resample(frames: np.ndarray, num_segments: int) -> np.ndarray:
-    """Averages the frames of a video into segments of equal length.
-
-    Segment j is the mean of the frames from edge j up to, not including, edge j + 1, or the frame at edge j where
-    that is none. A video of fewer frames than segments so repeats frames; of a longer one the last frame is not used.
-
-    Args:
-        frames: [n, F] features, n >= 1.
-
-    Returns:
-        [num_segments, F] float64.
-    """
-    edges = segment_edges(len(frames), num_segments)
-    # reduceat gives the single frame at an edge whose successor is not larger, and the tail after the last edge
-    sums = np.add.reduceat(frames, edges, axis=0, dtype=np.float64)[:-1]
-    return sums / np.maximum(np.diff(edges), 1)[:, None]
-
-
-def as_float16(segments: np.ndarray) -> np.ndarray:
-    """Rounds to float16.
-
-    Raises:
-        BadVideo: when a value is beyond float16.
-    """
-    # without the copy that np.abs would make
-    largest = float(max(segments.max(), -segments.min()))
-    if largest > LARGEST_FLOAT16:
-        raise BadVideo(f"has the value {largest:.4g}, beyond the float16 range of {LARGEST_FLOAT16:.0f}; scale it down")
-    return segments.astype(np.float16)
+    chosen = file_format or detect_features_format(path, suffix=suffix, group=group, asked=asked)
+    with reading(path):
+        if not path.exists():
+            raise ValueError(f"{path}: no such file or folder; check the path")
+        return FEATURE_READERS[chosen](Place(path=path, key=key, suffix=suffix, group=group, asked=asked))

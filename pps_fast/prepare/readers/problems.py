@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from pps_fast.reading import cut
+
 NUM_SHOWN = 5
 MAX_STORED = 20
+# characters of all sentences that are shown, and of one that is kept
+_SHOWN_LENGTH = 800
+_KEPT_LENGTH = 400
 
 
 @dataclass
@@ -32,7 +37,7 @@ class Problems:
             where: file and row: "train.txt, line 3".
             what: what is wrong, and with which value.
         """
-        self._pending.append((kind, f"{where}: {what}"))
+        self._pending.append((kind, cut(f"{where}: {what}", _KEPT_LENGTH)))
 
     def settle(self) -> None:
         """Ends a pass over the input: refuses the bad rows noted since the last call, or counts them as skipped.
@@ -44,7 +49,8 @@ class Problems:
         if not pending:
             return
         if not self.skip:
-            shown = "; ".join(sentence for _, sentence in pending[:NUM_SHOWN])
+            length = _SHOWN_LENGTH // min(len(pending), NUM_SHOWN)
+            shown = "; ".join(cut(sentence, length) for _, sentence in pending[:NUM_SHOWN])
             rest = f"; and {len(pending) - NUM_SHOWN} more" if len(pending) > NUM_SHOWN else ""
             remedy = "correct it" if len(pending) == 1 else f"correct these {len(pending)} rows"
             raise ValueError(f"{shown}{rest}; {remedy} or pass --skip-bad to leave bad rows out")

@@ -11,10 +11,6 @@ tokens of the annotations.
 
 from __future__ import annotations
 
-import io
-import pickle
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,6 +19,14 @@ from typing import Any
 
 import numpy as np
 
+from pps_fast.machine import require_memory
+from pps_fast.prepare.readers.arrays import open_npz
+from pps_fast.prepare.readers.glove import read_glove_text
+from pps_fast.prepare.readers.plain_pickle import Disallowed, load_plain_pickle
+from pps_fast.reading import FAILURES, Refused, cut, listed, reading, require_file
+
+# bytes of memory that the objects of a pickle may take for each byte of it
+_MEMORY_PER_BYTE = 8
 PADDING_WORD = "<pad>"
 
 
@@ -35,12 +39,14 @@ class Vocabulary:
         vectors: [V, W] float32, row 0 zeros.
         num_available: words of the file that could have been classes, before the cut at vocab_size.
         counts_from: "file" or "annotations".
+        notes: sentences for the report.
     """
 
     words: list[str]
     vectors: np.ndarray
     num_available: int
     counts_from: str
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,53 +57,8 @@ class _Table:
     counts: Counter[str] | None
 
 
-def _numeric_dtype(descr: str, align: object = False, copy: object = False) -> np.dtype:
-    # old pickles pass 0 and 1, which new versions of numpy warn about; objects would be a way in for more pickles
-    dtype = np.dtype(descr)
-    if dtype.kind not in "fiu":
-        raise _Refused(f"it asks for an array of {dtype}")
-    return dtype
-
-
-# numpy has renamed the module of this function; an array tells where it is now
-_RECONSTRUCT: Any = np.zeros(0).__reduce__()[0]
-_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
-    ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): _numeric_dtype,
-    ("collections", "Counter"): Counter,
-}
-
-
-class _Refused(pickle.UnpicklingError):
-    """The pickle asks for something that is not on the list."""
-
-
-class _AllowListUnpickler(pickle.Unpickler):
-    """Reads pickles of plain containers, numpy arrays and Counters; anything else could run code and is refused."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ALLOWED:
-            raise _Refused(f"it asks for {module}.{name}")
-        return _ALLOWED[module, name]
-
-
-_BROKEN_PICKLE = (
-    pickle.UnpicklingError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    OverflowError,
-    MemoryError,
-)
-
-
 def load_published_pickle(path: Path) -> dict[str, Any]:
-    """Reads the published vocabulary pickle without running anything that is in it.
+    """Reads the published vocabulary pickle, of any protocol, without running anything that is in it.
 
     Returns:
         The dict as stored: "w2id" word -> row, "id2vec" list of vectors, "counter" Counter.
@@ -105,23 +66,23 @@ def load_published_pickle(path: Path) -> dict[str, Any]:
     Raises:
         ValueError: for a pickle that asks for anything but arrays and Counters, that is truncated, or of another form.
     """
-    data = _read_bytes(path)
-    try:
-        content = _AllowListUnpickler(io.BytesIO(data)).load()
-    except _Refused as error:
-        what = f"refused: {error}, and a vocabulary needs only numbers, words and numpy arrays"
-        raise ValueError(f"{path}: {what}; it is damaged or could run code, fetch it from its source") from error
-    except _BROKEN_PICKLE as error:
-        raise ValueError(f"{path}: not a complete pickle; it is truncated or damaged, fetch it again") from error
-    if not isinstance(content, dict) or not {"w2id", "id2vec", "counter"} <= set(content):
-        raise ValueError(f"{path}: not a published vocabulary (a dict of w2id, id2vec and counter); name another file")
-    return content
-
-
-def _read_bytes(path: Path) -> bytes:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; check the path")
-    return path.read_bytes()
+    with reading(path):
+        require_file(path)
+        require_memory(_MEMORY_PER_BYTE * path.stat().st_size, "its content")
+        try:
+            content = load_plain_pickle(path.read_bytes())
+        except Disallowed as error:
+            what = f"refused: it asks for {cut(str(error), 80)}, and a vocabulary needs only numbers, words and arrays"
+            raise ValueError(f"{path}: {what}; it is damaged or could run code, fetch it from its source") from error
+        except (OSError, MemoryError, Refused):
+            raise
+        except FAILURES as error:
+            raise ValueError(f"{path}: not a complete pickle; it is truncated or damaged, fetch it again") from error
+        if not isinstance(content, dict) or not {"w2id", "id2vec", "counter"} <= set(content):
+            raise ValueError(
+                f"{path}: not a published vocabulary (a dict of w2id, id2vec and counter); name another file"
+            )
+        return content
 
 
 def _published_pickle(path: Path, wanted: Counter[str]) -> _Table:
@@ -129,79 +90,86 @@ def _published_pickle(path: Path, wanted: Counter[str]) -> _Table:
     rows, counter = content["w2id"], content["counter"]
     if not isinstance(counter, dict) or not all(isinstance(count, int) for count in counter.values()):
         raise ValueError(f"{path}: its counter does not count words; the file is damaged, fetch it again")
-    try:
-        vectors = {word: np.asarray(content["id2vec"][rows[word]], dtype=np.float32) for word in counter}
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: a counted word has no vector; the file is damaged, fetch it again") from error
-    return _Table(vectors=vectors, counts=Counter(counter))
+    with reading(path):
+        try:
+            stored = {_word(word): content["id2vec"][rows[word]] for word in counter}
+            widths = [_width(vector) for vector in stored.values()]
+            # one list may stand for many vectors
+            require_memory(8 * sum(widths), "its vectors")
+            vectors = {word: np.asarray(vector, dtype=np.float32) for word, vector in stored.items()}
+        except Refused:
+            raise
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: a counted word has no vector; the file is damaged, fetch it again") from error
+    return _Table(vectors=vectors, counts=Counter({_word(word): count for word, count in counter.items()}))
 
 
-def _glove_text(path: Path, wanted: Counter[str]) -> _Table:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; check the path")
-    # bytes, because decoding every line of a file of gigabytes is most of the work
-    missing = {word.encode(): word for word in wanted}
-    vectors: dict[str, np.ndarray] = {}
-    dim = 1
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, start=1):
-            if number == 1:
-                dim, is_header = _first_line_width(line, path)
-                if is_header:
-                    continue
-            if line.count(b" ") < dim:
-                what = f"fewer than {dim} numbers; the file is truncated or not GloVe text, fetch it again"
-                raise ValueError(f"{path}, line {number}: {what}")
-            if line[: line.index(b" ")] not in missing:
-                continue
-            values = line.split()
-            # the largest GloVe has entries of several words, whose first word is not the entry
-            word = missing.pop(b" ".join(values[:-dim]), None)
-            if word is not None:
-                vectors[word] = _parse_vector(values[-dim:], path, number)
-    return _Table(vectors=vectors, counts=None)
+def _width(vector: Any) -> int:
+    is_plain = isinstance(vector, np.ndarray) or (
+        isinstance(vector, list) and all(isinstance(value, int | float) for value in vector)
+    )
+    if not is_plain:
+        raise TypeError("not a vector")
+    return len(vector)
 
 
-def _first_line_width(line: bytes, path: Path) -> tuple[int, bool]:
-    """Returns the width of the vectors, and whether the first line is a word2vec header (count and width)."""
-    values = line.split()
-    if len(values) == 2 and all(value.isdigit() for value in values):
-        return int(values[1]), True
-    if len(values) < 2:
-        raise ValueError(f"{path}, line 1: expected a word and its numbers; name a file of GloVe text")
-    return len(values) - 1, False
-
-
-def _parse_vector(values: list[bytes], path: Path, number: int) -> np.ndarray:
-    try:
-        return np.array([float(value) for value in values], dtype=np.float32)
-    except ValueError as error:
-        raise ValueError(
-            f"{path}, line {number}: {error}; the file is damaged or not GloVe text, fetch it again"
-        ) from error
+def _word(word: str | bytes) -> str:
+    text = word.decode("utf-8") if isinstance(word, bytes) else word
+    if not isinstance(text, str):
+        raise TypeError("not a word")
+    return text
 
 
 def _npz(path: Path, wanted: Counter[str]) -> _Table:
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; check the path")
-    try:
-        # opened here, because numpy leaves a damaged archive open
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            entries = {name: archive[name] for name in archive}
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path}: not a complete npz file of plain arrays; fetch it again") from error
-    if not {"words", "vectors"} <= set(entries):
-        raise ValueError(f"{path}: has the entries {', '.join(entries)}; expected words, vectors and optionally counts")
-    words, table, counts = entries["words"].tolist(), entries["vectors"], entries.get("counts")
-    if table.ndim != 2 or any(len(part) != len(words) for part in (table, counts) if part is not None):
-        shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in entries.items())
-        raise ValueError(f"{path}: shapes {shapes} do not fit together; expected [V], [V, W] and [V]")
+    with reading(path), open_npz(path) as archive:
+        if not {"words", "vectors"} <= set(archive.names):
+            entries = listed(archive.names)
+            raise ValueError(f"{path}: has the entries {entries}; expected words, vectors and optionally counts")
+        entry = {name: archive.load(name) for name in ("words", "vectors", "counts") if name in archive.names}
+        text, table, counts = entry["words"], entry["vectors"], entry.get("counts")
+        if text.ndim != 1 or table.ndim != 2 or any(len(part) != len(text) for part in entry.values()):
+            shapes = ", ".join(f"{name} {list(value.shape)}" for name, value in entry.items())
+            raise ValueError(f"{path}: shapes {shapes} do not fit together; expected [V], [V, W] and [V]")
+        if text.dtype.kind not in "US" or table.dtype.kind not in "fiu" or (counts is not None and counts.ndim != 1):
+            raise ValueError(f"{path}: words are {text.dtype}, vectors {table.dtype}; expected texts and numbers")
+        if counts is not None and (counts.dtype.kind not in "fiu" or not np.isfinite(counts).all()):
+            raise ValueError(f"{path}: counts are {counts.dtype}, not all finite numbers; correct them")
+        words = [_word(word) for word in text.tolist()]
     if len(set(words)) != len(words):
         twice = Counter(words).most_common(1)[0][0]
-        raise ValueError(f"{path}: the word {twice!r} occurs twice; keep one of its rows")
+        raise ValueError(f"{path}: the word {cut(twice, 60)!r} occurs twice; keep one of its rows")
     return _Table(
-        vectors={str(word): np.asarray(row, dtype=np.float32) for word, row in zip(words, table, strict=True)},
+        vectors={word: np.asarray(row, dtype=np.float32) for word, row in zip(words, table, strict=True)},
         counts=None if counts is None else Counter(dict(zip(words, counts.tolist(), strict=True))),
+    )
+
+
+def _glove_text(path: Path, wanted: Counter[str]) -> _Table:
+    return _Table(vectors=read_glove_text(path, wanted), counts=None)
+
+
+def _lowered(table: _Table) -> tuple[_Table, tuple[str, ...]]:
+    """Returns the table with lower-case words, as sentences have them, and what to tell about that.
+
+    The vector of a word in several spellings is that of the lower-case one, else of the first; counts are added.
+    """
+    changed = [word for word in table.vectors if word != word.lower()]
+    if not changed:
+        return table, ()
+    vectors: dict[str, np.ndarray] = {}
+    for word, vector in table.vectors.items():
+        # the place of the first spelling, the vector of the lower-case one
+        if word == word.lower() or word.lower() not in vectors:
+            vectors[word.lower()] = table.vectors.get(word.lower(), vector)
+    counts = None
+    if table.counts is not None:
+        counts = Counter[str]()
+        for word, count in table.counts.items():
+            counts[word.lower()] += count
+    merged = len(table.vectors) - len(vectors)
+    note = f"{len(changed):,} words with capitals matched in lower case"
+    return _Table(vectors=vectors, counts=counts), (
+        note + (f", {merged:,} of them had another spelling" if merged else ""),
     )
 
 
@@ -219,10 +187,10 @@ def detect_vocabulary_format(path: Path) -> str:
         ValueError: for an unknown extension.
     """
     known = {".pkl": "published_pickle", ".pickle": "published_pickle", ".txt": "glove_text", ".npz": "npz"}
-    if path.suffix not in known:
+    if path.suffix.lower() not in known:
         listed = ", ".join(VOCABULARY_READERS)
         raise ValueError(f"{path}: the name does not tell its format; name it with --vocabulary-format: {listed}")
-    return known[path.suffix]
+    return known[path.suffix.lower()]
 
 
 def read_vocabulary(
@@ -239,7 +207,8 @@ def read_vocabulary(
     Raises:
         ValueError: for a file that cannot be read, holds vectors of several widths or with NaN, or none of the words.
     """
-    table = VOCABULARY_READERS[file_format or detect_vocabulary_format(path)](path, token_counts)
+    read = VOCABULARY_READERS[file_format or detect_vocabulary_format(path)](path, token_counts)
+    table, notes = _lowered(read)
     counts = table.counts
     if counts is None:
         counts = Counter({word: count for word, count in token_counts.items() if word in table.vectors})
@@ -249,6 +218,7 @@ def read_vocabulary(
         vectors=_stack(ranked, table.vectors, path),
         num_available=len(counts),
         counts_from="annotations" if table.counts is None else "file",
+        notes=notes,
     )
 
 
@@ -258,10 +228,11 @@ def _stack(ranked: list[str], vectors: dict[str, np.ndarray], path: Path) -> np.
         raise ValueError(f"{path}: has none of the words of the annotations; name another vocabulary")
     shapes = sorted({vectors[word].shape for word in ranked})
     if len(shapes) > 1 or len(shapes[0]) != 1:
-        raise ValueError(f"{path}: vectors have the shapes {shapes}; expected one width for all words")
+        raise ValueError(f"{path}: vectors have the shapes {listed(shapes)}; expected one width for all words")
+    require_memory(8 * (1 + len(ranked)) * shapes[0][0], f"{path}: the table of vectors")
     table = np.stack([np.zeros(shapes[0], dtype=np.float32), *(vectors[word] for word in ranked)])
     bad = ~np.isfinite(table).all(axis=1)
     if bad.any():
         word = ranked[int(bad.argmax()) - 1]
-        raise ValueError(f"{path}: the vector of {word!r} has NaN or infinite values; fetch the file again")
+        raise ValueError(f"{path}: the vector of {cut(word, 60)!r} has NaN or infinite values; fetch the file again")
     return table

@@ -152,3 +152,30 @@ def test_real_files_of_all_forms_are_read_without_a_bad_row():
         counts[path.name] = len(read_annotations(path, detect_annotation_format(path), {}, problems))
     problems.settle()
     assert counts == {"val_2.json": 17031, "pps_test_data.json": 17031, "highlight_val_release.jsonl": 1550}
+
+
+UNUSABLE = {
+    "NUL": '["a\\u0000b", 1.0, [0, 1], "s"]',
+    "half a pair": '["a", 1.0, [0, 1], "s \\ud800"]',
+    "beyond every float": f'["a", 1{"0" * 400}, [0, 1], "s"]',
+    "not a number": '["a", 1.0, [NaN, 1], "s"]',
+}
+
+
+@pytest.mark.parametrize("name", UNUSABLE)
+def test_values_that_cannot_be_stored_are_malformed(name, tmp_path):
+    (tmp_path / "a.json").write_text(f'[["a", 1.0, [0, 1], "first"], {UNUSABLE[name]}]')
+    problems = Problems(skip=True)
+    assert len(read_annotations(tmp_path / "a.json", "published_json", {}, problems)) == 1
+    problems.settle()
+    assert problems.summary()["counts"] == {"malformed row": 1}
+
+
+def test_a_line_nested_without_end_is_malformed_and_capitals_in_extensions_do_not_matter(tmp_path):
+    path = tmp_path / "A.JSONL"
+    path.write_text("[" * 100_000 + "\n")
+    assert detect_annotation_format(path) == "qvhighlights_jsonl"
+    problems = Problems()
+    assert read_annotations(path, "qvhighlights_jsonl", {}, problems) == []
+    with pytest.raises(ValueError, match="A.JSONL, line 1: not a row"):
+        problems.settle()

@@ -1,8 +1,7 @@
-"""Feature readers and the resampling to segments."""
+"""Feature readers: the same frames from every form, and the true cause where there are none."""
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 
 import h5py
@@ -10,19 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from pps_fast.prepare.readers.features import (
-    FEATURE_READERS,
-    BadVideo,
-    as_float16,
-    checked_frames,
-    detect_features_format,
-    open_features,
-    resample,
-    segment_edges,
-)
+from pps_fast.prepare.readers.features import FEATURE_READERS, BadVideo, detect_features_format, open_features
 from tests.support.shared import shared_path
 
-GOLDEN = Path(__file__).parents[2] / "golden" / "kernels_f64.npz"
 VIDEOS = {"v_1": np.arange(12.0, dtype=np.float32).reshape(4, 3), "v_2": np.ones((1, 3), dtype=np.float32)}
 
 
@@ -67,9 +56,9 @@ def test_a_key_chooses_among_entries(file_format, tmp_path):
 
 
 def test_a_key_chooses_among_the_tensors_of_a_pt_file(tmp_path):
-    torch.save({"a": torch.ones(2, 3), "b": torch.zeros(2, 3)}, tmp_path / "v.pt")
+    torch.save({"a": torch.ones(2, 3), "b": torch.full((2, 3), 2.0)}, tmp_path / "v.pt")
     with open_features(tmp_path, key="b") as reader:
-        assert not reader.read("v").any()
+        assert (reader.read("v") == 2).all()
     with open_features(tmp_path) as reader, pytest.raises(BadVideo, match="holds a dict of a, b, not a tensor"):
         reader.read("v")
 
@@ -92,81 +81,6 @@ def test_ambiguous_or_empty_places_are_refused(tmp_path):
         open_features(tmp_path / "empty.h5", file_format="hdf5_group")
 
 
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (np.zeros(5), r"shape \[5\], expected \[frames, width\]"),
-        (np.zeros((0, 5)), "no frames"),
-        (np.zeros((5, 0)), "no frames"),
-        (np.zeros((5, 2, 3)), r"shape \[5, 2, 3\]"),
-        (np.array([["a"]]), "expected numbers"),
-        (np.array([[0.0, 1.0], [np.nan, 1.0], [np.inf, 0.0]]), "2 NaN or infinite values, the first in frame 1"),
-    ],
-)
-def test_arrays_that_are_no_frames_are_refused(array, message):
-    with pytest.raises(BadVideo, match=message):
-        checked_frames(array)
-
-
-def test_axes_of_size_one_between_are_removed_but_not_a_single_frame():
-    assert checked_frames(np.zeros((7, 1, 1, 5))).shape == (7, 5)
-    assert checked_frames(np.zeros((1, 1, 5))).shape == (1, 5)
-    assert checked_frames(np.zeros((7, 1))).shape == (7, 1)
-
-
-def loop_resample(frames: np.ndarray, num_segments: int) -> np.ndarray:
-    """The rule, segment by segment."""
-    edges = [min(round(j / num_segments * len(frames)), len(frames) - 1) for j in range(num_segments + 1)]
-    rows = []
-    for start, end in zip(edges, edges[1:], strict=False):
-        inside = [frames[i].astype(np.float64) for i in range(start, end)]
-        rows.append(sum(inside) / len(inside) if inside else frames[start].astype(np.float64))
-    return np.array(rows)
-
-
-@pytest.mark.parametrize("num_segments", [1, 8, 200])
-@pytest.mark.parametrize("num_frames", [1, 2, 3, 7, 8, 45, 100, 199, 200, 201, 300, 401, 1000])
-def test_resampling_equals_the_loop(num_frames, num_segments):
-    frames = np.random.default_rng(num_frames).standard_normal((num_frames, 3)).astype(np.float32)
-    got = resample(frames, num_segments)
-    assert got.dtype == np.float64
-    np.testing.assert_allclose(got, loop_resample(frames, num_segments), rtol=0, atol=1e-14)
-
-
-def test_resampling_equals_the_published_code():
-    golden = np.load(GOLDEN)
-    cases = [name.removesuffix("/x") for name in golden.files if name.startswith("resample/") and name.endswith("/x")]
-    assert len(cases) == 6
-    for case in cases:
-        frames, expected = golden[f"{case}/x"], golden[f"{case}/y"]
-        np.testing.assert_array_equal(segment_edges(len(frames), 200), golden[f"{case}/edges"])
-        # the published means are float32
-        np.testing.assert_allclose(resample(frames, 200), expected, rtol=0, atol=3e-7)
-
-
-def test_edges_are_within_half_a_frame_of_exact_and_within_the_video():
-    for num_frames in range(1, 500):
-        edges = segment_edges(num_frames, 200)
-        assert edges[0] == 0 and edges[-1] == num_frames - 1 and (np.diff(edges) >= 0).all()
-        exact = [Fraction(j * num_frames, 200) for j in range(200)]
-        assert all(
-            abs(int(edge) - at) <= Fraction(1, 2) or edge == num_frames - 1
-            for edge, at in zip(edges, exact, strict=False)
-        )
-
-
-def test_float16_is_refused_beyond_its_range_and_exact_within():
-    np.testing.assert_array_equal(as_float16(np.array([[65504.0, -1.5]])), np.array([[65504, -1.5]], dtype=np.float16))
-    for value in (65505.0, -1e6):
-        with pytest.raises(BadVideo, match="beyond the float16 range of 65504"):
-            as_float16(np.array([[0.0, value]]))
-
-
-def test_values_beyond_float32_are_called_too_large_and_not_nan():
-    with pytest.raises(BadVideo, match="has the value inf, beyond the float16 range"):
-        as_float16(resample(checked_frames(np.full((2, 2), 1e300)), 4))
-
-
 def test_a_folder_of_real_clip_files_equals_the_joined_file():
     joined = shared_path("data/features/charades_sta_test_clip_vitb32_1fps.f16.hdf5")
     folder = joined.parent
@@ -177,3 +91,94 @@ def test_a_folder_of_real_clip_files_equals_the_joined_file():
         assert len(all_videos.ids()) == 1334 and two.ids() == {"3MSZA", "Y1HGC"}
         for video in two.ids():
             np.testing.assert_allclose(two.read(video), all_videos.read(video), rtol=1e-3, atol=1e-4)
+
+
+def _spoiled(path: Path, spoil) -> None:
+    """An HDF5 file of a good video v_1 and a spoiled v_2."""
+    with h5py.File(path, "w") as file:
+        file["v_1"] = VIDEOS["v_1"]
+        spoil(file)
+
+
+def _virtual(file: h5py.File) -> None:
+    layout = h5py.VirtualLayout((4, 3), dtype="f4")
+    layout[:] = h5py.VirtualSource("gone.h5", "x", shape=(4, 3))
+    file.create_virtual_dataset("v_2", layout)
+
+
+SPOILED = {
+    "never written": (lambda file: file.create_dataset("v_2", (4, 3), "f4"), "has only zeros"),
+    "virtual": (_virtual, "'v_2' is virtual"),
+    "external storage": (
+        lambda file: file.create_dataset("v_2", (4, 3), "f4", external=[("secret", 0, 48)]),
+        "is stored in another file",
+    ),
+    "external link": (lambda file: file.__setitem__("v_2", h5py.ExternalLink("o.h5", "/x")), "a link to another file"),
+    "bomb": (
+        lambda file: file.create_dataset("v_2", (10**8, 10**4), "f4", chunks=(100, 100)),
+        "declares 3.6 TiB but stores 0 bytes",
+    ),
+    "texts": (lambda file: file.create_dataset("v_2", data=["a", "b"]), "has dtype object, expected numbers"),
+    "group": (lambda file: file.create_group("v_2/x"), "'v_2' is a group; it holds x"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_hdf5_videos_that_are_not_plain_data_are_refused_by_name(name, tmp_path):
+    spoil, words = SPOILED[name]
+    (tmp_path / "secret").write_bytes(b"secret" * 8)
+    _spoiled(tmp_path / "x.h5", spoil)
+    with open_features(tmp_path / "x.h5") as reader:
+        np.testing.assert_array_equal(reader.read("v_1"), VIDEOS["v_1"])
+        with pytest.raises(BadVideo, match=words):
+            reader.read("v_2")
+
+
+def test_the_format_is_told_from_the_videos_that_are_asked_for(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["a_group/c3d"], file["v_1"] = VIDEOS["v_1"], VIDEOS["v_1"]
+    assert detect_features_format(tmp_path / "x.h5") == "hdf5_group"
+    assert detect_features_format(tmp_path / "x.h5", asked=["v_9", "v_1"]) == "hdf5"
+    with open_features(tmp_path / "x.h5", asked=["v_1"]) as reader:
+        assert reader.read("v_1").shape == (4, 3)
+
+
+def test_one_group_of_all_videos_is_told_in_a_sentence_and_named_by_an_option(tmp_path):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        for index in range(3000):
+            file[f"all/v_{index}"] = VIDEOS["v_1"]
+    with pytest.raises(ValueError, match="the group 'all' holds 3,000 videos; pass --feature-group all$"):
+        open_features(path, asked=["v_7"])
+    with pytest.raises(ValueError, match="and 2,992 more; .* or pass --feature-group all if these are videos$"):
+        open_features(path)
+    with pytest.raises(ValueError, match="has no group 'al'; it holds all; correct --feature-group"):
+        open_features(path, group="al")
+    with open_features(path, group="all", asked=["v_7"]) as reader:
+        assert reader.file_format == "hdf5" and len(reader.ids()) == 3000
+        np.testing.assert_array_equal(reader.read("v_7"), VIDEOS["v_1"])
+
+
+TENSORS = {
+    "sparse": (torch.eye(3).to_sparse(), "holds a tensor of torch.float32, torch.sparse_coo"),
+    "complex": (torch.ones(2, 3, dtype=torch.complex64), "store dense real numbers"),
+    "strides of zero": (torch.ones(1).expand(10**9, 4), "more values than it stores"),
+    "array": (np.ones((2, 3)), "could run code"),
+}
+
+
+@pytest.mark.parametrize("name", TENSORS)
+def test_pt_files_of_other_things_are_refused(name, tmp_path):
+    content, words = TENSORS[name]
+    torch.save(content, tmp_path / "v.pt")
+    with open_features(tmp_path) as reader, pytest.raises(BadVideo, match=words):
+        reader.read("v")
+
+
+def test_tensors_that_want_a_gradient_are_read_and_zero_ends_counted(tmp_path):
+    frames = torch.ones(4, 3)
+    frames[3] = 0
+    torch.save(frames.requires_grad_(True), tmp_path / "v.pt")
+    with open_features(tmp_path) as reader:
+        assert reader.read("v").sum() == 9
+        assert reader.counts == {"videos end in frames of zeros": 1}

@@ -42,3 +42,13 @@ def test_skipping_counts_by_kind_over_several_passes_and_keeps_the_first_example
     summary = problems.summary()
     assert summary["counts"] == {"bad": MAX_STORED + 5, "worse": 1}
     assert len(summary["examples"]) == MAX_STORED and summary["examples"][0] == "line 0: is bad"
+
+
+def test_sentences_of_any_length_make_a_message_of_at_most_a_thousand_characters():
+    for number in (1, 2, 9):
+        problems = Problems()
+        for row in range(number):
+            problems.add("malformed row", f"a.txt, line {row}", "word " * 5000)
+        with pytest.raises(ValueError, match="a.txt, line 0: word .* pass --skip-bad to leave bad rows out$") as caught:
+            problems.settle()
+        assert 400 < len(str(caught.value)) <= 1000

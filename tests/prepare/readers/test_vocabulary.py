@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import os
 import pickle
 from collections import Counter
 from pathlib import Path
@@ -60,66 +59,6 @@ def test_counts_of_the_file_win_over_those_of_the_annotations(file_format, tmp_p
     assert vocabulary.counts_from == "file"
 
 
-def test_glove_text_with_header_phrases_and_repeated_words_is_read(tmp_path):
-    path = tmp_path / "v.txt"
-    path.write_text("4 2\ndoor 1 2\n. . . 9 9\n. 3 4\ndoor 9 9\nñandú 5 6\n", encoding="utf-8")
-    vocabulary = read_vocabulary(path, token_counts=Counter({".": 3, "door": 2, "ñandú": 1}))
-    assert vocabulary.words == ["<pad>", ".", "door", "ñandú"]
-    np.testing.assert_array_equal(vocabulary.vectors[1:], [[3, 4], [1, 2], [5, 6]])
-
-
-def test_glove_text_is_streamed(tmp_path):
-    path = tmp_path / "v.txt"
-    # not UTF-8: decoding the whole file would fail, and only the words that occur are decoded
-    path.write_bytes(b"door 1 2\n\xff\xfe 3 4\nperson 5 6\n")
-    assert read_vocabulary(path, token_counts=TOKENS).words == ["<pad>", "door", "person"]
-
-
-class Call:
-    """Unpickles to the result of a call."""
-
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
-
-    def __reduce__(self):
-        return self.call
-
-
-def hostile(target: Path) -> dict[str, bytes]:
-    """Pickles that create `target` when an ordinary unpickler reads them."""
-    nested = {"w2id": {"a": 1}, "id2vec": [np.zeros(2)], "counter": Call(os.system, f"touch {target}")}
-    dotted = b"Counter.__init__.__globals__"
-    return {
-        "open": pickle.dumps(Call(open, str(target), "w")),
-        "system": pickle.dumps(nested),
-        "exec": pickle.dumps(Call(exec, f"open({str(target)!r}, 'w').close()")),
-        "old protocol": pickle.dumps(Call(os.system, f"touch {target}"), protocol=0),
-        # an attribute of a name on the list
-        "dotted": b"\x80\x04\x8c\x0bcollections\x8c" + bytes([len(dotted)]) + dotted + b"\x93.",
-        "other numpy": b"cnumpy\nsave\n(V" + str(target).encode() + b"\nI1\ntR.",
-    }
-
-
-@pytest.mark.parametrize("attack", sorted(hostile(Path("x"))))
-def test_a_hostile_pickle_is_refused_and_runs_nothing(attack, tmp_path):
-    (tmp_path / "glove.pkl").write_bytes(hostile(tmp_path / "exploited")[attack])
-    with pytest.raises(ValueError, match="glove.pkl: refused: it asks for .*could run code"):
-        load_published_pickle(tmp_path / "glove.pkl")
-    assert not (tmp_path / "exploited").exists()
-
-
-def test_the_exploit_works_on_an_ordinary_unpickler(tmp_path):
-    # else the test above would prove nothing
-    pickle.loads(hostile(tmp_path / "exploited")["exec"])
-    assert (tmp_path / "exploited").exists()
-
-
-def test_arrays_of_objects_are_refused(tmp_path):
-    (tmp_path / "glove.pkl").write_bytes(pickle.dumps(np.array([{}], dtype=object)))
-    with pytest.raises(ValueError, match="refused: it asks for an array of object"):
-        load_published_pickle(tmp_path / "glove.pkl")
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -148,7 +87,9 @@ def test_pickles_of_another_form_are_refused(content, message, tmp_path):
         ({"words": np.array(["a"]), "vectors": np.zeros((2, 3))}, "do not fit together"),
         ({"words": np.array(["a"]), "vectors": np.zeros(1)}, "do not fit together"),
         ({"words": np.array(["a", "a"]), "vectors": np.zeros((2, 3))}, "'a' occurs twice"),
-        ({"words": np.array(["a"], dtype=object), "vectors": np.zeros((1, 3))}, "npz file of plain arrays"),
+        ({"words": np.arange(2), "vectors": np.zeros((2, 3))}, "words are int64"),
+        ({"words": np.array(["a"]), "vectors": np.zeros((1, 3)), "counts": np.array([np.nan])}, "not all finite"),
+        ({"words": np.array(["a"], dtype=object), "vectors": np.zeros((1, 3))}, "v.npz: holds Python objects"),
     ],
 )
 def test_npz_files_of_another_form_are_refused(entries, message, tmp_path):
@@ -173,3 +114,52 @@ def test_the_published_pickle_gives_the_published_classes():
         vocabulary.vectors[vocabulary.words.index("the"), :3], np.array([0.04656, 0.21318, -0.0074364], np.float32)
     )
     assert type(load_published_pickle(path)["counter"]) is collections.Counter
+
+
+@pytest.mark.parametrize("file_format", VOCABULARY_READERS)
+def test_capitals_are_matched_in_lower_case_and_told(file_format, tmp_path, monkeypatch):
+    stored = {"DOOR": [1.0, 2.0], "Door": [9.0, 9.0], "Person": [0.0, 1.0], "person": [3.0, 4.0], "É": [5.0, 6.0]}
+    monkeypatch.setitem(globals(), "VECTORS", stored)
+    counts = dict.fromkeys(stored, 2)
+    path = store(tmp_path, file_format, counts)
+    vocabulary = read_vocabulary(path, token_counts=Counter({"door": 3, "person": 2, "é": 1}))
+    assert vocabulary.words == ["<pad>", "door", "person", "é"]
+    np.testing.assert_array_equal(vocabulary.vectors[1:], [[1, 2], [3, 4], [5, 6]])
+    assert len(vocabulary.notes) == 1 and "matched in lower case" in vocabulary.notes[0]
+
+
+@pytest.mark.parametrize("kind", ["npz", "pickle of Python 2"])
+def test_words_stored_as_bytes_are_read(kind, tmp_path):
+    if kind == "npz":
+        path = tmp_path / "v.npz"
+        np.savez(path, words=np.array([b"door", "é".encode()]), vectors=np.ones((2, 3)))
+    else:
+        path = tmp_path / "v.pkl"
+        # a dict of texts of Python 2, with id2vec a list of lists
+        path.write_bytes(
+            b"(dp0\nS'w2id'\np1\n(dp2\nS'door'\np3\nI0\nsU\x02\xc3\xa9p4\nI1\nssS'id2vec'\np5\n"
+            b"(lp6\n(lp7\nF1.0\naa(lp8\nF2.0\naasS'counter'\np9\n(dp10\ng3\nI5\nsg4\nI4\nss."
+        )
+    assert read_vocabulary(path, token_counts=Counter({"door": 2, "é": 1})).words == ["<pad>", "door", "é"]
+
+
+def test_shared_lists_cannot_multiply_and_tables_beyond_the_memory_are_refused(tmp_path, monkeypatch):
+    nested: list = [1.0]
+    for _ in range(40):
+        nested = [nested, nested]
+    content = {"w2id": {"a": 0}, "id2vec": [nested], "counter": {"a": 1}}
+    (tmp_path / "bomb.pkl").write_bytes(pickle.dumps(content))
+    with pytest.raises(ValueError, match="a counted word has no vector"):
+        read_vocabulary(tmp_path / "bomb.pkl", token_counts=TOKENS)
+    path = store(tmp_path, "published_pickle")
+    monkeypatch.setattr("pps_fast.machine.free_memory", lambda: path.stat().st_size * 8 + 1)
+    shared = [0.0] * 300
+    content = {
+        "w2id": dict.fromkeys(map(str, range(900)), 0),
+        "id2vec": [shared],
+        "counter": Counter(map(str, range(900))),
+    }
+    path.write_bytes(pickle.dumps(content))
+    monkeypatch.setattr("pps_fast.machine.free_memory", lambda: 1 << 20)
+    with pytest.raises(ValueError, match="its vectors needs 2.1 MiB of memory"):
+        read_vocabulary(path, token_counts=TOKENS)
