@@ -1,4 +1,7 @@
-"""The record of one evaluation: what `evaluate` returns and `report` prints."""
+"""The record of one evaluation: what `evaluate` returns and `report` prints.
+
+Letters: M scored samples.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ class EvalReport:
         num_samples, num_videos: how many pairs, of how many videos.
         num_fit_samples: training pairs the blind baselines were fitted on.
         selector, num_proposals, seed, num_bootstrap: settings that decide the figures.
-        rows: row name -> metric name -> estimate; a row has only the metrics that mean something for it.
+        rows: row name -> metric name -> estimate; a row has only the metrics that apply to it.
         intervals: name of a blind baseline -> its [start, end] guesses, fractions of the video's length.
         best_blind: metric name -> the model against the blind baseline that scores best on these very pairs.
         control: metric name -> the model against itself with shuffled queries; empty with a single video.
@@ -88,7 +91,7 @@ class EvalReport:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the report as JSON-able dicts, without what is per sample."""
+        """Returns the report as JSON-able dicts, without the values per sample."""
         plain = {
             name: getattr(self, name)
             for name in ("name", "protocol", "split", "num_samples", "num_videos", "num_fit_samples", "selector")
