@@ -29,7 +29,7 @@ _BWD_ELEMENTS = 1024
 
 @triton.jit
 def _pairs(p_group, K: tl.constexpr, E: tl.constexpr, BLOCK_E: tl.constexpr):
-    """Returns offsets [E], which components belong to a proposal [E], and which pairs to the same one [E, E]."""
+    """Returns offsets [E], components that belong to a proposal [E], and pairs that belong to the same one [E, E]."""
     o_e = tl.arange(0, BLOCK_E)
     b_group = tl.load(p_group + o_e, mask=o_e < E, other=-1)
     m_e = (b_group >= 0) & (b_group < K)

@@ -13,6 +13,8 @@ With d = (t / (T - 1) - c) / s, s = max(width, width_floor) / sigma:
 
 The exponent is shifted before exp, so that a narrow mask between two positions is not 0 / 0. The backward kernel
 multiplies f by 1 / (m + MASK_FLOOR) itself, so that the gradient of a vanishing mask, of order 1e10, is never stored.
+
+Letters: R rows (components of all samples) of a program.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ def _rows(
 ):
     """Loads a block of rows.
 
-    Returns offsets [R] and [T], masks of what exists [R] and [R, T], width and std [R], and distances [R, T].
+    Returns offsets [R] and [T], masks of valid elements [R] and [R, T], width and std [R], and distances [R, T].
     """
     o_row = tl.program_id(0).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     o_t = tl.arange(0, BLOCK_T)
@@ -83,7 +85,7 @@ def _rows(
 
 @triton.jit
 def _mask(b_exponent, INVERSE: tl.constexpr):
-    """Returns exp(e), or 1 - exp(e), near 0 by its series because the difference would lose digits."""
+    """Returns exp(e), or 1 - exp(e); near e = 0 the latter is a series, because the difference would lose digits."""
     if INVERSE:
         b_x = -b_exponent
         b_series = 1.0 - b_x / 5.0 * (1.0 - b_x / 6.0 * (1.0 - b_x / 7.0))

@@ -1,4 +1,4 @@
-"""Shared by all launchers: allocation, the device to launch on, whether kernels are compiled or interpreted."""
+"""Helpers of all launchers: allocation, current device, and whether kernels are compiled or interpreted."""
 
 from __future__ import annotations
 

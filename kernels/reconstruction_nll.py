@@ -33,7 +33,7 @@ _WIDEST_LOAD = 8
 
 @triton.jit
 def _words(p_targets, p_is_target, L, BLOCK_L: tl.constexpr):
-    """Returns sample, mask, and for a block of words: position, which exist, which are targets, and their classes."""
+    """Returns sample and mask, and for a block of words: positions, which are valid, which are targets, and classes."""
     i_n, i_b = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
     o_l = tl.program_id(0) * BLOCK_L + tl.arange(0, BLOCK_L)
     m_l = o_l < L
@@ -44,7 +44,7 @@ def _words(p_targets, p_is_target, L, BLOCK_L: tl.constexpr):
 
 @triton.jit
 def _offsets(i_b, i_n, o_l, s_b, s_n, s_l, ALIGNMENT: tl.constexpr):
-    """Returns where the logits of words begin, and tells the compiler that these offsets are multiples of ALIGNMENT."""
+    """Returns offsets of the logits of words; the compiler is told that they are multiples of ALIGNMENT."""
     return tl.multiple_of(i_b * s_b + i_n * s_n + o_l.to(tl.int64) * s_l, ALIGNMENT)
 
 

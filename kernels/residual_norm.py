@@ -33,7 +33,7 @@ _MAX_PROGRAMS = 512
 
 @triton.jit
 def _hashed(b_word):
-    """Returns the hash of pps_fast/randomness.py of words already combined with their dropout key."""
+    """Finishes `mix` of pps_fast/randomness.py for words that are already combined with their dropout key."""
     b_word = b_word * _FIRST
     b_word = b_word ^ (b_word >> 15)
     return b_word * _SECOND
@@ -41,7 +41,7 @@ def _hashed(b_word):
 
 @triton.jit
 def _kept(p_dropout_key, site, p_first, o_row, m_row, o_d, THRESHOLD: tl.constexpr, N: tl.constexpr, D: tl.constexpr):
-    """Returns which values of rows o_row, numbered over all sequences, dropout keeps."""
+    """Returns which values dropout keeps in rows o_row, which are numbered over all sequences."""
     i_sequence = o_row // N
     b_dropout_key = _hashed(tl.load(p_dropout_key + i_sequence, mask=m_row, other=0) ^ (site * _STEP))
     i_position = (o_row % N).to(tl.int32)

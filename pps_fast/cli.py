@@ -1,4 +1,4 @@
-"""What the command lines share: options generated from dataclasses, presets, exit statuses.
+"""Helpers of all command lines: options generated from dataclasses, presets, exit statuses.
 
 Importing this file loads no torch, so that --help answers at once.
 """

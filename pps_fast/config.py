@@ -92,7 +92,7 @@ class DataConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderConfig:
-    """What all transformers have in common."""
+    """Options that all transformers share."""
 
     hidden_dim: int = 256
     """size of all hidden vectors (D)"""

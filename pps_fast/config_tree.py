@@ -1,4 +1,4 @@
-"""Configs as trees of named values: to JSON and back, with some fields replaced, and from older versions."""
+"""Converts configs to nested dicts and back, replaces and compares fields, and reads configs of older versions."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _with_new_names(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _section_of(values: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
-    """Returns the section that holds a dotted field, made where it is missing, and the field's name in it."""
+    """Returns the section of a dotted field, created if it is missing, and the name of the field in it."""
     *sections, name = path.split(".")
     for section in sections:
         values = values.setdefault(section, {})
@@ -67,7 +67,7 @@ def _section_of(values: dict[str, Any], path: str) -> tuple[dict[str, Any], str]
 
 
 def first_names(changes: dict[str, Any]) -> dict[str, Any]:
-    """Returns dotted fields under the names they had first: what identifies a run must not change with a name."""
+    """Returns dotted fields under their first names, because renaming a field must not change a run's identity."""
     first = {new: old for old, new in OLD_NAMES.items()}
     return {first.get(path, path): value for path, value in changes.items()}
 

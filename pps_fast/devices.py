@@ -1,4 +1,4 @@
-"""The device that computes, and what it is called. Importing this file loads no torch."""
+"""Choice, names and limits of the computing device. Importing this file loads no torch."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def devices() -> dict[str, dict[str, Any]]:
 
 
 def cpu_name() -> str:
-    """Returns what the system calls its CPU."""
+    """Returns the CPU's model name as the operating system reports it."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

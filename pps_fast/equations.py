@@ -77,7 +77,7 @@ def _distance_over_std(center: Tensor, width: Tensor, sigma: float, num_position
 
 
 def _peak_at_zero(exponent: Tensor) -> Tensor:
-    """exponent less its largest value on the grid, so that exp of it has the peak 1 and is never 0 / 0.
+    """Subtracts the largest value on the grid from the exponent, so that exp of it has the peak 1 and is never 0 / 0.
 
     The gradient of the maximum goes to one arg-max position, the first of equal ones. There the result is a constant,
     so that the gradient of an inverse mask's log, of order 1e10 where the mask is 0, has nothing to cancel against.
@@ -326,7 +326,7 @@ def _scores(query: Tensor, key: Tensor) -> Tensor:
 
 
 def _hide(scores: Tensor, key_valid: Tensor | None, causal: bool) -> Tensor:
-    """Makes scores [G, ..., Q, T] of hidden keys so low that they get no share, and no gradient."""
+    """Sets scores [G, ..., Q, T] of hidden keys so low that softmax gives them weight 0 and no gradient."""
     hidden = None if key_valid is None else ~key_valid.unflatten(0, (len(key_valid), *(1,) * (scores.dim() - 2)))
     if causal:
         future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
@@ -495,7 +495,7 @@ def contrastive_loss(
 ) -> Tensor:
     """L_ivc = max(C(P^(k*)) - C(P_hn) + beta_1, 0) + max(C(P^(k*)) - C(P_en^(k*)) + beta_2, 0), mean of the batch.
 
-    A proposal of several easy negatives has a hinge for each. None is detached: they are pushed to reconstruct worse.
+    Each easy negative has a hinge of its own. Negatives are not detached, so they learn to reconstruct worse.
 
     Args:
         best_nll: [B, num_best].

@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all, even if the process or the machine stops."""
+"""Atomic writing: a file is replaced whole or not at all, even if the process or the machine stops."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 TEMPORARY = ".tmp-"
-"""prefix of temporary files and directories; what a killed process has left of them is safe to delete"""
+"""prefix of temporary files and directories; safe to delete when a killed process has left some"""
 
 
 class Note(UserWarning):
@@ -69,7 +69,7 @@ def read_json(path: Path, fields: tuple[str, ...]) -> dict[str, Any]:
 
 
 def flush(path: Path) -> None:
-    """Waits until a file, or the names in a directory, are on the disk."""
+    """Waits (fsync) until a file, or the entries of a directory, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

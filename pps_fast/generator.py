@@ -48,7 +48,7 @@ class Generator(nn.Module):
 
         Args:
             frames: [B, S + 1, D], v_cls last; or [B, S, D] without it.
-            frame_valid: [B, S + 1] or [B, S] bool; False for v_cls, which reads and is not read.
+            frame_valid: [B, S + 1] or [B, S] bool; False for v_cls, which attends but is not attended to.
             query: [B, L + 1, D].
             word_valid: [B, L + 1] bool.
             dropout_key: [B] int32 of the samples; None for no dropout.

@@ -1,4 +1,4 @@
-"""What --help and --help-all print: the first on one screen, the second with every option.
+"""Texts of --help, which fits on one screen, and of --help-all, which has every option.
 
 Both are made from the dataclasses of the options and the strings below their fields. Importing this file loads no
 torch.
@@ -39,7 +39,7 @@ class Program(Generic[Arguments]):
         examples: commands, a line each.
         options: dataclass of its options, or a union of those of its subcommands.
         first: dotted fields of the options that --help shows; none with subcommands.
-        more: what --help-all says besides.
+        more: further text of --help-all.
         positional: name of the field whose values follow the program's name without an option.
         aliases: other accepted options -> the option they stand for.
         subcommands: name -> dataclass of its options.
@@ -239,7 +239,7 @@ def _shown_flag(option: Option, program: Program[Any]) -> str:
 
 
 def _value_of(hint: Any) -> tuple[str, tuple[str, ...]]:
-    """Returns what stands for an option's value, and its choices where these are too long for that."""
+    """Returns the placeholder of an option's value, and its choices if they are too long to be the placeholder."""
     members = [member for member in typing.get_args(hint) if member is not NoneType]
     if typing.get_origin(hint) is Literal:
         joined = "{" + ",".join(members) + "}"
@@ -251,7 +251,7 @@ def _value_of(hint: Any) -> tuple[str, tuple[str, ...]]:
 
 
 def _paragraphs(text: str) -> list[str]:
-    """Returns the lines of paragraphs, which empty lines part, at the width of the terminal."""
+    """Wraps paragraphs, separated by empty lines, to the width of the terminal; returns the lines."""
     wrapped = [textwrap.wrap(paragraph, _width()) for paragraph in text.split("\n\n")]
     return "\n\n".join("\n".join(lines) for lines in wrapped).split("\n")
 
@@ -265,5 +265,5 @@ def _entry(left: str, text: str) -> list[str]:
 
 
 def _width() -> int:
-    """Returns how many characters a line may have: the terminal's, and never more than can be read."""
+    """Returns the most characters of a line: the width of the terminal, limited for readability."""
     return min(shutil.get_terminal_size((100, 24)).columns, 110)

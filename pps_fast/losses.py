@@ -20,7 +20,7 @@ PULL_STRATEGIES = {"distant": pull_distant, "middle": pull_middle, "all": pull_a
 
 
 def _compared(output: ModelOutput) -> tuple[Tensor, Tensor, Tensor]:
-    """C of the best positives [B, n], of the whole video [B] and of the best's easy negatives [B, n, J]."""
+    """Returns C of the best positives [B, n], the whole video [B] and the easy negatives of the best [B, n, J]."""
     if output.best_nll is None or output.whole_video_nll is None or output.negative_nll is None:
         raise ValueError("the objective needs the negatives: run the model with with_negatives=True")
     return output.best_nll, output.whole_video_nll, output.negative_nll

@@ -95,7 +95,7 @@ class PPS(nn.Module):
         )
 
     def mask_parameters(self) -> list[nn.Parameter]:
-        """Parameters that only shift masks: those of the heads of positives and of easy negatives."""
+        """Parameters of the heads of positives and of easy negatives, which do nothing but move and widen masks."""
         return [*self.head.parameters(), *self.negatives.parameters()]
 
     def _mask_keys(self, dropout_key: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -115,7 +115,7 @@ class PPS(nn.Module):
             )
 
     def _valid(self, batch: Batch, num_rows: int) -> tuple[Tensor, Tensor]:
-        """What may be attended to: frames without v_cls, [B, num_rows]; start token and words, [B, L + 2]."""
+        """Returns rows that may be attended to: frames, not v_cls, [B, num_rows]; start token and words, [B, L + 2]."""
         segment = torch.arange(num_rows, device=batch.frames.device)
         slot = torch.arange(batch.words.shape[1] + 2, device=batch.frames.device)
         return segment < batch.num_frames.unsqueeze(1), slot < (batch.num_words + 1).unsqueeze(1)

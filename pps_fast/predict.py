@@ -19,8 +19,8 @@ _SMOOTHING = 1e-10
 def temporal_iou(first: Tensor, second: Tensor) -> Tensor:
     """Intersection over union of moments, elementwise with broadcasting.
 
-    The denominator is the hull of the two moments, which is their union wherever they meet; where they
-    do not, the result is 0. Both are smoothed by 1e-10 as in the published code.
+    The denominator is the smallest interval that contains both moments: their union if they overlap; if not, the result
+    is 0. Numerator and denominator are smoothed by 1e-10 as in the published code.
 
     Args:
         first: [..., 2] start and end, in any unit of time, start <= end.
@@ -57,7 +57,7 @@ def _vote_iou_weighted(spans: Tensor, nll: Tensor) -> Tensor:
 
 
 def _lowest_loss(spans: Tensor, nll: Tensor) -> Tensor:
-    """No votes: all zero, so that the first on ties, the proposal of lowest C, is chosen: -> [B, K]."""
+    """All votes are 0; ties go to the first in rank, the proposal of lowest C: -> [B, K]."""
     return torch.zeros_like(nll)
 
 

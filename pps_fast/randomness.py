@@ -25,8 +25,8 @@ meet in a counter; the second counts inside the stream:
                                                        update on a batch
     SECOND_NOISE            word column                hidden words of that update        train/alternating.py
 
-From the key of a mask or of the second update, words follow by the same table. Equal words from different counters are
-left to chance: see `mix`.
+The key of a mask or of the second update is used by the same table again. Words of different counters are equal only by
+chance: see `mix`.
 
 Initial weights and the embedded data set come from torch's and numpy's generators with the run's seed, before training.
 """
@@ -206,7 +206,7 @@ def _pairs_of(shape: tuple[int, int], first_row: Tensor | None, device: torch.de
 
 
 def _chunks(dropout_key: Tensor, pairs: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Slices of the keys that are worked on together, and their pairs."""
+    """Yields slices of the keys that fit into the cache of a CPU, with their pairs."""
     step = max(_CHUNK // pairs.shape[-1], 1) if dropout_key.device.type == "cpu" else len(dropout_key)
     for first in range(0, len(dropout_key), step):
         chosen = slice(first, first + step)
@@ -216,7 +216,7 @@ def _chunks(dropout_key: Tensor, pairs: Tensor) -> Iterator[tuple[slice, Tensor]
 def _sum_with_kept(
     x: Tensor | None, branch: Tensor, dropout_key: Tensor, rate: float, first_row: Tensor | None
 ) -> Tensor:
-    """x + what is kept of branch [G, n, D], scaled; without x, the second term alone."""
+    """Returns x + scaled branch with dropped values set to 0, [G, n, D]; without x, the second term alone."""
     shape = (branch.shape[1], branch.shape[2])
     pairs = _pairs_of(shape, first_row, branch.device)
     scale = 1 / (1 - num_dropped_levels(rate) / NUM_LEVELS)
@@ -234,7 +234,7 @@ def _sum_with_kept(
 
 
 class _Dropout(torch.autograd.Function):
-    """Scales what is kept by 1 / (share kept) and adds it to x; the backward pass decides again."""
+    """Scales kept values by 1 / (share kept) and adds them to x; the backward pass recomputes which are kept."""
 
     @staticmethod
     def forward(

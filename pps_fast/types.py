@@ -17,6 +17,8 @@ Dimensions, used in every docstring of the project:
     F  width of a segment feature     W  width of a word vector
     n  any other count; the line says of what
 
+A file in which a letter means something else, or that has more, says so in its first docstring: "Letters: M samples.".
+
 Times inside the model are fractions of the video's length, 0 to 1. Masks, losses and
 statistics are fp32 (or fp64 when the model is fp64), whatever the autocast dtype.
 """
@@ -32,7 +34,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSizes:
-    """The sizes that come with a data set and not with a config.
+    """Sizes of a model that follow from the data set, not from the config.
 
     Attributes:
         frame_dim: F, width of a segment feature.
@@ -49,7 +51,7 @@ class FeatureSizes:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Everything one step reads. All its randomness enters here, as `word_noise` and `dropout_key`.
+    """All inputs of a training step, its randomness included: `word_noise` and `dropout_key`.
 
     Attributes:
         frames: [B, S, F] segment features.
@@ -106,7 +108,7 @@ class Components:
 
 @dataclass(frozen=True, kw_only=True)
 class Proposals:
-    """Gaussian mixture proposals (Eq. 4) and what they are made of.
+    """Gaussian mixture proposals (Eq. 4) with their components and importance.
 
     Attributes:
         components: the E components.
@@ -182,14 +184,14 @@ def join_masks(parts: Sequence[MaskSet]) -> MaskSet:
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructorInput:
-    """What all masks of a sample share in the reconstructor.
+    """Inputs of the reconstructor that all masks of a sample share.
 
     Attributes:
         frames: [B, T, D] the kept segments.
         frame_valid: [B, T] bool.
         query: [B, n, D] hidden sentence, n = L + 2 tokens with q_cls behind the last word; or n = L without the last
             word and q_cls.
-        word_valid: [B, n] bool; False for q_cls, which reads and is not read.
+        word_valid: [B, n] bool; False for q_cls, which attends but is not attended to.
         num_words: [B] int64.
     """
 
@@ -228,7 +230,7 @@ class CandidateScores:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOutput:
-    """What the model hands to losses and inference.
+    """Output of the model: input of the losses and of inference.
 
     All but the first two fields are None when the model was asked to skip the negatives (inference).
 

@@ -1,4 +1,7 @@
-"""Divides the samples of an epoch into batches."""
+"""Divides the samples of an epoch into batches.
+
+Letters: M samples of an epoch.
+"""
 
 from __future__ import annotations
 

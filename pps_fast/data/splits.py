@@ -1,4 +1,7 @@
-"""Divides samples into train, validation and test splits; all samples of a video are in one split."""
+"""Divides samples into train, validation and test splits; all samples of a video are in one split.
+
+Letters: M samples of the data set.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,8 @@ def select_samples(data: PreparedData, config: DataConfig) -> Splits:
     """Divides the samples as `config` asks.
 
     Without `config.fold` the file's own splits are taken. With it, that fold is the test split and the samples of the
-    other folds train. Validation samples are those the file calls so (outside the tested fold); where it has none,
-    `config.validation_fraction` of the training videos, the same ones in every run whatever else the file holds.
+    other folds train. Validation samples are those of the file's validation split (outside the tested fold). If it has
+    none, `config.validation_fraction` of the training videos is held out, by a hash of their names.
 
     Raises:
         ValueError: for a fold that is not in the file, a video on both sides of it, or an empty train split.

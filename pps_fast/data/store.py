@@ -1,4 +1,7 @@
-"""A data set on the device: batches are gathers there, without a data loader."""
+"""A data set on the device: batches are gathers there, without a data loader.
+
+Letters: N videos, M samples of the data set.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ COLUMN_STEP = 2
 
 
 def rounded_columns(num_words: np.ndarray, limit: int) -> np.ndarray:
-    """Returns the int64 word columns of sentences: their words, rounded up to COLUMN_STEP, at most `limit`."""
+    """Returns int64 numbers of word columns: numbers of words, rounded up to COLUMN_STEP, at most `limit`."""
     return np.minimum(-(-num_words.astype(np.int64) // COLUMN_STEP) * COLUMN_STEP, limit)
 
 
@@ -54,7 +57,7 @@ class Store:
 
         Args:
             samples: [B] integer indices of samples.
-            seed, epoch: decide, with a sample's index, its `word_noise` and `dropout_key`; batch-mates do not.
+            seed, epoch: with the index of a sample, they determine its `word_noise` and `dropout_key` in any batch.
             videos: [B] integer indices of videos to pair the sentences with; each sentence's own when not given.
         Returns:
             Batch on the store's device, floating fields float32.
@@ -117,7 +120,7 @@ class Store:
         return rounded_columns(num_words, self.data.word_ids.shape[1])
 
     def _index(self, values: np.ndarray, name: str, limit: int) -> Tensor:
-        """Returns int64 indices on the device, checked on the host, because a wrong one would crash a GPU's context."""
+        """Checks indices on the host, as a wrong one would crash a GPU's context; returns int64 on the device."""
         return self._move(_checked(values, name, limit))
 
     def _move(self, array: np.ndarray) -> Tensor:

@@ -8,6 +8,8 @@ set, so a model that beats the blind baselines has looked at the video.
 What it cannot show: anything about real video or language. Here a word *is* a direction in feature space, segments are
 independent given their event, borders are sharp, and the grammar has some twenty words. A method that is better here
 need not be better on Charades-STA, and no number from planted data belongs beside one from real features.
+
+Letters: N videos, M sentences of all videos, m sentences of one video.
 """
 
 from __future__ import annotations
@@ -113,8 +115,8 @@ def planted_features(
 ) -> np.ndarray:
     """Makes features in which each sentence is visible inside its moment and nowhere else.
 
-    The vectors of the sentence's words, mapped to F dimensions by a fixed random map and normalised, are averaged; what
-    all sentences have in common is taken off. Segments whose middle lies in the moment (at least one) get the result;
+    The vectors of the sentence's words are mapped to F dimensions by a fixed random map, normalized and averaged; the
+    mean over all sentences is subtracted. Segments whose middle lies in the moment (at least one) get the result;
     where sentences overlap they add up; segments of no sentence get a background vector of their video. Over real
     annotations this gives a data set with real moments, durations and sentences and a learnable answer. It shows that
     a method can find what is there, and nothing about how well it sees real video.
@@ -229,7 +231,7 @@ def _draw_events(rng: np.random.Generator) -> tuple[list[str], list[str]]:
 
 
 def _describe(video: _Video, rng: np.random.Generator) -> list[tuple[tuple[float, float], list[str]]]:
-    """Returns bounds and tokens of the video's sentences."""
+    """Returns start and end, and tokens, of each sentence of the video."""
     names = zip(video.verbs, video.nouns, strict=True)
     clauses = [[verb, str(rng.choice(("the", "a"))), noun] for verb, noun in names]
     described = [

@@ -3,6 +3,8 @@
 The rules are those of the published code, which used a Treebank word tokenizer and a part-of-speech tagger:
 content words weigh 2, all other tokens 1, and the hiding probabilities are the softmax of the weights. Here
 a list of closed-class words stands in for the tagger; everything outside the list is a content word.
+
+Letters: M sentences.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def _panels(runs: Mapping[str, Lines]) -> dict[str, dict[str, list[tuple[int, fl
 
 
 def _values(line: Mapping[str, Any]) -> dict[str, float]:
-    """Returns what one line says, by the panel it belongs to."""
+    """Returns panel -> value of one line of a metrics.jsonl."""
     if "validation" in line:
         return {"validation mIoU, %": line["validation"]["mIoU"]}
     terms = {f"{name.replace('_', ' ')} loss": value for name, value in line["terms"].items()}

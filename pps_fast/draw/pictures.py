@@ -160,7 +160,7 @@ def _choose_sample(data: PreparedData, config: PPSConfig, options: QueryOptions)
 
 
 def _view(model: torch.nn.Module, config: PPSConfig, store: Store, sample: int) -> View:
-    """Asks one query as the evaluation does, in a batch of the same shape: the answer is the one that counted."""
+    """Asks one query in a batch of the shape that the evaluation uses, so that the answer is the one it scored."""
     query, data = _query(store.data, sample), store.data
     samples = np.full(config.inference.batch_size, sample)
     with torch.inference_mode():

@@ -1,6 +1,6 @@
-"""The look all pictures share, and how they become bytes: the same picture gives the same bytes.
+"""The common style of all pictures, and their rendering: equal pictures give equal bytes.
 
-Colours are those of Okabe and Ito, which people with any color vision can tell apart.
+Colors are those of Okabe and Ito, which people with any color vision can tell apart.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLACK, GREY, PALE = "#000000", "#767676", "#e3e3e3"
+BLACK, GRAY, PALE = "#000000", "#767676", "#e3e3e3"
 BLUE, SKY, ORANGE, VERMILLION, GREEN, PURPLE = "#0072b2", "#56b4e9", "#e69f00", "#d55e00", "#009e73", "#cc79a7"
 TRUTH, ANSWER, PROPOSAL = PALE, VERMILLION, BLUE
 SERIES = (VERMILLION, BLUE, GREEN, PURPLE, ORANGE, SKY, BLACK)
@@ -39,10 +39,10 @@ _RC: Any = {
     "axes.labelsize": 9.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": GREY,
+    "axes.edgecolor": GRAY,
     "axes.linewidth": 0.8,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
+    "xtick.color": GRAY,
+    "ytick.color": GRAY,
     "xtick.labelcolor": BLACK,
     "ytick.labelcolor": BLACK,
     "xtick.labelsize": 8.0,
@@ -117,7 +117,7 @@ def render(figure: Figure, kind: Format) -> bytes:
 
 
 def _settle(figure: Figure) -> None:
-    """Lays the figure out for good, on positions free of the layout solver's last bits, which vary between calls."""
+    """Fixes the layout at rounded positions, because the last bits of the layout solver vary between calls."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes in figure.axes:
@@ -129,7 +129,7 @@ def title(axes: Axes, first: str, second: str) -> None:
     """Writes a title above the topmost axes, and a quieter line under it."""
     axes.set_title(textwrap.fill(first, _LINE_LENGTH), loc="left", fontsize=11, pad=18)
     above: dict[str, Any] = {"xycoords": "axes fraction", "textcoords": "offset points"}
-    axes.annotate(second, (0, 1), (0, 5), **above, ha="left", va="bottom", fontsize=8, color=GREY)
+    axes.annotate(second, (0, 1), (0, 5), **above, ha="left", va="bottom", fontsize=8, color=GRAY)
 
 
 def legend(figure: Figure, rows: Iterable[Axes]) -> None:
@@ -141,10 +141,10 @@ def legend(figure: Figure, rows: Iterable[Axes]) -> None:
     figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles))
 
 
-def time_axis(axes: Axes, duration_s: float, is_labelled: bool = True) -> None:
+def time_axis(axes: Axes, duration_s: float, is_labeled: bool = True) -> None:
     """Makes the horizontal axis that of a video of this length."""
     axes.set_xlim(0, duration_s)
-    if is_labelled:
+    if is_labeled:
         axes.set_xlabel("time in the video, s")
 
 

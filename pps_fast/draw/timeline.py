@@ -1,4 +1,4 @@
-"""One query over the time of its video: truth, proposals and what they are mixed of, and how they were voted on."""
+"""One query over the time of its video: true moment, proposals with their components, and votes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from pps_fast.draw.style import (
     ANSWER,
     BLACK,
-    GREY,
+    GRAY,
     PROPOSAL,
     TRUTH,
     bare,
@@ -35,7 +35,7 @@ def draw_timeline(view: View) -> Figure:
 
     In the row of a proposal, thin lines are its component masks times their importance, the thick one is their mixture,
     the dots on the ground are the components' centers with an area that goes with their importance, and the bar
-    under them is the moment the proposal stands for. The row that was voted for has the color of the answer.
+    under them is the moment the proposal stands for. The row of the chosen proposal has the color of the answer.
     """
     num_proposals = view.layout.num_proposals
     row_height = 0.85 if num_proposals <= 4 else 0.6
@@ -60,7 +60,7 @@ def draw_timeline(view: View) -> Figure:
 def _draw_answer(axes: Axes, view: View) -> None:
     axes.set_ylim(0, 2)
     for height, name, (start, end), color in (
-        (1.5, "truth", view.moment_s, GREY),
+        (1.5, "truth", view.moment_s, GRAY),
         (0.5, "answer", view.answer_s(), ANSWER),
     ):
         axes.plot([start, end], [height, height], color=color, linewidth=7, solid_capstyle="butt")
@@ -73,14 +73,14 @@ def _draw_proposal(axes: Axes, view: View, proposal: int) -> None:
     color = ANSWER if is_chosen else PROPOSAL
     proposals = output.proposals
     seconds = torch.linspace(0, view.duration_s, proposals.masks.shape[-1]).tolist()
-    axes.axhline(0, color=GREY, linewidth=0.5)
+    axes.axhline(0, color=GRAY, linewidth=0.5)
     top = 1.0
     if output.negative_masks is not None:
         # some kinds of negatives exceed 1, or are several for a proposal
         negatives = output.negative_masks[0, proposal].reshape(-1, len(seconds))
         top = max(top, negatives.max().item())
         for negative in negatives:
-            axes.plot(seconds, negative.tolist(), color=GREY, linewidth=0.9, linestyle=":", label="easy negative")
+            axes.plot(seconds, negative.tolist(), color=GRAY, linewidth=0.9, linestyle=":", label="easy negative")
     axes.set_ylim(-0.3 * top, 1.08 * top)
     components, weights = view.components(proposal), proposals.importance[0].tolist()
     for component in components:
@@ -118,11 +118,11 @@ def _write_row(axes: Axes, view: View, proposal: int) -> None:
     for (name, offset), text in zip(_COLUMNS.items(), texts, strict=True):
         _write(axes, 0.5, offset, text, **look)
         if proposal == 0:
-            _write(axes, 1.1, offset, name, fontsize=8, color=GREY)
+            _write(axes, 1.1, offset, name, fontsize=8, color=GRAY)
 
 
 def _write(axes: Axes, height: float, offset: float, text: str, **look: Any) -> None:
-    """Writes at a height in the axes, so many points right of their end, or left of their beginning."""
+    """Writes text at a height of the axes, shifted by some points beyond their right or left edge."""
     end = 1.0 if offset > 0 else 0.0
     axes.annotate(
         text, (end, height), (offset, 0), xycoords="axes fraction", textcoords="offset points", va="center", **look

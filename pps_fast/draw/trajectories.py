@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from pps_fast.draw.style import (
     BLACK,
     BLUE,
+    GRAY,
     GREEN,
-    GREY,
     ORANGE,
     PURPLE,
     SKY,
@@ -114,7 +114,7 @@ def _draw_panel(axes: Axes, run: TracedRun, query: TracedQuery, proposal: int) -
     axes.axhspan(*query.moment_s, color=TRUTH, linewidth=0, zorder=0, label="truth, never trained on")
     axes.fill_between(steps, start, end, color=SKY, alpha=0.2, linewidth=0, label="moment of the proposal")
     for border in (start, end):
-        axes.plot(steps, border, color=GREY, linewidth=0.8, linestyle="--")
+        axes.plot(steps, border, color=GRAY, linewidth=0.8, linestyle="--")
     first, last = run.layout.offsets[proposal : proposal + 2]
     for number, component in enumerate(range(first, last)):
         center = [line["center"][position][component] * query.duration_s for line in run.lines]

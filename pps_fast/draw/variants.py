@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pps_fast.draw.style import BLACK, GREY, SERIES, TRUTH, bare, in_style, legend, new_figure, time_axis, title
+from pps_fast.draw.style import BLACK, GRAY, SERIES, TRUTH, bare, in_style, legend, new_figure, time_axis, title
 from pps_fast.draw.view import View
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def draw_variants(views: Mapping[str, View]) -> Figure:
         axes.axvspan(*first.moment_s, color=TRUTH, linewidth=0, zorder=0)
         axes.tick_params(bottom=axes is rows[-1])
     rows[0].set_ylim(-1, 1)
-    rows[0].plot(first.moment_s, [0, 0], color=GREY, linewidth=9, solid_capstyle="butt")
+    rows[0].plot(first.moment_s, [0, 0], color=GRAY, linewidth=9, solid_capstyle="butt")
     _name(rows[0], 0, "truth")
     for number, (label, view) in enumerate(views.items()):
         _draw_variant(rows[number + 1], label, view, SERIES[number % len(SERIES)])

@@ -1,4 +1,4 @@
-"""The dropout sites of a model. Each has another number, from which its decisions follow (see `randomness.py`)."""
+"""Dropout sites of a model: each has its own number, which selects its random stream (see `randomness.py`)."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def _word_cls_scalar(embedding: Embedding, dropout_key: Tensor | None, is_cls: T
 
 
 def _no_word_cls(embedding: Embedding, dropout_key: Tensor | None, is_cls: Tensor, embedded: Tensor) -> Tensor:
-    """The slot stays empty; nobody reads it."""
+    """Leaves the CLS slot empty; nothing reads it."""
     return embedded
 
 
@@ -44,7 +44,7 @@ WORD_CLS = {"vector": _word_cls_vector, "scalar_per_batch_position": _word_cls_s
 
 
 def _projected_words(embedding: Embedding, batch: Batch, dropout_key: Tensor | None) -> Tensor:
-    """[B, L + 2, D]: the whole sentence with another dropout than the generator's, and q_cls behind its last word."""
+    """Embeds the sentence anew, with its own dropout, and puts q_cls after its last word: [B, L + 2, D]."""
     words = torch.cat((batch.words, torch.zeros_like(batch.words[:, :1])), 1)
     embedded = embedding.word_projection(embedding.hidden_query_dropout(embedding.with_start(words), dropout_key))
     slot = torch.arange(embedded.shape[1], device=embedded.device)
@@ -53,7 +53,7 @@ def _projected_words(embedding: Embedding, batch: Batch, dropout_key: Tensor | N
 
 
 def _reused_words(embedding: Embedding, batch: Batch, dropout_key: Tensor | None) -> Tensor:
-    """[B, L, D]: the generator's words without the last, after which nothing is predicted.
+    """Returns the generator's embedded words without the last, which predicts nothing: [B, L, D].
 
     Computed a second time with the same dropout, which depends on counters only.
     """
@@ -64,9 +64,9 @@ WORD_TOKENS = {"projected": _projected_words, "reused": _reused_words}
 
 
 class Embedding(nn.Module):
-    """Frames with v_cls, the sentence with its start token, and the hidden sentence with q_cls.
+    """Embeds frames with v_cls, the sentence with its start token, and the hidden sentence with q_cls.
 
-    Whether there is a v_cls and a q_cls follows from the config.
+    The config decides whether v_cls and q_cls exist.
     """
 
     # None without a q_cls, where nothing reads it
@@ -88,7 +88,7 @@ class Embedding(nn.Module):
         self._word_tokens = WORD_TOKENS[config.reconstructor.word_tokens]
 
     def frames(self, batch: Batch, dropout_key: Tensor | None) -> Tensor:
-        """V-hat: projected segments with v_cls behind the last one, if there is one.
+        """V-hat: projected segments, followed by v_cls if the config has one.
 
         Args:
             batch: B samples.

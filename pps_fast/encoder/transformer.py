@@ -22,7 +22,7 @@ FFN_EXPANSION = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Keys:
-    """What may be attended to.
+    """Keys of an attention: which are valid, and the mask that weights them.
 
     Attributes:
         valid: [G, T] bool, False for padding; None when all keys are valid.
@@ -40,10 +40,10 @@ class Keys:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What the blocks of a stack read besides their input.
+    """Inputs that all blocks of a stack share: memory and dropout.
 
     Attributes:
-        memory: [G, T, D] to attend to; without one, blocks skip their cross-attention.
+        memory: [G, T, D] of the cross-attention; None skips it.
         memory_keys: which rows of the memory may be attended to.
         dropout_key: [G] int32 from which the sequences' dropout follows; None for no dropout.
     """
@@ -64,10 +64,10 @@ def take_row(x: Tensor, row: Tensor) -> Tensor:
 
 
 def uses_weight_absorption(config: PPSConfig, num_queries: int, num_keys: int, device_type: str) -> bool:
-    """Whether cross-attention folds the projections of key and value into the query side (weight absorption).
+    """Whether cross-attention folds the projections of key and value into the query (weight absorption).
 
-    Part of the shared schedule on a CPU, where that needs fewer FLOPs. A GPU is not bound by the FLOPs of products as
-    small as these.
+    Only the shared schedule on a CPU does so, where it needs fewer FLOPs. On a GPU, products this small are not bound
+    by their FLOPs.
     """
     width, heads = config.encoder.hidden_dim, config.encoder.num_heads
     projected = 2 * num_keys * width**2 + 2 * num_queries * num_keys * width
@@ -77,7 +77,7 @@ def uses_weight_absorption(config: PPSConfig, num_queries: int, num_keys: int, d
 
 
 def _absorbed_query(x: Tensor, of_query: Tensor, of_key: Tensor, query_bias: Tensor) -> Tensor:
-    """Queries of all heads that attend to the rows of a memory themselves: [G, n, D] -> [G, 1, H * n, D].
+    """Folds the key projection into the queries, which attend to unprojected memory: [G, n, D] -> [G, 1, H * n, D].
 
     (x W_q)(memory W_k)^T = (x W_q W_k^T) memory^T. The bias of the keys adds the same to all scores of a query, which
     the softmax does not see.
@@ -96,7 +96,7 @@ def _absorbed_query(x: Tensor, of_query: Tensor, of_key: Tensor, query_bias: Ten
 
 
 def _absorbed_values(attended: Tensor, of_value: Tensor, value_bias: Tensor) -> Tensor:
-    """Values of all heads from weighted sums of the memory's rows: [G, 1, H * n, D] -> [G, n, D].
+    """Projects weighted sums of memory rows to the values of all heads: [G, 1, H * n, D] -> [G, n, D].
 
     shares (memory W_v) = (shares memory) W_v; the bias of the values is added once, as shares sum to 1.
 
@@ -133,7 +133,7 @@ class MultiHeadAttention(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def _projected(self, x: Tensor, memory: Tensor | None) -> tuple[Tensor, ...]:
-        """Query of x, key and value of memory, of x itself without one; each [G, H, n, D / H]."""
+        """Projects x to queries, and memory (x if there is none) to keys and values, each [G, H, n, h]."""
         if memory is None:
             parts = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
         else:
@@ -189,9 +189,9 @@ class MultiHeadAttention(nn.Module):
 class Block(nn.Module):
     """x <- LN(x + SelfAtt(x)); with memory, x <- LN(x + CrossAtt(x, memory)); x <- LN(x + FFN(x)).
 
-    Dropout lies on each branch, before the sum. A block with weights for a memory also runs without one: a transformer
-    that generator and reconstructor share attends from frames to words in the generator, from words to frames in the
-    reconstructor.
+    Dropout acts on each branch, before the sum. A block with cross-attention also runs without a memory: a transformer
+    that generator and reconstructor share attends from frames to words in the generator, and from words to frames in
+    the reconstructor.
     """
 
     def __init__(self, config: PPSConfig, has_memory: bool) -> None:

@@ -80,8 +80,8 @@ def fit_single_intervals(moments: Tensor, thresholds: Sequence[float]) -> dict[s
 def fit_interval_set(moments: Tensor, threshold: float, count: int) -> Tensor:
     """Fits `count` fixed intervals that together hit (IoU >= threshold) as many moments as possible.
 
-    Greedy choice on the grid, then each interval in turn is replaced by the best one given the others,
-    until no replacement hits more: an optimum with respect to single exchanges, not a proven global one.
+    Intervals are chosen greedily on the grid; then each in turn is replaced by the best one given the others, until no
+    single replacement hits more. The result need not be the global optimum.
 
     Args:
         moments: [B, 2] training moments, or [B, w, 2] all windows of each sample, as fractions of the video's length.

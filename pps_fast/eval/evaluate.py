@@ -1,6 +1,8 @@
 """Runs a model over samples and scores it beside baselines that see neither video nor query.
 
 Paper: Section 4, "Evaluation metrics"; the blind baselines and the control are this project's.
+
+Letters: M scored samples.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ def predict_samples(
 
 
 def _of_one_shape(num_columns: np.ndarray, size: int) -> list[np.ndarray]:
-    """Returns the positions 0 to M - 1 in batches of at most `size` with one number of word columns each."""
+    """Divides positions 0 to M - 1 into batches of at most `size`, each with a single number of word columns."""
     batches = []
     for columns in np.unique(num_columns):
         positions = np.flatnonzero(num_columns == columns)
@@ -114,10 +116,10 @@ def evaluate(
 ) -> EvalReport:
     """Scores a model on one split beside its shuffled-query control and the blind baselines.
 
-    The model runs twice: with the true queries, and with every query asked of another video while the video keeps its
-    own truth. Blind baselines are fitted on the moments of `splits.train`, or where these have no times on the scored
-    samples of the other videos (`blind.cross_fit_baselines`). A sample without times gets an answer and no score; with
-    several windows, the one that is met best counts.
+    The model runs twice: with the true queries, and with shuffled queries, where each video is asked the query of
+    another video and scored against its true moment. Blind baselines are fitted on the moments of `splits.train`, or
+    where these have no times on the scored samples of the other videos (`blind.cross_fit_baselines`). A sample without
+    times gets an answer and no score; with several windows, the one that is met best counts.
 
     Independence of batch composition: a sample's hidden words and the shape of its batch depend on nothing but itself
     (see `predict_samples`), so with the paper's presets neither batch-mates nor their number change a sample's

@@ -64,8 +64,7 @@ def best_overlap(guesses: Tensor, truth: Tensor) -> Tensor:
 def sample_table(prediction: Prediction, moments: Tensor) -> SampleTable:
     """Compares ranked moments with the true ones in float64, without clipping them.
 
-    R@1 looks at the selector's answer; R@n at the n = min(K, 5) moments of lowest C, which need not
-    contain the answer.
+    R@1 scores the answer of the selector; R@n the n = min(K, 5) moments of lowest C, which may not include that answer.
 
     Args:
         prediction: of B samples.

@@ -1,4 +1,7 @@
-"""Writes an evaluation as a plain table, Markdown and JSON, and its predictions as JSON Lines."""
+"""Writes an evaluation as a plain table, Markdown and JSON, and its predictions as JSON Lines.
+
+Letters: C cross-entropy of the sentence reconstructed under a proposal.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,7 @@ def _meaning(report: EvalReport, family: str, metrics: list[str]) -> str:
 
 
 def _summary(report: EvalReport) -> list[str]:
-    """Returns the sentences that stand around the table."""
+    """Returns the sentences above and below the table."""
     lines = [
         f"{report.name}, protocol {report.protocol}, {report.split} split: "
         f"{report.num_samples} pairs, {report.num_videos} videos.",

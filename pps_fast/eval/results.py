@@ -1,4 +1,7 @@
-"""The record of one evaluation: what `evaluate` returns and `report` prints."""
+"""The record of one evaluation: what `evaluate` returns and `report` prints.
+
+Letters: M scored samples.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +72,7 @@ class EvalReport:
         num_fit_samples: training pairs the blind baselines were fitted on; 0 where none has times and they were fitted
             on the scored pairs of other videos.
         selector, num_proposals, seed, num_bootstrap: settings that decide the figures.
-        rows: row name -> metric name -> estimate; a row has only the metrics that mean something for it.
+        rows: row name -> metric name -> estimate; a row has only the metrics that apply to it.
         intervals: name of a blind baseline -> its [start, end] guesses, fractions of the video's length; not of those
             whose guesses differ between folds.
         best_blind: metric name -> the model against the blind baseline that scores best on these very pairs.
@@ -110,7 +113,7 @@ class EvalReport:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the report as JSON-able dicts, without what is per sample."""
+        """Returns the report as JSON-able dicts, without the values per sample."""
         plain = {
             name: getattr(self, name)
             for name in ("name", "protocol", "split", "num_samples", "num_videos", "num_fit_samples", "selector")

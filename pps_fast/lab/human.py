@@ -2,6 +2,8 @@
 
 Their files give, for some test queries of Charades-STA and ActivityNet Captions, the moments that five people marked in
 percent of the video's length. They are matched to the samples of a data set by video and sentence.
+
+Letters: m samples that people answered.
 """
 
 from __future__ import annotations
@@ -20,11 +22,11 @@ NUM_PEOPLE = 5
 ONE_PERSON, BEST_PERSON = "one person", "best of five people"
 
 People = dict[tuple[str, str], Tensor]
-"""video and sentence, as `_key` writes them -> [5, 2] float64 fractions of the video"""
+"""video and sentence, as `_query` writes them -> [5, 2] float64 fractions of the video"""
 
 
-def _key(video: str, sentence: str) -> tuple[str, str]:
-    """Returns the key of a query, equal in data sets and re-annotations: no file endings, no ActivityNet's "v_"."""
+def _query(video: str, sentence: str) -> tuple[str, str]:
+    """Returns a query as data sets and re-annotations share it: no file ending, no "v_" of ActivityNet."""
     return video.removesuffix(".mp4").removeprefix("v_"), " ".join(sentence.lower().split()).rstrip(".")
 
 
@@ -39,19 +41,19 @@ def read_people(paths: list[Path]) -> People:
     last: dict[tuple[str, str], str] = {}
     for path in paths:
         for where, row in _rows(path):
-            key = _key(row["video_id"], row["description"])
-            answers.setdefault(key, []).append([_fraction(row, name, where) for name in ("start", "end")])
-            start, end = answers[key][-1]
+            query = _query(row["video_id"], row["description"])
+            answers.setdefault(query, []).append([_fraction(row, name, where) for name in ("start", "end")])
+            start, end = answers[query][-1]
             if start > end:
                 raise ValueError(f"{where}: start {row['start']} is after end {row['end']}; mend the row or remove it")
-            last[key] = where
-    for key, moments in answers.items():
+            last[query] = where
+    for query, moments in answers.items():
         if len(moments) != NUM_PEOPLE:
             raise ValueError(
-                f"{last[key]}: {len(moments)} answers to {key[1]!r} in video {key[0]!r}, expected {NUM_PEOPLE}; "
+                f"{last[query]}: {len(moments)} answers to {query[1]!r} in video {query[0]!r}, expected {NUM_PEOPLE}; "
                 "give every file once, and no other"
             )
-    return {key: torch.tensor(moments, dtype=torch.float64) for key, moments in answers.items()}
+    return {query: torch.tensor(moments, dtype=torch.float64) for query, moments in answers.items()}
 
 
 def _rows(path: Path) -> list[tuple[str, dict[str, str]]]:
@@ -85,9 +87,9 @@ def _fraction(row: dict[str, str], name: str, where: str) -> float:
 
 def find_people(people: People, video_id: np.ndarray, sentence: np.ndarray) -> tuple[np.ndarray, Tensor]:
     """Returns which of B samples were re-annotated, [B] bool, and the people's moments of those, [m, 5, 2]."""
-    keys = [_key(str(video), str(text)) for video, text in zip(video_id, sentence, strict=True)]
-    is_answered = np.array([key in people for key in keys], dtype=bool)
-    moments = [people[key] for key in keys if key in people]
+    queries = [_query(str(video), str(text)) for video, text in zip(video_id, sentence, strict=True)]
+    is_answered = np.array([query in people for query in queries], dtype=bool)
+    moments = [people[query] for query in queries if query in people]
     return is_answered, torch.stack(moments) if moments else torch.zeros(0, NUM_PEOPLE, 2, dtype=torch.float64)
 
 

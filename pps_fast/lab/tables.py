@@ -27,7 +27,7 @@ DIR/NAME.json holds, in this order:
         paper           metric -> what the paper prints, or {}
     blind               subset -> metric -> {summary, rows: [which blind baseline was best in each fold]}
     human               row -> metric -> summary, over the subset "re-annotated"; {} without
-    paper_source        how published figures must be labelled; they never share a column with ours
+    paper_source        how published figures must be labeled; they never share a column with ours
 
 A summary is {value, runs, over_runs: [low, high] or null, over_videos: [low, high]}, in percent (differences in
 points); see `statistics`. Blind baselines and people have a "run" a fold, and nothing over runs. Metrics are
@@ -172,13 +172,13 @@ class _Scope:
         if not values:
             return None
         folds = folds_of(list(values))
-        key = (subset, folds)
-        if key not in self._bootstraps:
+        samples = (subset, folds)
+        if samples not in self._bootstraps:
             owners = [self.of_fold[fold] for fold in folds]
             options = owners[0].config.inference
             video = torch.cat([owner.video[self.chosen(owner, subset)] for owner in owners])
-            self._bootstraps[key] = VideoBootstrap(video, num_resamples=options.num_bootstrap, seed=options.seed)
-        return summarize(values, self._bootstraps[key]).to_dict()
+            self._bootstraps[samples] = VideoBootstrap(video, num_resamples=options.num_bootstrap, seed=options.seed)
+        return summarize(values, self._bootstraps[samples]).to_dict()
 
     def untrained(self, values: dict[SeedFold, Tensor], subset: str) -> dict[str, Any] | None:
         """Returns the summary of a baseline without training, which has no interval over runs."""
@@ -251,7 +251,7 @@ def _spread(rows: list[TableRow], scope: _Scope, subset: str) -> dict[str, Any]:
 def _minus(values: Values, others: Values) -> Values:
     """Returns the differences for the seeds and folds that both have."""
     return {
-        metric: {key: column - others[metric][key] for key, column in columns.items() if key in others[metric]}
+        metric: {run: column - others[metric][run] for run, column in columns.items() if run in others[metric]}
         for metric, columns in values.items()
         if metric in others
     }

@@ -99,7 +99,7 @@ class _FusedMixture(torch.autograd.Function):
     def forward(
         ctx: Any, masks: Tensor, log_masks: Tensor, weights: Tensor, group: Tensor, num_groups: int
     ) -> tuple[Tensor, Tensor]:
-        # log_masks has nothing that masks has not; its place is in the backward pass
+        # log_masks is redundant in the forward pass; it is an input only so that it receives a gradient
         mixture, log = torch.ops.pps_fast.mixture_fwd(masks, weights, group, num_groups)
         ctx.save_for_backward(masks, weights, group, log)
         ctx.dtypes = (masks.dtype, log_masks.dtype, weights.dtype)

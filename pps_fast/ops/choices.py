@@ -31,7 +31,7 @@ class Choice:
 
     @property
     def where(self) -> str:
-        """The sites in words: a list of a few, else their number and the parts of the model they are in."""
+        """Returns the sites as text: a list if they are few, else their number and parts of the model."""
         if len(self.sites) <= _MAX_LISTED_SITES:
             return ", ".join(self.sites)
         parts = dict.fromkeys(site.split(":")[0].split(".")[0] for site in self.sites)

@@ -22,7 +22,7 @@ _CLIP_EPS = 1e-6
 
 
 class AdamConstants(NamedTuple):
-    """What does not change from step to step.
+    """Constants of the update, the same in every step.
 
     Attributes:
         clip_norm: largest global L2 norm, > 0; infinite for no clipping.
@@ -39,7 +39,7 @@ class AdamConstants(NamedTuple):
 
 
 def _chunks(*buffers: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Parts of flat buffers that are worked on together."""
+    """Splits flat buffers into chunks that fit into the cache of a CPU; a GPU takes each buffer whole."""
     size = _CHUNK if buffers[0].device.type == "cpu" else buffers[0].numel()
     return zip(*(buffer.split(size) for buffer in buffers), strict=True)
 
@@ -96,7 +96,7 @@ def _clip_adam(
 def _factors(
     norm: Tensor, rate: Tensor, update: Tensor, is_finite: Tensor, constants: AdamConstants
 ) -> dict[str, Tensor]:
-    """What all values share, [] each: of gradients, moments, parameters and quotients; without effect if refused."""
+    """Returns the scalar factors of the update, [] each; those of a refused update change nothing."""
     # before the first update the correction would be 0 / 0
     count, one = update.clamp(min=1), torch.ones_like(rate)
     correction = torch.sqrt(1 - constants.beta2**count) / (1 - constants.beta1**count)
@@ -147,7 +147,7 @@ _KINDS = ("parameters", "gradients", "first", "second")
 
 
 def _differing(arguments: Mapping[str, Any]) -> str | None:
-    """Says which buffers are not flat, or unlike the parameters of their index."""
+    """Returns a sentence about a buffer that is not flat, or that differs from the parameters of its index."""
     lists = [arguments[kind] for kind in _KINDS]
     if len({len(buffers) for buffers in lists}) > 1 or not lists[0]:
         listed = ", ".join(f"{len(buffers)} {kind}" for kind, buffers in zip(_KINDS, lists, strict=True))

@@ -1,4 +1,4 @@
-"""What every backend of an op expects of its arguments: ranks, sizes, dtypes and one device, said in one place.
+"""Contracts of ops: the ranks, sizes, dtypes and device that every backend expects of the arguments.
 
 A contract is data: `{"masks": floats("B E T"), "group": integers("E"), "num_groups": at_least(0)}`. A name of an axis
 stands for one size in all tensors of a call. A check looks at shapes, dtypes and devices and never at values, so that
@@ -20,7 +20,7 @@ INTEGER = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 class Axes(NamedTuple):
-    """What a tensor must be: its axes by name and its dtype, one of several."""
+    """Expectation of a tensor: its axes by name, and the dtypes it may have."""
 
     names: tuple[str, ...]
     dtypes: tuple[torch.dtype, ...]
@@ -121,12 +121,12 @@ def _has_axes(
 
 
 def _listed(names: tuple[str, ...]) -> str:
-    """The axes as docstrings write them."""
+    """Returns axes as in docstrings: "[B, E, T]"."""
     return f"[{', '.join(names)}]"
 
 
 def _known(names: tuple[str, ...], shapes: dict[tuple[str, ...], tuple[int, ...]]) -> str:
-    """The axes, with the sizes that earlier tensors gave them."""
+    """Returns axes as in docstrings, with the sizes known from earlier tensors: "[B, E] with B = 2"."""
     if names == ANY_AXES:
         return str(tuple(shapes[names]))
     sizes = {axis: size for axes, shape in shapes.items() for axis, size in zip(axes, shape, strict=False)}

@@ -73,7 +73,7 @@ class Op(Generic[P, R]):
         is_interpreted: whether the fused implementation runs in an interpreter, which checks kernels on a CPU and is
             slow; "auto" then takes the equation.
         contract: what every backend expects of the arguments.
-        rule: what the contract cannot say: a sentence about the arguments, or None.
+        rule: a check beyond the contract; returns a sentence about what is wrong with the arguments, or None.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class Op(Generic[P, R]):
         self._describe()
 
     def _describe(self) -> None:
-        """Takes over what documents the equation, as `functools.wraps` does for a function."""
+        """Copies name, docstring and signature of the equation, as `functools.wraps` does for a function."""
         self.__signature__ = _with_backend(self._torch)
         self.__wrapped__ = self._torch
         self.__name__ = self.__qualname__ = self.name

@@ -19,7 +19,7 @@ _MAX_HEAD_DIM = 128
 
 
 def like_heads(x: Tensor, *shape: int) -> Tensor:
-    """An uninitialised result [G, H, n, h] that lies in memory as [G, n, H, h], as the kernels lay it out."""
+    """Allocates a result [G, H, n, h] in the memory layout of the kernels, [G, n, H, h]."""
     num, heads, length, width = shape or x.shape
     return x.new_empty(num, length, heads, width).transpose(1, 2)
 
@@ -67,7 +67,7 @@ def allows_tf32() -> bool:
 
 
 def multiplied_as(x: Tensor) -> torch.dtype:
-    """The dtype in which a product of matrices takes x: that of torch.autocast, where it is on."""
+    """Returns the dtype that a matrix product converts x to: autocast's where it is on, else x's."""
     device = x.device.type
     if x.dtype != torch.float64 and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
@@ -75,7 +75,7 @@ def multiplied_as(x: Tensor) -> torch.dtype:
 
 
 def one_dtype(arguments: Mapping[str, Any]) -> str | None:
-    """Says that query and key cannot be multiplied with each other."""
+    """Returns a sentence if query and key have dtypes that cannot be multiplied with each other."""
     query, key = arguments["query"], arguments["key"]
     if query.dtype == key.dtype or multiplied_as(query) == multiplied_as(key):
         return None

@@ -76,7 +76,7 @@ def record_calls(
 
 
 def _names_of(roots: Sequence[tuple[str, object]]) -> dict[int, str]:
-    """Names by the identity of the objects; of modules inside the roots, too."""
+    """Returns id of an object -> its name, for the roots and the modules inside them."""
     names: dict[int, str] = {}
     # a module belongs to the root with the fewest modules
     for name, root in sorted(roots, key=lambda item: -len(_modules_of(item[1]))):
@@ -104,7 +104,7 @@ def _bound(op: Op, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, A
 
 
 def _site(frame: FrameType | None, names: Mapping[int, str]) -> str:
-    """Where the op was called from that this frame serves."""
+    """Returns the site of the op call that `frame` belongs to."""
     while frame is not None and frame.f_globals.get("__name__") in _BETWEEN:
         frame = frame.f_back
     function = "" if frame is None else frame.f_code.co_name.strip("_")

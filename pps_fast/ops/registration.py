@@ -1,4 +1,4 @@
-"""What all ops with kernels share: import of a kernel file, registration with torch, and sentences of refusal."""
+"""Helpers of all ops with kernels: import of a kernel file, registration with torch, reasons for refusing a call."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def fused_op(
         limits: takes the arguments by name and says which sizes the kernel does not take, of arguments that keep the
             contract.
         name: of the op, if not the equation's.
-        rule: what both expect and the contract cannot say.
+        rule: a check beyond the contract, for both; see `Op`.
     """
     return Op(
         name or equation.__name__,
@@ -118,7 +118,7 @@ def _without_triton(**_: Any) -> list[str]:
     return [_NO_TRITON]
 
 
-# torch.compile cannot trace these questions, whose answers do not change
+# torch.compile cannot trace device queries; their result is constant
 @torch.compiler.assume_constant_result
 def _device_lacks(index: int) -> list[str]:
     if not torch.cuda.is_available():
@@ -130,7 +130,7 @@ def _device_lacks(index: int) -> list[str]:
 
 
 def chip_reasons(name: str, capability: tuple[int, int], shared_bytes: int) -> list[str]:
-    """Says what a GPU lacks that the kernels' tiles were chosen for, which are compiled for sm_80 and newer."""
+    """Returns why a GPU cannot run the kernels: an older chip than sm_80, or too little shared memory."""
     reasons = []
     if capability < LEAST_CAPABILITY:
         capability_text, least = (".".join(map(str, version)) for version in (capability, LEAST_CAPABILITY))
@@ -144,7 +144,7 @@ def chip_reasons(name: str, capability: tuple[int, int], shared_bytes: int) -> l
 
 
 def device_reasons(name: str, x: Tensor) -> list[str]:
-    """Says what keeps a kernel from running where x is, or inside of what is at work there."""
+    """Returns why no kernel can run on x: its device, or a transform of torch.func that is active."""
     # a kernel's gradient is an autograd function, which vmap and grad of torch.func do not see through
     if torch._C._are_functorch_transforms_active():
         return ["transforms of torch.func need backend='torch'"]
@@ -154,7 +154,7 @@ def device_reasons(name: str, x: Tensor) -> list[str]:
 
 
 def dtype_reasons(tensors: dict[str, Tensor]) -> list[str]:
-    """Says which of these tensors have a dtype that a kernel does not read."""
+    """Returns a reason for each tensor whose dtype a kernel does not read."""
     return [
         f"{name} is {x.dtype}; the kernel computes in float32"
         for name, x in tensors.items()
@@ -192,8 +192,8 @@ def summed_dtype(*tensors: Tensor) -> torch.dtype:
 def first_order_only(ops: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Makes the `backward` of an autograd function refuse to be differentiated again.
 
-    Without it a second derivative would be taken for 0. The function has to save one of its results for the backward
-    pass: through it, what backward returns is known to depend on all its inputs.
+    Without it a second derivative would silently be 0. The function must save one of its results for the backward pass:
+    this result links the returned gradients to all inputs.
 
     Args:
         ops: names of the ops that the autograd function serves.

@@ -13,17 +13,17 @@ from pps_fast.proposals.layout import MixtureLayout
 
 
 def _component_index(layout: MixtureLayout) -> list[int]:
-    """Every component has a value."""
+    """One value per component."""
     return list(range(layout.num_components))
 
 
 def _proposal_index(layout: MixtureLayout) -> list[int]:
-    """Every proposal has a value, which all its components take."""
+    """One value per proposal, shared by its components."""
     return list(layout.group)
 
 
 def _first_index(layout: MixtureLayout) -> list[int]:
-    """Every component has a value, and all of a proposal take that of the first."""
+    """One value per component, of which all components of a proposal take that of the first."""
     return [layout.offsets[k] for k in layout.group]
 
 

@@ -1,4 +1,4 @@
-"""How many components each proposal has, as a flat axis.
+"""Numbers of components per proposal, laid out on one flat axis.
 
 Paper: Section 4, "we set the number of Gaussian masks E_p to k"; Table 4a varies it.
 """
@@ -51,7 +51,7 @@ class MixtureLayout:
 
     @property
     def mixed(self) -> tuple[int, ...]:
-        """Components of proposals that have more than one; the others have the importance 1."""
+        """Indices of the components in proposals of more than one; the importance of the others is 1."""
         return tuple(e for e, k in enumerate(self.group) if self.components_per_proposal[k] > 1)
 
 

@@ -33,7 +33,7 @@ class ImportanceFromReconstructor(nn.Module):
     def forward(
         self, g_cls: Tensor, masks: MaskSet, reconstructor: Reconstructor, inputs: ReconstructorInput
     ) -> Tensor:
-        """Scores of all components; the only component of a proposal needs no pass and gets 0.
+        """Scores of all components; a proposal of one component needs no pass, and its score is 0.
 
         Args:
             g_cls: [B, D].
@@ -128,7 +128,7 @@ class ProposalMixture(nn.Module):
             g_cls: [B, D].
             components: the E components.
             dropout_key: [B, E] int32 of the components' passes; None for no dropout.
-            reconstructor, inputs: what importance may be read from.
+            reconstructor, inputs: for an importance that is read from the reconstructor.
         """
         group, num_groups, backend = self.group, self.num_proposals, self.backend
         masks = MaskSet(log_masks=components.log_masks, dropout_key=dropout_key)

@@ -24,7 +24,7 @@ from pps_fast.proposals.shapes import MASK_SHAPES
 
 @dataclass(frozen=True, kw_only=True)
 class NegativeInput:
-    """What an easy negative may depend on.
+    """Inputs of a strategy for easy negatives.
 
     Attributes:
         g_cls: [B, D].
@@ -71,13 +71,13 @@ class LearnedNegatives(nn.Module):
 
 
 class LearnedInverseNegatives(LearnedNegatives):
-    """The same components turned inside out: 1 - mask, summed and divided by the peak."""
+    """The inverse masks of such components: 1 - mask, summed and divided by the peak."""
 
     is_inverse = True
 
 
 class HullNegatives(nn.Module):
-    """Base of the negatives without parameters, drawn around the hull of each positive proposal."""
+    """Base of negatives without parameters, which follow from the hull (outer interval) of each positive proposal."""
 
     num_per_proposal = 1
     member: Tensor

@@ -1,9 +1,9 @@
 """Weights and settings of the published code (sunoh-kim/pps, minghangz/cpl, minghangz/cnm), into our modules and back.
 
-The published names are those of its checkpoints' `model_parameters`. PPS is here, CPL's and CNM's names and settings
-are in `ancestors`. Blocks that cannot influence its output
-(a whole second generator transformer, the cross-attention of stacks without memory, `attn_func.fc`) have no
-counterpart here: they are ignored on import and exported as zeros, so that the published code can load the result.
+The published names are those of its checkpoints' `model_parameters`. This file has those of PPS, `ancestors` those of
+CPL and CNM. Published blocks that cannot influence the output (a whole second generator transformer, the
+cross-attention of stacks without memory, `attn_func.fc`) have no counterpart in our modules: they are ignored on import
+and exported as zeros, so that the published code can load the result.
 """
 
 from __future__ import annotations
@@ -281,7 +281,7 @@ def _num_blocks(model: PPS, stack: str) -> int:
 
 
 def _dead_generator(model: PPS, published: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Yields the second generator transformer, for negatives, whose result the published code does not use."""
+    """Yields the weights of the second generator transformer, whose result the published code does not use."""
     kind = model.config.proposals.negatives.kind
     if kind in _NEGATIVE_KEYS:
         generator = _stacks(model)["generator.video_stack"].removesuffix(".decoder1")

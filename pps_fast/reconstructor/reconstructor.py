@@ -48,12 +48,12 @@ class Stacks(Protocol):
 class Reconstructor(nn.Module):
     """R^M = f_md(Q-hat, f_me(V, M), M) for N masks per sample at once, and the words it predicts.
 
-    How the passes are computed is the schedule's business: `plain.py` or `shared.py`, which give the same results.
+    The schedule, `plain.py` or `shared.py`, decides how the passes are computed; both give the same results.
 
     Args:
         config: what is computed.
         vocab_size: V.
-        borrowed: a module whose stacks are run; without one, the reconstructor builds stacks.
+        borrowed: a module whose stacks are used; if None, the reconstructor builds its own.
     """
 
     def __init__(self, config: PPSConfig, vocab_size: int, borrowed: Stacks | None = None) -> None:
@@ -74,7 +74,7 @@ class Reconstructor(nn.Module):
 
     @property
     def layers(self) -> Layers:
-        """What the passes run through."""
+        """The modules of a pass, for the schedule."""
         borrowed = self._borrowed[0]
         stacks: Stacks = self if borrowed is None else borrowed
         return Layers(stacks.video_stack, stacks.word_stack, self.vocabulary)
@@ -88,7 +88,7 @@ class Reconstructor(nn.Module):
         return self.schedule.features(self.layers, inputs, masks, inputs.num_words + 1).squeeze(2)
 
     def score(self, inputs: ReconstructorInput, candidates: Candidates, batch: Batch) -> CandidateScores:
-        """C of all positives, of the best of them and of what those must beat."""
+        """C of all positives, and of the best of them, their easy negatives and the whole video."""
         return self.schedule.score(self.layers, inputs, candidates, batch, self.config.losses.num_best)
 
     def forward(self, inputs: ReconstructorInput, masks: MaskSet, batch: Batch) -> Reconstruction:

@@ -8,7 +8,7 @@ What it saves, exactly:
   scores of the video, and the first self-attention of the words, are computed once per sample.
 * The importance of a mask reads one row of the last block, that of q_cls, so that the block computes no other.
 
-On a CPU it also takes few masks at a time, which costs a little arithmetic and saves the time of mapping memory.
+On a CPU it also takes few masks at a time: slightly more arithmetic, but much less time for allocating memory.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _NO_LIMIT = 1 << 30
 def masks_at_once(frames: Tensor) -> int:
     """Returns how many masks of each sample go through the stacks together; all of them on a GPU.
 
-    On a CPU few, so that the widest intermediate result, the packed projections of frames [B, T, D], stays well below
-    32 MiB: larger blocks go back to the system when they are freed, and new ones are mapped in page by page.
+    On a CPU few, so that the largest intermediate result, the packed projections of frames, stays well below 32 MiB:
+    malloc returns larger blocks to the system, and mapping new ones page by page is slow.
     """
     if frames.device.type != "cpu":
         return _NO_LIMIT
@@ -64,7 +64,7 @@ def score(
     positives, negatives = candidates.positives, candidates.negatives
     num_proposals, num_negatives = positives.log_masks.shape[1], negatives.log_masks.shape[1]
     if num_best == num_proposals:
-        # all have gradients: there is nothing to leave out
+        # all positives are trained, so that no gradient can be left out
         masks = join_masks((positives, negatives, candidates.whole_video))
         nll = layers.vocabulary.reconstruct(features(layers, inputs, masks), batch).nll
         return scores_of_all(nll, num_proposals, num_best)

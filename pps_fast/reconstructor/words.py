@@ -1,4 +1,4 @@
-"""Words of the reconstructor: which are hidden from it, which it must predict, and how it predicts them.
+"""Words in the reconstructor: which are hidden, which are targets, and how they are predicted.
 
 Paper: Section 4, "we randomly hide a third (1/3) of the words"; Section 3, the reconstruction loss.
 """

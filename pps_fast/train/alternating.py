@@ -26,7 +26,7 @@ _FIRST_TERM = "reconstruction"
 def redrawn(batch: Batch) -> Batch:
     """Returns the batch with other dropout and hidden words, which follow from its `dropout_key`.
 
-    A program of the device, like all of a step.
+    It runs on the device and waits for nothing.
     """
     dropout_key = mix(mix(batch.dropout_key, SECOND_UPDATE), SECOND_UPDATE)
     column = torch.arange(batch.word_noise.shape[1], dtype=torch.int32, device=dropout_key.device)
@@ -38,13 +38,13 @@ def redrawn(batch: Batch) -> Batch:
 
 
 class AlternatingStep(TrainStep):
-    """A first loss updates some parameters; after another forward pass, a second loss updates the others.
+    """Two updates per batch: one loss updates some parameters; after another forward pass, a second loss the others.
 
     Each update clips by the norm of its own gradients. CNM's published code clips the second by a norm that includes
     the first update's gradients, which are still there; that is not reproduced.
 
-    A loss or gradient that is not finite stops its own update and all after it; a first update that was finite is
-    not undone for a second that was not.
+    A loss or gradient that is not finite prevents its update and all later ones; a first update that was finite stays
+    even if the second was not.
 
     Args:
         model, clip_norm, precision: as for `TrainStep`.

@@ -1,8 +1,8 @@
 """Training steps that are captured once per shape as a CUDA graph and replayed: one launch instead of thousands.
 
-A captured step is the eager one: gathering the batch, forward, losses, backward, clipping and update are recorded as
-they are. What changes from step to step enters through memory that stays where it is: the indices of the samples, the
-noise of the pass in the store, the learning rate.
+The eager step is captured as it is: gathering the batch, forward, losses, backward, clipping and update. Inputs that
+change from step to step are written into fixed memory: indices of the samples, the store's noise of the pass, the
+learning rate.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def restored(train_step: TrainStep) -> Iterator[None]:
 
 
 def _state(train_step: TrainStep) -> dict[tuple[Any, ...], Tensor]:
-    """Everything a step changes, by a name that stays when the first update moves it into buffers."""
+    """Returns all tensors that a step changes, by names that do not change when the first update moves them."""
     named: dict[tuple[Any, ...], Tensor] = {("parameter", p): p for p in train_step.parameters}
     for index, optimizer in enumerate(train_step.optimizers):
         for parameter, state in optimizer.state.items():

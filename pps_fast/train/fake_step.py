@@ -118,7 +118,7 @@ def _roots(model: PPS, step: TrainStep) -> list[tuple[str, object]]:
 
 
 def _runnable(record: Record) -> str:
-    """The backend asked for, or the equation where the kernel that is insisted on cannot serve."""
+    """Returns the requested backend, or "torch" if the call requires a kernel that cannot serve it."""
     is_refused = record.backend == "triton" and record.op.reasons(**record.inputs)
     return "torch" if is_refused else record.backend
 
@@ -140,7 +140,7 @@ def _autocast(device_type: str, dtype: torch.dtype, enabled: bool) -> Iterator[N
 
 
 def _reach_leaves(total: Tensor, inputs: Sequence[Tensor] | None) -> None:
-    """As torch.autograd.backward for inputs that are leaves, all that `total` depends on by default, without values."""
+    """Gives fake gradients to the leaves that torch.autograd.backward would reach, of `inputs` if these are listed."""
     chosen = None if inputs is None else {id(x) for x in inputs}
     for leaf in _leaves(total):
         if chosen is None or id(leaf) in chosen:

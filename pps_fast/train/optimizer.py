@@ -47,8 +47,8 @@ def _memory_of(x: Tensor) -> int:
 class Adam(torch.optim.Optimizer):
     """Adam whose eps is added to sqrt(v) before the bias correction, with clipping and decoupled weight decay.
 
-    For its formula see `ops.clip_adam`. `torch.optim.Adam` corrects v before it adds eps, which is another number
-    wherever |g| is near eps.
+    For its formula see `ops.clip_adam`. `torch.optim.Adam` corrects v before it adds eps, which gives other
+    results where |g| is near eps.
 
     On its first update a parameter is moved into flat buffers that all parameters share for values, gradients and
     moments, so that a step is few launches whatever the number of parameters. `parameter.grad` stays
@@ -150,8 +150,8 @@ class Adam(torch.optim.Optimizer):
 
         Args:
             clip_norm: largest L2 norm of all this optimizer's gradients, > 0.
-            is_finite: [] bool on the parameters' device. Turns False where the norm is not finite. Where it is False
-                the call changes nothing: no parameter, no moment, no count, whatever the gradients hold (NaN included).
+            is_finite: [] bool on the parameters' device. Set to False if the norm is not finite. While it is False
+                the call changes no parameter, moment or count, whatever the gradients contain (NaN included).
         Returns:
             [] norm before clipping; 0 while no parameter has had a gradient.
         Raises:

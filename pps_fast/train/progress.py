@@ -1,4 +1,4 @@
-"""How far a training is: a bar on a terminal, else a line at every log step."""
+"""Progress of a training: a bar on a terminal, else a line at every log step."""
 
 from __future__ import annotations
 

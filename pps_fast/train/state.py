@@ -1,4 +1,4 @@
-"""What training needs to continue besides the weights: the optimizers' moments and count, as named tensors."""
+"""State of training besides the weights: moments and update count of the optimizers, as named tensors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def training_state(model: nn.Module, optimizers: Sequence[Adam]) -> dict[str, Te
 
 
 def load_training_state(model: nn.Module, optimizers: Sequence[Adam], tensors: Mapping[str, Tensor]) -> None:
-    """Puts optimizers back to where `training_state` was called; tensors of other names are ignored.
+    """Restores the state that `training_state` returned; tensors of other names are ignored.
 
     Raises:
         ValueError: without a count of updates, or for a moment of another shape than its parameter.

@@ -1,4 +1,4 @@
-"""One training step as a device program: no step waits for a value that the host reads back."""
+"""One training step, which the host never waits for: no value is read back from the device."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class StepReport:
 class TrainStep:
     """Forward, losses, backward, clipping and update of one batch.
 
-    A step whose loss or gradient is not finite changes no parameter and no moment, and neither does any step after it:
-    `is_finite` turns False on the device and stays so. The model thus keeps the state before the first bad
-    batch, however late the host reads it.
+    A step whose loss or gradient is not finite changes no parameter and no moment, and neither does any later step:
+    `is_finite` becomes False on the device and stays False. The model thus keeps its state before the first bad batch,
+    however late the host looks.
 
     Args:
         model: called with a batch; in train mode, on the device of its batches.
@@ -70,7 +70,7 @@ class TrainStep:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.is_finite = torch.ones((), dtype=torch.bool, device=self.parameters[0].device)
         """[] bool, all steps so far were finite"""
-        # replaced where the device need not be there (see `train.fake_step`)
+        # replaced for a device that may be absent (see `train.fake_step`)
         self.autocast: Callable[..., AbstractContextManager[Any]] = torch.autocast
         self.differentiate: Callable[..., None] = torch.autograd.backward
 

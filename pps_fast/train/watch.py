@@ -18,7 +18,7 @@ class NonFiniteLossError(FloatingPointError):
 class FiniteWatch:
     """Keeps the reports of the steps since the last check of `TrainStep.is_finite`.
 
-    A late check loses nothing: a step that is not finite, and all after it, change nothing (see `TrainStep`).
+    A late check is safe: neither a step that is not finite nor any step after it changes the model (see `TrainStep`).
 
     Args:
         train_step: the watched step.
@@ -37,7 +37,7 @@ class FiniteWatch:
         self._unchecked.append((step, samples, report))
 
     def check(self, last_good: Path | None) -> None:
-        """Synchronizes with the device, and forgets the steps that were finite.
+        """Synchronizes with the device and clears the steps that were finite.
 
         Args:
             last_good: the latest checkpoint, for the message.

@@ -93,7 +93,7 @@ def compile_variant(variant: Variant, sm: int) -> Row:
         "has_fp64": ".f64" in ptx,
         "has_local_memory": ".local " in ptx,
         "has_tensor_core": any(instruction in ptx for instruction in _TENSOR_CORE),
-        "key": variant.key(sm),
+        "key": variant.digest(sm),
     }
 
 
@@ -148,7 +148,7 @@ def changed_rows() -> list[RowName]:
     """Returns the rows whose key is not the table's, rows that the table lacks included."""
     table = table_rows()
     rows = wanted_rows().items()
-    return [name for name, (variant, sm) in rows if name not in table or table[name]["key"] != variant.key(sm)]
+    return [name for name, (variant, sm) in rows if name not in table or table[name]["key"] != variant.digest(sm)]
 
 
 def _compile_row(name: RowName) -> Row:

@@ -188,8 +188,8 @@ def _variant(path: Path, source: str, **changes: Any) -> Variant:
 )
 def test_the_key_changes_with(old: str, new: str, tmp_path: Path) -> None:
     assert _KERNEL.count(old) == 1
-    before = _variant(tmp_path / "before.py", _KERNEL).key(90)
-    assert _variant(tmp_path / "after.py", _KERNEL.replace(old, new)).key(90) != before
+    before = _variant(tmp_path / "before.py", _KERNEL).digest(90)
+    assert _variant(tmp_path / "after.py", _KERNEL.replace(old, new)).digest(90) != before
 
 
 @pytest.mark.parametrize(
@@ -203,14 +203,14 @@ def test_the_key_changes_with(old: str, new: str, tmp_path: Path) -> None:
 )
 def test_the_key_does_not_change_with(old: str, new: str, tmp_path: Path) -> None:
     assert _KERNEL.count(old) == 1
-    before = _variant(tmp_path / "before.py", _KERNEL).key(90)
-    assert _variant(tmp_path / "after.py", _KERNEL.replace(old, new)).key(90) == before
+    before = _variant(tmp_path / "before.py", _KERNEL).digest(90)
+    assert _variant(tmp_path / "after.py", _KERNEL.replace(old, new)).digest(90) == before
 
 
 def test_the_key_changes_with_everything_a_variant_says(tmp_path: Path) -> None:
     variant = _variant(tmp_path / "kernel.py", _KERNEL)
     changed = [{"signature": {"p_x": "*bf16"}}, {"constants": {"N": 32}}, {"num_warps": 8}, {"num_stages": 1}]
-    keys = [variant.key(sm) for sm in ARCHITECTURES] + [variant._replace(**change).key(90) for change in changed]
+    keys = [variant.digest(sm) for sm in ARCHITECTURES] + [variant._replace(**change).digest(90) for change in changed]
     assert len(set(keys)) == len(keys)
 
 

@@ -53,7 +53,7 @@ class Variant(NamedTuple):
         kinds = enumerate(self.types.values())
         return {(i,): [["tt.divisibility", 16]] for i, kind in kinds if kind.startswith("*")}
 
-    def key(self, sm: int) -> str:
+    def digest(self, sm: int) -> str:
         """Returns a hash of the source and of everything else that decides what is compiled for an architecture."""
         arguments = (self.types, sorted(self.constants.items()), self.attributes)
         options = (sm, self.num_warps, self.num_stages, triton.__version__)

@@ -90,7 +90,7 @@ def test_pooling(op: Op, groups: tuple, num_samples: int, num_positions: int, dt
 
 
 @PROPERTY
-# a normalised row of one position is 1 whatever it was: its gradient is nothing but rounding
+# a normalized row of one position is 1 whatever it was: its gradient is nothing but rounding
 @given(groups=_groups(), num_positions=st.integers(2, 70), normalize=st.booleans(), dtype=DTYPES, seed=SEEDS)
 def test_push(groups: tuple, num_positions: int, normalize: bool, dtype: torch.dtype, seed: int) -> None:
     group, _ = groups

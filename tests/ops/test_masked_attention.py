@@ -332,7 +332,8 @@ def _golden_cases() -> list[str]:
 @pytest.mark.parametrize("name", _golden_cases())
 def test_the_kernel_is_equal_to_the_published_code(name: str, poisoned_empty: None) -> None:
     with np.load(GOLDEN) as archive:
-        arrays = {key.split("/")[2]: archive[key] for key in archive.files if key.startswith(f"attention/{name}/")}
+        entries = [entry for entry in archive.files if entry.startswith(f"attention/{name}/")]
+        arrays = {entry.split("/")[2]: archive[entry] for entry in entries}
     letters = [letter for letter in "qkvg" if letter in arrays]
     leaves = {letter: torch.from_numpy(arrays[letter]).float().requires_grad_() for letter in letters}
     options = {"key_valid": torch.from_numpy(arrays["key_ok"]).bool(), "causal": bool(arrays["causal"])}
@@ -345,8 +346,8 @@ def test_the_kernel_is_equal_to_the_published_code(name: str, poisoned_empty: No
     out = masked_attention(q, k, v, key_bias=leaves.get("g"), **options, backend="triton")
     grads = torch.autograd.grad(out, list(leaves.values()), torch.from_numpy(arrays["upstream"]).float())
     results = {"out": out.detach()} | {f"grad_{letter}": grad for letter, grad in zip(letters, grads, strict=True)}
-    for key, got in results.items():
-        _assert_near(got, torch.from_numpy(arrays[key]), LIMIT[torch.float32])
+    for name, got in results.items():
+        _assert_near(got, torch.from_numpy(arrays[name]), LIMIT[torch.float32])
 
 
 @pytest.mark.gpu
