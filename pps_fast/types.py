@@ -15,6 +15,7 @@ Dimensions, used in every docstring of the project:
     Q  queries of an attention
     V  vocabulary classes, class 0 is padding
     F  width of a segment feature     W  width of a word vector
+    w  true windows of a sample, padded to the most that a sample has
     n  any other count; the line says of what
 
 A file in which a letter means something else, or that has more, says so in its first docstring: "Letters: M samples.".
