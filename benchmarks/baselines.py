@@ -124,11 +124,11 @@ def with_mask(inputs: Inputs) -> Inputs:
     query, key, bias, causal = (inputs[name] for name in ("query", "key", "key_bias", "causal"))
     valid = without_validity(inputs)["key_valid"]
     num_masks = bias.shape[1] if bias is not None and bias.dim() == 3 else None
-    given = {"query": query, "key": key, "value": inputs["value"], "num_masks": num_masks}
+    operands = {"query": query, "key": key, "value": inputs["value"], "num_masks": num_masks}
     if bias is None and valid is None:
-        return {**given, "key_bias": None, "is_causal": causal}
+        return {**operands, "key_bias": None, "is_causal": causal}
     if num_masks is not None and valid is not None:
         valid = for_each_mask(valid, num_masks)
     flat = None if bias is None else bias.detach().flatten(0, -2)
     mask = additive_mask(query, key, flat, valid, causal)
-    return {**given, "key_bias": mask.requires_grad_(bias is not None and bias.requires_grad), "is_causal": False}
+    return {**operands, "key_bias": mask.requires_grad_(bias is not None and bias.requires_grad), "is_causal": False}

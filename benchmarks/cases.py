@@ -99,21 +99,23 @@ class _Draw:
         self.generator = torch.Generator(device).manual_seed(seed)
         lengths = DATASETS[case.dataset][2]
         shares = np.random.default_rng(seed).random(case.batch_size)
-        found = np.interp(shares, LENGTH_QUANTILES, lengths).round().astype(np.int64).clip(1)
-        self.num_words = torch.from_numpy(found).to(device)
+        num_words = np.interp(shares, LENGTH_QUANTILES, lengths).round().astype(np.int64).clip(1)
+        self.num_words = torch.from_numpy(num_words).to(device)
 
     def all(self, template: Inputs) -> Inputs:
         """Values for a whole call."""
-        made: Inputs = {}
+        inputs_of_op: Inputs = {}
         for name, like in template.items():
-            made[name] = self._one(name, like, template) if isinstance(like, Tensor) else like
-        if "log_masks" in made:
-            made["log_masks"] = equations.log_mask(made["masks"])
-        if made.get("exponents") is not None:
-            made["exponents"] = made["masks"].log()
-        if "importance" in made:
-            made["importance"] = equations.importance(made["importance"], made["group"], made["num_groups"])
-        return made
+            inputs_of_op[name] = self._one(name, like, template) if isinstance(like, Tensor) else like
+        if "log_masks" in inputs_of_op:
+            inputs_of_op["log_masks"] = equations.log_mask(inputs_of_op["masks"])
+        if inputs_of_op.get("exponents") is not None:
+            inputs_of_op["exponents"] = inputs_of_op["masks"].log()
+        if "importance" in inputs_of_op:
+            inputs_of_op["importance"] = equations.importance(
+                inputs_of_op["importance"], inputs_of_op["group"], inputs_of_op["num_groups"]
+            )
+        return inputs_of_op
 
     def _one(self, name: str, like: Tensor, template: Inputs) -> Tensor:
         # the only integers that a call has and a batch has not
@@ -168,12 +170,12 @@ def cases_of(
 
     "tf32" is for ops that multiply matrices, "bf16" for ops that are given activations: masks and losses stay fp32.
     """
-    found: dict[str, list[OpCase]] = {}
+    cases: dict[str, list[OpCase]] = {}
     for dataset in datasets:
         for (op, site), inputs in _templates(dataset, "bf16" in dtypes, batch_size).items():
             is_activation = any(isinstance(x, Tensor) and x.dtype == torch.bfloat16 for x in inputs.values())
             has_dtype = {"fp32": True, "tf32": op in PRODUCTS, "bf16": is_activation}
             for dtype in dtypes:
                 if has_dtype[dtype]:
-                    found.setdefault(op, []).append(OpCase(op, site, dataset, dtype, batch_size))
-    return found
+                    cases.setdefault(op, []).append(OpCase(op, site, dataset, dtype, batch_size))
+    return cases

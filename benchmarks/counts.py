@@ -172,16 +172,16 @@ def _residual_norm(
     branch: Tensor,
     weight: Tensor,
     bias: Tensor,
-    key: Tensor | None = None,
+    dropout_key: Tensor | None = None,
     first_row: Tensor | None = None,
     **others: Any,
 ) -> tuple[Work, Work]:
-    parameters, keys = _size(weight, bias), _size(key, first_row)
+    parameters, selectors = _size(weight, bias), _size(dropout_key, first_row)
     # scale and add (2), mean (1), difference (1), variance (2), normalize (1), weight and bias (2)
-    forward = Work(_size(x, branch) + parameters + keys + _size(x), 9 * x.numel())
+    forward = Work(_size(x, branch) + parameters + selectors + _size(x), 9 * x.numel())
     # from the normalized rows, one tensor, and 1 / std: dn (1), its two means (3), dz (4), scale (1), dweight (2),
     # dbias (1)
-    rows, read = _WIDE * x.shape[0] * x.shape[1], 2 * _size(x) + _size(weight) + keys
+    rows, read = _WIDE * x.shape[0] * x.shape[1], 2 * _size(x) + _size(weight) + selectors
     return forward, Work(read + rows + _size(x, branch) + parameters, 12 * x.numel())
 
 

@@ -281,17 +281,17 @@ def curves(report: Report) -> None:
         is_close = far[0] <= limit * published[0] and np.isfinite(losses).all()
         status = {} if is_close else {"why": f"first loss {losses[0]}, published {published[0]}, last {losses[-1]}"}
         about_run = {"implementation": "ours", "precision": precision, **about}
-        found = {"losses": losses, "metrics": metrics, **row, **status}
-        report.add("curves", "ok" if is_close else "failed", **about_run, **found)
+        row_of_run = {"losses": losses, "metrics": metrics, **row, **status}
+        report.add("curves", "ok" if is_close else "failed", **about_run, **row_of_run)
 
 
 def _batches(config: PPSConfig, splits: Splits, steps: int) -> list[tuple[int, np.ndarray]]:
     """Epoch and samples of each step; batches of another size are left out, as they would not be captured."""
-    size, seed, found, epoch = config.train.batch_size, config.train.seed, [], 0
-    while len(found) < steps:
-        found += [(epoch, part) for part in epoch_batches(splits.train, size, seed, epoch) if len(part) == size]
+    size, seed, batches, epoch = config.train.batch_size, config.train.seed, [], 0
+    while len(batches) < steps:
+        batches += [(epoch, part) for part in epoch_batches(splits.train, size, seed, epoch) if len(part) == size]
         epoch += 1
-    return found[:steps]
+    return batches[:steps]
 
 
 def _published_curve(config: PPSConfig, store: Store, splits: Splits, steps: int) -> tuple[list[float], dict]:
@@ -331,9 +331,9 @@ def _metrics(
     size, totals = config.train.batch_size, []
     for first in range(0, len(splits.test), size):
         samples = splits.test[first : first + size]
-        found = clip_prediction(answer(store.batch(samples, seed=config.inference.seed)))
-        found = replace(found, **{name: value.cpu() for name, value in vars(found).items()})
-        table = sample_table(found, torch.from_numpy(store.data.moment[samples]))
+        prediction = clip_prediction(answer(store.batch(samples, seed=config.inference.seed)))
+        prediction = replace(prediction, **{name: value.cpu() for name, value in vars(prediction).items()})
+        table = sample_table(prediction, torch.from_numpy(store.data.moment[samples]))
         totals.append((len(samples), metric_means(table, config.inference.iou_thresholds)))
     whole = sum(number for number, _ in totals)
     return {name: sum(n * means[name] for n, means in totals) / whole for name in totals[0][1]}

@@ -69,25 +69,25 @@ def environment(report: Report) -> None:
         done = subprocess.run(["nvidia-smi", query, "--format=csv"], capture_output=True, text=True)
         clocks = done.stdout.strip()
     report.ceilings = ceilings(report.device, tuple(PRECISIONS), is_small=report.is_dry)
-    found = {"versions": versions(), "devices": devices(), "commit": commit(), "clocks": clocks, "ops": chosen}
-    found |= report.measured(ceilings=report.ceilings.values())
-    report.add("environment", "ok", **found, date=datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    facts = {"versions": versions(), "devices": devices(), "commit": commit(), "clocks": clocks, "ops": chosen}
+    facts |= report.measured(ceilings=report.ceilings.values())
+    report.add("environment", "ok", **facts, date=datetime.now(timezone.utc).isoformat(timespec="seconds"))
 
 
 def _in_order(cases: dict[str, list[OpCase]]) -> list[OpCase]:
     """All cases, the first of every op before the second of any; those in bf16 first, where an op has any."""
     ranked: list[tuple[tuple[bool, int], OpCase]] = []
-    for own in cases.values():
-        has_bf16 = any(case.dtype == "bf16" for case in own)
-        ranked += [((has_bf16 and case.dtype != "bf16", index), case) for index, case in enumerate(own)]
+    for cases_of_op in cases.values():
+        has_bf16 = any(case.dtype == "bf16" for case in cases_of_op)
+        ranked += [((has_bf16 and case.dtype != "bf16", index), case) for index, case in enumerate(cases_of_op)]
     return [case for _, case in sorted(ranked, key=lambda item: item[0])]
 
 
 def kernels(report: Report) -> None:
     """Times of every op beside its baselines; kernels that failed their parity are not timed."""
     names = [op.name for op in ALL_OPS]
-    found = cases_of(("tiny",), batch_size=1) if report.is_dry else cases_of()
-    cases = _in_order({name: found[name][:1] if report.is_dry else found[name] for name in names})
+    cases = cases_of(("tiny",), batch_size=1) if report.is_dry else cases_of()
+    cases = _in_order({name: cases[name][:1] if report.is_dry else cases[name] for name in names})
     failed = {row["op"] for row in report.of("parity") if row["status"] == "failed" and "op" in row}
     for name in failed:
         report.add("kernels", "refused", op=name, implementation="triton", why="it failed its parity")

@@ -161,12 +161,12 @@ def rows_of(points: dict[Axis, list[Point]], costs: dict[Point, Cost]) -> list[R
 def _exponents(values: Sequence[float], costs: Sequence[Cost]) -> Row:
     rounds = list(zip(*(cost.seconds for cost in costs), strict=True))
     gflop = [cost.gflop for cost in costs]
-    found: Row = {}
+    exponents: Row = {}
     for name, part in (("fitted", slice(None)), ("local", slice(-2, None))):
         of_rounds = spread([exponent(values[part], seconds[part]) for seconds in rounds])
-        found[name] = {quantile: round(value, 3) for quantile, value in of_rounds.items()}
-        found[f"gflop_{name}"] = round(exponent(values[part], gflop[part]), 3)
-    return found
+        exponents[name] = {quantile: round(value, 3) for quantile, value in of_rounds.items()}
+        exponents[f"gflop_{name}"] = round(exponent(values[part], gflop[part]), 3)
+    return exponents
 
 
 def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:

@@ -114,9 +114,9 @@ def relative_norm(got: Tensor, oracle: Tensor) -> float:
     return error if error == error else float("inf")
 
 
-def call_of(implementation: Implementation, given: Inputs, mode: str) -> Callable[[], Any]:
+def call_of(implementation: Implementation, inputs: Inputs, mode: str) -> Callable[[], Any]:
     """Returns a function without arguments that does what is timed; all that it needs is made here."""
-    inputs, names = implementation.prepare(given), wrt_of(given)
+    inputs, names = implementation.prepare(inputs), wrt_of(inputs)
     leaves = [inputs[name] for name in names]
     results = values_of(implementation.function(**inputs))
     grads = [torch.randn_like(result) for result in results]

@@ -61,16 +61,16 @@ def check_parity(
         cap: the largest error instead of that row's, whatever the error of the equation in this dtype.
     """
     inputs = case.inputs(dtype)
-    given = _on(device, inputs, case.wrt)
-    reasons = op.reasons(**given)
+    arguments = _on(device, inputs, case.wrt)
+    reasons = op.reasons(**arguments)
     if reasons:
         return "refused", {"why": "; ".join(reasons)}
     exact = to_tensors(to_arrays(inputs), torch.float64, case.wrt)
     oracle = results_of(equation_of(op), exact, case.wrt)
-    reference = results_of(equation_of(op), given, case.wrt)
+    reference = results_of(equation_of(op), arguments, case.wrt)
     with poisoned_empty():
-        got = results_of(partial(op, backend="triton"), given, case.wrt)
-        again = results_of(partial(op, backend="triton"), given, case.wrt)
+        got = results_of(partial(op, backend="triton"), arguments, case.wrt)
+        again = results_of(partial(op, backend="triton"), arguments, case.wrt)
     errors, faults = {}, []
     for name in oracle:
         errors[name] = relative_norm(got[name], oracle[name])
@@ -122,11 +122,11 @@ def _parity_case(report: Report, op: Op, file: str, case: Case, dtype: str) -> b
     try:
         with matmul_precision("high" if is_tf32 else "highest"):
             kind = torch.float32 if is_tf32 else DTYPES[dtype]
-            status, found = check_parity(op, file, case, kind, report.device, TF32_CAP if is_tf32 else None)
+            status, figures = check_parity(op, file, case, kind, report.device, TF32_CAP if is_tf32 else None)
     # whatever a kernel breaks on, the other kernels are checked too
     except Exception as error:
-        found, status = {"why": f"{type(error).__name__}: {error}"}, "failed"
-    report.add("parity", status, **about, **found)
+        figures, status = {"why": f"{type(error).__name__}: {error}"}, "failed"
+    report.add("parity", status, **about, **figures)
     if status == "failed" and not is_alive(report.device):
         report.add("parity", "not run", why="the CUDA context is broken; the cases after this one were not run")
         return False

@@ -85,7 +85,7 @@ class PublishedOutput:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Given:
+class _Inputs:
     """What all reconstructor calls of a forward share: [B, T, D], [B, T], [B, L + 2, D], [B, L + 2], [B]."""
 
     frames: Tensor
@@ -152,20 +152,20 @@ class PublishedPPS(nn.Module):
         # computed and discarded (item 24)
         self.trans_mask_generator["l_gauss"].summarize(frames, is_frame, words, is_word)
         hidden = draw_hidden(sentences, self.config.reconstructor.hidden_words_divisor) if hidden is None else hidden
-        given = _Given(
+        inputs = _Inputs(
             frames=frames[:, self.kept],
             is_frame=is_frame[:, self.kept],
             words=self._hidden_words(sentences, hidden),
             is_word=padding_mask(sentences.lengths + 1, num_columns + 2),
             cls_slot=sentences.lengths + 1,
         )
-        positives, negative_masks = self._positives(summary, given), self._negatives(summary)
+        positives, negative_masks = self._positives(summary, inputs), self._negatives(summary)
         return PublishedOutput(
             positives=positives,
             negative_masks=negative_masks,
-            logits=self._logits(given, positives.masks),
-            negative_logits=self._logits(given, negative_masks),
-            whole_video_logits=self._logits(given, None),
+            logits=self._logits(inputs, positives.masks),
+            negative_logits=self._logits(inputs, negative_masks),
+            whole_video_logits=self._logits(inputs, None),
             word_ids=sentences.ids,
             # l + 1 ones cut to L columns: a target too many for all but the longest sentence (item 31)
             is_target=is_word[:, :-1],
@@ -194,10 +194,10 @@ class PublishedPPS(nn.Module):
         words = torch.where(is_hidden, self.word_fc(self.mask_vec), words)
         return words + self.positions.rows(words.shape[1], words)
 
-    def _positives(self, summary: Tensor, given: _Given) -> Positives:
+    def _positives(self, summary: Tensor, inputs: _Inputs) -> Positives:
         """Heads, masks, importance, mixture and boundaries, proposal by proposal (items 15 to 22)."""
-        num_samples, num_positions = given.is_frame.shape
-        found: dict[str, list[Tensor]] = {"centers": [], "widths": [], "component_masks": [], "importance": []}
+        num_samples, num_positions = inputs.is_frame.shape
+        parts: dict[str, list[Tensor]] = {"centers": [], "widths": [], "component_masks": [], "importance": []}
         mixed, lefts, rights = [], [], []
         for k, head in enumerate(self.fc_mask["gauss"], 1):
             drawn = torch.sigmoid(head(summary)).view(-1, 2)  # [B k, 2]
@@ -207,21 +207,21 @@ class PublishedPPS(nn.Module):
             masks = gaussian_masks(
                 center.flatten(), width.flatten(), self.config.proposals.sigma, num_positions
             ).unflatten(0, (num_samples, k))
-            weights = torch.ones_like(center) if k == 1 else self._importance(given, masks)
+            weights = torch.ones_like(center) if k == 1 else self._importance(inputs, masks)
             mixed.append((weights.unsqueeze(-1) * masks).sum(1))
             lefts.append((weights * (center - width / 2)).sum(1))
             rights.append((weights * (center + width / 2)).sum(1))
-            for name, value in zip(found, (center, width, masks, weights), strict=True):
-                found[name].append(value)
+            for name, value in zip(parts, (center, width, masks, weights), strict=True):
+                parts[name].append(value)
         left, right = torch.stack(lefts, 1), torch.stack(rights, 1)
         inwards = self.config.proposals.boundary_shrink * (right - left) / 2
         start, end = (left + inwards).clamp(min=0), (right - inwards).clamp(max=1)
-        return Positives(**found, masks=torch.stack(mixed, 1), start=start, end=end)
+        return Positives(**parts, masks=torch.stack(mixed, 1), start=start, end=end)
 
-    def _importance(self, given: _Given, masks: Tensor) -> Tensor:
+    def _importance(self, inputs: _Inputs, masks: Tensor) -> Tensor:
         """One reconstructor call for the components of one proposal (item 20): [B, k, T] -> [B, k]."""
-        features = self._rebuild(given, masks)
-        return self.attn_func(features[torch.arange(len(features), device=features.device), :, given.cls_slot])
+        features = self._rebuild(inputs, masks)
+        return self.attn_func(features[torch.arange(len(features), device=features.device), :, inputs.cls_slot])
 
     def _negatives(self, summary: Tensor) -> Tensor:
         """Sums of masks over their peaks, proposal by proposal, from the positives' g_cls (item 23): [B, K, T]."""
@@ -237,7 +237,7 @@ class PublishedPPS(nn.Module):
             mixed.append(summed / summed.max(-1, keepdim=True)[0])
         return torch.stack(mixed, 1)
 
-    def _rebuild(self, given: _Given, masks: Tensor | None) -> Tensor:
+    def _rebuild(self, inputs: _Inputs, masks: Tensor | None) -> Tensor:
         """A reconstructor call; every mask has its own copy of frames and words: [B, N, T] -> [B, N, L + 2, D]."""
         count = 1 if masks is None else masks.shape[1]
 
@@ -245,17 +245,17 @@ class PublishedPPS(nn.Module):
             return value.unsqueeze(1).expand(-1, count, *value.shape[1:]).flatten(0, 1)
 
         features = self.trans_reconstructor.rebuild(
-            repeat(given.frames),
-            repeat(given.is_frame),
-            repeat(given.words),
-            repeat(given.is_word),
+            repeat(inputs.frames),
+            repeat(inputs.is_frame),
+            repeat(inputs.words),
+            repeat(inputs.is_word),
             None if masks is None else masks.flatten(0, 1),
         )
         return features.unflatten(0, (-1, count))
 
-    def _logits(self, given: _Given, masks: Tensor | None) -> Tensor:
+    def _logits(self, inputs: _Inputs, masks: Tensor | None) -> Tensor:
         """Words predicted from each mask, or from the whole video; all slots are projected (item 30): [B, N, L, V]."""
-        return self.fc_comp(self._rebuild(given, masks))[:, :, :-2]
+        return self.fc_comp(self._rebuild(inputs, masks))[:, :, :-2]
 
 
 def is_dead(name: str) -> bool:

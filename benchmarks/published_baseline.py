@@ -34,8 +34,8 @@ def load_live_weights(model: PublishedPPS, state: Mapping[str, Tensor]) -> None:
     Raises:
         RuntimeError: for a missing or unknown name or another shape.
     """
-    own = model.state_dict()
-    model.load_state_dict({name: own.get(name, value) if is_dead(name) else value for name, value in state.items()})
+    initial = model.state_dict()
+    model.load_state_dict({name: initial.get(name, value) if is_dead(name) else value for name, value in state.items()})
 
 
 def build_published_step(config: PPSConfig, sizes: FeatureSizes, device: torch.device) -> PublishedStep:

@@ -40,8 +40,8 @@ class Attention(nn.Module):
             return F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, -1)
         sizes = (x.shape[-1], 2 * x.shape[-1])
         weights, biases = self.in_proj_weight.split(sizes), self.in_proj_bias.split(sizes)
-        key, value = F.linear(memory, weights[1], biases[1]).chunk(2, -1)
-        return F.linear(x, weights[0], biases[0]), key, value
+        keys, value = F.linear(memory, weights[1], biases[1]).chunk(2, -1)
+        return F.linear(x, weights[0], biases[0]), keys, value
 
     def _heads(self, x: Tensor) -> Tensor:
         """[G, n, D] -> [G H, n, D / H], a copy."""

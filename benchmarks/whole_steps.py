@@ -141,10 +141,10 @@ _settings: dict[tuple[str, torch.device], Setting] = {}
 def settings(report: Report) -> Iterator[Setting]:
     """Yields both data sets' settings, one tiny one in a dry run; each is made once."""
     for dataset in ("charades",) if report.is_dry else ("charades", "activitynet"):
-        key = (f"{dataset}_released", report.device)
-        if key not in _settings:
-            _settings[key] = _setting(dataset, report.device, report.is_dry)
-        yield _settings[key]
+        name = (f"{dataset}_released", report.device)
+        if name not in _settings:
+            _settings[name] = _setting(dataset, report.device, report.is_dry)
+        yield _settings[name]
 
 
 def _setting(dataset: str, device: torch.device, is_dry: bool) -> Setting:
@@ -163,9 +163,9 @@ def _setting(dataset: str, device: torch.device, is_dry: bool) -> Setting:
             references[has_dropout] = tuple(step(batch).loss.total.item() for _ in range(2))  # type: ignore[assignment]
         flops = int(1e9 * matmul_gflop(lambda: step(batch)))
     values = sum(p.numel() for p in step.model.parameters())
-    given = sum(x.numel() * x.element_size() for x in vars(batch).values())
+    batch_bytes = sum(x.numel() * x.element_size() for x in vars(batch).values())
     # weights and two moments, read and written, in fp32; the batch, read
-    return Setting(f"{dataset}_released", config, sizes, batch, references, Work(6 * 4 * values + given, flops))
+    return Setting(f"{dataset}_released", config, sizes, batch, references, Work(6 * 4 * values + batch_bytes, flops))
 
 
 def _add(report: Report, stage: str, variant: Variant, setting: Setting, precision: Precision) -> None:
@@ -182,13 +182,13 @@ def _add(report: Report, stage: str, variant: Variant, setting: Setting, precisi
         return
     try:
         with time_limit(report.left()):
-            status, found = "ok", measure(report, variant, setting, precision)
+            status, figures = "ok", measure(report, variant, setting, precision)
     except OutOfTime as error:
-        status, found = "not run" if is_ours else "left out", {"why": str(error)}
+        status, figures = "not run" if is_ours else "left out", {"why": str(error)}
     # what does not run, does not fit or does not agree is a result too
     except Exception as error:
-        status, found = "failed", {"why": f"{type(error).__name__}: {error}"[:2000]}
-    report.add(stage, status, **about, **found)
+        status, figures = "failed", {"why": f"{type(error).__name__}: {error}"[:2000]}
+    report.add(stage, status, **about, **figures)
     if variant.compile_mode or variant.attention == "flex":
         torch._dynamo.reset()
     gc.collect()
@@ -294,11 +294,11 @@ def launches_of(run: Callable[[], Any], device: torch.device) -> Row:
     """
     is_cuda = device.type == "cuda"
     try:
-        with profile(activities=[ProfilerActivity.CUDA if is_cuda else ProfilerActivity.CPU]) as found:
+        with profile(activities=[ProfilerActivity.CUDA if is_cuda else ProfilerActivity.CPU]) as profiled:
             run()
             if is_cuda:
                 torch.cuda.synchronize()
-        events = found.events()
+        events = profiled.events()
     except RuntimeError as error:
         return {"why_no_launches": str(error).splitlines()[0]}
     if not is_cuda:

@@ -62,10 +62,10 @@ def blind_tables() -> list[str]:
     """What guesses that see neither video nor query reach, one section per data set and protocol."""
     lines = []
     for title, name in BLIND:
-        found = read(RESULTS / name)
-        rows = found["rows"]
-        fitted = f"intervals fitted on {found['num_fit_samples']:,} training pairs"
-        lines += [f"### {title}: {found['num_samples']:,} pairs", "", f"{link(RESULTS / name)}; {fitted}.", ""]
+        record = read(RESULTS / name)
+        rows = record["rows"]
+        fitted = f"intervals fitted on {record['num_fit_samples']:,} training pairs"
+        lines += [f"### {title}: {record['num_samples']:,} pairs", "", f"{link(RESULTS / name)}; {fitted}.", ""]
         for family in ("R@1", "R@5"):
             metrics = [metric for metric in rows[RANDOM] if metric.startswith(family)]
             kept = [row for row in rows if metrics[0] in rows[row]]
@@ -77,26 +77,30 @@ def blind_tables() -> list[str]:
 def reading() -> list[str]:
     """Published PPS against the best blind baselines, column by column."""
     lines = []
-    for found in read(PUBLISHED)["tables"]:
-        blind = read(ROOT / found["blind"])["rows"]
-        values = next(row["values"] for row in found["rows"] if row["method"] == "PPS")
-        own = dict(zip(found["metrics"], values, strict=True))
+    for table in read(PUBLISHED)["tables"]:
+        blind = read(ROOT / table["blind"])["rows"]
+        values = next(row["values"] for row in table["rows"] if row["method"] == "PPS")
+        figures = dict(zip(table["metrics"], values, strict=True))
         row, value = best_blind(blind, "R@5 IoU>=0.5")
         lines.append(
-            f"* **R@5 says next to nothing.** On {found['data']} {row} that see nothing reach {value:.2f} at "
-            f"R@5 IoU>=0.5; the paper prints {own['R@5 IoU>=0.5']:.2f} for PPS. R@1 of PPS as published beside the "
+            f"* **R@5 says next to nothing.** On {table['data']} {row} that see nothing reach {value:.2f} at "
+            f"R@5 IoU>=0.5; the paper prints {figures['R@5 IoU>=0.5']:.2f} for PPS. R@1 of PPS as published beside the "
             "best blind baseline of the column:"
         )
-        for metric in (metric for metric in own if metric.startswith("R@1")):
+        for metric in (metric for metric in figures if metric.startswith("R@1")):
             row, value = best_blind(blind, metric)
-            side = "above" if own[metric] > value else "below"
-            lines.append(f"  * {metric}: {own[metric]:.2f}, {abs(own[metric] - value):.2f} {side} {value:.2f} ({row}).")
+            side = "above" if figures[metric] > value else "below"
+            lines.append(
+                f"  * {metric}: {figures[metric]:.2f}, {abs(figures[metric] - value):.2f} {side} {value:.2f} ({row})."
+            )
     return lines
 
 
 def best_blind(rows: dict[str, Any], metric: str) -> tuple[str, float]:
     """Returns the fitted blind baseline that is best in a column, and its value."""
-    values = {row: found[metric]["value"] for row, found in rows.items() if metric in found and row != RANDOM}
+    values = {
+        row: estimates[metric]["value"] for row, estimates in rows.items() if metric in estimates and row != RANDOM
+    }
     row = max(values, key=lambda name: values[name])
     return row, values[row]
 
@@ -104,25 +108,25 @@ def best_blind(rows: dict[str, Any], metric: str) -> tuple[str, float]:
 def published_tables() -> list[str]:
     """Tables 1 and 3 as the paper prints them, and the blind baselines of ours apart."""
     lines = []
-    for found in read(PUBLISHED)["tables"]:
-        lines += [f"### {found['name']}: {found['data']}", "", f"Pairs: {found['protocol']}.", ""]
-        header = ["method, as published", *found["metrics"]]
+    for table in read(PUBLISHED)["tables"]:
+        lines += [f"### {table['name']}: {table['data']}", "", f"Pairs: {table['protocol']}.", ""]
+        header = ["method, as published", *table["metrics"]]
         stars = {True: "\\*", False: ""}
         lines += grid(
-            header, [[row["method"] + stars[row["extra"]], *map(number, row["values"])] for row in found["rows"]]
+            header, [[row["method"] + stars[row["extra"]], *map(number, row["values"])] for row in table["rows"]]
         )
-        known = "; ".join(f"{row['method']}: {row['protocol']}" for row in found["rows"] if row["protocol"])
+        known = "; ".join(f"{row['method']}: {row['protocol']}" for row in table["rows"] if row["protocol"])
         lines += [
             "\\* more annotations or large pre-trained models, by the paper.",
             f"Test pairs are known of {known}. For the others the paper does not say, and nothing was checked.",
             "",
         ]
-        path = ROOT / found["blind"]
+        path = ROOT / table["blind"]
         blind = read(path)
         lines += [f"Guesses that see nothing, from {link(path)} ({blind['num_samples']:,} pairs):", ""]
-        best = ["best of its column", *(number(best_blind(blind["rows"], metric)[1]) for metric in found["metrics"])]
-        chance = [RANDOM, *(number(blind["rows"][RANDOM][metric]["value"]) for metric in found["metrics"])]
-        lines += grid(["blind baseline, ours", *found["metrics"]], [best, chance])
+        best = ["best of its column", *(number(best_blind(blind["rows"], metric)[1]) for metric in table["metrics"])]
+        chance = [RANDOM, *(number(blind["rows"][RANDOM][metric]["value"]) for metric in table["metrics"])]
+        lines += grid(["blind baseline, ours", *table["metrics"]], [best, chance])
     return lines
 
 
@@ -130,20 +134,20 @@ def single_runs() -> list[str]:
     """Every evaluation file: its model row beside blind baselines and control."""
     lines = []
     for path in sorted(RESULTS.glob("*_cpu_*.json")):
-        found = read(path)
+        record = read(path)
         # the times of steps and ops have names like those of evaluations
-        if "headline" not in found:
+        if "headline" not in record:
             continue
-        metrics = [metric for metric in found["rows"]["model"] if metric.startswith("R@1")]
-        where = f"{found['name']}, protocol {found['protocol']}, {found['num_samples']:,} test pairs"
+        metrics = [metric for metric in record["rows"]["model"] if metric.startswith("R@1")]
+        where = f"{record['name']}, protocol {record['protocol']}, {record['num_samples']:,} test pairs"
         lines += [f"### {path.stem}", "", f"{link(path)}: {where}.", ""]
-        rows = {row: columns for row, columns in found["rows"].items() if metrics[0] in columns}
+        rows = {row: columns for row, columns in record["rows"].items() if metrics[0] in columns}
         cells = [
             [row, *(estimate_cell(Estimate(**columns[metric])) for metric in metrics)] for row, columns in rows.items()
         ]
         lines += grid(["R@1", *(metric.removeprefix("R@1 ") for metric in metrics)], cells)
         # files written earlier call it a row
-        lines += [found["headline"].replace("blind row", "blind baseline"), ""]
+        lines += [record["headline"].replace("blind row", "blind baseline"), ""]
     return lines
 
 
@@ -162,7 +166,7 @@ def lab_tables() -> list[str]:
 
 def _lab_words(path: Path, record: dict[str, Any]) -> list[str]:
     """What a table was made of."""
-    data, protocol, made = record["data"], record["protocol"], record["made"]
+    data, protocol, origin = record["data"], record["protocol"], record["made"]
     size = record["subsets"]["all"]
     changes = ", ".join(f"{name} = {value}" for name, value in record["overrides"].items()) or "nothing"
     folds = ", ".join("the data's own split" if fold is None else f"fold {fold}" for fold in protocol["folds"])
@@ -170,7 +174,7 @@ def _lab_words(path: Path, record: dict[str, Any]) -> list[str]:
         f"[All of it]({_from_docs(path.with_suffix('.md'))}), {link(path)}. Data {data['name']}, protocol "
         f"{data['protocol']}, {folds}: {size['pairs']:,} pairs, {size['videos']:,} videos. Preset {record['preset']}, "
         f"changed in all rows: {changes}; seeds {', '.join(map(str, protocol['seeds']))}. "
-        f"{'; '.join(made['machine'])}, commit {', '.join(made['commit'])}.",
+        f"{'; '.join(origin['machine'])}, commit {', '.join(origin['commit'])}.",
     ]
     missing = [row["label"] for row in record["rows"] if row["missing"]]
     return [*lines, "", f"NOT COMPLETE: {', '.join(missing)}."] if missing else lines
@@ -184,9 +188,9 @@ def _lab_verdict(record: dict[str, Any]) -> list[str]:
     if not has_seeds:
         lines.append("* Rows of one run each: none is called different.")
     for subset in (subset for subset in record["subsets"] if has_seeds and subset != "re-annotated"):
-        found = {row["label"]: row["difference"][subset].get(mean) for row in record["rows"]}
+        estimates = {row["label"]: row["difference"][subset].get(mean) for row in record["rows"]}
         differ = []
-        for label, summary in found.items():
+        for label, summary in estimates.items():
             if summary and summary["over_runs"] and not summary["value"] == 0 and _excludes_zero(summary):
                 differ.append(f"{label} ({cell(summary, '+')})")
         says = ", ".join(differ) or "none"
@@ -252,8 +256,8 @@ def _lab_rows(record: dict[str, Any]) -> list[str]:
         "best blind baseline": record["blind"]["all"],
         f"{record['reference']}, shuffled queries": reference["shuffled"]["all"],
     }
-    for label, found in rest.items():
-        cells.append([label, "", *(cell(found.get(metric)) for metric in metrics), "", "", ""])
+    for label, estimates in rest.items():
+        cells.append([label, "", *(cell(estimates.get(metric)) for metric in metrics), "", "", ""])
     compared = [f"mIoU - {name}" for name in (record["reference"], "blind", "shuffled")]
     return grid(["R@1", "runs", *(metric.removeprefix("R@1 ") for metric in metrics), *compared], cells)
 
@@ -275,9 +279,9 @@ def _lab_kinds(record: dict[str, Any], kinds: list[str]) -> list[str]:
     blind = [text for kind in kinds for text in (cell(record["blind"][kind].get(mean)), "")]
     cells.append(["best blind baseline", *blind])
     people = record["human"]
-    for label, found in people.items():
-        if mean in found:
-            blank = {kind: "" for kind in kinds} | {"re-annotated": cell(found[mean])}
+    for label, estimates in people.items():
+        if mean in estimates:
+            blank = {kind: "" for kind in kinds} | {"re-annotated": cell(estimates[mean])}
             cells.append([label, *(text for kind in kinds for text in (blank[kind], ""))])
     return grid(header, cells)
 

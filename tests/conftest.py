@@ -34,7 +34,7 @@ def matmul_precision() -> Iterator[None]:
 
 @pytest.fixture
 def poisoned_empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fills uninitialised floating memory with NaN, so that reading what was never written cannot go unnoticed."""
+    """Fills uninitialized floating memory with NaN, so that reading what was never written cannot go unnoticed."""
 
     def poison(allocate: Any) -> Any:
         def poisoned(*args: Any, **kwargs: Any) -> torch.Tensor:

@@ -122,11 +122,11 @@ def check_training(golden: Golden) -> Iterator[Check]:
     output = model(batch_of(golden, torch.float64), hidden)
     losses = published_losses(output, model.config)
     losses.total.backward()
-    for group, part, found in (
+    for group, part, values in (
         ("outputs", "out", _outputs(model, output, calls)),
         ("losses", "loss", _losses(losses)),
     ):
-        for name, value in found.items():
+        for name, value in values.items():
             yield compare(group, f"f64/{part}/{name}", value, golden[f"f64/{part}/{name}"])
     gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
     norm = torch.stack([value.norm() for value in gradients.values()]).norm()

@@ -59,9 +59,9 @@ def test_rows_differ_from_each_other_and_the_full_model_is_among_them(name: str)
     labels = [row.label for row in ablation.rows]
     assert len(set(labels)) == len(labels) and FULL not in set(labels) - {FULL}
     configs = [row.apply(config) for row in ablation.rows]
-    others = [found for found in configs if found != config]
+    others = [other for other in configs if other != config]
     assert len(configs) > len(others), "no row is the full model"
-    assert all(others.count(found) == 1 for found in others)
+    assert all(others.count(other) == 1 for other in others)
 
 
 @pytest.mark.parametrize("name", PRINTED)

@@ -176,12 +176,12 @@ def _catches_everything(handler: ast.ExceptHandler) -> bool:
 
 def _call_faults(call: ast.Call, may_print: bool) -> list[str]:
     called = ast.unparse(call.func)
-    given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
     if called == "print" and not may_print:
         return ["prints: return the text, or raise"]
-    if called == "torch.load" and given.get("weights_only") != "True":
+    if called == "torch.load" and keywords.get("weights_only") != "True":
         return ["torch.load without weights_only=True"]
-    if called in ("np.load", "numpy.load") and given.get("allow_pickle", "False") != "False":
+    if called in ("np.load", "numpy.load") and keywords.get("allow_pickle", "False") != "False":
         return ["numpy.load with allow_pickle"]
     return []
 
@@ -241,8 +241,8 @@ def test_every_kernel_has_one_name_in_ops_equations_and_tests() -> None:
             continue
         parts = together.get(kernel, [kernel])
         for part in parts:
-            found = any(name == part or name.startswith(f"{part}_") for name in defined)
-            assert found, f"equations.py has no {part}, the equation of kernels/{kernel}.py"
+            is_defined = any(name == part or name.startswith(f"{part}_") for name in defined)
+            assert is_defined, f"equations.py has no {part}, the equation of kernels/{kernel}.py"
 
 
 def test_allowances_are_still_needed() -> None:

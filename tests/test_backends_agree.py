@@ -139,7 +139,7 @@ def test_twenty_steps_of_training_have_the_same_losses() -> None:
     config = _config(encoder__num_heads=1)
     # the two samples alternate, with another dropout in each step
     keys = torch.arange(1, 21, dtype=torch.int32).unsqueeze(1)
-    batches = [replace(take(BATCH, [n % 2]), dropout_key=key).to(DEVICE) for n, key in enumerate(keys)]
+    batches = [replace(take(BATCH, [n % 2]), dropout_key=dropout_key).to(DEVICE) for n, dropout_key in enumerate(keys)]
     losses = {name: _losses(override(config, {"backend": name}), batches) for name in ("triton", "torch")}
     assert losses["torch"][-5:].mean() < losses["torch"][:5].mean() - 0.5
     # measured: 1e-5

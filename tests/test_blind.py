@@ -15,17 +15,17 @@ def test_the_command_prints_and_writes_the_rows(tmp_path: Path, capsys: pytest.C
     out = tmp_path / "blind.json"
     assert blind.main(["--out", str(out), "--draws", "20", "--thresholds", "0.5", "0.7"]) == 0
     printed = capsys.readouterr().out
-    found = json.loads(out.read_text(encoding="utf-8"))
-    assert found["num_samples"] == 600 and found["num_videos"] == 100 and found["num_fit_samples"] == 2400
-    assert list(found["rows"][WHOLE_VIDEO]) == ["R@1 IoU>=0.5", "R@1 IoU>=0.7", "R@1 mIoU"]
-    assert len(found["intervals"]["5 fixed intervals, IoU>=0.5"]) == 5
-    for name, columns in found["rows"].items():
+    record = json.loads(out.read_text(encoding="utf-8"))
+    assert record["num_samples"] == 600 and record["num_videos"] == 100 and record["num_fit_samples"] == 2400
+    assert list(record["rows"][WHOLE_VIDEO]) == ["R@1 IoU>=0.5", "R@1 IoU>=0.7", "R@1 mIoU"]
+    assert len(record["intervals"]["5 fixed intervals, IoU>=0.5"]) == 5
+    for name, columns in record["rows"].items():
         assert name in printed
         for estimate in columns.values():
             assert estimate["low"] <= estimate["value"] <= estimate["high"]
     # guesses by chance score worse than the intervals fitted for the column
-    best = found["rows"]["fixed interval, IoU>=0.5"]["R@1 IoU>=0.5"]
-    assert found["rows"][RANDOM]["R@1 IoU>=0.5"]["high"] < best["value"]
+    best = record["rows"]["fixed interval, IoU>=0.5"]["R@1 IoU>=0.5"]
+    assert record["rows"][RANDOM]["R@1 IoU>=0.5"]["high"] < best["value"]
 
 
 def test_one_repetition_is_one_table_of_guesses_and_the_seed_decides(tmp_path: Path) -> None:

@@ -51,9 +51,9 @@ def test_preset_is_where_the_options_start(argv):
 
 
 def test_options_of_the_config_have_no_prefix_and_override_the_preset():
-    given = _parse("--losses.pull", "0", "--preset", "charades", "--count", "5", "--proposals.negatives.sigma", "2")
+    arguments = _parse("--losses.pull", "0", "--preset", "charades", "--count", "5", "--proposals.negatives.sigma", "2")
     expected = override(PRESETS["charades"], {"losses.pull": 0.0, "proposals.negatives.sigma": 2.0})
-    assert given == Arguments(preset="charades", count=5, config=expected)
+    assert arguments == Arguments(preset="charades", count=5, config=expected)
 
 
 def test_last_preset_counts():

@@ -181,8 +181,8 @@ def test_a_layout_has_mixtures_where_a_proposal_has_several_components() -> None
         ({"layout": "uniform"}, False),
         ({"layout": "uniform", "components_per_proposal": 2}, True),
     ):
-        made = override(proposals, changes)
-        assert made.has_mixtures == expected == bool(layout_of(made).mixed)
+        changed = override(proposals, changes)
+        assert changed.has_mixtures == expected == bool(layout_of(changed).mixed)
 
 
 def test_more_best_proposals_than_proposals_are_refused() -> None:

@@ -164,7 +164,8 @@ def test_a_field_is_read_under_its_old_name(old: str) -> None:
 
 def test_a_field_under_its_old_and_its_new_name_is_refused() -> None:
     values = {"train": {"optimise": "joint", "update": "alternating"}}
-    with pytest.raises(ValueError, match=r"train\.optimise = 'joint': expected only train\.update, its new name"):
+    old = "train.optimise"
+    with pytest.raises(ValueError, match=f"{old} = 'joint': expected only train.update, its new name"):
         from_dict(PPSConfig, values)
 
 

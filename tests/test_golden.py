@@ -158,9 +158,9 @@ def test_of_the_ancestors_nothing_is_left_out(name: str) -> None:
     again = "final_loss|nll_loss|ref_nll_loss|neg_nll_loss|ivc_loss"
     not_results = re.compile(rf"meta/|state/|in/|.*/official_log/({again})$|.*/out/attn_weight")
     with np.load(path) as archive:
-        left_out = [key for key in archive.files if key not in compared and not not_results.match(key)]
+        left_out = [array for array in archive.files if array not in compared and not not_results.match(array)]
     # losses of negatives are compared for the best positives only
-    assert {f"{key}@best" for key in left_out} <= compared
+    assert {f"{array}@best" for array in left_out} <= compared
 
 
 @pytest.mark.parametrize("array", ["f64/out/gauss_weight", "f64/loss/ivc", "f64/grad/fc_gauss.weight"])

@@ -34,12 +34,12 @@ def test_the_command_prints_versions_devices_and_every_op() -> None:
 
 def test_json_has_the_same_and_follows_the_config(capsys: pytest.CaptureFixture[str]) -> None:
     assert info.main(["--preset", "activitynet", "--json", "--backend", "torch"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["versions"]["pps_fast"] == __version__
-    assert found["versions"]["python"] == platform.python_version()
-    assert found["preset"] == "activitynet" and found["sizes"]["vocab_size"] == 8001
-    assert set(found["ops"]) == set(found["devices"]) >= {"cpu"}
-    used = [op for op in found["ops"]["cpu"] if op["backend"] != "unused"]
+    record = json.loads(capsys.readouterr().out)
+    assert record["versions"]["pps_fast"] == __version__
+    assert record["versions"]["python"] == platform.python_version()
+    assert record["preset"] == "activitynet" and record["sizes"]["vocab_size"] == 8001
+    assert set(record["ops"]) == set(record["devices"]) >= {"cpu"}
+    used = [op for op in record["ops"]["cpu"] if op["backend"] != "unused"]
     assert len(used) > 5 and all(op["backend"] == "torch" and op["reasons"] for op in used)
 
 

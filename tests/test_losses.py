@@ -180,7 +180,7 @@ def test_names_of_terms_are_fields_of_the_config() -> None:
 
 @pytest.mark.parametrize("name", sorted(LOSS_TERMS))
 def test_a_term_of_weight_zero_is_not_computed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*given: object) -> None:
+    def refuse(*arguments: object) -> None:
         raise RuntimeError("computed")
 
     monkeypatch.setitem(module.LOSS_TERMS, name, refuse)

@@ -142,17 +142,17 @@ def test_the_defaults_are_the_paper_on_charades() -> None:
 
 @pytest.mark.parametrize("name", PAPER)
 def test_released_presets_depart_from_the_paper_in_the_listed_fields_only(name: str) -> None:
-    found = _differences(PRESETS[name], PRESETS[f"{name}_released"])
-    own = {"proposals.negatives.sigma"} if name == "activitynet" else set()
-    assert found.keys() == PUBLISHED | own
-    assert found["losses.reconstruction"] == 0.5
-    assert found.get("proposals.negatives.sigma", 3.0) == 3.0
+    differences = _differences(PRESETS[name], PRESETS[f"{name}_released"])
+    of_data_set = {"proposals.negatives.sigma"} if name == "activitynet" else set()
+    assert differences.keys() == PUBLISHED | of_data_set
+    assert differences["losses.reconstruction"] == 0.5
+    assert differences.get("proposals.negatives.sigma", 3.0) == 3.0
 
 
 @pytest.mark.parametrize(("name", "inter", "intra"), [("charades", 3.0, 0.0012), ("activitynet", 0.2, 0.005)])
 def test_rescaled_presets_have_the_weights_of_the_training_scripts(name: str, inter: float, intra: float) -> None:
-    found = _differences(PRESETS[f"{name}_released"], PRESETS[f"{name}_rescaled"])
-    assert found == {"losses.push_inter": inter, "losses.push_intra": intra}
+    differences = _differences(PRESETS[f"{name}_released"], PRESETS[f"{name}_rescaled"])
+    assert differences == {"losses.push_inter": inter, "losses.push_intra": intra}
 
 
 def test_small_presets_keep_every_rule_of_the_paper() -> None:
@@ -160,10 +160,10 @@ def test_small_presets_keep_every_rule_of_the_paper() -> None:
     # short videos have short moments: another stride and another scale of the widths, but no other equation
     sizes |= {"reconstructor.stride", "proposals.sigma", "proposals.negatives.sigma", "encoder.dropout"}
     for name in ("demo", "tiny", "charades_clip_small"):
-        found = _differences(PRESETS["charades"], PRESETS[name])
-        free = {path for path in found if path.startswith(("train.", "data.", "inference."))}
-        assert found.keys() - free <= sizes, name
-        assert found["encoder.hidden_dim"] <= 64, name
+        differences = _differences(PRESETS["charades"], PRESETS[name])
+        free = {path for path in differences if path.startswith(("train.", "data.", "inference."))}
+        assert differences.keys() - free <= sizes, name
+        assert differences["encoder.hidden_dim"] <= 64, name
 
 
 # Table J of what their published code does; both have the sizes of the transformers of PPS
@@ -234,9 +234,9 @@ ANCESTORS = {
 
 @pytest.mark.parametrize("name", ANCESTORS)
 def test_presets_of_the_ancestors_hold_their_numbers(name: str) -> None:
-    found = _flat(to_dict(PRESETS[name]))
+    fields = _flat(to_dict(PRESETS[name]))
     expected = {**ANCESTOR_BOTH, **ANCESTORS[name]}
-    assert {path: found[path] for path in expected} == expected
+    assert {path: fields[path] for path in expected} == expected
 
 
 def test_cnm_masks_have_the_published_exponents() -> None:
@@ -249,15 +249,15 @@ def test_cnm_masks_have_the_published_exponents() -> None:
 def test_a_method_on_any_data_set_is_its_overrides_on_that_preset(method: str, changes: dict[str, Any]) -> None:
     assert PRESETS[f"{method}_charades_clip_small"] == override(PRESETS["charades_clip_small"], changes)
     for base, preset in PRESETS.items():
-        made = _flat(to_dict(override(preset, changes)))
-        assert {path: made[path] for path in changes} == changes, base
+        fields = _flat(to_dict(override(preset, changes)))
+        assert {path: fields[path] for path in changes} == changes, base
 
 
 @pytest.mark.parametrize("method", ["cpl", "cnm"])
 def test_demos_of_the_ancestors_train_like_the_demo(method: str) -> None:
-    found = _differences(PRESETS["demo"], PRESETS[f"{method}_demo"])
+    differences = _differences(PRESETS["demo"], PRESETS[f"{method}_demo"])
     kept = ("data.", "encoder.hidden_dim", "generator.num", "reconstructor.num", "reconstructor.stride", "train.")
-    assert [path for path in found if path.startswith(kept)] == (["train.update"] if method == "cnm" else [])
+    assert [path for path in differences if path.startswith(kept)] == (["train.update"] if method == "cnm" else [])
 
 
 def test_demo_and_tiny_need_no_data_file() -> None:
@@ -268,8 +268,8 @@ def test_every_class_of_the_config_is_reached_from_the_whole() -> None:
     classes = {item for item in vars(config).values() if dataclasses.is_dataclass(item)}
     reached, todo = set(), [PPSConfig]
     while todo:
-        reached.add(found := todo.pop())
-        todo += [hint for hint in typing.get_type_hints(found).values() if dataclasses.is_dataclass(hint)]
+        reached.add(config_class := todo.pop())
+        todo += [hint for hint in typing.get_type_hints(config_class).values() if dataclasses.is_dataclass(hint)]
     assert reached == classes
 
 

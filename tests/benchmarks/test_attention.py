@@ -17,10 +17,10 @@ VALID = torch.tensor([[True, True, True, True, False], [True, True, True, False,
 
 
 def _inputs(num_masks: int | None) -> dict[str, Any]:
-    made = {name: torch.randn(2, 4, 5, 8, dtype=torch.float64) for name in ("query", "key", "value")}
+    tensors = {name: torch.randn(2, 4, 5, 8, dtype=torch.float64) for name in ("query", "key", "value")}
     shape = (2, 5) if num_masks is None else (2, num_masks, 5)
-    made["key_bias"] = torch.rand(shape, dtype=torch.float64).log()
-    return {name: value.requires_grad_() for name, value in made.items()}
+    tensors["key_bias"] = torch.rand(shape, dtype=torch.float64).log()
+    return {name: value.requires_grad_() for name, value in tensors.items()}
 
 
 def _gradients(function: Any, inputs: dict[str, Any], **others: Any) -> tuple[Tensor, ...]:

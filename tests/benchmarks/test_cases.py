@@ -104,15 +104,15 @@ def _check_values(case: OpCase) -> None:
 
 
 def test_activations_have_the_dtype_asked_for_and_masks_stay_fp32() -> None:
-    found = cases_of(("tiny",), ("bf16", "tf32"), 3)
+    cases = cases_of(("tiny",), ("bf16", "tf32"), 3)
     cross = "importance: reconstructor.word_stack.cross_attention"
-    attention = next(case for case in found["masked_attention"] if case.site.startswith(cross) and case.dtype == "bf16")
+    attention = next(case for case in cases["masked_attention"] if case.site.startswith(cross) and case.dtype == "bf16")
     inputs = attention.inputs("cpu", requires_grad=True)
     assert inputs["query"].dtype == torch.bfloat16 and inputs["key_bias"].dtype == torch.float32
     assert all(inputs[name].requires_grad for name in ("query", "key", "value", "key_bias"))
     # losses and masks exist in fp32 only, and only products can be rounded to tf32
-    assert "push" not in found and {case.dtype for case in found["reconstruction_nll"]} == {"bf16"}
-    assert {op for op, cases in found.items() if any(case.dtype == "tf32" for case in cases)} == {
+    assert "push" not in cases and {case.dtype for case in cases["reconstruction_nll"]} == {"bf16"}
+    assert {op for op, of_op in cases.items() if any(case.dtype == "tf32" for case in of_op)} == {
         "masked_attention",
         "shared_attention",
     }

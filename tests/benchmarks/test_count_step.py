@@ -48,11 +48,11 @@ def test_views_and_allocations_are_free_and_broadcast_elements_count_once() -> N
 def test_attention_kernels_count_as_their_equations() -> None:
     query, key = torch.ones(2, 3, 4, 5), torch.ones(2, 3, 6, 5)
     product = 2 * (2 * 3) * 4 * 6 * 5
-    given = {"query": query, "key": key, "key_bias": torch.ones(2, 7, 6)}
-    assert attention_flop("masked_attention_fwd", given) == 2 * product
-    assert attention_flop("masked_attention_bwd", given) == 4 * product
-    assert attention_flop("shared_attention_fwd", given) == (1 + 7) * product
-    assert attention_flop("shared_attention_bwd", given) == (2 + 2 * 7) * product
+    inputs = {"query": query, "key": key, "key_bias": torch.ones(2, 7, 6)}
+    assert attention_flop("masked_attention_fwd", inputs) == 2 * product
+    assert attention_flop("masked_attention_bwd", inputs) == 4 * product
+    assert attention_flop("shared_attention_fwd", inputs) == (1 + 7) * product
+    assert attention_flop("shared_attention_bwd", inputs) == (2 + 2 * 7) * product
     assert attention_flop("push_fwd", {}) == 0
 
 

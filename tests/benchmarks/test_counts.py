@@ -26,7 +26,13 @@ ONE_HEAD = {name: _f(2, 1, 4, 5) for name in QKV}
 HALF = {name: x.bfloat16() for name, x in QKV.items()}
 IS_TARGET = torch.tensor([[True, False], [True, True]])
 # 24 values of 96 bytes; 24 bytes of group; 4 floats of 16 bytes in a parameter
-ROWS = {"x": _f(2, 3, 4), "branch": _f(2, 3, 4), "weight": _f(4), "bias": _f(4), "key": _f(2, dtype=torch.int32)}
+ROWS = {
+    "x": _f(2, 3, 4),
+    "branch": _f(2, 3, 4),
+    "weight": _f(4),
+    "bias": _f(4),
+    "dropout_key": _f(2, dtype=torch.int32),
+}
 BY_HAND: list[tuple[str, dict[str, Any], tuple[int, int], tuple[int, int]]] = [
     # 24 positions: masks and logs are 2 x 96 bytes, center and width 2 x 24
     ("gaussian_mask", MASK, (240, 24 * 6), (288, 24 * 15)),
@@ -101,10 +107,10 @@ BY_HAND: list[tuple[str, dict[str, Any], tuple[int, int], tuple[int, int]]] = [
 def test_counts_are_those_worked_out_by_hand(
     op: str, inputs: dict[str, Any], forward: tuple[int, int], backward: tuple[int, int]
 ) -> None:
-    found = count(op, inputs)
-    assert (found["forward"].bytes, found["forward"].flops) == forward
-    assert (found["backward"].bytes, found["backward"].flops) == backward
-    assert found["both"] == found["forward"] + found["backward"]
+    counted = count(op, inputs)
+    assert (counted["forward"].bytes, counted["forward"].flops) == forward
+    assert (counted["backward"].bytes, counted["backward"].flops) == backward
+    assert counted["both"] == counted["forward"] + counted["backward"]
 
 
 def test_every_op_is_counted_by_hand_and_has_cases() -> None:

@@ -65,9 +65,9 @@ def test_without_time_it_is_not_run(tmp_path: Path) -> None:
 def test_the_paper_has_more_pairs_in_an_epoch() -> None:
     clock = full_training._Clock.__new__(full_training._Clock)
     clock.begin, clock.ends, clock.evaluations = 0.0, [0.0, 5.0, 8.0], [1.0, 1.0]
-    found = full_training._totals(clock, 9.0, 30, TRAIN_PAIRS)
-    assert found["seconds_epoch"] == 3.0 and found["seconds_all_epochs"] == 9.0 + 28 * 3.0
-    longer = found["seconds_paper_extrapolated"] - found["seconds_all_epochs"]
+    totals = full_training._totals(clock, 9.0, 30, TRAIN_PAIRS)
+    assert totals["seconds_epoch"] == 3.0 and totals["seconds_all_epochs"] == 9.0 + 28 * 3.0
+    longer = totals["seconds_paper_extrapolated"] - totals["seconds_all_epochs"]
     assert longer == pytest.approx(30 * 2.0 * (12408 / 10602 - 1))
 
 

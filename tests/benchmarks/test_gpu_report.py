@@ -130,9 +130,9 @@ def _check(triton: Any, dtype: torch.dtype = torch.float32) -> tuple[str, dict[s
 
 @pytest.mark.parametrize("dtype", parity.DTYPES.values())
 def test_a_right_kernel_agrees(dtype: torch.dtype) -> None:
-    status, found = _check(equations.gaussian_mask, dtype)
-    assert status == "ok" and set(found["errors"]) == MASK_RESULTS
-    assert all(0 <= error < 0.02 for error in found["errors"].values())
+    status, figures = _check(equations.gaussian_mask, dtype)
+    assert status == "ok" and set(figures["errors"]) == MASK_RESULTS
+    assert all(0 <= error < 0.02 for error in figures["errors"].values())
 
 
 def test_a_wrong_value_gradient_or_unwritten_result_fails() -> None:
@@ -165,8 +165,8 @@ def test_a_wrong_value_gradient_or_unwritten_result_fails() -> None:
         (unwritten, "value 1: gaussian_mask: got has"),
         (never_the_same, "two runs differ"),
     ):
-        status, found = _check(wrong)
-        assert status == "failed" and words in found["why"], wrong.__name__
+        status, figures = _check(wrong)
+        assert status == "failed" and words in figures["why"], wrong.__name__
 
 
 def test_what_a_kernel_raises_is_a_row_and_the_others_are_still_checked(tmp_path: Path) -> None:
@@ -187,11 +187,11 @@ def test_tf32_has_a_cap_of_its_own() -> None:
         return mask * 1.001, log
 
     case, cpu = CASES["gaussian_mask"][1], torch.device("cpu")
-    given = (_mask_op(rounded), "gaussian_mask", case, torch.float32, cpu)
-    assert parity.check_parity(*given)[0] == "failed"
-    assert parity.check_parity(*given, parity.TF32_CAP)[0] == "ok"
-    status, found = parity.check_parity(*given, 1e-4)
-    assert status == "failed" and "value 0: gaussian_mask: error 1.000e-03 > cap 1e-04" in found["why"]
+    arguments = (_mask_op(rounded), "gaussian_mask", case, torch.float32, cpu)
+    assert parity.check_parity(*arguments)[0] == "failed"
+    assert parity.check_parity(*arguments, parity.TF32_CAP)[0] == "ok"
+    status, figures = parity.check_parity(*arguments, 1e-4)
+    assert status == "failed" and "value 0: gaussian_mask: error 1.000e-03 > cap 1e-04" in figures["why"]
 
 
 def _report(tmp_path: Path, budget: float = 460.0) -> Report:
@@ -219,10 +219,10 @@ def test_a_stage_that_breaks_or_takes_too_long_is_a_row_and_the_others_run(
     monkeypatch.setattr(gpu_report, "STAGES", stages)
     report = _report(tmp_path, budget=1000.0)
     gpu_report.run_stages(report, ("curves", "kernels", "training", "steps"))
-    found = {row["stage"]: (row["status"], row.get("why", "")) for row in report.rows if row["stage"] != "budget"}
-    assert found["steps"] == ("failed", "RuntimeError: CUDA error: unspecified launch failure")
-    assert found["training"][0] == "not run" and "interrupted: not finished within" in found["training"][1]
-    assert found["kernels"][0] == "left out" and found["curves"][0] == "ok"
+    stages = {row["stage"]: (row["status"], row.get("why", "")) for row in report.rows if row["stage"] != "budget"}
+    assert stages["steps"] == ("failed", "RuntimeError: CUDA error: unspecified launch failure")
+    assert stages["training"][0] == "not run" and "interrupted: not finished within" in stages["training"][1]
+    assert stages["kernels"][0] == "left out" and stages["curves"][0] == "ok"
     assert not report.is_complete()
 
 

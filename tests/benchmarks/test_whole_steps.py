@@ -23,9 +23,9 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def report(tmp_path: Path) -> Report:
     """A dry one."""
-    made = Report(Arguments(dry_run=True, out=tmp_path), CPU)
-    made.ceilings = ceilings(CPU, ("fp32",), is_small=True)
-    return made
+    report = Report(Arguments(dry_run=True, out=tmp_path), CPU)
+    report.ceilings = ceilings(CPU, ("fp32",), is_small=True)
+    return report
 
 
 @pytest.fixture(scope="module")

@@ -161,12 +161,12 @@ def test_interrupted_writing_leaves_the_old_file_and_nothing_else(tmp_path, monk
     path = tmp_path / "x.h5"
     write_prepared(path, small())
     before = path.read_bytes()
-    made = h5py.Group.create_dataset
+    create = h5py.Group.create_dataset
 
     def stop_late(self, name, *args, **kwargs):
         if name == "sentences":
             raise error
-        return made(self, name, *args, **kwargs)
+        return create(self, name, *args, **kwargs)
 
     monkeypatch.setattr(h5py.Group, "create_dataset", stop_late)
     expected = ValueError if isinstance(error, OSError) else KeyboardInterrupt

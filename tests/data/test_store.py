@@ -63,19 +63,19 @@ def test_a_sample_is_the_same_alone_and_in_company(store):
     assert columns < together.words.shape[1], "the company must need more columns"
     alone = store.batch(SAMPLES[2:3], seed=4)
     for name, value in vars(alone).items():
-        found = getattr(together, name)[2]
+        row = getattr(together, name)[2]
         if name in ("words", "word_ids", "hide_prob", "word_noise"):
-            found, rest = found[:columns], found[columns:]
+            row, rest = row[:columns], row[columns:]
             assert name == "word_noise" or not rest.any(), f"{name} has something in the columns of longer sentences"
-        torch.testing.assert_close(value[0], found, rtol=0, atol=0)
+        torch.testing.assert_close(value[0], row, rtol=0, atol=0)
 
 
 def test_columns_are_those_of_the_longest_sentence_in_steps(store):
     everything = np.arange(DATA.num_samples)
     columns, limit = store.num_columns(everything), DATA.word_ids.shape[1]
     assert len(np.unique(columns)) > 1
-    for words, found in zip(DATA.num_words.tolist(), columns.tolist(), strict=True):
-        assert found == min(next(n for n in range(COLUMN_STEP, 100, COLUMN_STEP) if n >= words), limit)
+    for words, width in zip(DATA.num_words.tolist(), columns.tolist(), strict=True):
+        assert width == min(next(n for n in range(COLUMN_STEP, 100, COLUMN_STEP) if n >= words), limit)
     for samples in (SAMPLES, SAMPLES[2:3], everything):
         batch = store.batch(samples, seed=0)
         shapes = {getattr(batch, name).shape[1] for name in ("words", "word_ids", "hide_prob", "word_noise")}
@@ -91,12 +91,12 @@ def test_words_after_the_last_one_are_zero(store):
 
 
 def test_other_videos_change_the_frames_and_nothing_else(store):
-    own = store.batch(SAMPLES, seed=4)
+    batch = store.batch(SAMPLES, seed=4)
     other = store.batch(SAMPLES, seed=4, videos=np.array([3, 3, 11, 0]))
     expected = torch.from_numpy(DATA.features[[3, 3, 11, 0]].astype(np.float32))
     torch.testing.assert_close(other.frames, expected, rtol=0, atol=0)
     for name in ("words", "word_ids", "num_words", "hide_prob", "word_noise", "sample_index"):
-        torch.testing.assert_close(getattr(own, name), getattr(other, name), rtol=0, atol=0)
+        torch.testing.assert_close(getattr(batch, name), getattr(other, name), rtol=0, atol=0)
 
 
 def test_seed_and_epoch_change_the_noise_only(store):

@@ -63,9 +63,9 @@ def described_event_scores(keep: tuple[bool, bool]) -> float:
     directions *= np.repeat(keep, [len(VERBS), len(NOUNS)])[:, None]
     correct = []
     for video in np.unique(DATA.sample_video[DATA.split == "test"]):
-        own = np.flatnonzero(single & (DATA.sample_video == video))
-        scores = (named[own] @ directions) @ shown[own].T.astype(float)
-        correct.append(scores.argmax(axis=1) == np.arange(len(own)))
+        of_video = np.flatnonzero(single & (DATA.sample_video == video))
+        scores = (named[of_video] @ directions) @ shown[of_video].T.astype(float)
+        correct.append(scores.argmax(axis=1) == np.arange(len(of_video)))
     return float(np.concatenate(correct).mean())
 
 
@@ -102,20 +102,20 @@ def test_a_third_of_the_sentences_describe_two_neighbouring_events():
 
 def test_moment_of_two_events_reaches_from_the_first_to_the_second():
     for video in range(50):
-        own = np.flatnonzero(DATA.sample_video == video)
-        bounds = {content(DATA.sentences[i])[0]: DATA.moment_s[i] for i in own if num_events(DATA)[i] == 1}
-        for pair in own[num_events(DATA)[own] == 2]:
+        of_video = np.flatnonzero(DATA.sample_video == video)
+        bounds = {content(DATA.sentences[i])[0]: DATA.moment_s[i] for i in of_video if num_events(DATA)[i] == 1}
+        for pair in of_video[num_events(DATA)[of_video] == 2]:
             first, second = content(DATA.sentences[pair])
             np.testing.assert_array_equal(DATA.moment_s[pair], [bounds[first][0], bounds[second][1]])
-            # neighbours: no third event between them
+            # neighbors: no third event between them
             assert not any(bounds[first][1] <= start < bounds[second][0] for start, _ in bounds.values())
 
 
 def test_events_of_a_video_differ_and_often_share_a_word():
     sharing = 0
     for video in range(500):
-        own = (DATA.sample_video == video) & (num_events(DATA) == 1)
-        pairs = [content(DATA.sentences[i])[0] for i in np.flatnonzero(own)]
+        of_video = (DATA.sample_video == video) & (num_events(DATA) == 1)
+        pairs = [content(DATA.sentences[i])[0] for i in np.flatnonzero(of_video)]
         assert len(set(pairs)) == len(pairs) == 4
         sharing += min(len({verb for verb, _ in pairs}), len({noun for _, noun in pairs})) < 4
     assert sharing > 350

@@ -19,9 +19,9 @@ def test_the_page_is_what_the_files_give() -> None:
 
 def test_every_published_figure_stands_on_the_page() -> None:
     lines = write_results.page().splitlines()
-    for found in PUBLISHED["tables"]:
-        assert len(found["metrics"]) == 6
-        for row in found["rows"]:
+    for record in PUBLISHED["tables"]:
+        assert len(record["metrics"]) == 6
+        for row in record["rows"]:
             cells = ["-" if value is None else f"{value:.2f}" for value in row["values"]]
             assert any(line.endswith(f"| {' | '.join(cells)} |") and row["method"] in line for line in lines)
 
@@ -36,9 +36,9 @@ def test_a_changed_result_changes_the_page(
     monkeypatch.setattr(write_results, "LAB", results / "lab")
     assert write_results.main(["--check"]) == 0
     file = results / write_results.BLIND[1][1]
-    found = json.loads(file.read_text(encoding="utf-8"))
-    found["rows"]["whole video"]["R@1 mIoU"]["value"] = 12.34
-    file.write_text(json.dumps(found), encoding="utf-8")
+    record = json.loads(file.read_text(encoding="utf-8"))
+    record["rows"]["whole video"]["R@1 mIoU"]["value"] = 12.34
+    file.write_text(json.dumps(record), encoding="utf-8")
     assert "| 12.34 |" in write_results.page() and "| 12.34 |" not in write_results.PAGE.read_text(encoding="utf-8")
     assert write_results.main(["--check"]) == 1
     assert "results.md is not what its result files give" in capsys.readouterr().err
@@ -46,9 +46,9 @@ def test_a_changed_result_changes_the_page(
 
 def test_figures_are_of_the_protocol_they_stand_under() -> None:
     for title, name in write_results.BLIND:
-        found = write_results.read(write_results.RESULTS / name)
-        expected = {"filtered": 3158, "full": 3720, "as_is": 17031}[found["protocol"]]
-        assert found["num_samples"] == expected and found["name"] in title
+        record = write_results.read(write_results.RESULTS / name)
+        expected = {"filtered": 3158, "full": 3720, "as_is": 17031}[record["protocol"]]
+        assert record["num_samples"] == expected and record["name"] in title
 
 
 def test_every_row_of_the_lab_stands_on_the_page_with_blind_baseline_and_control() -> None:

@@ -36,11 +36,11 @@ def test_every_number_has_its_panel_and_every_run_its_line():
     assert drawn["push inter loss"] == ["full"] and drawn["validation mIoU, %"] == ["without"]
     first, second = panels["total loss, weighted"].get_lines()
     assert list(first.get_xdata()) == [10, 20, 30] and list(second.get_ydata()) == [20.0, 40.0, 60.0]
-    # a run keeps its colour where another run has no line
+    # a run keeps its color where another run has no line
     assert panels["validation mIoU, %"].get_lines()[0].get_color() == second.get_color() != first.get_color()
     assert all(axes.get_xlabel() == "updates" for axes in panels.values())
-    (found,) = figure.legends
-    assert [text.get_text() for text in found.get_texts()] == ["full", "without"]
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["full", "without"]
 
 
 def test_without_a_validation_there_is_no_empty_panel():

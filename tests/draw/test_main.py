@@ -35,9 +35,9 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list:
     seen = []
 
     def spy_on(draw):
-        def spy(*given):
-            seen.append(given)
-            return draw(*given)
+        def spy(*arguments):
+            seen.append(arguments)
+            return draw(*arguments)
 
         return spy
 

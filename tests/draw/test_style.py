@@ -75,5 +75,5 @@ def test_no_global_figure_is_made():
 
 def test_legend_names_each_thing_once():
     pytest.importorskip("matplotlib", reason="needs the plot extra")
-    (found,) = _picture().legends
-    assert [text.get_text() for text in found.get_texts()] == ["a line", "an area"]
+    (legend,) = _picture().legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a line", "an area"]

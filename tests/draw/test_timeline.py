@@ -46,15 +46,15 @@ def test_every_part_is_drawn_where_it_belongs():
 
 def test_numbers_and_the_sentence_are_written():
     view = view_of()
-    found = texts(draw_timeline(view))
-    assert f"“{view.sentence}”" in found and "video AB12, sample 7 (test)" in found
-    assert found.count("proposal 2") == 1 and "IoU 0.25" in found
-    assert {"2.000", "1.000"} <= set(found)
+    shown = texts(draw_timeline(view))
+    assert f"“{view.sentence}”" in shown and "video AB12, sample 7 (test)" in shown
+    assert shown.count("proposal 2") == 1 and "IoU 0.25" in shown
+    assert {"2.000", "1.000"} <= set(shown)
     # of the components from left to right: softmax of 2, 1, 0
-    assert ".67 .24 .09" in found and "1" in found
+    assert ".67 .24 .09" in shown and "1" in shown
 
 
-def test_only_the_row_that_was_voted_for_has_the_colour_of_the_answer():
+def test_only_the_row_that_was_voted_for_has_the_color_of_the_answer():
     rows = draw_timeline(view_of()).axes[1:]
     assert [lines(axes, "mixture")[0].get_color() for axes in rows] == [PROPOSAL, ANSWER, PROPOSAL]
 

@@ -26,11 +26,11 @@ def test_each_variant_has_its_answer_and_all_its_proposals():
         assert [tuple(line.get_xdata()) for line in lines(axes, "proposal")] == spans
         dots = [item for item in axes.collections if item.get_label() == "center of a component"]
         assert [len(item.get_offsets()) for item in dots] == list(view.layout.components_per_proposal)
-    found = texts(figure)
-    assert [text for text in found if text.startswith("IoU")] == [
+    shown = texts(figure)
+    assert [text for text in shown if text.startswith("IoU")] == [
         f"IoU {view.overlap():.2f}" for view in views.values()
     ]
-    assert {"full", "one Gaussian", "truth"} <= set(found)
+    assert {"full", "one Gaussian", "truth"} <= set(shown)
 
 
 def test_different_queries_are_refused():

@@ -83,8 +83,8 @@ def test_rows_are_the_whole_video_and_one_fit_for_every_metric() -> None:
     metrics = [f"IoU>={m}" for m in THRESHOLDS]
     single = [f"fixed interval, {metric}" for metric in [*metrics, "mIoU"]]
     assert list(rows) == [WHOLE_VIDEO, *single, *(f"5 fixed intervals, {metric}" for metric in metrics)]
-    assert [len(found) for found in rows.values()] == [1] * 5 + [5] * 3
-    assert all(len(found) == 1 for found in fit_blind_baselines(_moments(50), THRESHOLDS, 1).values())
+    assert [len(guesses) for guesses in rows.values()] == [1] * 5 + [5] * 3
+    assert all(len(guesses) == 1 for guesses in fit_blind_baselines(_moments(50), THRESHOLDS, 1).values())
 
 
 def test_single_guess_has_no_recall_at_five_and_a_set_no_recall_at_one() -> None:
@@ -110,8 +110,8 @@ def test_real_filtered_charades_gives_the_known_figures() -> None:
     rows = fit_blind_baselines(train, THRESHOLDS, 5)
     printed = {}
     for name, intervals in rows.items():
-        found = metric_means(blind_table(intervals, test), THRESHOLDS)
-        printed[name] = ([round(x, 2) for x in intervals[0].tolist()], [f"{value:.2f}" for value in found.values()])
+        means = metric_means(blind_table(intervals, test), THRESHOLDS)
+        printed[name] = ([round(x, 2) for x in intervals[0].tolist()], [f"{value:.2f}" for value in means.values()])
     assert printed[WHOLE_VIDEO] == ([0.0, 1.0], ["34.26", "0.44", "0.00", "27.20"])
     assert printed["fixed interval, IoU>=0.3"] == ([0.0, 0.52], ["58.58", "29.13", "11.34", "35.21"])
     assert printed["fixed interval, IoU>=0.5"] == ([0.0, 0.30], ["47.47", "36.10", "17.86", "33.06"])
@@ -125,8 +125,8 @@ def test_real_filtered_charades_gives_the_known_figures() -> None:
 def test_greedy_choice_alone_gives_the_known_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pps_fast.eval.blind._exchange_round", lambda hits, chosen: False)
     fitted = fit_interval_set(_charades("train"), 0.5, 5)
-    found = metric_means(blind_table(fitted, _charades("test")), THRESHOLDS)
-    assert [f"{value:.2f}" for value in found.values()][:3] == ["99.62", "87.75", "41.07"]
+    means = metric_means(blind_table(fitted, _charades("test")), THRESHOLDS)
+    assert [f"{value:.2f}" for value in means.values()][:3] == ["99.62", "87.75", "41.07"]
 
 
 def test_random_guesses_have_the_scores_of_their_distribution() -> None:

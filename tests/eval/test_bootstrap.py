@@ -18,9 +18,9 @@ def _values(count: int, seed: int = 0) -> torch.Tensor:
 
 def test_value_is_the_mean_and_lies_in_the_interval() -> None:
     values = _values(60)
-    found = VideoBootstrap(torch.arange(60) // 4, **SEEDED).estimate(values)
-    assert found.value == values.mean().item()
-    assert found.low < found.value < found.high
+    estimate = VideoBootstrap(torch.arange(60) // 4, **SEEDED).estimate(values)
+    assert estimate.value == values.mean().item()
+    assert estimate.low < estimate.value < estimate.high
 
 
 def test_same_seed_same_interval_other_seed_another() -> None:
@@ -32,9 +32,9 @@ def test_same_seed_same_interval_other_seed_another() -> None:
 
 def test_width_is_that_of_the_central_limit_theorem() -> None:
     values = _values(2000)
-    found = VideoBootstrap(torch.arange(2000), num_resamples=2000, seed=0).estimate(values)
+    estimate = VideoBootstrap(torch.arange(2000), num_resamples=2000, seed=0).estimate(values)
     expected = 2 * 1.96 * values.std().item() / math.sqrt(2000)
-    assert found.high - found.low == pytest.approx(expected, rel=0.1)
+    assert estimate.high - estimate.low == pytest.approx(expected, rel=0.1)
 
 
 def test_repeating_the_samples_of_a_video_does_not_narrow_the_interval() -> None:
@@ -47,8 +47,8 @@ def test_repeating_the_samples_of_a_video_does_not_narrow_the_interval() -> None
 
 def test_resampled_mean_is_over_samples_and_not_over_videos() -> None:
     # a video of 3 samples and one of 1: the only possible means are 0, 3/4 and 1
-    found = VideoBootstrap(torch.tensor([7, 7, 7, 2]), **SEEDED).estimate(torch.tensor([1.0, 1.0, 1.0, 0.0]))
-    assert (found.value, found.low, found.high) == (0.75, 0.0, 1.0)
+    estimate = VideoBootstrap(torch.tensor([7, 7, 7, 2]), **SEEDED).estimate(torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    assert (estimate.value, estimate.low, estimate.high) == (0.75, 0.0, 1.0)
     assert VideoBootstrap(torch.tensor([7, 7, 7, 2]), **SEEDED).num_videos == 2
 
 
@@ -62,8 +62,8 @@ def test_paired_difference_is_narrower_than_its_parts() -> None:
 
 
 def test_all_equal_values_have_no_width() -> None:
-    found = VideoBootstrap(torch.arange(9) // 2, **SEEDED).estimate(torch.full((9,), 3.0))
-    assert (found.value, found.low, found.high) == pytest.approx((3.0, 3.0, 3.0))
+    estimate = VideoBootstrap(torch.arange(9) // 2, **SEEDED).estimate(torch.full((9,), 3.0))
+    assert (estimate.value, estimate.low, estimate.high) == pytest.approx((3.0, 3.0, 3.0))
 
 
 def test_no_samples_are_refused() -> None:

@@ -14,11 +14,11 @@ from pps_fast.eval.control import shuffle_queries
 @given(video=st.lists(st.integers(0, 6), min_size=2, max_size=40), seed=st.integers(0, 3))
 def test_every_query_comes_from_another_video(video: list[int], seed: int) -> None:
     assume(len(set(video)) > 1)
-    found = np.array(video)
-    asked = shuffle_queries(found, seed)
-    assert (found[asked] != found).all()
-    if 2 * np.bincount(found).max() <= len(found):
-        assert sorted(asked.tolist()) == list(range(len(found)))
+    videos = np.array(video)
+    asked = shuffle_queries(videos, seed)
+    assert (videos[asked] != videos).all()
+    if 2 * np.bincount(videos).max() <= len(videos):
+        assert sorted(asked.tolist()) == list(range(len(videos)))
 
 
 def test_one_seed_gives_one_pairing() -> None:

@@ -60,20 +60,20 @@ def test_batch_mates_and_their_order_change_nothing(pps: PPS) -> None:
     samples = SPLITS.test[:20]
     shuffled = np.random.default_rng(0).permutation(20)
     expected = predict_samples(pps, store(), samples, CONFIG)
-    found = predict_samples(pps, store(), samples[shuffled], CONFIG)
+    prediction = predict_samples(pps, store(), samples[shuffled], CONFIG)
     for name in FIELDS:
-        assert_agree(name, getattr(found, name), getattr(expected, name)[shuffled])
+        assert_agree(name, getattr(prediction, name), getattr(expected, name)[shuffled])
 
 
 def test_configured_batch_size_changes_rounding_and_no_decision(pps: PPS) -> None:
     truth = torch.from_numpy(DATA.moment[SPLITS.test])
     expected = predict_samples(pps, store(), SPLITS.test, CONFIG)
     for size in (1, 7):
-        found = predict_samples(pps, store(), SPLITS.test, override(CONFIG, {"inference.batch_size": size}))
-        assert_agree("spans", found.spans, expected.spans, atol=1e-5)
-        assert_agree("order", found.order, expected.order)
-        assert_agree("answer", found.votes.argmax(1), expected.votes.argmax(1))
-        overlaps = [sample_table(one, truth).iou_top1 for one in (found, expected)]
+        prediction = predict_samples(pps, store(), SPLITS.test, override(CONFIG, {"inference.batch_size": size}))
+        assert_agree("spans", prediction.spans, expected.spans, atol=1e-5)
+        assert_agree("order", prediction.order, expected.order)
+        assert_agree("answer", prediction.votes.argmax(1), expected.votes.argmax(1))
+        overlaps = [sample_table(one, truth).iou_top1 for one in (prediction, expected)]
         assert_agree("recall", overlaps[0] >= 0.5, overlaps[1] >= 0.5)
 
 
@@ -132,7 +132,7 @@ def test_perfect_model_beats_every_blind_row_and_its_control() -> None:
     assert report.rows[MODEL][HEADLINE].value == pytest.approx(100, abs=1e-4)
     assert report.rows[SHUFFLED][HEADLINE].value < 60
     for compared in (report.best_blind, report.control):
-        verdicts = {metric: found.verdict for metric, found in compared.items() if metric.startswith("R@1")}
+        verdicts = {metric: comparison.verdict for metric, comparison in compared.items() if metric.startswith("R@1")}
         assert len(verdicts) == 4
         assert all(verdict.startswith("better by") for verdict in verdicts.values()), verdicts
 
@@ -140,7 +140,7 @@ def test_perfect_model_beats_every_blind_row_and_its_control() -> None:
 def test_model_that_ignores_the_query_equals_its_control() -> None:
     report = evaluate(SeesOnlyTheVideo(), store(), SPLITS, CONFIG, progress=False)
     assert report.rows[MODEL] == report.rows[SHUFFLED]
-    assert all(found.verdict.startswith("not distinguishable") for found in report.control.values())
+    assert all(comparison.verdict.startswith("not distinguishable") for comparison in report.control.values())
 
 
 def test_control_keeps_video_and_truth_and_asks_other_videos_queries(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,17 +159,17 @@ def test_control_keeps_video_and_truth_and_asks_other_videos_queries(monkeypatch
     video = DATA.sample_video[SPLITS.test]
     expected = zip(SPLITS.test[shuffle_queries(video, CONFIG.inference.seed)].tolist(), video.tolist(), strict=True)
     # batches are filled up with repeated samples
-    found = set(zip(asked.tolist(), shown.tolist(), strict=True))
-    assert found == set(expected) and len(found) == len(SPLITS.test)
-    assert sorted(sample for sample, _ in found) == SPLITS.test.tolist()
+    pairs = set(zip(asked.tolist(), shown.tolist(), strict=True))
+    assert pairs == set(expected) and len(pairs) == len(SPLITS.test)
+    assert sorted(sample for sample, _ in pairs) == SPLITS.test.tolist()
 
 
 def test_best_blind_row_of_each_metric_is_the_highest_one() -> None:
     report = evaluate(SeesOnlyTheVideo(), store(), SPLITS, CONFIG, progress=False)
-    blind = {name: found for name, found in report.rows.items() if name not in (MODEL, SHUFFLED)}
+    blind = {name: estimates for name, estimates in report.rows.items() if name not in (MODEL, SHUFFLED)}
     assert list(blind) == list(report.intervals) and WHOLE_VIDEO in blind
     for metric, compared in report.best_blind.items():
-        best = max(found[metric].value for found in blind.values() if metric in found)
+        best = max(estimates[metric].value for estimates in blind.values() if metric in estimates)
         assert blind[compared.row][metric].value == best
         assert compared.difference.value == pytest.approx(report.rows[MODEL][metric].value - best)
 
@@ -195,8 +195,8 @@ def test_report_carries_counts_and_settings() -> None:
 
 def test_score_gives_the_means_of_the_report() -> None:
     report = evaluate(SeesOnlyTheVideo(), store(), SPLITS, CONFIG, progress=False)
-    found = score(SeesOnlyTheVideo(), store(), SPLITS.test, CONFIG)
-    assert found == pytest.approx({metric: estimate.value for metric, estimate in report.rows[MODEL].items()})
+    metrics = score(SeesOnlyTheVideo(), store(), SPLITS.test, CONFIG)
+    assert metrics == pytest.approx({metric: estimate.value for metric, estimate in report.rows[MODEL].items()})
 
 
 def test_single_video_is_scored_without_a_control() -> None:

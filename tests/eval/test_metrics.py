@@ -30,12 +30,12 @@ def test_metrics_match_the_published_code(rule: str) -> None:
     with np.load(GOLDEN, allow_pickle=False) as file:
         spans, top1, truth = (torch.from_numpy(file[f"rank/{x}"]) for x in ("selected", f"{rule}/top1", "gt"))
         names, values = file[f"rank/{rule}/metric_names"], file[f"rank/{rule}/metric_values"]
-    found = metric_means(sample_table(_prediction(spans, top1), truth), (0.1, 0.3, 0.5, 0.7, 0.9))
-    assert len(found) == len(names)
+    means = metric_means(sample_table(_prediction(spans, top1), truth), (0.1, 0.3, 0.5, 0.7, 0.9))
+    assert len(means) == len(names)
     for name, expected in zip(names.tolist(), values.tolist(), strict=True):
         family, metric = name.split("/")
         ours = f"R@{family[1:]} " + (metric if metric == "mIoU" else f"IoU>={metric}")
-        assert found[ours] == pytest.approx(100 * expected, abs=1e-10), name
+        assert means[ours] == pytest.approx(100 * expected, abs=1e-10), name
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,8 @@ def real() -> tuple[Prediction, Tensor]:
 
 
 def _printed(prediction: Prediction, truth: Tensor) -> list[str]:
-    found = metric_means(sample_table(prediction, truth), CHARADES)
-    return [f"{found[name]:.2f}" for name in ("R@1 IoU>=0.3", "R@1 IoU>=0.5", "R@1 IoU>=0.7", "R@1 mIoU")]
+    means = metric_means(sample_table(prediction, truth), CHARADES)
+    return [f"{means[name]:.2f}" for name in ("R@1 IoU>=0.3", "R@1 IoU>=0.5", "R@1 IoU>=0.7", "R@1 mIoU")]
 
 
 def test_real_predictions_reach_their_published_scores(real: tuple[Prediction, Tensor]) -> None:
@@ -87,8 +87,8 @@ def test_metric_names_say_how_many_moments_were_looked_at(num_proposals: int, fa
 
 def test_threshold_itself_counts() -> None:
     table = SampleTable(iou_top1=torch.tensor([0.5], dtype=torch.float64), iou_topn=None, num_ranked=1)
-    found = metric_means(table, (0.5, 0.5001))
-    assert (found["R@1 IoU>=0.5"], found["R@1 IoU>=0.5001"]) == (100.0, 0.0)
+    means = metric_means(table, (0.5, 0.5001))
+    assert (means["R@1 IoU>=0.5"], means["R@1 IoU>=0.5001"]) == (100.0, 0.0)
 
 
 def test_clipping_leaves_ranks_and_votes() -> None:

@@ -40,8 +40,8 @@ def test_both_forms_name_protocol_counts_rows_and_verdict(report: EvalReport, sh
 
 def test_every_figure_stands_beside_its_interval(report: EvalReport) -> None:
     text = format_table(report)
-    for found in report.rows.values():
-        for estimate in found.values():
+    for estimates in report.rows.values():
+        for estimate in estimates.values():
             assert f"{estimate.value:.2f} [{estimate.low:.1f}, {estimate.high:.1f}]" in text
 
 
@@ -61,13 +61,15 @@ def test_markdown_rows_have_as_many_cells_as_the_header(report: EvalReport) -> N
 
 
 def test_single_proposal_has_no_table_of_recall_at_n(report: EvalReport) -> None:
-    only_first = {row: {m: e for m, e in found.items() if m.startswith("R@1")} for row, found in report.rows.items()}
+    only_first = {
+        row: {m: e for m, e in estimates.items() if m.startswith("R@1")} for row, estimates in report.rows.items()
+    }
     text = format_table(replace(report, rows=only_first))
     assert "R@1, %" in text and "R@3" not in text
 
 
 def test_missing_control_is_said(report: EvalReport) -> None:
-    rows = {name: found for name, found in report.rows.items() if name != SHUFFLED}
+    rows = {name: estimates for name, estimates in report.rows.items() if name != SHUFFLED}
     text = format_table(replace(report, rows=rows, control={}))
     assert "No shuffled-query control" in text and "model - shuffled" not in text
 

@@ -43,11 +43,11 @@ def test_headline_names_best_blind_row_and_both_figures(report: EvalReport) -> N
 def test_json_form_keeps_every_figure(report: EvalReport) -> None:
     plain = json.loads(json.dumps(report.to_dict()))
     assert plain["rows"].keys() == report.rows.keys()
-    for row, found in report.rows.items():
-        for metric, estimate in found.items():
+    for row, entry in report.rows.items():
+        for metric, estimate in entry.items():
             assert plain["rows"][row][metric] == {"value": estimate.value, "low": estimate.low, "high": estimate.high}
-    for metric, found in report.control.items():
-        assert plain["control"][metric]["verdict"] == found.verdict
+    for metric, entry in report.control.items():
+        assert plain["control"][metric]["verdict"] == entry.verdict
     for name in ("name", "protocol", "split", "num_samples", "num_videos", "selector", "seed", "num_bootstrap"):
         assert plain[name] == getattr(report, name)
     assert plain["headline"] == report.headline

@@ -61,10 +61,10 @@ def test_data_file_is_named_in_full_and_once(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert with_data(CONFIG, None) == CONFIG
     assert with_data(CONFIG, Path("x.h5")).data.path == str(tmp_path / "x.h5")
-    given = override(CONFIG, {"data.path": "x.h5"})
-    assert with_data(given, None).data.path == with_data(given, Path("x.h5")).data.path == str(tmp_path / "x.h5")
+    config = override(CONFIG, {"data.path": "x.h5"})
+    assert with_data(config, None).data.path == with_data(config, Path("x.h5")).data.path == str(tmp_path / "x.h5")
     with pytest.raises(ValueError, match="two data sets"):
-        with_data(given, Path("y.h5"))
+        with_data(config, Path("y.h5"))
 
 
 def test_rows_stand_on_one_data_set():

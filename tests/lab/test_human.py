@@ -31,8 +31,8 @@ def test_answers_are_found_by_video_and_sentence(tmp_path):
     assert len(people) == 2
     videos = np.array(["AB12C", "AB12C", "v_a0YyuiZVtFU", "XXXXX"])
     sentences = np.array(["A person, sitting down.", "a person stands.", "They knock.", "they knock."])
-    found, moments = find_people(people, videos, sentences)
-    assert found.tolist() == [True, False, True, False]
+    matched, moments = find_people(people, videos, sentences)
+    assert matched.tolist() == [True, False, True, False]
     assert moments.shape == (2, 5, 2) and moments[0].tolist() == [[start / 100, end / 100] for start, end in FIVE]
     none, empty = find_people(people, videos[3:], sentences[3:])
     assert not none.any() and empty.shape == (0, 5, 2)
@@ -42,10 +42,10 @@ def test_scores_of_five_people_by_hand():
     truth = torch.tensor([[0.1, 0.5]], dtype=torch.float64)
     moments = torch.tensor([FIVE], dtype=torch.float64) / 100
     # overlaps 1, 0.5, 0.4, 0, 0.5
-    found = human_values(moments, truth, (0.3, 0.5, 0.7))
-    one = {name: value.item() for name, value in found[ONE_PERSON].items()}
+    values = human_values(moments, truth, (0.3, 0.5, 0.7))
+    one = {name: value.item() for name, value in values[ONE_PERSON].items()}
     assert one == pytest.approx({"R@1 IoU>=0.3": 80, "R@1 IoU>=0.5": 60, "R@1 IoU>=0.7": 20, "R@1 mIoU": 48})
-    assert {name: value.item() for name, value in found[BEST_PERSON].items()} == pytest.approx(
+    assert {name: value.item() for name, value in values[BEST_PERSON].items()} == pytest.approx(
         {"R@5 IoU>=0.3": 100, "R@5 IoU>=0.5": 100, "R@5 IoU>=0.7": 100, "R@5 mIoU": 100}
     )
 

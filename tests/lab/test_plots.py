@@ -31,9 +31,9 @@ def test_panels_are_labelled(monkeypatch, tmp_path):
     drawn = []
     monkeypatch.setattr(figure.Figure, "savefig", lambda self, *arguments, **options: drawn.append(self))
     write_plot(tmp_path, build_table(table(), DESIGN))
-    own, paper = drawn[0].axes
-    assert [label.get_text() for label in own.get_yticklabels()] == ["without pull", "full model"]
-    assert own.get_title() == "made, tiny" and "as published" in paper.get_xlabel()
+    ours, paper = drawn[0].axes
+    assert [label.get_text() for label in ours.get_yticklabels()] == ["without pull", "full model"]
+    assert ours.get_title() == "made, tiny" and "as published" in paper.get_xlabel()
     assert "paper, ActivityNet Captions" in paper.get_title() and "not comparable" in paper.get_title()
     (line,) = paper.get_lines()
     assert list(line.get_xdata()) == [37.59]

@@ -82,10 +82,10 @@ def test_csv_has_every_summary_once(record):
     assert tuple(rows[0]) == CSV_COLUMNS
     keys = [(row["subset"], row["row"], row["metric"], row["quantity"]) for row in rows]
     assert len(set(keys)) == len(keys)
-    found = rows[keys.index(("all", "without pull", "R@1 mIoU", "difference"))]
+    row = rows[keys.index(("all", "without pull", "R@1 mIoU", "difference"))]
     expected = record["rows"][1]["difference"]["all"]["R@1 mIoU"]
-    assert float(found["value"]) == expected["value"] and found["interval"] == "over runs"
-    assert [float(found["low"]), float(found["high"])] == expected["over_runs"]
+    assert float(row["value"]) == expected["value"] and row["interval"] == "over runs"
+    assert [float(row["low"]), float(row["high"])] == expected["over_runs"]
     assert ("re-annotated", "one person", "R@1 mIoU", "results") in keys
 
 

@@ -26,17 +26,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_figures_of_the_evaluation_come_out_again(run):
-    found = read_run(run)
+    result = read_run(run)
     evaluation = json.loads((run / EVALUATION_FILE).read_text())
-    assert found.config == QUICK and found.name == "run" and found.fold is None
-    tables = {"model": found.model, "model, shuffled queries": found.shuffled}
+    assert result.config == QUICK and result.name == "run" and result.fold is None
+    tables = {"model": result.model, "model, shuffled queries": result.shuffled}
     for name, table in tables.items():
         expected = {metric: value["value"] for metric, value in evaluation["rows"][name].items()}
         assert metric_means(table, QUICK.inference.iou_thresholds) == expected
-    for name, columns in found.blind_values().items():
+    for name, columns in result.blind_values().items():
         for metric, column in columns.items():
             assert column.mean().item() == pytest.approx(evaluation["rows"][name][metric]["value"], rel=1e-12)
-    assert set(found.kind) == {"single-event", "multi-event"} and found.moment.dtype == torch.float64
+    assert set(result.kind) == {"single-event", "multi-event"} and result.moment.dtype == torch.float64
 
 
 @pytest.mark.parametrize(

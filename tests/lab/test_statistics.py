@@ -54,11 +54,11 @@ def test_summary_is_the_mean_of_runs_and_averages_seeds_before_it_resamples_vide
         (2, 0): torch.tensor([100.0, 100.0]),
         (1, 1): torch.tensor([30.0]),
     }
-    found = summarize(values, VideoBootstrap(torch.tensor([4, 4, 7]), num_resamples=400, seed=0))
-    assert found.value == pytest.approx((50 + 100 + 30) / 3) and found.num_runs == 3
+    summary = summarize(values, VideoBootstrap(torch.tensor([4, 4, 7]), num_resamples=400, seed=0))
+    assert summary.value == pytest.approx((50 + 100 + 30) / 3) and summary.num_runs == 3
     # of the runs' means 50, 100, 30: variance 1300, t with 2 degrees 4.302653
     half = 4.302652730 * math.sqrt(1300 / 3)
-    assert found.over_runs == pytest.approx((60 - half, 60 + half), abs=1e-6)
+    assert summary.over_runs == pytest.approx((60 - half, 60 + half), abs=1e-6)
     # a resampling has one video twice or both: (50 + 100) / 2, 30, or (50 + 100 + 30) / 3
-    assert found.over_videos == pytest.approx((30.0, 75.0))
-    assert found.to_dict()["over_runs"] == list(found.over_runs)
+    assert summary.over_videos == pytest.approx((30.0, 75.0))
+    assert summary.to_dict()["over_runs"] == list(summary.over_runs)

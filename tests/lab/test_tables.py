@@ -25,11 +25,11 @@ def record() -> dict:
 
 def test_means_and_intervals_over_runs(record):
     full, other = record["rows"]
-    found = full["results"]["all"][METRIC]
+    estimate = full["results"]["all"][METRIC]
     # means 60, 50, 60, 50
-    assert found["value"] == pytest.approx(55) and found["runs"] == 4
+    assert estimate["value"] == pytest.approx(55) and estimate["runs"] == 4
     half = 3.182446305 * math.sqrt(100 / 3) / 2
-    assert found["over_runs"] == pytest.approx([55 - half, 55 + half], abs=1e-6)
+    assert estimate["over_runs"] == pytest.approx([55 - half, 55 + half], abs=1e-6)
     assert other["results"]["all"][METRIC]["value"] == pytest.approx((40 + 40 + 50) / 3)
     assert full["results"]["all"]["R@1 IoU>=0.5"]["value"] == pytest.approx((50 + 100 + 75 + 75) / 4)
 
@@ -37,13 +37,13 @@ def test_means_and_intervals_over_runs(record):
 def test_differences_pair_seeds_and_folds(record):
     full, other = record["rows"]
     assert full["difference"]["all"] == {}
-    found = other["difference"]["all"][METRIC]
+    estimate = other["difference"]["all"][METRIC]
     # -20, -10, -10 at the three places that both have
-    assert found["value"] == pytest.approx(-40 / 3) and found["runs"] == 3
+    assert estimate["value"] == pytest.approx(-40 / 3) and estimate["runs"] == 3
     half = 4.302652730 * math.sqrt(100 / 3) / math.sqrt(3)
-    assert found["over_runs"] == pytest.approx([-40 / 3 - half, -40 / 3 + half], abs=1e-6)
+    assert estimate["over_runs"] == pytest.approx([-40 / 3 - half, -40 / 3 + half], abs=1e-6)
     # fold 0: -15 on every sample of both seeds' mean, fold 1: -10
-    assert found["over_videos"] == pytest.approx([-15, -10], abs=1.3)
+    assert estimate["over_videos"] == pytest.approx([-15, -10], abs=1.3)
     assert other["missing"] == [[2, 1]] and full["missing"] == []
 
 
@@ -94,27 +94,27 @@ def test_the_spread_over_seeds_is_measured_where_there_are_several(record):
 
 def test_one_run_has_the_interval_over_videos_only():
     rows = [replace(row, runs={(1, 0): row.runs[1, 0]}) for row in table().rows]
-    found = build_table(table(rows=rows), DESIGN)["rows"][1]["difference"]["all"][METRIC]
-    assert found["over_runs"] is None and found["runs"] == 1
-    assert found["over_videos"] == pytest.approx([-20, -20])
+    estimate = build_table(table(rows=rows), DESIGN)["rows"][1]["difference"]["all"][METRIC]
+    assert estimate["over_runs"] is None and estimate["runs"] == 1
+    assert estimate["over_videos"] == pytest.approx([-20, -20])
 
 
 def test_rows_of_other_k_and_thresholds_have_their_own_columns():
     base = table()
     config = override(FULL, {"proposals.num_proposals": 1, "inference.iou_thresholds": (0.1,)})
     row = replace(base.rows[1], config=config, runs={(1, 0): result((1, 0), [0.2] * 4, config)})
-    found = build_table(table(rows=[base.rows[0], row]), DESIGN)
-    assert list(found["rows"][1]["difference"]["all"]) == [METRIC, "R@3 mIoU"]
-    assert "R@1 IoU>=0.1" in found["blind"]["all"] and "R@1 IoU>=0.5" in found["blind"]["all"]
+    record = build_table(table(rows=[base.rows[0], row]), DESIGN)
+    assert list(record["rows"][1]["difference"]["all"]) == [METRIC, "R@3 mIoU"]
+    assert "R@1 IoU>=0.1" in record["blind"]["all"] and "R@1 IoU>=0.5" in record["blind"]["all"]
 
 
 def test_people_stand_beside_the_models_on_the_pairs_they_answered():
     people = {("v0", "a then b"): torch.tensor([[0.0, 0.5]] * 4 + [[0.0, 0.25]], dtype=torch.float64)}
-    found = build_table(table(), DESIGN, people)
-    assert found["subsets"][REANNOTATED] == {"pairs": 2, "videos": 2}
-    assert found["human"]["one person"][METRIC]["value"] == pytest.approx(90)
-    assert found["human"]["best of five people"]["R@5 mIoU"]["value"] == pytest.approx(100)
-    assert found["rows"][0]["results"][REANNOTATED][METRIC]["value"] == pytest.approx(30)
+    record = build_table(table(), DESIGN, people)
+    assert record["subsets"][REANNOTATED] == {"pairs": 2, "videos": 2}
+    assert record["human"]["one person"][METRIC]["value"] == pytest.approx(90)
+    assert record["human"]["best of five people"]["R@5 mIoU"]["value"] == pytest.approx(100)
+    assert record["rows"][0]["results"][REANNOTATED][METRIC]["value"] == pytest.approx(30)
     none = build_table(table(), DESIGN, {("v9", "x"): next(iter(people.values()))})
     assert none["human"] == {} and none["subsets"][REANNOTATED] == {"pairs": 0, "videos": 0}
 

@@ -34,19 +34,19 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize("preset", CASES)
 def test_published_settings_are_the_preset_but_for_the_targets(preset: str) -> None:
     """Epochs and batches, and how answers are scored, are in other sections."""
-    found, expected = released_config(*CASES[preset]), PRESETS[preset]
-    assert found.reconstructor.target_length == "plus_one"
+    config, expected = released_config(*CASES[preset]), PRESETS[preset]
+    assert config.reconstructor.target_length == "plus_one"
     same = {"inference": expected.inference, "train": expected.train, "reconstructor.target_length": "exact"}
     # without meaning for these negatives
     for name in ("num_components", "sigma") if preset.startswith("cnm") else ("num_components",):
         same[f"proposals.negatives.{name}"] = getattr(expected.proposals.negatives, name)
-    assert override(found, same) == expected
+    assert override(config, same) == expected
 
 
 def test_two_depths_are_taken_over() -> None:
     model, loss = CASES["cnm"]
-    found = released_config({**model, "DualTransformer": {**TRANSFORMER, "num_decoder_layers2": 2}}, loss)
-    for part in (found.generator, found.reconstructor):
+    config = released_config({**model, "DualTransformer": {**TRANSFORMER, "num_decoder_layers2": 2}}, loss)
+    for part in (config.generator, config.reconstructor):
         assert (part.num_layers, part.num_word_layers) == (3, 2)
 
 

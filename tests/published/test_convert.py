@@ -46,7 +46,7 @@ def test_imported_model_is_the_published_one_and_goes_out_again(name, tmp_path):
     export_checkpoint(out, tmp_path / "out.pt")
     state, step = read_published(tmp_path / "out.pt")
     assert step == 7 and state.keys() == content["model_parameters"].keys()
-    assert all(torch.equal(state[key], value) for key, value in content["model_parameters"].items())
+    assert all(torch.equal(state[name], value) for name, value in content["model_parameters"].items())
 
 
 def test_imported_model_can_be_evaluated_and_says_whether_its_data_are_known(tmp_path):

@@ -91,10 +91,12 @@ def test_model_and_optimizers_come_back(num_optimizers, tmp_path):
     other_model, others = _trained(1, num_optimizers)
     _restore(checkpoint, other_model, others)
     for n, (ours, theirs) in enumerate(zip(model.parameters(), other_model.parameters(), strict=True)):
-        mine, other = (given[n % num_optimizers].state[p] for given, p in ((optimizers, ours), (others, theirs)))
+        mine, other = (
+            optimizer_list[n % num_optimizers].state[p] for optimizer_list, p in ((optimizers, ours), (others, theirs))
+        )
         assert torch.equal(ours, theirs)
         assert mine.keys() == other.keys()
-        assert all(torch.equal(mine[key], other[key]) for key in mine)
+        assert all(torch.equal(mine[name], other[name]) for name in mine)
     assert [other.param_groups[0]["update"].item() for other in others] == [1] * num_optimizers
 
 
@@ -211,7 +213,7 @@ def test_random_numbers_of_older_checkpoints_are_left_alone(run):
         ({"version": 99}, "version 99; this pps_fast reads"),
         ({"format": "other"}, "format 'other'"),
         ({"sizes": {"depth": 1}}, "sizes has no field depth"),
-        ({"config": {"colour": 1}}, "config has no field colour; it was written by another version"),
+        ({"config": {"color": 1}}, "config has no field color; it was written by another version"),
         ({"config": {"losses": {"pull": -1.0}}}, "losses.pull = -1.0"),
     ],
 )

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-# run as a script, this file finds the package and its neighbours like a test does
+# run as a script, this file finds the package and its neighbors like a test does
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
@@ -73,7 +73,8 @@ def _text(name: str, text: str | bytes, **options: Any) -> Spoil:
     def spoil(folder: Path) -> dict[str, Any]:
         (folder / name).write_bytes(text if isinstance(text, bytes) else text.encode())
         return {
-            key: folder / value if isinstance(value, str) and "." in value else value for key, value in options.items()
+            option: folder / value if isinstance(value, str) and "." in value else value
+            for option, value in options.items()
         }
 
     return spoil

@@ -144,7 +144,7 @@ def _attention_case(name: str, shape: tuple[int, int, int, int, int], causal: bo
 
     def build(rng: np.random.Generator) -> Arrays:
         num, heads, queries, keys, width = shape
-        given: Arrays = {
+        arrays: Arrays = {
             "query": rng.normal(size=(num, heads, queries, width)),
             "key": rng.normal(size=(num, heads, keys, width)),
             "value": rng.normal(size=(num, heads, keys, width)),
@@ -152,16 +152,16 @@ def _attention_case(name: str, shape: tuple[int, int, int, int, int], causal: bo
         }
         masks = (num, options["num_masks"]) if "num_masks" in options else (num,)
         if options.get("masked"):
-            given["key_bias"] = np.log(rng.uniform(0.05, 1, (*masks, keys)))
+            arrays["key_bias"] = np.log(rng.uniform(0.05, 1, (*masks, keys)))
         if options.get("narrow"):
             distance = np.arange(keys) - rng.integers(0, keys, (*masks, 1))
-            given["key_bias"] = np.log(np.exp(-3.0 * distance**2) + 1e-10)
+            arrays["key_bias"] = np.log(np.exp(-3.0 * distance**2) + 1e-10)
         if options.get("padded"):
             length = rng.integers(1, keys + 1, (num, 1))
-            given["key_valid"] = np.arange(keys) < length
+            arrays["key_valid"] = np.arange(keys) < length
             if options.get("empty"):
-                given["key_valid"][0] = False
-        return given
+                arrays["key_valid"][0] = False
+        return arrays
 
     wrt = ("query", "key", "value") + (("key_bias",) if options.get("masked") or options.get("narrow") else ())
     return Case(name=name, build=build, wrt=wrt)
@@ -187,17 +187,17 @@ def _residual_case(
 
     def build(rng: np.random.Generator) -> Arrays:
         num, _, width = shape
-        given: Arrays = {
+        arrays: Arrays = {
             "x": rng.normal(0.3, 1, shape),
             "branch": rng.normal(-0.1, 1.5, shape),
             "weight": rng.uniform(0.5, 1.5, width),
             "bias": rng.normal(size=width),
         }
         if rate is not None:
-            given |= {"dropout_key": rng.integers(-(2**31), 2**31, num, dtype=np.int32), "site": 23, "rate": rate}
+            arrays |= {"dropout_key": rng.integers(-(2**31), 2**31, num, dtype=np.int32), "site": 23, "rate": rate}
         if has_first_row:
-            given["first_row"] = rng.integers(0, 60, num)
-        return given
+            arrays["first_row"] = rng.integers(0, 60, num)
+        return arrays
 
     return Case(name=name, build=build, wrt=("x", "branch", "weight", "bias"))
 
@@ -358,14 +358,14 @@ def random_output(
     def leaf(low: float, high: float, *shape: int) -> Tensor:
         return torch.from_numpy(rng.uniform(low, high, (num_samples, *shape))).to(dtype).requires_grad_()
 
-    made = Components(
+    of_components = Components(
         center=leaf(0.1, 0.9, components),
         width=leaf(0.1, 0.9, components),
         masks=leaf(0, 1, components, num_positions),
         log_masks=leaf(-3, 0, components, num_positions),
     )
     proposals = Proposals(
-        components=made,
+        components=of_components,
         importance=torch.from_numpy(softmax_by_group(rng.normal(size=(num_samples, components)), layout)).to(dtype),
         masks=leaf(0, 1, num, num_positions),
         log_masks=leaf(-3, 0, num, num_positions),

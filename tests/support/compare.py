@@ -82,7 +82,7 @@ def _assert_equal_integers(name: str, got: Tensor, expected: Tensor) -> None:
 
 
 def _check_same_shape(name: str, **tensors: Tensor) -> None:
-    shapes = {key: list(value.shape) for key, value in tensors.items()}
+    shapes = {side: list(value.shape) for side, value in tensors.items()}
     if len({tuple(shape) for shape in shapes.values()}) > 1:
         raise AssertionError(f"{name}: shapes differ: {shapes}")
     if any(value.numel() == 0 for value in tensors.values()):
@@ -90,10 +90,10 @@ def _check_same_shape(name: str, **tensors: Tensor) -> None:
 
 
 def _check_finite(name: str, **tensors: Tensor) -> None:
-    for key, value in tensors.items():
+    for side, value in tensors.items():
         bad = int((~torch.isfinite(value)).sum())
         if bad:
-            raise AssertionError(f"{name}: {key} has {bad} NaN or infinite of {value.numel()} elements")
+            raise AssertionError(f"{name}: {side} has {bad} NaN or infinite of {value.numel()} elements")
 
 
 def _relative_norm(value: Tensor, oracle: Tensor) -> float:

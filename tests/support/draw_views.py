@@ -56,11 +56,11 @@ def view_of(
 
 def texts(figure) -> list[str]:
     """Returns all that is written in the axes of a figure, titles included."""
-    found = []
+    texts_of_figure = []
     for axes in figure.axes:
-        found += [text.get_text() for text in axes.texts]
-        found += [axes.get_title(loc=loc) for loc in ("left", "center")]
-    return [text for text in found if text]
+        texts_of_figure += [text.get_text() for text in axes.texts]
+        texts_of_figure += [axes.get_title(loc=loc) for loc in ("left", "center")]
+    return [text for text in texts_of_figure if text]
 
 
 def lines(axes, label: str) -> list:

@@ -116,18 +116,18 @@ def _losses(run: AncestorRun) -> Iterator[tuple[str, Tensor]]:
         yield "official_log/div_loss", report.terms["push_inter"]
 
 
-def _size_of_subtracted(run: AncestorRun, key: str) -> float | None:
+def _size_of_subtracted(run: AncestorRun, array: str) -> float | None:
     """Largest C of the positives for a loss that is a sum of differences of two C, else None."""
-    tag, _, loss = key.partition("/loss/")
+    tag, _, loss = array.partition("/loss/")
     hinges, whole_hinge = run.names.hinges
     if loss not in ("ivc", *(f"official_log/{name}" for name in (*hinges, whole_hinge))):
         return None
     return float(np.abs(run.golden[f"{tag}/loss/{run.names.scores[0]}"]).max())
 
 
-def _compared(group: str, run: AncestorRun, key: str, value: Tensor) -> Iterator[Check]:
+def _compared(group: str, run: AncestorRun, array: str, value: Tensor) -> Iterator[Check]:
     """Compares with the file's array, or with what it has of the best positives."""
-    name, _, is_of_best = key.partition("@")
+    name, _, is_of_best = array.partition("@")
     if name not in run.golden:
         return
     expected = run.golden[name]
@@ -137,7 +137,7 @@ def _compared(group: str, run: AncestorRun, key: str, value: Tensor) -> Iterator
         expected = expected.reshape(*score.shape, *expected.shape[(1 if "/out/" in name else 2) :])
         expected = expected[np.arange(len(best)), best]
         value = value.reshape(expected.shape)
-    yield compare(group, key, value, expected, _size_of_subtracted(run, key))
+    yield compare(group, array, value, expected, _size_of_subtracted(run, array))
 
 
 def _gradients(run: AncestorRun) -> Iterator[Check]:
@@ -157,9 +157,9 @@ def _gradients(run: AncestorRun) -> Iterator[Check]:
             loss = Objective(model.config, terms)(run.output).total
             loss.backward(inputs=parameters, retain_graph=True)
         gradients = released_gradients(model)
-        for key in golden.arrays:
-            if key.startswith(f"f64/{prefix}/"):
-                yield compare("gradients", key, gradients[key.removeprefix(f"f64/{prefix}/")], golden[key])
+        for array in golden.arrays:
+            if array.startswith(f"f64/{prefix}/"):
+                yield compare("gradients", array, gradients[array.removeprefix(f"f64/{prefix}/")], golden[array])
 
 
 def _check_schedule(golden: Golden, schedule: str) -> Iterator[Check]:

@@ -175,8 +175,8 @@ def check_reconstruction(golden: Golden) -> Iterator[Check]:
         yield compare("kernels", "rec_ivc/k_star", best.squeeze(1), golden["rec_ivc/k_star"])
         for name, leaf in leaves.items():
             grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
-            key = f"rec_ivc/grad_{loss_name}_{name}"
-            yield compare("kernel gradients", key, grad, golden[key])
+            array = f"rec_ivc/grad_{loss_name}_{name}"
+            yield compare("kernel gradients", array, grad, golden[array])
 
 
 def check_importance(golden: Golden) -> Iterator[Check]:

@@ -175,20 +175,20 @@ def our_losses(run: Run) -> dict[str, Tensor]:
 
 def _compare(group: str, run: Run, name: str, value: Tensor, scale: float | None = None) -> Check:
     """Compares an array with the file's, or with what the file has of the best positives."""
-    key, _, is_of_best = name.partition("@")
-    expected = run.golden[key]
+    array, _, is_of_best = name.partition("@")
+    expected = run.golden[array]
     if is_of_best:
         # the proposals that the file says are the best
-        best = run.golden[f"{key.split('/')[0]}/loss/k_star"].reshape(len(expected), -1)
+        best = run.golden[f"{array.split('/')[0]}/loss/k_star"].reshape(len(expected), -1)
         expected = np.take_along_axis(expected, best.reshape(*best.shape, *(1,) * (expected.ndim - 2)), 1)
     return compare(group, name, value, expected, scale)
 
 
 def _check_precision(golden: Golden, run: Run, tag: str, suffix: str) -> Iterator[Check]:
     for name, value in our_outputs(run).items():
-        key = f"{tag}/out/{name}"
-        if key.partition("@")[0] in golden:
-            yield _compare("outputs" + suffix, run, key, value)
+        array = f"{tag}/out/{name}"
+        if array.partition("@")[0] in golden:
+            yield _compare("outputs" + suffix, run, array, value)
     for name, value in our_losses(run).items():
         group = "evaluation" if name == "k_star" else "losses" + suffix
         scale = float(np.abs(golden[f"{tag}/loss/C_pos"]).max()) if name in _DIFFERENCES else None
@@ -196,9 +196,9 @@ def _check_precision(golden: Golden, run: Run, tag: str, suffix: str) -> Iterato
     gradients = released_gradients(run.model)
     norm = torch.stack([value.norm() for value in gradients.values()]).norm()
     yield compare("gradients" + suffix, f"{tag}/grad_norm", norm, golden[f"{tag}/grad_norm"])
-    for key in golden.arrays:
-        if key.startswith(f"{tag}/grad/"):
-            yield compare("gradients" + suffix, key, gradients[key.removeprefix(f"{tag}/grad/")], golden[key])
+    for array in golden.arrays:
+        if array.startswith(f"{tag}/grad/"):
+            yield compare("gradients" + suffix, array, gradients[array.removeprefix(f"{tag}/grad/")], golden[array])
 
 
 def _check_targets(golden: Golden, schedule: str) -> Iterator[Check]:
@@ -208,12 +208,12 @@ def _check_targets(golden: Golden, schedule: str) -> Iterator[Check]:
         run = run_golden(golden, torch.float64, changes)
         for score, value in _scores(run).items():
             score, _, is_of_best = score.partition("@")
-            key = f"f64/loss/{name}/{score}"
+            array = f"f64/loss/{name}/{score}"
             # a file of one proposal or best may lack an axis
-            expected = golden[key].reshape(len(value), -1) if value.dim() == 2 else golden[key].reshape(-1)
+            expected = golden[array].reshape(len(value), -1) if value.dim() == 2 else golden[array].reshape(-1)
             if is_of_best:
                 expected = np.take_along_axis(expected, run.output.best.numpy(), 1)
-            yield compare("losses", key + ("@best" if is_of_best else ""), value, expected)
+            yield compare("losses", array + ("@best" if is_of_best else ""), value, expected)
 
 
 def _check_evaluation(golden: Golden, run: Run) -> Iterator[Check]:

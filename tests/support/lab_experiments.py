@@ -70,10 +70,10 @@ def _has_logged(run: Path, step: int) -> bool:
 
 
 def contents(out: Path) -> dict[str, dict[str, bytes]]:
-    """Returns what the runs have learnt and answered: name of the run -> name of a file or array -> bytes."""
-    found = {}
+    """Returns what the runs have learned and answered: name of the run -> name of a file or array -> bytes."""
+    files = {}
     for run in sorted((out / "runs").glob("*/")):
         with np.load(run / SAMPLES_FILE, allow_pickle=False) as file:
             arrays = {name: file[name].tobytes() for name in file.files}
-        found[run.name] = {**weights(run), **arrays}
-    return found
+        files[run.name] = {**weights(run), **arrays}
+    return files

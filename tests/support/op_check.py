@@ -90,7 +90,7 @@ def check_non_contiguous(op: Op, case: Case) -> None:
 
 
 def _strided(value: Tensor) -> Tensor:
-    """Returns the same values with a gap between neighbours and the axes stored in reverse."""
+    """Returns the same values with a gap between neighbors and the axes stored in reverse."""
     wide = torch.stack((value, torch.zeros_like(value)), -1)
     order = tuple(reversed(range(value.dim())))
     return wide.permute(*order, value.dim()).contiguous().permute(*order, value.dim())[..., 0]
@@ -100,8 +100,8 @@ def check_backends(op: Op, case: Case) -> None:
     """'torch' and 'auto' run the equation; 'triton' is refused in words while there is no kernel."""
     inputs = case.inputs(torch.float32)
     expected = values_of(equation_of(op)(**inputs))
-    for given in ({"backend": "torch"}, {}):
-        for got, value in zip(values_of(op(**inputs, **given)), expected, strict=True):
+    for options in ({"backend": "torch"}, {}):
+        for got, value in zip(values_of(op(**inputs, **options)), expected, strict=True):
             assert_agree(op.name, got, value)
     if op.reasons(**inputs):
         with pytest.raises(BackendError, match=f"{op.name}: backend 'triton' cannot serve this call: .+Use 'auto'"):

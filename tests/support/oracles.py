@@ -219,15 +219,15 @@ def _word(value: int) -> int:
     return value - 0x100000000 if value & 0x80000000 else value
 
 
-def hashed(key: int, counter: int) -> int:
+def hashed(dropout_key: int, counter: int) -> int:
     """The hash of `pps_fast/randomness.py`, in integers of any size that are cut to 32 bits."""
-    h = _word((_word(counter * 0x9E3779B1) ^ _word(key)) * 0x85EBCA6B)
+    h = _word((_word(counter * 0x9E3779B1) ^ _word(dropout_key)) * 0x85EBCA6B)
     return _word((h ^ (h >> 15)) * 0xC2B2AE35)
 
 
-def is_kept(key: int, position: int, rate: float) -> bool:
+def is_kept(dropout_key: int, position: int, rate: float) -> bool:
     """Whether dropout keeps the value at a position of a sequence, counted row by row."""
-    h = hashed(key, position // 2) & 0xFFFFFFFF
+    h = hashed(dropout_key, position // 2) & 0xFFFFFFFF
     half = h >> 16 if position % 2 else h & 0xFFFF
     half = half - 0x10000 if half & 0x8000 else half
     return half >= round(65536 * rate) - 32768
@@ -355,18 +355,21 @@ def flat(parts: Ragged, group: Array) -> Array:
     return np.array(result)
 
 
-def of_op(name: str, given: dict[str, Any]) -> Any:
+def of_op(name: str, arguments: dict[str, Any]) -> Any:
     """Runs the oracle of an op on the op's own keyword arguments as numpy arrays; its results as the op's."""
     if name in (*SHAPES_OF_MASKS, "masked_attention", "shared_attention", "reconstruction_nll", "residual_norm"):
-        return globals()[name](**given)
-    given = dict(given)
-    group, count = given.pop("group"), given.pop("num_groups", None)
-    parts = {key: ragged(value, group, count) if isinstance(value, Array) else value for key, value in given.items()}
+        return globals()[name](**arguments)
+    arguments = dict(arguments)
+    group, count = arguments.pop("group"), arguments.pop("num_groups", None)
+    parts = {
+        argument: ragged(value, group, count) if isinstance(value, Array) else value
+        for argument, value in arguments.items()
+    }
     if name == "importance":
         return flat(importance(parts["score"]), group)
     if name == "mixture":
         return mixture(parts["masks"], parts["importance"])
     if name == "boundaries":
-        return boundaries(parts["center"], parts["width"], parts["importance"], given["shrink"])
+        return boundaries(parts["center"], parts["width"], parts["importance"], arguments["shrink"])
     result = globals()[name](**parts)
     return result if isinstance(result, tuple) else np.asarray(result)

@@ -15,19 +15,19 @@ from tests.support.shared import shared_path
 VIDEOS = {"v_1": np.arange(12.0, dtype=np.float32).reshape(4, 3), "v_2": np.ones((1, 3), dtype=np.float32)}
 
 
-def store(folder: Path, file_format: str, suffix: str = "", key: str = "features") -> Path:
+def store(folder: Path, file_format: str, suffix: str = "", dataset: str = "features") -> Path:
     """Writes VIDEOS in a format."""
     if file_format.startswith("hdf5"):
         with h5py.File(folder / "x.hdf5", "w") as file:
             for name, frames in VIDEOS.items():
-                file[name + suffix if file_format == "hdf5" else f"{name}{suffix}/{key}"] = frames
+                file[name + suffix if file_format == "hdf5" else f"{name}{suffix}/{dataset}"] = frames
         return folder / "x.hdf5"
     for name, frames in VIDEOS.items():
         path = folder / f"{name}{suffix}.{file_format}"
         if file_format == "npy":
             np.save(path, frames[:, None, None, :].astype(np.float64))
         elif file_format == "npz":
-            np.savez(path, **{key: frames.astype(np.float16)})
+            np.savez(path, **{dataset: frames.astype(np.float16)})
         else:
             torch.save(torch.from_numpy(frames).bfloat16(), path)
     return folder
