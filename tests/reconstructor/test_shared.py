@@ -246,18 +246,20 @@ def test_where_all_proposals_are_trained_one_pass_has_all_masks(monkeypatch: pyt
 
 
 def test_fifty_updates_have_the_same_losses() -> None:
+    """In float64: fp32 rounds the schedules apart until two proposals change places at a tie."""
     losses = {}
     for schedule in ("shared", "plain"):
         config = override(PRESETS["tiny"], {"reconstructor.schedule": schedule})
         store, splits = small_input(config)
         torch.manual_seed(0)
-        model = PPS(config, store.sizes).train()
+        model = PPS(config, store.sizes).double().train()
         step = TrainStep(model, Objective(config), Adam(model.parameters(), lr=1e-3), config.train.clip_norm)
         batches = [(batch, epoch) for epoch in range(10) for batch in epoch_batches(splits.train, 8, 0, epoch)]
-        reports = [step(store.batch(batch, seed=0, epoch=epoch)) for batch, epoch in batches[:50]]
+        steps = [store.batch(batch, seed=0, epoch=epoch).to(dtype=torch.float64) for batch, epoch in batches[:50]]
+        reports = [step(batch) for batch in steps]
         losses[schedule] = torch.stack([report.loss.total for report in reports])
     assert len(losses["plain"]) == 50 and losses["plain"][-1] < losses["plain"][0]
-    assert_agree("losses", losses["shared"], losses["plain"], rtol=1e-4)
+    assert_agree("losses", losses["shared"], losses["plain"], rtol=1e-9)
 
 
 # --- masks in chunks ------------------------------------------------------------------------------

@@ -55,5 +55,5 @@ def test_resuming_names_the_file_of_a_state_that_does_not_fit(tmp_path):
     run_small(config, tmp_path)
     path = find_checkpoint(tmp_path, "latest") / "training.safetensors"
     save_file({name: value for name, value in load_file(path).items() if name != "update"}, path)
-    with pytest.raises(ValueError, match="training.safetensors: no tensor update"):
+    with pytest.raises(ValueError, match="training.safetensors: truncated or damaged"):
         run_small(config, tmp_path, resume=True)
