@@ -14,7 +14,7 @@ from pps_fast.config import TrainConfig
 from pps_fast.data.tokens import hiding_probabilities
 from pps_fast.eval.metrics import metric_means, sample_table
 from pps_fast.predict import pairwise_iou, predict
-from pps_fast.prepare.readers.features import resample, segment_edges
+from pps_fast.prepare.readers.frames import resample, segment_edges
 from pps_fast.proposals.layout import MixtureLayout
 from pps_fast.reconstructor.reconstructor import kept_segments
 from pps_fast.reconstructor.words import hidden_words
