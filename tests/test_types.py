@@ -64,9 +64,9 @@ def test_masks_are_taken_with_their_keys() -> None:
     masks, index = _masks(4), torch.tensor([[3, 0, 0], [1, 2, 3]])
     taken = masks.take(index)
     for sample in range(2):
-        for place in range(3):
-            assert torch.equal(taken.log_masks[sample, place], masks.log_masks[sample, index[sample, place]])
-            assert taken.dropout_key[sample, place] == masks.dropout_key[sample, index[sample, place]]
+        for mask in range(3):
+            assert torch.equal(taken.log_masks[sample, mask], masks.log_masks[sample, index[sample, mask]])
+            assert taken.dropout_key[sample, mask] == masks.dropout_key[sample, index[sample, mask]]
     assert taken.dropout_key.dtype == torch.int32
     assert _masks(4, has_key=False).take(index).dropout_key is None
 

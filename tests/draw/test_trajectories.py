@@ -22,7 +22,9 @@ def _run(layout=None) -> TracedRun:
     lines = []
     for step in (0, 5, 7):
         where = {
-            "center": [[0.1 * place + 0.01 * component + 0.05 * step for component in range(size)] for place in (0, 1)],
+            "center": [
+                [0.1 * sample + 0.01 * component + 0.05 * step for component in range(size)] for sample in (0, 1)
+            ],
             "importance": [[0.25 * component for component in range(size)] for _ in (0, 1)],
             "start": [[0.02 * (k + 1) for k in range(num_proposals)]] * 2,
             "end": [[0.5 + 0.02 * (k + 1) for k in range(num_proposals)]] * 2,

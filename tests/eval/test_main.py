@@ -115,11 +115,11 @@ def test_errors_are_one_line_and_status_two(checkpoint: Path, capsys, options: l
 
 
 def test_file_in_place_of_the_folder_is_refused(checkpoint: Path, tmp_path: Path, capsys) -> None:
-    place = tmp_path / "file"
-    place.write_text("mine")
-    assert main(["--model", str(checkpoint), "--out", str(place)]) == 2
-    assert f"--out {place}: is a file" in capsys.readouterr().err
-    assert place.read_text() == "mine"
+    path = tmp_path / "file"
+    path.write_text("mine")
+    assert main(["--model", str(checkpoint), "--out", str(path)]) == 2
+    assert f"--out {path}: is a file" in capsys.readouterr().err
+    assert path.read_text() == "mine"
 
 
 def test_data_of_other_sizes_is_refused(checkpoint: Path, tmp_path: Path, capsys) -> None:

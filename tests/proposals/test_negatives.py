@@ -97,8 +97,8 @@ def test_negatives_on_two_sides_agree_with_the_loops(layout: str, curriculum: fl
 def test_the_two_sides_start_at_the_ends_of_the_video_and_come_in() -> None:
     _, _, (got, _) = _case("sides_apart", proposals__negatives__curriculum=1.0)
     steps = torch.linspace(0, 1, POSITIONS, dtype=torch.float64)
-    place = (got * steps).sum(-1) / got.sum(-1)
-    left, right = place[:, ::2], place[:, 1::2]
+    centroid = (got * steps).sum(-1) / got.sum(-1)
+    left, right = centroid[:, ::2], centroid[:, 1::2]
     assert (left[0] < 1e-3).all() and (right[0] > 1 - 1e-3).all()
     assert (left < right).all()
 

@@ -33,8 +33,8 @@ def _header(step: int) -> Header:
     config = small_config()
     store, _ = small_input(config)
     data = describe_data(store.data)
-    place = {"step": step, "epoch": 0, "batch": step, "elapsed_s": 1.5, "device": "cpu"}
-    return Header(config=config, sizes=store.sizes, data=data, **place)
+    position = {"step": step, "epoch": 0, "batch": step, "elapsed_s": 1.5, "device": "cpu"}
+    return Header(config=config, sizes=store.sizes, data=data, **position)
 
 
 def _trained(seed: int, num_optimizers: int = 1) -> tuple[PPS, list[Adam]]:

@@ -63,9 +63,9 @@ def assert_agree(name: str, got: Any, expected: Any, *, atol: float = 0.0, rtol:
     allowed = atol + rtol * scale
     if not error.max().item() <= allowed:
         worst = int(error.argmax())
-        place = [int(i) for i in torch.unravel_index(torch.tensor(worst), got.shape)]
+        index = [int(i) for i in torch.unravel_index(torch.tensor(worst), got.shape)]
         raise AssertionError(
-            f"{name} {list(got.shape)}: largest error {error.max().item():.3e} > allowed {allowed:.3e} at {place} "
+            f"{name} {list(got.shape)}: largest error {error.max().item():.3e} > allowed {allowed:.3e} at {index} "
             f"(got {got.flatten()[worst].item():.9g}, expected {expected.flatten()[worst].item():.9g}, "
             f"max|expected| {scale:.3e})"
         )

@@ -82,7 +82,7 @@ def table(**changes: Any) -> Table:
             config=configs[label],
             overrides={} if label == "full model" else {"losses.pull": 0.0},
             paper={"R@1 mIoU": 37.59} if label == "full model" else {},
-            runs={place: result(place, top1, configs[label]) for place, top1 in runs.items()},
+            runs={seed_fold: result(seed_fold, top1, configs[label]) for seed_fold, top1 in runs.items()},
         )
         for label, runs in ROWS.items()
     ]

@@ -39,9 +39,9 @@ def positions(num_positions: int) -> list[float]:
 def _with_log(mask: Array, inverse: bool) -> tuple[Array, Array]:
     """A mask or what it leaves out, and the log of that + 1e-10."""
     result, log = np.zeros(mask.shape), np.zeros(mask.shape)
-    for place in np.ndindex(mask.shape):
-        result[place] = 1 - mask[place] if inverse else mask[place]
-        log[place] = math.log(result[place] + 1e-10)
+    for index in np.ndindex(mask.shape):
+        result[index] = 1 - mask[index] if inverse else mask[index]
+        log[index] = math.log(result[index] + 1e-10)
     return result, log
 
 
@@ -50,20 +50,20 @@ def gaussian_mask(
 ) -> tuple[Array, Array]:
     """Eq. (3): [...] -> [..., T] and its log."""
     result = np.zeros((*center.shape, num_positions))
-    for place in np.ndindex(center.shape):
-        s = max(width[place], width_floor) / sigma
+    for index in np.ndindex(center.shape):
+        s = max(width[index], width_floor) / sigma
         for t, x in enumerate(positions(num_positions)):
-            result[place][t] = math.exp(-(((x - center[place]) / s) ** 2))
+            result[index][t] = math.exp(-(((x - center[index]) / s) ** 2))
     return _with_log(result, inverse)
 
 
 def _peak_one(decay: Callable[[float], float], center: Array, std: Array, num_positions: int) -> Array:
     """exp(-decay(|x - c| / s)) over its value at the position nearest to the center."""
     result = np.zeros((*center.shape, num_positions))
-    for place in np.ndindex(center.shape):
-        distance = [abs(x - center[place]) / std[place] for x in positions(num_positions)]
+    for index in np.ndindex(center.shape):
+        distance = [abs(x - center[index]) / std[index] for x in positions(num_positions)]
         for t in range(num_positions):
-            result[place][t] = math.exp(decay(min(distance)) - decay(distance[t]))
+            result[index][t] = math.exp(decay(min(distance)) - decay(distance[t]))
     return result
 
 
