@@ -7,6 +7,7 @@ no torch. The programs are `pps-fast VERB` or `python -m pps_fast.VERB`; `pps-fa
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,3 +62,17 @@ def _find_kernels() -> None:
 
 
 _find_kernels()
+
+
+def _is_program() -> bool:
+    """Whether this process runs `python -m pps_fast.VERB` or `pps-fast VERB`, and is no user of the package."""
+    words = sys.orig_argv
+    module = words[words.index("-m") + 1 :][:1] if "-m" in words else []
+    return Path(sys.argv[0]).name == "pps-fast" or (sys.argv[0] == "-m" and module[0].split(".")[0] == __name__)
+
+
+if _is_program():
+    # before all else is imported, which takes long enough to be interrupted
+    from pps_fast.interrupts import interrupt_in_one_line
+
+    interrupt_in_one_line()

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from pps_fast import __version__
+from pps_fast.streams import tolerant_streams
 
 PROGRAMS = {
     "prepare": "pack annotations, video features and word vectors into one data file",
@@ -51,7 +52,17 @@ def load(verb: str) -> ModuleType:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status of the program, 2 for a verb that does not exist."""
-    verb, *rest = (sys.argv[1:] if argv is None else list(argv)) or ["--help"]
+    words = sys.argv[1:] if argv is None else list(argv)
+    try:
+        with tolerant_streams():
+            return _run(*(words or ["--help"]))
+    except KeyboardInterrupt:
+        # while the program is imported; it answers for itself afterwards
+        print("error: interrupted", file=sys.stderr)
+        return 130
+
+
+def _run(verb: str, *rest: str) -> int:
     if verb in ("-h", "--help", "--help-all"):
         print(help_text())
         return 0
@@ -61,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb not in PROGRAMS:
         print(f"error: {verb}: no such verb; expected one of {', '.join(PROGRAMS)}", file=sys.stderr)
         return 2
-    status: int = load(verb).main(rest)
+    status: int = load(verb).main(list(rest))
     return status
 
 

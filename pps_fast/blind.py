@@ -190,7 +190,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"\nwritten: {arguments.out}")
         return 0
 
-    return exit_status(program)
+    has_file = any(word.partition("=")[0] == "--out" for word in argv)
+    return exit_status(program, is_printing_all=not has_file)
 
 
 if __name__ == "__main__":

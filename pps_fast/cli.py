@@ -5,6 +5,7 @@ Importing this file loads no torch, so that --help answers at once.
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,8 +20,10 @@ from pps_fast.devices import choose_device as choose_device
 from pps_fast.devices import set_threads as set_threads
 from pps_fast.files import Note
 from pps_fast.help_text import Program, find_options, flag_of, full_help, negated, short_help
+from pps_fast.interrupts import InterruptWatch
 from pps_fast.presets import PRESETS
 from pps_fast.reading import MAX_MESSAGE, one_sentence
+from pps_fast.streams import tolerant_streams
 
 if TYPE_CHECKING:
     PresetName = str
@@ -111,17 +114,36 @@ def _old_names(options: Mapping[str, Any]) -> dict[str, str]:
     return {flag_of(old): flag_of(new) for old, new in OLD_NAMES.items() if new in options}
 
 
-def exit_status(program: Callable[[], int]) -> int:
+def exit_status(program: Callable[[], int], *, is_printing_all: bool = False) -> int:
     """Runs a program and returns its exit status; errors the user can fix are printed as one line on stderr.
 
-    1: training met a loss that is not finite. 2: wrong option, input or backend. 130: interrupted.
+    1: training met a loss that is not finite. 2: wrong option, input or backend, or something could not be written.
+    130: interrupted. Text that cannot be printed changes nothing (see `streams`).
+
+    Args:
+        is_printing_all: what the program prints is all that it produces, so that losing it to a full disk is an error;
+            a reader who has left is none.
     """
+    with tolerant_streams() as out:
+        status = _status_of(program)
+        out.flush()
+        if out.error is not None:
+            reason = f"what was printed is not complete ({out.error.strerror or out.error})"
+            if is_printing_all and status == 0:
+                return _complain(f"stdout: {reason}; make room and repeat the command", 2)
+            print(f"note: stdout: {reason}; the files of this command are", file=sys.stderr)
+        return status
+
+
+def _status_of(program: Callable[[], int]) -> int:
     try:
-        with _notes_as_lines():
+        with _notes_as_lines(), InterruptWatch():
             return program()
     except FloatingPointError as error:
         return _complain(error, 1)
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        return _complain(_describe(error), 2)
+    except ValueError as error:
         return _complain(error, 2)
     except RuntimeError as error:
         # not at the top of the file: it loads torch, as whatever raised this error has done
@@ -132,6 +154,13 @@ def exit_status(program: Callable[[], int]) -> int:
         return _complain(error, 2)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
+
+
+def _describe(error: OSError) -> str:
+    """Returns "FILE: reason", as other messages are, without the number of the error."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{os.fsdecode(error.filename)}: {error.strerror}"
 
 
 @contextmanager

@@ -7,7 +7,7 @@ which a test checks.
 
 from __future__ import annotations
 
-import dataclasses
+import math
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -39,15 +39,13 @@ def require(condition: bool, name: str, value: Any, expected: str) -> None:
         raise ValueError(f"{name} = {value!r}: expected {expected}")
 
 
-def _check_choices(config: Any, prefix: str) -> None:
-    """Raises ValueError for a field whose value is not one of its Literal's strings."""
-    hints = typing.get_type_hints(type(config))
-    for item in dataclasses.fields(config):
-        hint = hints[item.name]
+def _check_values(config: Any, prefix: str) -> None:
+    """Raises ValueError for a number that is not finite, or a value that is not one of its Literal's strings."""
+    for name, hint in typing.get_type_hints(type(config)).items():
+        value, choices = getattr(config, name), typing.get_args(hint)
         if typing.get_origin(hint) is Literal:
-            choices = typing.get_args(hint)
-            value = getattr(config, item.name)
-            require(value in choices, f"{prefix}.{item.name}", value, "one of " + ", ".join(choices))
+            require(value in choices, f"{prefix}.{name}", value, "one of " + ", ".join(choices))
+        require(hint is not float or math.isfinite(value), f"{prefix}.{name}", value, "a finite number")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +64,7 @@ class PlantedConfig:
     """seed of everything random in the data set"""
 
     def __post_init__(self) -> None:
+        _check_values(self, "data.planted")
         require(self.num_videos >= 10, "data.planted.num_videos", self.num_videos, "at least 10")
         require(self.num_segments >= 16, "data.planted.num_segments", self.num_segments, "at least 16")
         require(self.frame_dim >= 2, "data.planted.frame_dim", self.frame_dim, "at least 2")
@@ -86,6 +85,7 @@ class DataConfig:
     """the embedded data set; unused with data.path"""
 
     def __post_init__(self) -> None:
+        _check_values(self, "data")
         require(self.fold is None or self.fold >= 0, "data.fold", self.fold, "0 or more")
         require(0 <= self.validation_fraction < 1, "data.validation_fraction", self.validation_fraction, "0 to below 1")
 
@@ -104,7 +104,7 @@ class EncoderConfig:
     """where the generator reads its summary of the video: at a learned token after the frames, or at the last frame"""
 
     def __post_init__(self) -> None:
-        _check_choices(self, "encoder")
+        _check_values(self, "encoder")
         require(self.hidden_dim > 0 and self.hidden_dim % 2 == 0, "encoder.hidden_dim", self.hidden_dim, "even, > 0")
         require(
             self.num_heads > 0 and self.hidden_dim % self.num_heads == 0,
@@ -132,7 +132,7 @@ class GeneratorConfig:
     """largest width of a Gaussian, as a share of the video"""
 
     def __post_init__(self) -> None:
-        _check_choices(self, "generator")
+        _check_values(self, "generator")
         require(self.num_layers >= 1, "generator.num_layers", self.num_layers, "at least 1")
         words = self.num_word_layers
         require(words is None or words >= 1, "generator.num_word_layers", words, "at least 1")
@@ -156,7 +156,7 @@ class NegativesConfig:
     """exponent of the curriculum of 'sides_apart': negatives move inward as (epoch / epochs) ** curriculum; 0: off"""
 
     def __post_init__(self) -> None:
-        _check_choices(self, "proposals.negatives")
+        _check_values(self, "proposals.negatives")
         require(self.curriculum >= 0, "proposals.negatives.curriculum", self.curriculum, "0 or more")
         require(self.num_components >= 1, "proposals.negatives.num_components", self.num_components, "at least 1")
         require(self.sigma > 0, "proposals.negatives.sigma", self.sigma, "> 0")
@@ -189,7 +189,7 @@ class ProposalsConfig:
         return (self.num_proposals if self.layout == "ramp" else self.components_per_proposal) > 1
 
     def __post_init__(self) -> None:
-        _check_choices(self, "proposals")
+        _check_values(self, "proposals")
         require(self.num_proposals >= 1, "proposals.num_proposals", self.num_proposals, "at least 1")
         require(
             self.components_per_proposal >= 1,
@@ -231,7 +231,7 @@ class ReconstructorConfig:
     """hide one word in this many, at least one in each sentence"""
 
     def __post_init__(self) -> None:
-        _check_choices(self, "reconstructor")
+        _check_values(self, "reconstructor")
         require(self.num_layers >= 1, "reconstructor.num_layers", self.num_layers, "at least 1")
         words = self.num_word_layers
         require(words is None or words >= 1, "reconstructor.num_word_layers", words, "at least 1")
@@ -277,7 +277,7 @@ class LossesConfig:
     """train this many proposals of each query, those that reconstruct it best"""
 
     def __post_init__(self) -> None:
-        _check_choices(self, "losses")
+        _check_values(self, "losses")
         for name in ("reconstruction", "contrastive", "pull", "push_intra", "push_inter"):
             require(getattr(self, name) >= 0, f"losses.{name}", getattr(self, name), "0 or more")
         require(self.num_best >= 1, "losses.num_best", self.num_best, "at least 1")
@@ -299,7 +299,7 @@ class InferenceConfig:
     """bootstrap resamples of the videos for the 95 % intervals"""
 
     def __post_init__(self) -> None:
-        _check_choices(self, "inference")
+        _check_values(self, "inference")
         require(self.batch_size >= 1, "inference.batch_size", self.batch_size, "at least 1")
         require(self.num_bootstrap >= 1, "inference.num_bootstrap", self.num_bootstrap, "at least 1")
         require(
@@ -353,7 +353,7 @@ class TrainConfig:
     """also write TensorBoard events; needs the extra `track`"""
 
     def __post_init__(self) -> None:
-        _check_choices(self, "train")
+        _check_values(self, "train")
         for name in ("epochs", "batch_size", "checkpoint_every", "log_every"):
             require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
         require(self.max_steps is None or self.max_steps >= 1, "train.max_steps", self.max_steps, "at least 1")
@@ -382,7 +382,7 @@ class PPSConfig:
     """'auto': Triton kernels where they support the input, else PyTorch; 'triton': only kernels; 'torch': no kernels"""
 
     def __post_init__(self) -> None:
-        _check_choices(self, "config")
+        _check_values(self, "config")
         require(
             self.losses.num_best <= self.proposals.num_proposals,
             "losses.num_best",

@@ -153,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(info, indent=2) if arguments.json else format_info(info))
         return 0
 
-    return exit_status(program)
+    return exit_status(program, is_printing_all=True)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from pps_fast.eval import evaluate as scoring
 from pps_fast.eval.report import write_report
 from pps_fast.eval.results import EvalReport
 from pps_fast.runs.checkpoint import find_checkpoint, load_model, read_header
+from pps_fast.runs.lock import owning
 from pps_fast.runs.matching import match_data
 from pps_fast.train.loop import TrainResult, train
 
@@ -119,8 +120,10 @@ def train_and_evaluate(
         on_start(run_input)
     splits = run_input.splits
     scorer = scoring.validation_scorer(store, splits.validation, config)
-    trained = train(config, store, splits, out, resume=resume, evaluate=scorer, progress=progress)
-    return _report_run(trained, config, run_input, Path(out), progress)
+    # until the report is written
+    with owning(Path(out)):
+        trained = train(config, store, splits, out, resume=resume, evaluate=scorer, progress=progress)
+        return _report_run(trained, config, run_input, Path(out), progress)
 
 
 def _report_run(trained: TrainResult, config: PPSConfig, run_input: RunInput, out: Path, progress: bool) -> RunResult:
@@ -130,8 +133,10 @@ def _report_run(trained: TrainResult, config: PPSConfig, run_input: RunInput, ou
     written: list[Path] = []
     if trained.stopped_by is None and len(run_input.splits.test):
         # what is reported is what was saved
+        trained.ensure_saved()
         model, _, _ = load_model(out, store.device)
         report = scoring.evaluate(model, store, run_input.splits, config, progress=progress)
+        trained.ensure_saved()
         written = write_report(out, report, config, store.data)
     return RunResult(
         step=trained.step,

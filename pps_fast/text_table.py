@@ -15,7 +15,9 @@ _GAP = "  "
 
 def terminal_columns() -> int | None:
     """Returns the width of the terminal that stdout is, in characters; None where it is a file or a pipe."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    # None where it was closed before the program began
+    is_terminal = sys.stdout is not None and sys.stdout.isatty()
+    return shutil.get_terminal_size().columns if is_terminal else None
 
 
 def markdown_table(rows: Rows) -> list[str]:

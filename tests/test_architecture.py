@@ -37,7 +37,19 @@ ALONE = {"kernels"}
 RUN_TIME = {"torch", "numpy", "h5py", "safetensors", "tyro", "tqdm"}
 THIRD_PARTY: dict[str, set[str]] = {
     **dict.fromkeys(
-        ("__init__", "config", "config_tree", "presets", "ablations", "files", "text_table", "help_text"), set()
+        (
+            "__init__",
+            "config",
+            "config_tree",
+            "presets",
+            "ablations",
+            "files",
+            "streams",
+            "interrupts",
+            "text_table",
+            "help_text",
+        ),
+        set(),
     ),
     **dict.fromkeys(("types", "equations", "devices"), {"torch"}),
     "randomness": {"torch", "numpy"},

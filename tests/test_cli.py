@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import sys
+import warnings
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -13,6 +17,7 @@ from pps_fast.cli import PresetName, exit_status, parse_with_preset
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import OLD_NAMES, override
 from pps_fast.devices import choose_device, set_threads, slow_precision
+from pps_fast.files import FullDiskError, Note
 from pps_fast.help_text import Program, flag_of
 from pps_fast.ops.dispatch import BackendError
 from pps_fast.presets import PRESETS
@@ -135,6 +140,51 @@ def test_exit_status_tells_mistakes_apart(error, status, printed, capsys):
 
     assert exit_status(program) == status
     assert capsys.readouterr().err == printed
+
+
+@pytest.mark.parametrize(
+    ("error", "printed"),
+    [
+        (PermissionError(13, "Permission denied", "runs/x"), "error: runs/x: Permission denied\n"),
+        (
+            FullDiskError("a.json: not written, because the disk is full"),
+            "error: a.json: not written, because the disk",
+        ),
+        (OSError("no number"), "error: no number\n"),
+    ],
+)
+def test_errors_of_files_are_one_line_with_the_file(error, printed, capsys):
+    def program() -> int:
+        raise error
+
+    assert exit_status(program) == 2
+    assert capsys.readouterr().err.startswith(printed)
+
+
+def test_notes_are_one_line_each_and_other_warnings_stay_warnings(capsys):
+    def program() -> int:
+        warnings.warn(Note("something to know"), stacklevel=1)
+        warnings.warn(Note("something to know"), stacklevel=1)
+        with pytest.warns(UserWarning, match="other"):
+            warnings.warn("other", stacklevel=1)
+        return 0
+
+    assert exit_status(program) == 0
+    assert capsys.readouterr().err == "note: something to know\n" * 2
+
+
+class _FullDisk(io.StringIO):
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize(("is_printing_all", "status", "expected"), [(False, 0, 0), (True, 0, 2), (True, 1, 1)])
+def test_text_lost_to_a_full_disk_is_said_and_an_error_where_it_is_all_there_is(
+    is_printing_all, status, expected, monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "stdout", _FullDisk())
+    assert exit_status(lambda: status, is_printing_all=is_printing_all) == expected
+    assert "stdout: what was printed is not complete (No space left on device)" in capsys.readouterr().err
 
 
 def test_exit_status_lets_results_and_bugs_through():

@@ -32,25 +32,25 @@ from tests.support.cases import NEEDED
 # field, values it must refuse, the end of the message
 REFUSED: dict[str, tuple[list[Any], str]] = {
     "data.fold": ([-1], "0 or more"),
-    "data.validation_fraction": ([-0.1, 1.0, math.nan], "0 to below 1"),
+    "data.validation_fraction": ([-0.1, 1.0], "0 to below 1"),
     "data.planted.num_videos": ([9], "at least 10"),
     "data.planted.num_segments": ([15], "at least 16"),
     "data.planted.frame_dim": ([1], "at least 2"),
-    "data.planted.noise": ([-0.5, math.nan], "0 or more"),
+    "data.planted.noise": ([-0.5], "0 or more"),
     "encoder.hidden_dim": ([0, -2, 255], "even, > 0"),
     "encoder.num_heads": ([0, 3], "a divisor of encoder.hidden_dim = 256"),
     "encoder.dropout": ([-0.1, 1.0], "0 to below 1"),
     "generator.num_layers": ([0], "at least 1"),
     "generator.num_word_layers": ([0], "at least 1"),
-    "generator.max_width": ([0.0, 1.1, math.nan], "above 0, at most 1"),
+    "generator.max_width": ([0.0, 1.1], "above 0, at most 1"),
     "proposals.num_proposals": ([0], "at least 1"),
     "proposals.components_per_proposal": ([0], "at least 1"),
-    "proposals.sigma": ([0.0, -9.0, math.nan], "> 0"),
+    "proposals.sigma": ([0.0, -9.0], "> 0"),
     "proposals.width_floor": ([0.0], "> 0 (a mask of width 0 is 0/0)"),
     "proposals.boundary_shrink": ([-0.1, 1.0], "0 to below 1"),
     "proposals.negatives.num_components": ([0], "at least 1"),
     "proposals.negatives.sigma": ([0.0], "> 0"),
-    "proposals.negatives.curriculum": ([-0.5, math.nan], "0 or more"),
+    "proposals.negatives.curriculum": ([-0.5], "0 or more"),
     "proposals.negatives.kind": (
         ["complement"],
         "proposals of one component: proposals.layout = 'uniform', components_per_proposal = 1",
@@ -68,7 +68,7 @@ REFUSED: dict[str, tuple[list[Any], str]] = {
     "reconstructor.stride": ([0], "at least 1"),
     "reconstructor.label_smoothing": ([-0.1, 1.0], "0 to below 1"),
     "reconstructor.hidden_words_divisor": ([0], "at least 1"),
-    "losses.reconstruction": ([-1.0, math.nan], "0 or more"),
+    "losses.reconstruction": ([-1.0], "0 or more"),
     "losses.contrastive": ([-1.0], "0 or more"),
     "losses.pull": ([-1.0], "0 or more"),
     "losses.push_intra": ([-1.0], "0 or more"),
@@ -76,13 +76,16 @@ REFUSED: dict[str, tuple[list[Any], str]] = {
     "losses.num_best": ([0], "at least 1"),
     "inference.batch_size": ([0], "at least 1"),
     "inference.num_bootstrap": ([0], "at least 1"),
-    "inference.iou_thresholds": ([(), (0.0,), (0.5, 1.1)], "one or more values above 0, at most 1"),
+    "inference.iou_thresholds": (
+        [(), (0.0,), (0.5, 1.1), (math.nan,), (math.inf,)],
+        "one or more values above 0, at most 1",
+    ),
     "train.epochs": ([0], "at least 1"),
     "train.max_steps": ([0], "at least 1"),
     "train.batch_size": ([0], "at least 1"),
-    "train.learning_rate": ([0.0, -1e-3, math.nan], "> 0"),
+    "train.learning_rate": ([0.0, -1e-3], "> 0"),
     "train.warmup_updates": ([0], "at least 1"),
-    "train.warmup_learning_rate": ([-1e-7, math.nan], "0 or more"),
+    "train.warmup_learning_rate": ([-1e-7], "0 or more"),
     "train.clip_norm": ([0.0], "> 0"),
     "train.weight_decay": ([-0.1], "0 or more"),
     "train.evaluate_every": ([-1], "0 or more"),
@@ -131,6 +134,13 @@ CHOICES = {path: typing.get_args(hint) for path, hint in FIELDS.items() if typin
 @pytest.mark.parametrize(("path", "bad"), [(path, bad) for path, (values, _) in REFUSED.items() for bad in values])
 def test_a_bad_value_is_refused_with_its_field_and_what_was_expected(path: str, bad: Any) -> None:
     with pytest.raises(ValueError, match="^" + re.escape(f"{path} = {bad!r}: expected {REFUSED[path][1]}") + "$"):
+        override(PPSConfig(), {path: bad})
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("path", [path for path, hint in FIELDS.items() if hint is float])
+def test_numbers_that_are_not_finite_are_refused_by_name(path: str, bad: float) -> None:
+    with pytest.raises(ValueError, match="^" + re.escape(f"{path} = {bad!r}: expected a finite number") + "$"):
         override(PPSConfig(), {path: bad})
 
 

@@ -21,6 +21,7 @@ from pps_fast.cli import exit_status
 from pps_fast.devices import Device
 from pps_fast.lab.runs import Run, is_finished, run_one
 from pps_fast.runs.environment import source_commit
+from pps_fast.runs.lock import LOCKS_NOT_SUPPORTED
 from pps_fast.runs.metrics_log import METRICS_FILE
 from pps_fast.train.interrupt import StopRequest
 from pps_fast.train.progress import duration
@@ -143,11 +144,20 @@ def _job(run: Run, folder: Path, device: Device, threads: int | None, commit: st
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with open(_log_of(folder, run), "a", encoding="utf-8") as log:
-        # held as long as the process lives, so that commands that share a directory take turns
-        fcntl.flock(log, fcntl.LOCK_EX)
+        _take_turns(log.fileno())
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
         sys.exit(exit_status(lambda: _run_unfinished(run, folder, device, threads, commit)))
+
+
+def _take_turns(descriptor: int) -> None:
+    """Waits for other commands that share the directory; the lock is held as long as the process lives."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        # where the file system has no such lock, a run that another command trains is refused (see `runs.lock`)
+        if error.errno not in LOCKS_NOT_SUPPORTED:
+            raise
 
 
 def _run_unfinished(run: Run, folder: Path, device: Device, threads: int | None, commit: str) -> int:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from pps_fast.eval.results import MODEL, SHUFFLED, EvalReport
 from pps_fast.files import replacing, write_json
 from pps_fast.pipeline import train_and_evaluate
 from pps_fast.runs.checkpoint import find_checkpoint, read_header
+from pps_fast.runs.lock import owning
 from pps_fast.runs.run_directory import CONFIG_FILE
 
 RESULT_FILE, SAMPLES_FILE = "result.json", "samples.npz"
@@ -94,15 +94,14 @@ def run_one(config: PPSConfig, run: Path, device: Device, threads: int | None, c
         ValueError: for data, device or a run directory that cannot be used.
         NonFiniteLossError: when training met a loss that is not finite.
     """
-    resume = (run / CONFIG_FILE).is_file()
-    if not resume:
-        # the process was killed before config.json was written
-        shutil.rmtree(run, ignore_errors=True)
-    result = train_and_evaluate(config, run, resume=resume, device=device, threads=threads, progress=False)
-    if result.report is None:
-        return result.stopped_by
-    _write_samples(run / SAMPLES_FILE, result.report, result.data)
-    _write_result(run, result.device, result.data, commit)
+    with owning(run):
+        # a directory that is neither a run nor what a kill before config.json has left is refused, never deleted
+        resume = (run / CONFIG_FILE).is_file()
+        result = train_and_evaluate(config, run, resume=resume, device=device, threads=threads, progress=False)
+        if result.report is None:
+            return result.stopped_by
+        _write_samples(run / SAMPLES_FILE, result.report, result.data)
+        _write_result(run, result.device, result.data, commit)
     return None
 
 

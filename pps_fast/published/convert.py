@@ -5,6 +5,7 @@ The published code saves with torch.save a dict with `model_parameters` (the sta
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -16,7 +17,7 @@ from torch import Tensor
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import to_dict
 from pps_fast.data.prepared import PreparedData
-from pps_fast.files import replacing
+from pps_fast.files import replace_bytes
 from pps_fast.model import PPS
 from pps_fast.published.weights import export_released, import_released
 from pps_fast.runs.checkpoint import (
@@ -28,9 +29,11 @@ from pps_fast.runs.checkpoint import (
     save_checkpoint,
 )
 from pps_fast.runs.environment import environment
+from pps_fast.runs.leftovers import delete_leftovers
+from pps_fast.runs.lock import owning
 from pps_fast.runs.model_folder import inputs_of
 from pps_fast.runs.pointers import point
-from pps_fast.runs.run_directory import require_empty
+from pps_fast.runs.run_directory import require_fresh
 from pps_fast.types import FeatureSizes
 
 # of a model whose data set is not at hand; no data set has this sha256
@@ -88,7 +91,7 @@ def import_checkpoint(
     Raises:
         ValueError: for a file that cannot be read, weights that do not fit, or a directory that is not empty.
     """
-    require_empty(out)
+    require_fresh(out)
     state, step = read_published(source)
     model = PPS(config, sizes)
     try:
@@ -107,8 +110,10 @@ def import_checkpoint(
         environment=environment(),
     )
     inputs = None if data is None else inputs_of(data, _training_samples(data))
-    checkpoint = save_checkpoint(out, model, {}, header, inputs)
-    point(out, "latest", checkpoint, step=step)
+    with owning(out):
+        delete_leftovers(out)
+        checkpoint = save_checkpoint(out, model, {}, header, inputs)
+        point(out, "latest", checkpoint, step=step)
     return checkpoint
 
 
@@ -127,5 +132,7 @@ def export_checkpoint(model_dir: Path, path: Path) -> None:
     model, config, _ = load_model(model_dir)
     header = read_header(find_checkpoint(model_dir))
     content = {_STEP: header.step, "config": to_dict(config), _STATE: export_released(model)}
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+    # torch's own writing to a file tells no reason when the disk is full
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    replace_bytes(path, buffer.getvalue())

@@ -42,6 +42,10 @@ class MetricsLog:
         if self._writer is not None:
             self._writer.close()
 
+    def rewrite(self) -> None:
+        """Writes metrics.jsonl again where it was deleted; TensorBoard's events of before stay lost."""
+        self._lines.rewrite()
+
     def write(self, values: dict[str, Any]) -> None:
         """Appends and flushes one line, so that it survives a kill of the process."""
         self._lines.write(values)

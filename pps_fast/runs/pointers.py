@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any, Literal
 
 from pps_fast.files import read_json, write_json
+from pps_fast.runs.leftovers import CHECKPOINTS, delete_checkpoint, delete_leftovers, is_checkpoint
 
 Which = Literal["best", "latest"]
 
@@ -24,10 +24,15 @@ def read_pointer(run: Path, which: Which) -> dict[str, Any] | None:
 
 
 def prune(run: Path) -> None:
-    """Deletes the checkpoints that neither latest.json nor best.json names, and incomplete ones of a killed process."""
+    """Deletes the checkpoints that neither latest.json nor best.json names, and what a killed process has left.
+
+    Only what `leftovers` proves to be ours: a copy of another name, a checkpoint with other files in it, or anything
+    behind a symbolic link stays.
+    """
     pointers = [read_pointer(run, which) for which in ("latest", "best")]
     kept = {Path(pointer["checkpoint"]).name for pointer in pointers if pointer is not None}
-    folder = run / "checkpoints"
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name not in kept:
-            shutil.rmtree(path)
+    folder = run / CHECKPOINTS
+    for path in sorted(folder.iterdir()) if folder.is_dir() and not folder.is_symlink() else ():
+        if path.name not in kept and is_checkpoint(path):
+            delete_checkpoint(path)
+    delete_leftovers(run)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import flatten, from_dict, to_dict
 from pps_fast.data.identity import differing_parts
-from pps_fast.files import read_json, write_json
+from pps_fast.files import Note, read_json, write_json
 from pps_fast.runs.checkpoint import Header, find_checkpoint, read_header
+from pps_fast.runs.leftovers import CHECKPOINTS, delete_leftovers, has_only_leftovers
+from pps_fast.runs.lock import RunLock
 from pps_fast.runs.pointers import prune, read_pointer
 
 CONFIG_FILE = "config.json"
@@ -30,7 +34,7 @@ def open_run(run: Path, config: PPSConfig, data: dict[str, Any], device: str, re
     """Prepares `run` for training and writes its config.json.
 
     Args:
-        run: the run directory, created where it does not exist.
+        run: the run directory, created where it does not exist; this process holds its lock (see `lock`).
         config: of this training.
         data: `checkpoint.describe_data` of the training data.
         device: type of the device.
@@ -38,11 +42,17 @@ def open_run(run: Path, config: PPSConfig, data: dict[str, Any], device: str, re
     Returns:
         The checkpoint to continue from, or None for a start at the beginning (a resumed run may not have saved yet).
     Raises:
-        ValueError: for a directory that is not empty without `resume`, nothing to resume, or another config, data set
-            or device than the run's.
+        ValueError: for a directory that is not empty without `resume`, nothing to resume, checkpoints behind a link,
+            or another config, data set or device than the run's.
     """
+    if (run / CHECKPOINTS).is_symlink():
+        raise ValueError(
+            f"{run / CHECKPOINTS}: a symbolic link, behind which nothing is written or deleted; put the whole run "
+            "directory where its checkpoints shall be"
+        )
     if not resume:
-        require_empty(run)
+        require_fresh(run)
+        delete_leftovers(run)
         checkpoint = None
     elif not (run / CONFIG_FILE).is_file():
         raise ValueError(f"{run}: no run to resume here (no {CONFIG_FILE}); leave --resume out to start one")
@@ -60,15 +70,49 @@ def open_run(run: Path, config: PPSConfig, data: dict[str, Any], device: str, re
     return checkpoint
 
 
-def require_empty(run: Path) -> None:
+class Rewritable(Protocol):
+    """A file that a run has open."""
+
+    def rewrite(self) -> None:
+        """Writes the file again where it was deleted."""
+
+
+def rewrite_deleted(run: Path, config: PPSConfig, lock: RunLock, logs: Sequence[Rewritable] = ()) -> bool:
+    """Writes config and open files of a running training again where its directory was deleted, and warns of it.
+
+    Args:
+        config: of the training.
+        lock: of the run; it is taken again.
+        logs: the open files.
+    Returns:
+        Whether something was missing: then there is no checkpoint, and the caller writes one.
+    Raises:
+        ValueError: where another process has taken the directory meanwhile.
+    """
+    if lock.is_there() and (run / CONFIG_FILE).is_file():
+        return False
+    lock.renew()
+    if (run / CONFIG_FILE).is_file():
+        return False
+    write_json(run / CONFIG_FILE, to_dict(config))
+    for log in logs:
+        log.rewrite()
+    text = "was deleted during the training; config, metrics and the current checkpoint are written again"
+    warnings.warn(Note(f"{run}: {text}"), stacklevel=2)
+    return True
+
+
+def require_fresh(run: Path) -> None:
     """Refuses a place for a new run that is a file, or a directory with something in it.
+
+    Temporary files that a killed process has left, and what a desktop or file system leaves anywhere, are nothing.
 
     Raises:
         ValueError: with the ways out.
     """
     if run.exists() and not run.is_dir():
         raise ValueError(f"{run}: a file, expected a directory for the run; choose another --out")
-    if run.is_dir() and any(run.iterdir()):
+    if run.is_dir() and not has_only_leftovers(run):
         raise ValueError(
             f"{run}: not empty; continue the run there with --resume, choose another --out, or remove the directory"
         )

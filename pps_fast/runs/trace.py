@@ -55,6 +55,11 @@ class Trace:
         if self._lines is not None:
             self._lines.close()
 
+    def rewrite(self) -> None:
+        """Writes trace.jsonl again where it was deleted."""
+        if self._lines is not None:
+            self._lines.rewrite()
+
     def is_due(self, step: int, is_last: bool = False) -> bool:
         """Whether a line is written after `step` updates, of which the last one may be the run's last."""
         return self._lines is not None and (is_last or step % self._every == 0)

@@ -1,4 +1,4 @@
-"""Graceful shutdown: finish and save the current step on SIGINT or SIGTERM."""
+"""Graceful shutdown: finish and save the current step on SIGINT, SIGTERM or SIGHUP."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# SIGHUP: the terminal was closed, or the connection to the machine lost
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopRequest:
-    """Inside its `with` block, the first SIGINT or SIGTERM only sets `signal`; a second SIGINT interrupts at once.
+    """Inside its `with` block, the first of these signals only sets `signal`; a SIGINT after it interrupts at once.
 
-    Outside the main thread, where Python delivers no signals, the block changes nothing.
+    A signal that the process was started to ignore, as `nohup` does with SIGHUP, stays ignored. Outside the main
+    thread, where Python delivers no signals, the block changes nothing.
 
     Attributes:
         signal: number of the signal received, or None.
@@ -27,7 +29,8 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._receive) for number in _SIGNALS}
+            heard = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            self._previous = {number: signal.signal(number, self._receive) for number in heard}
         return self
 
     def __exit__(
@@ -39,5 +42,10 @@ class StopRequest:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        print("\nstopping after this step; Ctrl-C again stops at once, without saving", file=sys.stderr, flush=True)
+        if signal.SIGINT in self._previous:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            print("\nstopping after this step; Ctrl-C again stops at once, without saving", file=sys.stderr, flush=True)
+        except (OSError, ValueError, RuntimeError):
+            # the terminal is gone, or the signal came in the middle of another line: the step is saved all the same
+            return

@@ -18,19 +18,14 @@ from pps_fast.data.splits import Splits
 from pps_fast.data.store import Store
 from pps_fast.files import Note
 from pps_fast.model import PPS
-from pps_fast.runs.checkpoint import (
-    TRAINING_FILE,
-    Header,
-    describe_data,
-    read_header,
-    restore,
-    save_checkpoint,
-)
+from pps_fast.runs.checkpoint import TRAINING_FILE, Header, describe_data, read_header, restore, save_checkpoint
 from pps_fast.runs.environment import differences_that_move_bits, environment
+from pps_fast.runs.leftovers import delete_leftovers
+from pps_fast.runs.lock import RunLock, owning
 from pps_fast.runs.metrics_log import MetricsLog, require_tensorboard
 from pps_fast.runs.model_folder import ModelInputs, inputs_of
 from pps_fast.runs.pointers import point, prune, read_pointer
-from pps_fast.runs.run_directory import open_run
+from pps_fast.runs.run_directory import open_run, rewrite_deleted
 from pps_fast.runs.trace import Trace
 from pps_fast.train.alternating import TRAIN_STEPS
 from pps_fast.train.cuda_graph import CapturedStep, EagerStep
@@ -52,11 +47,14 @@ class TrainResult:
         model: after the last update, in train mode.
         step: updates done in all.
         stopped_by: number of the signal that stopped it early, or None.
+        ensure_saved: writes the last checkpoint again where the run directory was deleted after the training; for the
+            owner of the run directory (see `runs.lock`).
     """
 
     model: PPS
     step: int
     stopped_by: int | None
+    ensure_saved: Callable[[], None] = lambda: None
 
 
 def train(
@@ -82,23 +80,23 @@ def train(
         progress: show on stderr how far the training is: a bar on a terminal, else a line every `log_every` steps.
 
     Raises:
-        ValueError: for a run directory that cannot be used, a missing validation split, or tensorboard not installed.
+        ValueError: for a run directory that cannot be used or is in use, no validation split, or no tensorboard.
         NonFiniteLossError: when loss or gradient is not finite; the last checkpoint stays.
     """
     _check_options(config, splits, evaluate)
     run = Path(directory)
-    trainer = _Trainer(config, store, splits, run, evaluate)
-    # the first to write: all that can be refused was refused before
-    checkpoint = open_run(run, config, trainer.data, store.device.type, resume)
-    trainer.restore(checkpoint)
-    with (
-        MetricsLog(run, step=trainer.step, tensorboard=config.train.tensorboard) as log,
-        Trace(run, config, store, splits.train, step=trainer.step) as trace,
-        StopRequest() as stop,
-        Progress(total=trainer.last_step, done=trainer.step, epochs=config.train.epochs, is_shown=progress) as shown,
-    ):
-        trainer.run_steps(log, trace, stop, shown)
-    return TrainResult(model=trainer.model, step=trainer.step, stopped_by=stop.signal)
+    with owning(run) as lock:
+        trainer = _Trainer(config, store, splits, run, evaluate, lock)
+        # the first to write: all that can be refused was refused before
+        trainer.restore(open_run(run, config, trainer.data, store.device.type, resume))
+        with (
+            MetricsLog(run, step=trainer.step, tensorboard=config.train.tensorboard) as log,
+            Trace(run, config, store, splits.train, step=trainer.step) as trace,
+            StopRequest() as stop,
+            Progress(total=trainer.last_step, done=trainer.step, epochs=config.train.epochs, is_shown=progress) as bar,
+        ):
+            trainer.run_steps(log, trace, stop, bar)
+    return trainer.result(stop.signal)
 
 
 def _check_options(config: PPSConfig, splits: Splits, evaluate: Evaluate | None) -> None:
@@ -119,8 +117,11 @@ def _check_options(config: PPSConfig, splits: Splits, evaluate: Evaluate | None)
 class _Trainer:
     """The state of a run; its position in the data follows from the number of updates."""
 
-    def __init__(self, config: PPSConfig, store: Store, splits: Splits, run: Path, evaluate: Evaluate | None) -> None:
+    def __init__(
+        self, config: PPSConfig, store: Store, splits: Splits, run: Path, evaluate: Evaluate | None, lock: RunLock
+    ) -> None:
         self.config, self.store, self.samples, self.run, self.evaluate = config, store, splits.train, run, evaluate
+        self.lock = lock
         options = config.train
         torch.manual_seed(options.seed)
         self.model = PPS(config, store.sizes).to(store.device).train()
@@ -182,6 +183,7 @@ class _Trainer:
             # read once: a signal after this line stops the loop after the next step, which is then saved
             stopping = stop.signal is not None
             if is_last or is_epoch_end or stopping or self.step % options.checkpoint_every == 0:
+                rewrite_deleted(self.run, self.config, self.lock, [log, trace])
                 self._save(score)
 
     def _train_on(self, samples: np.ndarray, epoch: int) -> StepReport:
@@ -253,6 +255,16 @@ class _Trainer:
     def _save(self, score: float | None) -> None:
         """Writes a checkpoint, then the pointers to it, then removes what is no longer pointed to."""
         self._check()
+        checkpoint = self._save_checkpoint()
+        best = read_pointer(self.run, "best")
+        # before latest.json: a kill in between must not lose the score, and a repeated score is not better
+        if self.config.train.keep == "validation" and score is not None and (best is None or score > best["mIoU"]):
+            point(self.run, "best", checkpoint, step=self.step, mIoU=score)
+        point(self.run, "latest", checkpoint, step=self.step)
+        self._latest = checkpoint
+        prune(self.run)
+
+    def _save_checkpoint(self) -> Path:
         epoch, batch = divmod(self.step, self.steps_per_epoch)
         header = Header(
             step=self.step,
@@ -265,13 +277,24 @@ class _Trainer:
             data=self.data,
             environment=environment(),
         )
-        checkpoint = save_checkpoint(
-            self.run, self.model, training_state(self.model, self.train_step.optimizers), header, self.inputs
-        )
-        best = read_pointer(self.run, "best")
-        # before latest.json: a kill in between must not lose the score, and a repeated score is not better
-        if self.config.train.keep == "validation" and score is not None and (best is None or score > best["mIoU"]):
-            point(self.run, "best", checkpoint, step=self.step, mIoU=score)
-        point(self.run, "latest", checkpoint, step=self.step)
-        self._latest = checkpoint
-        prune(self.run)
+        state = training_state(self.model, self.train_step.optimizers)
+        try:
+            return save_checkpoint(self.run, self.model, state, header, self.inputs)
+        except OSError:
+            # on a full disk its part would take the room that the next attempt needs
+            delete_leftovers(self.run)
+            raise
+
+    def result(self, stopped_by: int | None) -> TrainResult:
+        """Returns how the training ended; `stopped_by` is the signal that stopped it early.
+
+        Warns:
+            Note: where the loss has grown out of all proportion.
+        """
+        self.watch.warn_if_diverged()
+        return TrainResult(model=self.model, step=self.step, stopped_by=stopped_by, ensure_saved=self._ensure_saved)
+
+    def _ensure_saved(self) -> None:
+        """Saves again where the run directory was deleted after the last step."""
+        if rewrite_deleted(self.run, self.config, self.lock):
+            self._save(None)

@@ -26,7 +26,8 @@ class Progress:
 
     def __init__(self, *, total: int, done: int, epochs: int, is_shown: bool = True) -> None:
         self.total, self.epochs = total, epochs
-        is_terminal = sys.stderr.isatty()
+        # None where it was closed before the program began
+        is_terminal = sys.stderr is not None and sys.stderr.isatty()
         self._bar = tqdm(total=total, initial=done, unit="step", disable=not (is_shown and is_terminal))
         self._has_lines = is_shown and not is_terminal
         self._first, self._begin = done, time.perf_counter()

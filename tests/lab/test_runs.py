@@ -36,7 +36,7 @@ def test_run_leaves_every_sample_and_where_it_was_made(tmp_path):
     run = tmp_path / "run"
     # as a kill before the first complete file leaves it
     run.mkdir()
-    (run / ".tmp-config.json").write_text("{")
+    (run / ".tmp-config.json@host.77").write_text("{")
     assert run_one(CONFIG, run, "cpu", 1, "c0ffee") is None and is_finished(run)
     result = json.loads((run / RESULT_FILE).read_text())
     assert result["updates"] == 5 and result["train_s"] > 0 and result["commit"] == "c0ffee"
@@ -54,6 +54,22 @@ def test_run_leaves_every_sample_and_where_it_was_made(tmp_path):
         for name, row in (("model", "model"), ("shuffled", "model, shuffled queries")):
             assert 100 * samples[f"{name}_top1"].mean() == pytest.approx(rows[row]["R@1 mIoU"]["value"], rel=1e-12)
             assert 100 * samples[f"{name}_topn"].mean() == pytest.approx(rows[row]["R@3 mIoU"]["value"], rel=1e-12)
+
+
+def test_directory_with_somebody_elses_files_is_refused_and_stays(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="run: not empty"):
+        run_one(CONFIG, run, "cpu", 1, "c0ffee")
+    assert [path.name for path in run.iterdir()] == ["notes.txt"]
+
+
+def test_run_that_another_process_trains_is_refused_without_touching_it(tmp_path):
+    (tmp_path / "lock.json").write_text('{"pid": 9, "host": "node-7", "started": "2026-01-01"}')
+    with pytest.raises(ValueError, match="in use by process 9 on node-7"):
+        run_one(CONFIG, tmp_path, "cpu", 1, "c0ffee")
+    assert [path.name for path in tmp_path.iterdir()] == ["lock.json"]
 
 
 def test_validation_split_chooses_the_checkpoint(tmp_path):

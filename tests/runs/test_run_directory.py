@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import from_dict, override
+from pps_fast.files import Note
 from pps_fast.runs.checkpoint import describe_data, find_checkpoint
-from pps_fast.runs.run_directory import open_run
+from pps_fast.runs.lock import owning
+from pps_fast.runs.run_directory import open_run, rewrite_deleted
 from tests.support.train_runs import run_small, small_config, small_input
 
 CONFIG = small_config(train__max_steps=2)
@@ -36,6 +39,47 @@ def test_directory_that_is_not_empty_is_refused_with_the_ways_out(tmp_path):
         open_run(tmp_path, CONFIG, DATA, "cpu", resume=False)
     with pytest.raises(ValueError, match=r"notes.txt: a file"):
         open_run(tmp_path / "notes.txt", CONFIG, DATA, "cpu", resume=False)
+
+
+def test_directory_with_only_left_overs_of_a_kill_is_fresh_and_is_cleaned(tmp_path):
+    (tmp_path / "checkpoints" / ".tmp-step_000001").mkdir(parents=True)
+    for name in (".tmp-config.json@host.77", ".tmp-config.json.78", ".DS_Store", ".nfs0001"):
+        (tmp_path / name).write_text("{")
+    assert open_run(tmp_path, CONFIG, DATA, "cpu", resume=False) is None
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "checkpoints", ".DS_Store", ".nfs0001"}
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_checkpoints_behind_a_link_are_refused(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    for resume in (False, True):
+        with pytest.raises(ValueError, match="checkpoints: a symbolic link"):
+            open_run(tmp_path / "run", CONFIG, DATA, "cpu", resume=resume)
+
+
+class _Log:
+    def __init__(self) -> None:
+        self.times = 0
+
+    def rewrite(self) -> None:
+        self.times += 1
+
+
+def test_deleted_run_directory_is_said_and_gets_its_files_again(tmp_path):
+    run, log = tmp_path / "run", _Log()
+    with owning(run) as lock:
+        open_run(run, CONFIG, DATA, "cpu", resume=False)
+        assert not rewrite_deleted(run, CONFIG, lock, [log])
+        before = (run / "config.json").read_bytes()
+        shutil.rmtree(run)
+        with pytest.warns(Note, match="run: was deleted during the training; .* written again"):
+            assert rewrite_deleted(run, CONFIG, lock, [log])
+        assert (run / "config.json").read_bytes() == before and lock.is_there() and log.times == 1
+        # the lock alone is no run
+        (run / "lock.json").unlink()
+        assert not rewrite_deleted(run, CONFIG, lock, [log]) and lock.is_there()
 
 
 def test_resuming_nothing_is_refused(tmp_path):

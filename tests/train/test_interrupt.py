@@ -1,8 +1,10 @@
-"""Signals become a wish; the handlers of before come back."""
+"""Signals are remembered until the step is saved; the handlers of before come back."""
 
 from __future__ import annotations
 
+import io
 import signal
+import sys
 import threading
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from pps_fast.train.interrupt import StopRequest
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_first_signal_is_only_remembered(number, capsys):
     with StopRequest() as stop:
         assert stop.signal is None
@@ -34,6 +36,29 @@ def test_handlers_come_back_even_after_an_error():
         signal.raise_signal(signal.SIGINT)
         raise ZeroDivisionError
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_ignored_signals_stay_ignored_as_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            assert stop.signal is None
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), RuntimeError("reentrant call")])
+def test_signal_is_remembered_although_nobody_can_be_told(error, monkeypatch):
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise error
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGHUP)
+        assert stop.signal == signal.SIGHUP
 
 
 def test_outside_the_main_thread_nothing_is_installed():

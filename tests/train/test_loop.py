@@ -12,6 +12,7 @@ import torch
 from pps_fast.config_tree import override
 from pps_fast.data.sampler import epoch_batches
 from pps_fast.data.store import Store
+from pps_fast.files import Note
 from pps_fast.model import PPS
 from pps_fast.runs.checkpoint import find_checkpoint, load_model, read_header
 from pps_fast.runs.metrics_log import read_metrics
@@ -209,3 +210,9 @@ def test_nan_feature_stops_with_its_sample_named_and_keeps_the_last_good_checkpo
     checkpoint = find_checkpoint(tmp_path)
     assert checkpoint.name == "step_000002" and str(checkpoint) in message
     assert all(torch.isfinite(value).all() for value in load_model(tmp_path)[0].state_dict().values())
+
+
+def test_training_whose_loss_explodes_without_leaving_the_finite_numbers_says_so(tmp_path):
+    config = small_config(train__epochs=1, train__learning_rate=1e3, train__warmup_updates=1)
+    with pytest.warns(Note, match=r"the loss rose from .* lower train\.learning_rate"):
+        run_small(config, tmp_path)

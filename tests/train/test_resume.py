@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,7 @@ def test_run_killed_at_several_steps_and_resumed_equals_the_uninterrupted_one(un
     _assert_same(run, uninterrupted)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_signal_saves_the_current_step_and_resume_completes_the_run(number, status, uninterrupted, tmp_path):
     run, output = tmp_path / "run", tmp_path / "output.txt"
     process = start_command([*OPTIONS, "--out", str(run)], output, hold_at=3)
@@ -90,6 +91,38 @@ def test_signal_saves_the_current_step_and_resume_completes_the_run(number, stat
     assert "--resume" in output.read_text() and signal.Signals(number).name in output.read_text()
     assert read_pointer(run, "latest")["step"] == read_metrics(run)[-1]["step"] < LAST_STEP
     _finish(["--out", str(run), "--resume"], tmp_path)
+    _assert_same(run, uninterrupted)
+
+
+def test_directory_deleted_during_the_training_is_said_and_written_whole_again(uninterrupted, tmp_path):
+    run, output = tmp_path / "run", tmp_path / "output.txt"
+    process = start_command([*OPTIONS, "--out", str(run)], output, hold_at=3)
+    wait_for_step(process, run, 3)
+    shutil.rmtree(run)
+    release(output)
+    process.join(120)
+    assert process.exitcode == 0, output.read_text()
+    assert output.read_text().count("run: was deleted during the training") == 1
+    assert weights(run) == weights(uninterrupted) and _metrics(run) == _metrics(uninterrupted)
+    assert (run / "config.json").read_bytes() == (uninterrupted / "config.json").read_bytes()
+    assert {path.name for path in run.iterdir()} == {path.name for path in uninterrupted.iterdir()}
+
+
+def test_second_process_is_refused_and_the_first_is_untouched(uninterrupted, tmp_path):
+    run, output = tmp_path / "run", tmp_path / "output.txt"
+    process = start_command([*OPTIONS, "--out", str(run)], output, hold_at=3)
+    wait_for_step(process, run, 3)
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    for more in ([], ["--resume"]):
+        second = start_command([*OPTIONS, "--out", str(run), *more], tmp_path / "second.txt")
+        second.join(60)
+        assert second.exitcode == 2
+    lines = (tmp_path / "second.txt").read_text().splitlines()
+    assert [line for line in lines if f"error: {run}: in use by process {process.pid} on " in line] == lines[2::3]
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    release(output)
+    process.join(120)
+    assert process.exitcode == 0
     _assert_same(run, uninterrupted)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pps_fast.train.step import StepReport
-from pps_fast.train.watch import FiniteWatch, NonFiniteLossError
+from pps_fast.train.watch import FiniteWatch, NonFiniteLossError, diverged
 from pps_fast.types import LossReport
 from tests.support.train_runs import small_config, small_input
 
@@ -57,6 +57,41 @@ def test_bad_gradient_of_a_finite_loss_says_that_no_sample_stands_out():
     ) as caught:
         watch.check(None)
     assert "nothing was saved yet" in str(caught.value)
+
+
+def test_remedy_is_the_learning_rate_where_the_features_are_finite_and_else_the_features():
+    watch = _watch()
+    features = watch.data.features.copy()
+    features[watch.data.sample_video[40], 0, 0] = np.nan
+    for data, words in (
+        (watch.data, r"lower train\.learning_rate .* train\.warmup_updates\. The update was not made"),
+        (SimpleNamespace(**{**vars(watch.data), "features": features}), "Look at the features of these videos"),
+    ):
+        other = FiniteWatch(SimpleNamespace(is_finite=torch.tensor(False)), data, steps_per_epoch=6)
+        other.add(1, np.array([40]), _report([float("nan")]))
+        with pytest.raises(NonFiniteLossError, match=words):
+            other.check(None)
+
+
+def test_message_about_a_large_batch_of_long_sentences_stays_short():
+    watch, samples = _watch(), np.arange(48).repeat(20)
+    watch.data = SimpleNamespace(**{**vars(watch.data), "sentences": ["word " * 500] * 48})
+    watch.add(1, samples, _report([float("nan")] * len(samples)))
+    watch.train_step.is_finite.fill_(False)
+    with pytest.raises(NonFiniteLossError, match="and 957 more") as caught:
+        watch.check(None)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "has_diverged"),
+    [(5.0, 51.0, True), (5.0, 49.0, False), (0.001, 9.0, False), (-3.0, 31.0, True), (5.0, 4.0, False)],
+)
+def test_loss_that_rises_tenfold_is_said_with_the_remedy(first, last, has_diverged):
+    text = diverged(first, last)
+    assert (text is not None) == has_diverged
+    if text is not None:
+        assert f"from {first:.4g} to {last:.4g}" in text and "lower train.learning_rate" in text
 
 
 def test_approved_steps_are_forgotten():
