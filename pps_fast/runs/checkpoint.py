@@ -15,7 +15,6 @@ that no pointer names are deleted. So a pointer always names a complete checkpoi
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from pps_fast.config import PPSConfig
 from pps_fast.data.identity import describe_data as describe_data
 from pps_fast.files import TEMPORARY, flush
 from pps_fast.model import PPS
+from pps_fast.runs.leftovers import delete_leftovers
 from pps_fast.runs.model_folder import (
     HEADER_FILE,
     MODEL_FILE,
@@ -55,12 +55,16 @@ def save_checkpoint(
     Args:
         training: what training needs to continue, as named tensors; see `train.state`.
         inputs: words, statistics and recipe of the training data; None where these are not at hand.
+    Raises:
+        ValueError: where a link, or something that is no checkpoint, has its name.
     """
     final = run / "checkpoints" / f"step_{header.step:06d}"
+    if final.is_symlink() or (final.exists() and not is_model_folder(final)):
+        raise ValueError(f"{final}: somebody else's, where a checkpoint has to be written; give it another name")
     if final.exists():
         return final
     temporary = final.with_name(TEMPORARY + final.name)
-    shutil.rmtree(temporary, ignore_errors=True)
+    delete_leftovers(run)
     temporary.mkdir(parents=True)
     write_folder(temporary, model.state_dict(), training, header, inputs)
     os.rename(temporary, final)

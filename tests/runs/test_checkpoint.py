@@ -119,6 +119,23 @@ def test_best_checkpoint_is_taken_where_there_is_one(tmp_path):
     assert not torch.equal(*weights)
 
 
+def test_what_is_no_checkpoint_but_has_its_name_is_refused_and_stays(tmp_path):
+    _save(tmp_path / "other", 2, seed=0)
+    run = tmp_path / "run"
+    _save(run, 1, seed=0)
+    name = run / "checkpoints" / "step_000002"
+    name.mkdir()
+    (name / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="step_000002: somebody else's"):
+        _save(run, 2, seed=0)
+    assert (name / "notes.txt").read_text() == "mine"
+    (name / "notes.txt").unlink()
+    name.rmdir()
+    name.symlink_to(tmp_path / "other" / "checkpoints" / "step_000002")
+    with pytest.raises(ValueError, match="step_000002: somebody else's"):
+        _save(run, 2, seed=0)
+
+
 def test_stop_at_any_moment_of_saving_leaves_a_complete_checkpoint(tmp_path, monkeypatch):
     class Killed(BaseException):
         pass
