@@ -201,3 +201,6 @@ def _build() -> dict[str, PPSConfig]:
 
 
 PRESETS: dict[str, PPSConfig] = _build()
+
+# presets that train on the data embedded in the package; the others are for prepared files
+EMBEDDED_DATA = tuple(name for name in PRESETS if name in ("demo", "tiny") or name.endswith("_demo"))

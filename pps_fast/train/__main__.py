@@ -16,6 +16,7 @@ from pps_fast.config import PPSConfig
 from pps_fast.devices import Device, slow_precision
 from pps_fast.files import write_json
 from pps_fast.help_text import Program
+from pps_fast.presets import EMBEDDED_DATA
 from pps_fast.text_table import terminal_columns
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def run(arguments: TrainArguments) -> int:
     from pps_fast.train.fake_step import record_step
 
     config = arguments.config
+    _require_data(arguments.preset, config)
     out = arguments.out or Path("runs") / arguments.preset
     used: list[Choice] = []
 
@@ -104,6 +106,15 @@ def run(arguments: TrainArguments) -> int:
     print(format_table(result.report, terminal_columns()))
     print(f"\nwritten: {', '.join(map(str, result.written))}\nmodel: {result.model_dir}")
     return 0
+
+
+def _require_data(preset: str, config: PPSConfig) -> None:
+    """Refuses to train a preset for real videos on the embedded data: its table would look like a result."""
+    if config.data.path is None and preset not in EMBEDDED_DATA:
+        raise ValueError(
+            f"--preset {preset}: is for prepared data; name the file with --data FILE (see docs/your_data.md), or take a "
+            f"preset of the embedded data: {', '.join(EMBEDDED_DATA)}"
+        )
 
 
 def _describe_input(store: Store, splits: Splits, out: Path) -> str:

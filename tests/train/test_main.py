@@ -77,3 +77,10 @@ def test_stopped_run_says_how_to_go_on_and_is_not_evaluated(tmp_path, capsys, mo
     output = capsys.readouterr().out
     assert "stopped by SIGTERM after step 3" in output and "--resume" in output
     assert (tmp_path / "run" / "ops.json").exists() and not (tmp_path / "run" / "evaluation_test.json").exists()
+
+
+def test_a_preset_for_real_videos_does_not_train_on_the_embedded_data(tmp_path, capsys):
+    assert command.main(["--preset", "charades", "--out", str(tmp_path / "run")]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: --preset charades: is for prepared data; name the file with --data FILE")
+    assert not (tmp_path / "run").exists()
