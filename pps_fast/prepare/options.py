@@ -37,7 +37,8 @@ class PrepareOptions:
     """words and their vectors: published pickle, GloVe text, or npz"""
     protocol: Protocol
     """which annotated moments count. filtered: those with 0 <= start < end <= length, as PPS, CPL and CNM report on
-    Charades-STA. full: all, their ends clipped to the video. as_is: all, unchanged, as for ActivityNet Captions"""
+    Charades-STA. full: ends are clipped to the
+    video, and moments that are then empty are left out. as_is: all, unchanged, as for ActivityNet Captions"""
 
     train: Path | None = None
     """annotations of the training split"""
