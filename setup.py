@@ -16,10 +16,10 @@ ROOT = Path(__file__).resolve().parent
 def read_version() -> str:
     """Returns `__version__` of pps_fast/__init__.py without importing it (torch may not be there yet)."""
     source = (ROOT / "pps_fast" / "__init__.py").read_text(encoding="utf-8")
-    found = re.search(r'^__version__ = "([^"]+)"$', source, re.MULTILINE)
-    if found is None:
+    match = re.search(r'^__version__ = "([^"]+)"$', source, re.MULTILINE)
+    if match is None:
         raise RuntimeError('pps_fast/__init__.py has no line __version__ = "..."')
-    return found.group(1)
+    return match.group(1)
 
 
 def read_description() -> str:

@@ -66,7 +66,7 @@ def test_the_share_kept_is_that_asked_for_in_either_half_of_a_word(rate: float) 
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_neighbours_and_lags_are_uncorrelated(rate: float) -> None:
+def test_neighbors_and_lags_are_uncorrelated(rate: float) -> None:
     flat = _kept(rate).flatten(1)
     errors = {lag: _standard_errors(flat[:, :-lag], flat[:, lag:], rate) for lag in range(1, 131)}
     assert max(map(abs, errors.values())) < 5, max(errors, key=lambda lag: abs(errors[lag]))
@@ -101,7 +101,7 @@ def test_seeds_and_epochs_are_uncorrelated(rate: float) -> None:
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
-def test_pairs_and_fours_of_neighbours_have_the_counts_of_independent_ones(rate: float) -> None:
+def test_pairs_and_fours_of_neighbors_have_the_counts_of_independent_ones(rate: float) -> None:
     dropped = num_dropped_levels(rate) / NUM_LEVELS
     for size in (2, 4):
         for first in (0, 1):

@@ -88,7 +88,7 @@ def test_noise_is_uncorrelated_between_counters(other):
     assert abs(np.corrcoef(noise.ravel(), other.ravel())[0, 1]) < 0.032
 
 
-def test_every_bit_of_the_hash_is_balanced_and_flips_with_a_neighbouring_counter():
+def test_every_bit_of_the_hash_is_balanced_and_flips_with_a_neighboring_counter():
     values = counter_hash(0, 0, np.arange(20_000))
     flips = values[1:] ^ values[:-1]
     for bits in (values, flips):

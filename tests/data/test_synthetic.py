@@ -93,7 +93,7 @@ def test_the_last_fifth_of_the_videos_is_the_test_split():
     assert (DATA.fold == -1).all()
 
 
-def test_a_third_of_the_sentences_describe_two_neighbouring_events():
+def test_a_third_of_the_sentences_describe_two_neighboring_events():
     events = num_events(DATA)
     assert (events == 2).mean() == pytest.approx(1 / 3)
     np.testing.assert_array_equal(events, [len(content(sentence)) for sentence in DATA.sentences])

@@ -98,18 +98,18 @@ def test_a_mask_conditions_both_kinds_of_attention() -> None:
 
 
 @pytest.mark.parametrize("has_memory", [False, True])
-def test_a_block_normalises_after_each_residual(has_memory: bool) -> None:
+def test_a_block_normalizes_after_each_residual(has_memory: bool) -> None:
     block = randomize(Block(CONFIG, has_memory).double(), seed=3)
     x, memory = _draw(2, 4, WIDTH), _draw(2, 3, WIDTH, seed=1)
 
-    def normalised(norm: torch.nn.Module, summed: Tensor) -> Tensor:
+    def normalized(norm: torch.nn.Module, summed: Tensor) -> Tensor:
         return F.layer_norm(summed, (WIDTH,), norm.weight, norm.bias, 1e-5)
 
-    expected = normalised(block.self_norm, x + block.self_attention(x, None, Keys()))
+    expected = normalized(block.self_norm, x + block.self_attention(x, None, Keys()))
     if has_memory:
-        expected = normalised(block.cross_norm, expected + block.cross_attention(expected, memory, Keys()))
+        expected = normalized(block.cross_norm, expected + block.cross_attention(expected, memory, Keys()))
     ffn = F.relu(expected @ block.expand.weight.T + block.expand.bias) @ block.contract.weight.T + block.contract.bias
-    expected = normalised(block.ffn_norm, expected + ffn)
+    expected = normalized(block.ffn_norm, expected + ffn)
     context = _context(memory if has_memory else None)
     assert_agree("block", block(x, Keys(), context), expected, atol=1e-13)
     plain = (block(x, Keys(), context) - block.ffn_norm.bias) / block.ffn_norm.weight

@@ -27,7 +27,7 @@ def test_one_seed_gives_one_pairing() -> None:
     assert (shuffle_queries(video, 0) != shuffle_queries(video, 1)).any()
 
 
-def test_neighbours_in_the_file_are_not_paired_systematically() -> None:
+def test_neighbors_in_the_file_are_not_paired_systematically() -> None:
     video = np.arange(200)
     distance = np.abs(video[shuffle_queries(video, 0)] - video)
     assert np.median(distance) > 20

@@ -60,7 +60,7 @@ SLOW: dict[str, dict[str, float]] = {
         "test_names_are_the_same_object_at_every_access_before_and_after_other_imports": 6.0,
     },
     "tests/test_randomness.py": {
-        "test_neighbours_and_lags_are_uncorrelated": 10.2,
+        "test_neighbors_and_lags_are_uncorrelated": 10.2,
     },
     "tests/train/test_fake_step.py": {
         "test_the_calls_are_those_of_a_real_step_in_their_order": 17.6,

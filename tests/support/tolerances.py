@@ -17,7 +17,7 @@ CAP: dict[str, dict[torch.dtype, float]] = {
     "shared_attention": _ROUNDING,
     "attentive_pooling": _ROUNDING,
     "boundaries": _ROUNDING,
-    # differences of nearly equal Gram entries and a chain of normalisations
+    # differences of nearly equal Gram entries and a chain of normalizations
     "pull_push": {**_ROUNDING, torch.float32: 5e-5},
     "reconstruction_nll": _ROUNDING,
     "residual_norm": _ROUNDING,

@@ -49,7 +49,7 @@ def test_every_format_is_tried_here():
 
 
 @pytest.mark.parametrize("file_format", FILES)
-def test_every_form_gives_the_same_rows_and_is_recognised(file_format, tmp_path):
+def test_every_form_gives_the_same_rows_and_is_recognized(file_format, tmp_path):
     name, text = FILES[file_format]
     (tmp_path / name).write_text(text)
     assert detect_annotation_format(tmp_path / name) == file_format

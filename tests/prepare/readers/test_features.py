@@ -35,7 +35,7 @@ def store(folder: Path, file_format: str, suffix: str = "", dataset: str = "feat
 
 @pytest.mark.parametrize("suffix", ["", "__ViT-B_32__fps_1"])
 @pytest.mark.parametrize("file_format", FEATURE_READERS)
-def test_every_form_is_recognised_and_gives_the_same_frames(file_format, suffix, tmp_path):
+def test_every_form_is_recognized_and_gives_the_same_frames(file_format, suffix, tmp_path):
     path = store(tmp_path, file_format, suffix)
     assert detect_features_format(path) == file_format
     with open_features(path, suffix=suffix) as reader:
@@ -48,7 +48,7 @@ def test_every_form_is_recognised_and_gives_the_same_frames(file_format, suffix,
 
 @pytest.mark.parametrize("file_format", ["hdf5_group", "npz"])
 def test_a_key_chooses_among_entries(file_format, tmp_path):
-    path = store(tmp_path, file_format, key="c3d")
+    path = store(tmp_path, file_format, dataset="c3d")
     with open_features(path, key="c3d") as reader:
         np.testing.assert_array_equal(reader.read("v_1"), VIDEOS["v_1"])
     with open_features(path, key="i3d") as reader, pytest.raises(BadVideo, match=r"'i3d' \(it has c3d\)"):
