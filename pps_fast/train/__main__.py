@@ -112,8 +112,8 @@ def _require_data(preset: str, config: PPSConfig) -> None:
     """Refuses to train a preset for real videos on the embedded data: its table would look like a result."""
     if config.data.path is None and preset not in EMBEDDED_DATA:
         raise ValueError(
-            f"--preset {preset}: is for prepared data; name the file with --data FILE (see docs/your_data.md), or take a "
-            f"preset of the embedded data: {', '.join(EMBEDDED_DATA)}"
+            f"--preset {preset}: is for prepared data; name the file with --data FILE (see docs/your_data.md), or take "
+            f"a preset of the embedded data: {', '.join(EMBEDDED_DATA)}"
         )
 
 
