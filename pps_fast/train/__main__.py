@@ -77,8 +77,7 @@ def run(arguments: TrainArguments) -> int:
     from pps_fast.pipeline import train_and_evaluate
     from pps_fast.train.fake_step import record_step
 
-    config = arguments.config
-    _require_data(arguments.preset, config)
+    config = _config_with_data(arguments)
     out = arguments.out or Path("runs") / arguments.preset
     used: list[Choice] = []
 
@@ -108,13 +107,14 @@ def run(arguments: TrainArguments) -> int:
     return 0
 
 
-def _require_data(preset: str, config: PPSConfig) -> None:
+def _config_with_data(arguments: TrainArguments) -> PPSConfig:
     """Refuses to train a preset for real videos on the embedded data: its table would look like a result."""
-    if config.data.path is None and preset not in EMBEDDED_DATA:
+    if arguments.config.data.path is None and arguments.preset not in EMBEDDED_DATA:
         raise ValueError(
-            f"--preset {preset}: is for prepared data; name the file with --data FILE (see docs/your_data.md), or take "
-            f"a preset of the embedded data: {', '.join(EMBEDDED_DATA)}"
+            f"--preset {arguments.preset}: is for prepared data; name the file with --data FILE (see "
+            f"docs/your_data.md), or take a preset of the embedded data: {', '.join(EMBEDDED_DATA)}"
         )
+    return arguments.config
 
 
 def _describe_input(store: Store, splits: Splits, out: Path) -> str:
