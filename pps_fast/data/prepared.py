@@ -18,7 +18,7 @@ import numpy as np
 from pps_fast.data.record import ARRAYS, OPTIONAL_ARRAYS, feature_recipe
 from pps_fast.data.record import SPLITS as SPLITS
 from pps_fast.data.record import PreparedData as PreparedData
-from pps_fast.files import Note, replacing
+from pps_fast.files import FullDiskError, Note, replacing
 from pps_fast.hdf5 import new_hdf5, open_hdf5, plain_dataset, read_dataset, size_of
 from pps_fast.machine import require_space
 from pps_fast.reading import Refused, cause_of, reading
@@ -65,6 +65,9 @@ def write_prepared(path: str | Path, data: PreparedData) -> None:
     check_output(path)
     try:
         _write(path, data)
+    except FullDiskError as error:
+        # its message names the file, the reason and the remedy
+        raise ValueError(str(error)) from error
     except OSError as error:
         raise ValueError(f"{path}: cannot be written: {cause_of(error)}") from error
 
