@@ -10,13 +10,11 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 import pytest
-import torch
 import tyro
 
 from pps_fast.cli import PresetName, exit_status, parse_with_preset
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import OLD_NAMES, override
-from pps_fast.devices import choose_device, set_threads, slow_precision
 from pps_fast.files import FullDiskError, Note
 from pps_fast.help_text import Program, flag_of
 from pps_fast.ops.dispatch import BackendError
@@ -194,46 +192,3 @@ def test_exit_status_lets_results_and_bugs_through():
     assert exit_status(lambda: 7) == 7
     with pytest.raises(KeyError):
         exit_status(bug)
-
-
-@pytest.mark.parametrize(
-    ("name", "has_cuda", "expected"), [("auto", True, "cuda"), ("auto", False, "cpu"), ("cpu", True, "cpu")]
-)
-def test_device_is_chosen(name, has_cuda, expected, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
-    assert choose_device(name) == torch.device(expected)
-
-
-def test_cuda_without_a_device_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="device = 'cuda'.*--device cpu"):
-        choose_device("cuda")
-
-
-def test_threads_are_set_and_checked():
-    before = torch.get_num_threads()
-    try:
-        set_threads(1)
-        assert torch.get_num_threads() == 1
-        set_threads(None)
-        assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(before)
-    with pytest.raises(ValueError, match="threads = 0"):
-        set_threads(0)
-
-
-@pytest.mark.parametrize(
-    ("capability", "precision", "is_slow"),
-    [("AVX2", "bf16", True), ("DEFAULT", "bf16", True), ("AVX512", "bf16", False), ("AVX2", "fp32", False)],
-)
-def test_bf16_on_a_cpu_without_its_instructions_is_noted(
-    monkeypatch: pytest.MonkeyPatch, capability: str, precision: str, is_slow: bool
-) -> None:
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    config = override(PRESETS["tiny"], {"train.precision": precision})
-    note = slow_precision(config.train.precision, torch.device("cpu"))
-    assert (note is not None) == is_slow
-    if is_slow:
-        assert note.startswith(f"note: train.precision = 'bf16': this CPU ({capability}) has no instructions for bf16")
-    assert slow_precision(config.train.precision, torch.device("cuda")) is None

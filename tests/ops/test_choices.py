@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -13,20 +12,10 @@ from torch import Tensor
 from pps_fast.config import PPSConfig
 from pps_fast.ops import ALL_OPS, OPS
 from pps_fast.ops.choices import Choice, choices_of, ops_line
-from pps_fast.ops.dispatch import Op
 from pps_fast.ops.record import Record
 from pps_fast.train import __main__ as train
 from pps_fast.train.fake_step import record_step
 from tests.support.cases import SIZES, small_config
-
-
-def test_every_op_of_every_file_is_listed_once_under_its_file() -> None:
-    in_files = {}
-    for file in OPS:
-        module = importlib.import_module(f"pps_fast.ops.{file}")
-        in_files[file] = {value for value in vars(module).values() if isinstance(value, Op)}
-    assert in_files == {file: set(ops) for file, ops in OPS.items()}
-    assert len({op.name for op in ALL_OPS}) == len(ALL_OPS)
 
 
 def _choices(config: PPSConfig) -> list[Choice]:
