@@ -28,8 +28,8 @@ from benchmarks.published_step import published_predictions
 from benchmarks.rows import ROOT, Row, about_machine, append, table
 from benchmarks.step import BATCH_SIZE, build_step, evaluation_of, random_batch, sizes_of
 from benchmarks.timing import in_turn
-from pps_fast.cli import Device, choose_device, set_threads
 from pps_fast.config_tree import override
+from pps_fast.devices import Device, choose_device, set_threads
 from pps_fast.presets import PRESETS
 
 Implementation = Literal["published", "plain", "shared"]

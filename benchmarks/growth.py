@@ -29,8 +29,8 @@ from benchmarks.memory import peak_gib
 from benchmarks.rows import Row, about_machine, append, short, table
 from benchmarks.step import BATCH_SIZE, build_step, random_batch, runner
 from benchmarks.timing import in_turn, quantiles, spread
-from pps_fast.cli import Device, choose_device, set_threads
 from pps_fast.config_tree import override
+from pps_fast.devices import Device, choose_device, set_threads
 from pps_fast.ops.dispatch import use_backend
 from pps_fast.presets import PRESETS
 from pps_fast.proposals.layout import ramp

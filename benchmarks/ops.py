@@ -25,7 +25,7 @@ from benchmarks.cases import BATCH_SIZE, DATASETS, Inputs, OpCase, cases_of, wrt
 from benchmarks.counts import MODES, PRODUCTS, Work, count
 from benchmarks.rows import ROOT, Row, about_machine, append, short, table
 from benchmarks.timing import PRECISIONS, Ceilings, ceilings, matmul_precision, side_stream, timed
-from pps_fast.cli import Device, choose_device, set_threads
+from pps_fast.devices import Device, choose_device, set_threads
 from pps_fast.ops import ALL_OPS, OPS
 from pps_fast.ops.dispatch import Op
 from tests.support.op_check import equation_of, values_and_gradients, values_of

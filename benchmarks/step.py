@@ -21,10 +21,11 @@ import tyro
 from benchmarks.memory import process_peak_gib
 from benchmarks.rows import Row, about_machine, append, table
 from benchmarks.timing import timed_steps
-from pps_fast.cli import Device, PresetName, choose_device, set_threads
+from pps_fast.cli import PresetName
 from pps_fast.config import PPSConfig, ReconstructorSchedule
 from pps_fast.config_tree import override
 from pps_fast.data.store import rounded_columns
+from pps_fast.devices import Device, choose_device, set_threads
 from pps_fast.info import published_sizes
 from pps_fast.losses import Objective
 from pps_fast.model import PPS

@@ -21,8 +21,8 @@ from benchmarks.cases import DATASETS
 from benchmarks.rows import Row, about_machine, append, short, table
 from benchmarks.step import operator_events
 from benchmarks.timing import in_turn
-from pps_fast.cli import Device, choose_device, set_threads
 from pps_fast.data.load import load_data
+from pps_fast.devices import Device, choose_device, set_threads
 from pps_fast.model import PPS
 from pps_fast.presets import PRESETS
 from pps_fast.train.optimizer import Adam

@@ -15,9 +15,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import tyro
 
 from pps_fast.config_tree import OLD_NAMES
-from pps_fast.devices import Device as Device
-from pps_fast.devices import choose_device as choose_device
-from pps_fast.devices import set_threads as set_threads
 from pps_fast.files import Note
 from pps_fast.help_text import Program, find_options, flag_of, full_help, negated, short_help
 from pps_fast.interrupts import InterruptWatch
