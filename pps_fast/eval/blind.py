@@ -53,6 +53,11 @@ def _chunks(moments: Tensor) -> tuple[Tensor, ...]:
 
 def _grid_overlap(grid: Tensor, moments: Tensor) -> Tensor:
     """Returns [G, B] best overlaps of all intervals with some moments."""
+    if moments.ndim == 3:
+        # the most windows of any sample may be many more than those of these: repeats of the first change nothing
+        is_repeat = (moments == moments[:, :1]).all(dim=2).all(dim=0)
+        is_repeat[0] = False
+        moments = moments[:, ~is_repeat]
     # in this layout, because the order of sums decides between intervals that are equally good but for rounding
     return best_overlap(grid[None], moments).T.contiguous()
 

@@ -228,7 +228,9 @@ def _statistics(
     best_blind = {}
     for metric in values[MODEL]:
         scores = {name: rows[name][metric].value for name in blind if metric in rows[name]}
-        best_blind[metric] = against(max(scores, key=lambda name: scores[name]), metric)
+        # of R@n there is none where no training pair has times and all scored ones are of one video
+        if scores:
+            best_blind[metric] = against(max(scores, key=lambda name: scores[name]), metric)
     control = {metric: against(SHUFFLED, metric) for metric in values[MODEL]} if SHUFFLED in rows else {}
     return {"rows": rows, "best_blind": best_blind, "control": control}
 

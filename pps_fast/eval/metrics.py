@@ -1,7 +1,10 @@
-"""R@n at IoU thresholds and mIoU, all derived from one per-sample table of overlaps.
+"""R@n at IoU thresholds and mIoU, all derived from one per-sample table of overlaps; and average precision.
 
-Paper: Section 4, "Evaluation metrics". Times are fractions of the video's length; every metric is a
-percentage, the mean over samples of what `sample_values` returns.
+Paper: Section 4, "Evaluation metrics"; average precision is that of QVHighlights (Lei et al., NeurIPS 2021). Times are
+fractions of the video's length or seconds; every metric is a percentage, the mean over samples of what `sample_values`
+and `precision_values` return.
+
+Letters: B samples, n ranked moments, w windows, Q thresholds m of IoU >= m.
 """
 
 from __future__ import annotations
@@ -17,6 +20,10 @@ from pps_fast.types import Prediction
 
 # n of R@n: the answer, and the best of the first five ranked moments
 MAX_RANK = 5
+AP_THRESHOLDS = tuple(m / 100 for m in range(50, 100, 5))
+"""of IoU, over which mAP is averaged"""
+AP_SHOWN = (0.5, 0.75)
+"""of these, those that are shown apart"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,3 +128,43 @@ def metric_means(table: SampleTable, thresholds: Sequence[float]) -> dict[str, f
         if len(value) == 0:
             raise ValueError(f"metric_means: no samples to average {name} over; choose a split that has samples")
     return {name: value.mean().item() for name, value in values.items()}
+
+
+def average_precision(overlap: Tensor, is_guess: Tensor, is_window: Tensor, thresholds: Sequence[float]) -> Tensor:
+    """Average precision of ranked moments for each sample, as QVHighlights' evaluation defines it.
+
+    By falling rank each moment takes the window it overlaps best of those that no earlier one has taken, if by the
+    threshold or more: a hit. The precision at a rank is the share of hits among the moments up to it; AP is the sum
+    over the hits of the best precision at their rank or a later one, divided by the number of windows.
+
+    Args:
+        overlap: [B, n, w] IoU of each moment, by falling rank, with each window.
+        is_guess: [B, n] bool, which moments there are; a sample's absent ones come last.
+        is_window: [B, w] bool, which windows there are, one at least.
+        thresholds: Q values m of IoU >= m.
+    Returns:
+        [B, Q] float64 in [0, 1].
+    """
+    num_samples, num_moments, _ = overlap.shape
+    limits = torch.tensor(thresholds, dtype=torch.float64)
+    is_free = is_window[:, None].repeat(1, len(limits), 1)  # [B, Q, w]
+    hits = torch.zeros(num_samples, len(limits), num_moments, dtype=torch.float64)
+    for rank in range(num_moments):
+        best, window = overlap[:, rank, None].double().masked_fill(~is_free, -1.0).max(dim=2)  # [B, Q]
+        is_hit = (best >= limits) & is_guess[:, rank, None]
+        hits[:, :, rank] = is_hit
+        taken = torch.zeros_like(is_free).scatter_(2, window[:, :, None], is_hit[:, :, None])
+        is_free &= ~taken
+    precision = hits.cumsum(dim=2) / torch.arange(1, num_moments + 1)
+    best_from = precision.flip(2).cummax(dim=2).values.flip(2)
+    return (hits * best_from).sum(dim=2) / is_window.sum(dim=1, keepdim=True)
+
+
+def precision_values(precision: Tensor) -> dict[str, Tensor]:
+    """Returns metric name -> [B] contribution of each sample to mAP, in percent.
+
+    Args:
+        precision: [B, 10] average precision at `AP_THRESHOLDS`.
+    """
+    shown = {f"mAP IoU>={m:g}": 100.0 * precision[:, AP_THRESHOLDS.index(m)] for m in AP_SHOWN}
+    return {"mAP 0.5 to 0.95": 100.0 * precision.mean(dim=1), **shown}

@@ -17,9 +17,10 @@ from pps_fast.config import PPSConfig
 from pps_fast.config_tree import to_dict
 from pps_fast.data.identity import describe_data
 from pps_fast.data.prepared import PreparedData
+from pps_fast.eval.answers import PredictionsForm, in_form
 from pps_fast.eval.blind import NUM_FOLDS
 from pps_fast.eval.bootstrap import Estimate
-from pps_fast.eval.results import MODEL, EvalReport
+from pps_fast.eval.results import MODEL, Comparison, EvalReport
 from pps_fast.files import replace_text, write_json
 from pps_fast.runs.environment import environment
 from pps_fast.text_table import markdown_table, plain_table, wrapped
@@ -35,22 +36,38 @@ def cell(estimate: Estimate | None, sign: str = "") -> str:
     return f"{estimate.value:{sign}.2f} [{estimate.low:{sign}.1f}, {estimate.high:{sign}.1f}]"
 
 
-def _blocks(report: EvalReport) -> list[tuple[list[list[str]], str]]:
-    """Returns one table per n of R@n, a header and the rows that have its metrics, with a sentence or "" about it."""
+def blocks_of(
+    rows: dict[str, dict[str, Estimate]], first: str, comparisons: dict[str, dict[str, Comparison]]
+) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Returns a table for each family of metrics, such as R@1: its name, its metrics, and a header with rows.
+
+    Args:
+        rows: name -> metric, "R@1 mIoU" -> estimate.
+        first: the row whose metrics are shown, and that is compared.
+        comparisons: name of a last row -> metric -> `first` against something.
+    """
     families: dict[str, list[str]] = {}
-    for metric in report.rows.get(MODEL, ()):
+    for metric in rows.get(first, ()):
         families.setdefault(metric.split()[0], []).append(metric)
     blocks = []
     for family, metrics in families.items():
-        rows = [[f"{family}, % [95 %]", *(metric.split(maxsplit=1)[1] for metric in metrics)]]
-        for name, estimates in report.rows.items():
+        table = [[f"{family}, % [95 %]", *(metric.split(maxsplit=1)[1] for metric in metrics)]]
+        for name, estimates in rows.items():
             if any(metric in estimates for metric in metrics):
-                rows.append([name, *(cell(estimates.get(metric)) for metric in metrics)])
-        for name, compared in (("best blind baseline", report.best_blind), ("shuffled queries", report.control)):
-            if compared:
-                rows.append([f"model - {name}", *(cell(compared[metric].difference, "+") for metric in metrics)])
-        blocks.append((rows, _meaning(report, family, metrics)))
+                table.append([name, *(cell(estimates.get(metric)) for metric in metrics)])
+        for name, compared in comparisons.items():
+            if any(metric in compared for metric in metrics):
+                differences = [compared[metric].difference if metric in compared else None for metric in metrics]
+                table.append([name, *(cell(difference, "+") for difference in differences)])
+        blocks.append((family, metrics, table))
     return blocks
+
+
+def _blocks(report: EvalReport) -> list[tuple[list[list[str]], str]]:
+    """Returns one table per n of R@n, a header and the rows that have its metrics, with a sentence or "" about it."""
+    compared = {"model - best blind baseline": report.best_blind, "model - shuffled queries": report.control}
+    blocks = blocks_of(report.rows, MODEL, compared)
+    return [(table, _meaning(report, family, metrics)) for family, metrics, table in blocks]
 
 
 def _meaning(report: EvalReport, family: str, metrics: list[str]) -> str:
@@ -161,8 +178,10 @@ def write_report(directory: str | Path, report: EvalReport, config: PPSConfig, d
     return [*paths, write_predictions(directory / f"predictions_{report.split}.jsonl", report, data)]
 
 
-def write_predictions(path: str | Path, report: EvalReport, data: PreparedData) -> Path:
+def write_predictions(path: str | Path, report: EvalReport, data: PreparedData, form: PredictionsForm = "full") -> Path:
     """Writes one JSON line per sample, in QVHighlights' submission form and with what pairs and scores it.
+
+    The other forms are those of `answers.in_form`.
 
     qid                     name or number of the query as annotated; where it has none, the sample's index
     query, vid              sentence, name of the video
@@ -193,7 +212,7 @@ def write_predictions(path: str | Path, report: EvalReport, data: PreparedData) 
             "windows_s": windows,
             "iou": overlap_of.get(sample),
         }
-        lines.append(json.dumps(line) + "\n")
+        lines.append(json.dumps(in_form(line, form)) + "\n")
     path = Path(path)
     replace_text(path, "".join(lines))
     return path

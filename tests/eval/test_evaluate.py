@@ -242,6 +242,15 @@ def test_without_training_times_the_model_scores_the_same_and_baselines_are_fitt
     assert "fitted on the scored pairs of the other videos (5 folds by video)" in format_table(report)
 
 
+def test_one_video_without_training_times_has_the_whole_video_as_its_only_blind_baseline() -> None:
+    is_test = np.isin(np.arange(DATA.num_samples), SPLITS.test)
+    test = SPLITS.test[DATA.sample_video[SPLITS.test] == DATA.sample_video[SPLITS.test[0]]]
+    splits = replace(SPLITS, test=test)
+    report = evaluate(SeesOnlyTheVideo(), _timed(is_test), splits, CONFIG, progress=False)
+    assert set(report.best_blind) == {metric for metric in report.rows[MODEL] if metric.startswith("R@1")}
+    assert "R@3, % [95 %]" in format_table(report)
+
+
 def test_samples_without_times_are_answered_counted_and_not_scored() -> None:
     is_timed = np.arange(DATA.num_samples) % 3 > 0
     report = evaluate(SeesOnlyTheVideo(), _timed(is_timed), SPLITS, CONFIG, progress=False)

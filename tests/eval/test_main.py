@@ -19,6 +19,7 @@ from pps_fast.runs.checkpoint import Header, describe_data, save_checkpoint
 from pps_fast.runs.pointers import point
 from pps_fast.train.optimizer import Adam
 from pps_fast.train.state import training_state
+from tests.support.answers import ANSWERS, QUERIES, ranked, write_lines
 
 CONFIG = override(PRESETS["tiny"], {"data.validation_fraction": 0.3, "data.planted.num_videos": 12})
 """planted data, small; a third of the training videos validates"""
@@ -104,6 +105,9 @@ def test_other_data_is_scored_with_a_note(checkpoint: Path, tmp_path: Path, caps
         (["--seed", "-1"], "--seed -1: expected 0 or more"),
         (["--predictions", "no/such/folder/x.jsonl"], "expected a file in a folder that exists"),
         (["--threads", "0"], "threads = 0"),
+        (["--thresholds", "0.5", "2"], "--thresholds (0.5, 2.0): expected one or more values above 0"),
+        (["--clip"], "--clip: has no meaning with --model; leave it out"),
+        (["--judge", "x.jsonl"], "--model and --judge: give one of them"),
     ],
 )
 def test_errors_are_one_line_and_status_two(checkpoint: Path, capsys, options: list[str], message: str) -> None:
@@ -161,3 +165,63 @@ def test_the_old_name_of_model_is_accepted(checkpoint: Path, tmp_path: Path, cap
         assert main([name, str(checkpoint), "--out", str(tmp_path)]) == 0
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1]
+
+
+def test_thresholds_and_the_form_of_predictions_are_chosen(checkpoint: Path, tmp_path: Path, capsys) -> None:
+    moments = tmp_path / "moments.jsonl"
+    options = ["--thresholds", "0.2", "--predictions", str(moments), "--predictions-form", "ranked_windows"]
+    assert main(["--model", str(checkpoint), "--out", str(tmp_path), *options]) == 0
+    record = json.loads((tmp_path / "evaluation_test.json").read_text())
+    assert set(record["best_blind"]) >= {"R@1 IoU>=0.2", "R@1 mIoU"} and "R@1 IoU>=0.5" not in record["best_blind"]
+    lines = [json.loads(line) for line in moments.read_text(encoding="utf-8").splitlines()]
+    assert all("ranked_predicted_windows" in line for line in lines)
+    # what stands beside the report keeps what scores it
+    assert "iou" in json.loads((tmp_path / "predictions_test.jsonl").read_text().splitlines()[0])
+    # its own file says what it answers
+    capsys.readouterr()
+    assert main(["--judge", str(moments), "--annotations", str(moments), "--thresholds", "0.2"]) == 0
+    printed = capsys.readouterr().out
+    assert f"{record['rows']['model']['R@1 mIoU']['value']:.2f} [" in printed and "mAP, % [95 %]" in printed
+
+
+def test_answers_in_files_are_judged_and_compared(tmp_path: Path, capsys) -> None:
+    annotations = write_lines(tmp_path / "queries.jsonl", QUERIES)
+    answers = write_lines(tmp_path / "answers.jsonl", ANSWERS)
+    other = write_lines(tmp_path / "other.jsonl", [ranked(row) for row in ANSWERS[:2]])
+    options = ["--annotations", str(annotations), "--against", str(other), "--clip", "--out", str(tmp_path / "out")]
+    assert main(["--judge", str(answers), *options]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("queries.jsonl, protocol full.") and "answers - other" in printed
+    record = json.loads((tmp_path / "out" / "judgment.json").read_text())
+    assert record["is_clipped"] and record["sources"]["protocol"] == "full"
+    assert record["sources"]["answers"]["file"] == "answers.jsonl" and "judgment.md" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--annotations: missing; --judge needs"),
+        (["--annotations", "nowhere.jsonl"], "nowhere.jsonl: no such file"),
+        (["--annotations", "queries.jsonl", "--against", "answers.jsonl"], "is the file of --judge; name another"),
+        (["--annotations", "queries.jsonl", "--against", "queries.jsonl"], "queries.jsonl, line 1: no answer"),
+        (["--annotations", "queries.jsonl", "--data", "x.h5"], "--data: has no meaning with --judge"),
+        (["--annotations", "queries.jsonl", "--predictions-form", "qvhighlights"], "--predictions-form: has no"),
+        (["--annotations", "queries.jsonl", "--seed", "-1"], "--seed -1: expected 0 or more"),
+        (["--annotations", "queries.jsonl", "--out", "queries.jsonl"], "queries.jsonl: is a file; give a folder"),
+    ],
+)
+def test_errors_of_judging_are_one_line_and_status_two(
+    options: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_lines(tmp_path / "queries.jsonl", QUERIES)
+    write_lines(tmp_path / "answers.jsonl", ANSWERS)
+    assert main(["--judge", "answers.jsonl", *options]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err and printed.err.startswith("error: ") and printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+def test_neither_model_nor_answers_is_refused(capsys) -> None:
+    assert main([]) == 2
+    assert "--model and --judge: give one of them" in capsys.readouterr().err

@@ -10,7 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from pps_fast.eval.metrics import SampleTable, best_overlap, clip_prediction, metric_means, sample_table, sample_values
+from pps_fast.eval.metrics import (
+    AP_THRESHOLDS,
+    SampleTable,
+    average_precision,
+    best_overlap,
+    clip_prediction,
+    metric_means,
+    precision_values,
+    sample_table,
+    sample_values,
+)
+from pps_fast.predict import temporal_iou
 from pps_fast.types import Prediction
 from tests.support.compare import assert_agree
 from tests.support.shared import shared_path
@@ -148,3 +159,56 @@ def test_real_predictions_on_several_windows_have_the_recall_of_the_official_eva
     # of moment_detr_sample_val_preds_metrics.json
     recall = [round(100 * (overlap >= m).double().mean().item(), 2) for m in (0.5, 0.7)]
     assert recall == [53.94, 34.84]
+
+
+def _loop_precision(guesses: list, windows: list, threshold: float) -> float:
+    """Average precision by its other definition: the mean over windows of the best precision that finds so many."""
+    is_free, hits = [True] * len(windows), []
+    for start, end in guesses:
+        overlaps = [
+            max(0.0, min(end, last) - max(start, first)) / (max(end, last) - min(start, first)) if free else -1.0
+            for (first, last), free in zip(windows, is_free, strict=True)
+        ]
+        best = max(range(len(windows)), key=lambda index: overlaps[index])
+        hits.append(overlaps[best] >= threshold)
+        if hits[-1]:
+            is_free[best] = False
+    total = 0.0
+    for wanted in range(1, len(windows) + 1):
+        enough = [sum(hits[:n]) / n for n in range(1, len(hits) + 1) if sum(hits[:n]) >= wanted]
+        total += max(enough, default=0.0)
+    return total / len(windows)
+
+
+def test_average_precision_agrees_with_loops() -> None:
+    random = np.random.default_rng(0)
+    num_guesses, num_windows = random.integers(1, 7, 60), random.integers(1, 4, 60)
+    guesses = np.sort(random.integers(0, 12, (60, 6, 2)) + np.array([0, 1]), axis=2).astype(float)
+    windows = np.sort(random.integers(0, 12, (60, 3, 2)) + np.array([0, 1]), axis=2).astype(float)
+    windows[..., 1] += windows[..., 0] == windows[..., 1]
+    is_guess, is_window = (np.arange(n) < count[:, None] for n, count in ((6, num_guesses), (3, num_windows)))
+    overlap = temporal_iou(torch.from_numpy(guesses)[:, :, None], torch.from_numpy(windows)[:, None])
+    masks = torch.from_numpy(is_guess), torch.from_numpy(is_window)
+    precision = average_precision(overlap, *masks, AP_THRESHOLDS)
+    expected = [
+        [_loop_precision(guesses[b, : num_guesses[b]], windows[b, : num_windows[b]], m) for m in AP_THRESHOLDS]
+        for b in range(60)
+    ]
+    assert 0.1 < np.mean(expected) < 0.9
+    assert_agree("average precision", precision, torch.tensor(expected, dtype=torch.float64), atol=1e-12)
+    values = precision_values(precision)
+    assert list(values) == ["mAP 0.5 to 0.95", "mAP IoU>=0.5", "mAP IoU>=0.75"]
+    assert_agree("mean", values["mAP 0.5 to 0.95"], 100 * torch.tensor(expected).double().mean(dim=1), atol=1e-9)
+
+
+def test_average_precision_gives_a_window_to_one_moment_only() -> None:
+    # the same answer twice, then the second window: hits at the first and the third rank
+    overlap = torch.tensor([[[0.9, 0.0], [0.9, 0.0], [0.0, 0.8]]])
+    everything = torch.ones(1, 3, dtype=torch.bool), torch.ones(1, 2, dtype=torch.bool)
+    assert average_precision(overlap, *everything, (0.5, 0.85)).tolist() == [pytest.approx([(1 + 2 / 3) / 2, 0.5])]
+    # a window that is not there is no reason to miss it
+    only_first = torch.tensor([[True, False]])
+    assert average_precision(overlap, everything[0], only_first, (0.5,)).item() == 1.0
+    # nor does a moment that is not there hit
+    none = torch.zeros(1, 3, dtype=torch.bool)
+    assert average_precision(overlap, none, everything[1], (0.5,)).item() == 0.0

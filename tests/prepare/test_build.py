@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from pps_fast.data.prepared import PreparedData
+from pps_fast.data.tokens import count_tokens
 from pps_fast.prepare.build import build
 from pps_fast.prepare.options import PrepareOptions
 from pps_fast.prepare.readers.features import resample
@@ -118,3 +121,33 @@ def test_charades_counts_of_both_protocols_come_from_the_raw_files():
         counts[protocol] = data.provenance["counts"]["samples"]
         assert len(data.words) == 1112
     assert counts == {"full": {"train": 12404, "test": 3720}, "filtered": {"train": 10602, "test": 3158}}
+
+
+def test_every_window_of_qvhighlights_is_kept_and_queries_without_are_too(tmp_path):
+    """A test of reading: the vectors of the words are random, and the features planted."""
+    files = {name: shared_path(f"data/qvhighlights/highlight_{name}_release.jsonl") for name in ("val", "test")}
+    rows = [json.loads(line) for path in files.values() for line in path.read_text(encoding="utf-8").splitlines()]
+    words = sorted(count_tokens([row["query"] for row in rows]))
+    vectors = np.random.default_rng(0).standard_normal((len(words), 4)).astype(np.float32)
+    np.savez(tmp_path / "words.npz", words=np.array(words), vectors=vectors)
+    options = PrepareOptions(
+        out=tmp_path / "never_written.h5",
+        protocol="as_is",
+        validation=files["val"],
+        train=files["test"],
+        features=Path("planted"),
+        vocabulary=tmp_path / "words.npz",
+        num_segments=4,
+        planted_dim=2,
+        max_num_words=60,
+    )
+    data = build(options)
+    assert (data.num_samples, len(data.window_s)) == (1550 + 1542, 2803)
+    windows = {row["qid"]: row.get("relevant_windows", []) for row in rows}
+    first = np.searchsorted(data.window_sample, np.arange(data.num_samples + 1))
+    for sample, qid in enumerate(data.query_id):
+        assert data.window_s[first[sample] : first[sample + 1]].tolist() == windows[qid]
+    counts = data.provenance["counts"]
+    assert (counts["windows"], counts["samples_without_times"]) == (2803, 1542)
+    assert (counts["words_unknown"], counts["words_cut"]) == (0, 0)
+    assert not data.provenance["skipped"]["counts"]

@@ -68,7 +68,7 @@ def read_durations(paths: Iterable[Path], problems: Problems) -> dict[str, float
             video_id = str(name)
             try:
                 # an absent text is no number either
-                length = _number(float(text or ""))
+                length = as_number(float(text or ""))
             except (TypeError, ValueError):
                 problems.add("bad duration", where, f"length {text!r} of video {video_id} is not a finite number")
                 continue
@@ -195,22 +195,24 @@ def _annotation(where: str, values: Values, problems: Problems) -> Annotation | 
         problems.add("no duration", where, f"video {video_id} has no length; name its csv with --durations")
         return None
     return Annotation(
-        video_id=_text(video_id),
-        duration_s=_number(duration),
-        windows=tuple((_number(start), _number(end)) for start, end in windows),
-        sentence=_text(sentence).strip(),
+        video_id=as_text(video_id),
+        duration_s=as_number(duration),
+        windows=tuple((as_number(start), as_number(end)) for start, end in windows),
+        sentence=as_text(sentence).strip(),
         where=where,
-        query_id=_query_id(query_id),
+        query_id=as_query_id(query_id),
     )
 
 
-def _query_id(value: Any) -> str | int | None:
+def as_query_id(value: Any) -> str | int | None:
+    """Returns the name or number of a query, or None; raises TypeError for another kind of value."""
     if isinstance(value, bool) or not isinstance(value, str | int | None):
         raise TypeError
     return value
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """Returns a text that can be written as UTF-8; raises TypeError or ValueError for another value."""
     if not isinstance(value, str) or "\0" in value:
         raise TypeError
     # half of a surrogate pair is a UnicodeEncodeError, which is a ValueError
@@ -218,7 +220,8 @@ def _text(value: Any) -> str:
     return value
 
 
-def _number(value: Any) -> float:
+def as_number(value: Any) -> float:
+    """Returns a finite number as a float; raises ValueError for another value."""
     # a whole number may be beyond every float
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise ValueError

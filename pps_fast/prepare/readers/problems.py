@@ -20,11 +20,13 @@ class Problems:
 
     Attributes:
         skip: whether bad rows are left out (`--skip-bad`) instead of refused.
+        can_skip: whether the program has that option.
         skipped: per kind of problem, how many rows were left out.
         examples: the first sentences about rows that were left out.
     """
 
     skip: bool = False
+    can_skip: bool = True
     skipped: Counter[str] = field(default_factory=Counter)
     examples: list[str] = field(default_factory=list)
     _pending: list[tuple[str, str]] = field(default_factory=list)
@@ -53,7 +55,8 @@ class Problems:
             shown = "; ".join(cut(sentence, length) for _, sentence in pending[:NUM_SHOWN])
             rest = f"; and {len(pending) - NUM_SHOWN} more" if len(pending) > NUM_SHOWN else ""
             remedy = "correct it" if len(pending) == 1 else f"correct these {len(pending)} rows"
-            raise ValueError(f"{shown}{rest}; {remedy} or pass --skip-bad to leave bad rows out")
+            leave_out = " or pass --skip-bad to leave bad rows out" if self.can_skip else ""
+            raise ValueError(f"{shown}{rest}; {remedy}{leave_out}")
         self.skipped.update(kind for kind, _ in pending)
         self.examples.extend(sentence for _, sentence in pending[: MAX_STORED - len(self.examples)])
 

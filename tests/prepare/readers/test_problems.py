@@ -52,3 +52,10 @@ def test_sentences_of_any_length_make_a_message_of_at_most_a_thousand_characters
         with pytest.raises(ValueError, match="a.txt, line 0: word .* pass --skip-bad to leave bad rows out$") as caught:
             problems.settle()
         assert 400 < len(str(caught.value)) <= 1000
+
+
+def test_a_program_without_the_option_does_not_name_it():
+    problems = Problems(can_skip=False)
+    problems.add("bad", "a.txt, line 1", "is bad")
+    with pytest.raises(ValueError, match=r"a.txt, line 1: is bad; correct it$"):
+        problems.settle()
