@@ -20,7 +20,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.attention import additive_mask, flex_functions, for_each_mask
 from benchmarks.cases import Inputs
 from benchmarks.counts import PRODUCTS
-from pps_fast import equations
 from pps_fast.ops.dispatch import Op
 
 CPU_COMPILER = "skipped on a CPU, where torch's compiler made the transformer's layers slower; --compile runs it"
@@ -53,7 +52,7 @@ def implementations_of(op: Op, inputs: Inputs, use_compile: bool) -> list[Implem
         use_compile: also torch.compile where it is skipped by default, on a CPU.
     """
     device = next(x for x in inputs.values() if isinstance(x, Tensor)).device
-    equation = getattr(equations, op.name)
+    equation = op.__wrapped__
     no_compiler = None if use_compile or device.type == "cuda" else CPU_COMPILER
     # the compiler is not even loaded where it is not used
     compiled = equation if no_compiler else torch.compile(equation, dynamic=False)

@@ -140,7 +140,7 @@ class _Draw:
     def _valid(self, name: str, like: Tensor) -> Tensor:
         """Words and the slots before and after them are there as far as the sentence goes, frames always."""
         num, length = like.shape
-        if name == "key_valid" and not keys_are_words(self.case.site):
+        if name == "frame_valid" or (name == "key_valid" and not keys_are_words(self.case.site)):
             return torch.ones(num, length, dtype=torch.bool, device=self.device)
         extra = length - num_columns_of(self.case.dataset)
         ends = (self.num_words + extra).repeat_interleave(num // self.case.batch_size)
@@ -158,7 +158,15 @@ def _templates(dataset: str, is_bf16: bool, batch_size: int) -> dict[tuple[str, 
     for name, called in _ALTERNATIVES.items():
         site = next(site for op, site in templates if op == called)
         templates[name, site] = templates[called, site]
+    site = next(site for op, site in templates if op == "push" and site.startswith("losses.push_inter"))
+    templates["mask_reward", site] = _reward_template(templates["push", site]["masks"])
     return templates
+
+
+def _reward_template(masks: Tensor) -> Inputs:
+    """Rewards are of the proposals' masks [B, K, T], which the paper's step pushes apart."""
+    curve = masks.new_empty(masks.shape[0], masks.shape[2])
+    return {"masks": masks, "curve": curve, "power": 0.25, "frame_valid": torch.empty_like(curve, dtype=torch.bool)}
 
 
 def cases_of(

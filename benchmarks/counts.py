@@ -185,6 +185,16 @@ def _residual_norm(
     return forward, Work(read + rows + _size(x, branch) + parameters, 12 * x.numel())
 
 
+def _mask_reward(masks: Tensor, curve: Tensor, frame_valid: Tensor | None = None, **others: Any) -> tuple[Work, Work]:
+    inputs, rewards = _size(masks, curve, frame_valid), _WIDE * masks.shape[0] * masks.shape[1]
+    # the curve's mean (1), difference (1), variance (2) and scale (1); two sums of products per mask (4)
+    forward = Work(inputs + rewards, 5 * curve.numel() + 4 * masks.numel())
+    # rewards and their gradients in; the curve again, and its gradient's mean (1), share (2), two differences and two
+    # products (4); per mask the sum of squares again (2), two products and a difference (3), the curve's sum (2)
+    read, flops = inputs + 2 * rewards, 12 * curve.numel() + 7 * masks.numel()
+    return forward, Work(read + _size(masks, curve), flops)
+
+
 _COUNTS: dict[str, Callable[..., tuple[Work, Work]]] = {
     # distance and its division (2), square, exp, + eps, log
     "gaussian_mask": _masks(6),
@@ -204,6 +214,7 @@ _COUNTS: dict[str, Callable[..., tuple[Work, Work]]] = {
     "shared_attention": _shared_attention,
     "reconstruction_nll": _reconstruction_nll,
     "residual_norm": _residual_norm,
+    "mask_reward": _mask_reward,
 }
 MODES = ("forward", "backward", "both")
 

@@ -109,6 +109,15 @@ MUTANTS: dict[str, Mutant] = {
     "upper instead of lower median": Mutant(
         "pps_fast/equations.py", "_at(ordered, (size - 1) // 2)", "_at(ordered, size // 2)", "tests/test_equations.py"
     ),
+    "curves standardized by n - 1 frames": Mutant(
+        "pps_fast/alignment/equations.py",
+        "variance = away.square().sum(-1, keepdim=True) / count",
+        "variance = away.square().sum(-1, keepdim=True) / (count - 1).clamp(min=1)",
+        "tests/alignment/test_equations.py",
+    ),
+    "half the pull of a mask's length, in the kernel": Mutant(
+        "kernels/mask_reward.py", "2.0 * POWER * b_grad", "POWER * b_grad", "tests/ops/test_mask_reward.py"
+    ),
     "second moment decays faster": Mutant(
         "pps_fast/train/optimizer.py",
         "betas: tuple[float, float] = (0.9, 0.999)",

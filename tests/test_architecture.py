@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,9 +24,9 @@ def _read_layers(text: str) -> tuple[dict[str, int], dict[str, set[str]]]:
         raise ValueError(f"CONTRIBUTING.md, Layers: unexpected columns {header}")
     layer, sideways = {}, {}
     for number, (_, rooms, besides) in enumerate(body):
-        layer.update(dict.fromkeys(re.findall(r"`(\w+)`", rooms), number))
+        layer.update(dict.fromkeys(re.findall(r"`([\w/]+)`", rooms), number))
         for rule in filter(str.strip, besides.split(";")):
-            room, *others = re.findall(r"`(\w+)`", rule)
+            room, *others = re.findall(r"`([\w/]+)`", rule)
             sideways[room] = set(others)
     return layer, sideways
 
@@ -51,7 +51,7 @@ THIRD_PARTY: dict[str, set[str]] = {
         ),
         set(),
     ),
-    **dict.fromkeys(("types", "equations", "devices"), {"torch"}),
+    **dict.fromkeys(("types", "equations", "alignment/equations", "devices"), {"torch"}),
     "randomness": {"torch", "numpy"},
     "kernels": {"torch", "triton"},
     "ops": {"torch", "triton"},
@@ -97,7 +97,13 @@ def _room(name: str) -> str:
     parts = Path(name).with_suffix("").parts
     if parts[-1] == "__main__":
         return "__main__"
-    return "kernels" if parts[0] == "kernels" else parts[1]
+    return "kernels" if parts[0] == "kernels" else _room_of_module(parts[1:])
+
+
+def _room_of_module(parts: Sequence[str]) -> str:
+    """Returns the room of a module of the package: its file, where the table has that apart from its room."""
+    file = "/".join(parts[:2])
+    return file if file in LAYER else parts[0]
 
 
 def _imports(tree: ast.AST) -> Iterator[str]:
@@ -114,13 +120,15 @@ def _import_faults(name: str, source: str) -> list[str]:
     room, faults = _room(name), []
     if room not in LAYER:
         return [f"{name}: '{room}' has no place in the table of layers in CONTRIBUTING.md"]
-    # a program may know what else stands in its own folder
-    known = SIDEWAYS.get(room, set()) | {room, Path(name).parts[1]}
+    known = SIDEWAYS.get(room, set()) | {room}
+    if room == "__main__":
+        # a program may know what else stands in its own folder
+        known |= {other for other in LAYER if other.split("/")[0] == Path(name).parts[1]}
     for target in _imports(ast.parse(source)):
         root, *rest = target.split(".")
         if root == "pps_fast":
             # "from pps_fast import __version__" meets no layer
-            met = rest[0] if rest and not rest[0].startswith("__") else room
+            met = _room_of_module(rest) if rest and not rest[0].startswith("__") else room
             is_below = LAYER.get(met, -1) > LAYER[room] and room not in ALONE
             if met not in known and not is_below:
                 faults.append(f"{name}: '{room}' may not import {target}: it is no layer below")
@@ -241,8 +249,8 @@ def test_every_file_has_the_test_file_of_its_name() -> None:
 def test_every_kernel_has_one_name_in_ops_equations_and_tests() -> None:
     kernels = {path.stem for path in (ROOT / "kernels").glob("*.py")} - {"launch"}
     assert kernels, "kernels/ is empty"
-    equations = (ROOT / "pps_fast" / "equations.py").read_text(encoding="utf-8")
-    defined = {function.name for function, _ in _functions(equations)}
+    pages = [ROOT / "pps_fast" / page for page in ("equations.py", "alignment/equations.py")]
+    defined = {function.name for page in pages for function, _ in _functions(page.read_text(encoding="utf-8"))}
     for kernel in sorted(kernels):
         assert (ROOT / "pps_fast" / "ops" / f"{kernel}.py").is_file(), f"kernels/{kernel}.py has no op of its name"
         assert (ROOT / "tests" / "ops" / f"test_{kernel}.py").is_file(), f"kernels/{kernel}.py has no test of its op"
@@ -254,7 +262,7 @@ def test_every_kernel_has_one_name_in_ops_equations_and_tests() -> None:
         parts = together.get(kernel, [kernel])
         for part in parts:
             is_defined = any(name == part or name.startswith(f"{part}_") for name in defined)
-            assert is_defined, f"equations.py has no {part}, the equation of kernels/{kernel}.py"
+            assert is_defined, f"no page of equations has {part}, the equation of kernels/{kernel}.py"
 
 
 def test_allowances_are_still_needed() -> None:
@@ -294,6 +302,13 @@ def test_third_party_packages_are_those_setup_declares() -> None:
         ("pps_fast/data/x.py", "from pps_fast.encoder.embedding import x", 1),
         ("pps_fast/proposals/x.py", "from pps_fast.reconstructor.words import x", 0),
         ("pps_fast/reconstructor/x.py", "from pps_fast.proposals.layout import x", 1),
+        ("pps_fast/ops/x.py", "from pps_fast.alignment import equations", 0),
+        ("pps_fast/ops/x.py", "from pps_fast.alignment.fit import x", 1),
+        ("pps_fast/ops/x.py", "import pps_fast.alignment", 1),
+        ("pps_fast/alignment/equations.py", "from pps_fast.equations import x", 0),
+        ("pps_fast/alignment/equations.py", "from pps_fast.alignment.fit import x", 1),
+        ("pps_fast/alignment/fit.py", "from pps_fast.alignment.equations import x", 0),
+        ("pps_fast/alignment/__main__.py", "from pps_fast.alignment.equations import x", 0),
         ("pps_fast/config.py", "from pps_fast.types import Batch", 1),
         ("pps_fast/config_tree.py", "from pps_fast.config import PPSConfig", 0),
         ("pps_fast/eval/x.py", "from pps_fast import __version__", 0),

@@ -14,6 +14,7 @@ from pps_fast.ops.boundaries import boundaries
 from pps_fast.ops.clip_adam import clip_adam
 from pps_fast.ops.dispatch import BackendError, Op, use_backend
 from pps_fast.ops.gaussian_mask import gaussian_mask, gaussian_peak_mask, laplace_mask
+from pps_fast.ops.mask_reward import mask_reward
 from pps_fast.ops.masked_attention import masked_attention
 from pps_fast.ops.pull_push import pull_all, pull_distant, pull_middle, push
 from pps_fast.ops.reconstruction_nll import reconstruction_nll
@@ -29,6 +30,7 @@ OPS: dict[str, tuple[Op[..., Any], ...]] = {
     "pull_push": (pull_distant, pull_middle, pull_all, push),
     "reconstruction_nll": (reconstruction_nll,),
     "residual_norm": (residual_norm,),
+    "mask_reward": (mask_reward,),
 }
 ALL_OPS: tuple[Op[..., Any], ...] = tuple(op for ops in OPS.values() for op in ops)
 
@@ -43,6 +45,7 @@ __all__ = [
     "gaussian_peak_mask",
     "importance",
     "laplace_mask",
+    "mask_reward",
     "masked_attention",
     "mixture",
     "peak_mixture",

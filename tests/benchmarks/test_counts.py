@@ -100,6 +100,13 @@ BY_HAND: list[tuple[str, dict[str, Any], tuple[int, int], tuple[int, int]]] = [
         (2 * 96 + 32 + 8 + 96, 9 * 24),
         (2 * 96 + 16 + 8 + 24 + 2 * 96 + 32, 12 * 24),
     ),
+    # masks 96, curve 32, valid 8, rewards 24; back: both inputs, rewards and their gradients, gradients of 96 + 32
+    (
+        "mask_reward",
+        {"masks": _f(2, 3, 4), "curve": _f(2, 4), "frame_valid": _f(2, 4, dtype=torch.bool)},
+        (96 + 32 + 8 + 24, 5 * 8 + 4 * 24),
+        (96 + 32 + 8 + 2 * 24 + 96 + 32, 12 * 8 + 7 * 24),
+    ),
 ]
 
 

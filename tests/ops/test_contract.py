@@ -17,6 +17,7 @@ from pps_fast.ops import (
     gaussian_peak_mask,
     importance,
     laplace_mask,
+    mask_reward,
     masked_attention,
     mixture,
     peak_mixture,
@@ -81,6 +82,7 @@ GOOD: dict[Op, dict[str, Any]] = {
         "dropout_key": torch.zeros(2, dtype=torch.int32),
         "rate": 0.1,
     },
+    mask_reward: {"masks": torch.rand(1, 3, 5), "curve": torch.rand(1, 5), "frame_valid": VALID},
     clip_adam: _buffers(4),
 }
 
@@ -163,6 +165,14 @@ BAD: dict[Op, list[tuple[dict[str, Any], str]]] = {
             },
             "x has rows of 5 values; with first_row expected an even number",
         ),
+    ],
+    mask_reward: [
+        ({"masks": torch.rand(3, 5)}, r"masks has shape \(3, 5\), expected \[B, n, T\]"),
+        ({"curve": torch.rand(5)}, r"curve has shape \(5,\), expected \[B, T\] with B = 1, T = 5"),
+        ({"curve": torch.rand(1, 4)}, r"curve has shape \(1, 4\), expected \[B, T\] with B = 1, T = 5"),
+        ({"curve": torch.ones(1, 5).long()}, "curve is torch.int64, expected a floating dtype"),
+        ({"frame_valid": torch.ones(1, 5)}, "frame_valid is torch.float32, expected torch.bool"),
+        ({"frame_valid": VALID.to("meta")}, "frame_valid is on meta, masks on cpu; expected one device"),
     ],
     clip_adam: [
         ({"gradients": [torch.rand(4).double()]}, r"gradients\[0\] is torch.float64 .*expected one dtype and size"),

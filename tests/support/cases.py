@@ -202,6 +202,16 @@ def _residual_case(
     return Case(name=name, build=build, wrt=("x", "branch", "weight", "bias"))
 
 
+def _reward_case(num_masks: int, num_positions: int, power: float, is_padded: bool = False) -> Case:
+    def build(rng: np.random.Generator) -> Arrays:
+        masks, length = rng.uniform(0, 1, (3, num_masks, num_positions)), rng.integers(2, num_positions + 1, (3, 1))
+        drawn = {"masks": masks**4, "curve": rng.normal(0.2, 0.05, (3, num_positions)), "power": power}
+        return drawn | ({"frame_valid": np.arange(num_positions) < length} if is_padded else {})
+
+    name = f"n{num_masks}-T{num_positions}-power{power:g}" + ("-padded" if is_padded else "")
+    return Case(name=name, build=build, wrt=("masks", "curve"))
+
+
 _MASKS = [
     *(_mask_case(name, t, sigma) for (name, t), sigma in zip(GRID, (4.0, 9.0, 9.0, 4.0, 9.0), strict=True)),
     _mask_case("ramp3", 7, 4.0, inverse=True),
@@ -261,6 +271,8 @@ CASES: dict[str, list[Case]] = {
         _residual_case("first_row-D300", (2, 2, 300), 0.1, has_first_row=True),
         _residual_case("rate0-D8", (2, 3, 8), 0.0, has_first_row=True),
     ],
+    "mask_reward": [_reward_case(*sizes) for sizes in ((7, 50, 0.25), (1, 3, 0.5), (5, 200, 0.25))]
+    + [_reward_case(*sizes, is_padded=True) for sizes in ((3, 32, 0.5), (28, 63, 0.25))],
 }
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pps_fast import equations
+from pps_fast.alignment import equations as alignment
 from pps_fast.ops.dispatch import BackendError, Op, use_backend
 from tests.support import oracles
 from tests.support.cases import CASES, Case, to_arrays, to_tensors
@@ -31,8 +32,8 @@ def over_cases(op: str) -> pytest.MarkDecorator:
 
 
 def equation_of(op: Op):
-    """Returns the equation an op is named after."""
-    return getattr(equations, op.name)
+    """Returns the equation an op is named after, of the paper's page or of the alignment's."""
+    return getattr(alignment if hasattr(alignment, op.name) else equations, op.name)
 
 
 def values_of(result: Any) -> tuple[Any, ...]:

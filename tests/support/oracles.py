@@ -17,6 +17,8 @@ Array = np.ndarray
 Ragged = list[list[Array]]
 
 SHAPES_OF_MASKS = ("gaussian_mask", "gaussian_peak_mask", "laplace_mask")
+# other ops whose arguments are not divided into proposals
+WITHOUT_GROUPS = ("masked_attention", "shared_attention", "reconstruction_nll", "residual_norm", "mask_reward")
 
 
 # --- generator ------------------------------------------------------------------------------------
@@ -337,6 +339,22 @@ def boundaries(center: Ragged, width: Ragged, weights: Ragged, shrink: float = 0
     return np.array(start), np.array(end)
 
 
+# --- alignment ------------------------------------------------------------------------------------
+
+
+def mask_reward(masks: Array, curve: Array, power: float = 0.25, frame_valid: Array | None = None) -> Array:
+    """R(g) = <g, zeta> / (<g, g> + 1e-10)^power over the frames that exist: [B, n, T], [B, T] -> [B, n]."""
+    result = np.zeros(masks.shape[:2])
+    for b, n in np.ndindex(result.shape):
+        frames = [t for t in range(masks.shape[2]) if frame_valid is None or frame_valid[b, t]]
+        mean = sum(curve[b, t] for t in frames) / max(len(frames), 1)
+        std = math.sqrt(sum((curve[b, t] - mean) ** 2 for t in frames) / max(len(frames), 1))
+        along = sum(masks[b, n, t] * (curve[b, t] - mean) for t in frames)
+        energy = sum(masks[b, n, t] ** 2 for t in frames)
+        result[b, n] = along / std / (energy + 1e-10) ** power if std > 0 else 0.0
+    return result
+
+
 # --- flat arguments -------------------------------------------------------------------------------
 
 
@@ -357,7 +375,7 @@ def flat(parts: Ragged, group: Array) -> Array:
 
 def of_op(name: str, arguments: dict[str, Any]) -> Any:
     """Runs the oracle of an op on the op's own keyword arguments as numpy arrays; its results as the op's."""
-    if name in (*SHAPES_OF_MASKS, "masked_attention", "shared_attention", "reconstruction_nll", "residual_norm"):
+    if name in (*SHAPES_OF_MASKS, *WITHOUT_GROUPS):
         return globals()[name](**arguments)
     arguments = dict(arguments)
     group, count = arguments.pop("group"), arguments.pop("num_groups", None)

@@ -21,4 +21,5 @@ CAP: dict[str, dict[torch.dtype, float]] = {
     "pull_push": {**_ROUNDING, torch.float32: 5e-5},
     "reconstruction_nll": _ROUNDING,
     "residual_norm": _ROUNDING,
+    "mask_reward": _ROUNDING,
 }
