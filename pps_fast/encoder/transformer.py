@@ -234,7 +234,8 @@ class Block(nn.Module):
         if self.cross_attention is not None and self.cross_norm is not None and context.memory is not None:
             attended = self.cross_attention(x, context.memory, context.memory_keys)
             x = self.cross_norm(x, attended, dropout_key, row)
-        return self.ffn_norm(x, self.contract(F.relu(self.expand(x), inplace=True)), dropout_key, row)
+        # not in place: the product is a view, of whose change autograd keeps books by copying it in the backward pass
+        return self.ffn_norm(x, self.contract(F.relu(self.expand(x))), dropout_key, row)
 
 
 class Stack(nn.Module):

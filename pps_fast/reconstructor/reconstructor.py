@@ -89,6 +89,7 @@ class Reconstructor(nn.Module):
 
     def score(self, inputs: ReconstructorInput, candidates: Candidates, batch: Batch) -> CandidateScores:
         """C of all positives, and of the best of them, their easy negatives and the whole video."""
+        inputs = self.vocabulary.predicting_tokens(inputs, batch)
         return self.schedule.score(self.layers, inputs, candidates, batch, self.config.losses.num_best)
 
     def forward(self, inputs: ReconstructorInput, masks: MaskSet, batch: Batch) -> Reconstruction:
@@ -97,4 +98,5 @@ class Reconstructor(nn.Module):
         Returns:
             logits [B, N, L, V] and nll [B, N].
         """
+        inputs = self.vocabulary.predicting_tokens(inputs, batch)
         return self.vocabulary.reconstruct(self.features(inputs, masks), batch)

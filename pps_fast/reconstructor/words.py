@@ -5,13 +5,15 @@ Paper: Section 4, "we randomly hide a third (1/3) of the words"; Section 3, the 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pps_fast.config import PPSConfig
 from pps_fast.ops.reconstruction_nll import reconstruction_nll
-from pps_fast.types import Batch, Reconstruction
+from pps_fast.types import Batch, Reconstruction, ReconstructorInput
 
 
 def hidden_words(hide_prob: Tensor, noise: Tensor, num_words: Tensor, divisor: int) -> Tensor:
@@ -68,16 +70,25 @@ class Vocabulary(nn.Linear):
         self.options = config.reconstructor
         self.backend = config.backend
 
+    def num_targets(self, batch: Batch) -> int:
+        """How many words of a sentence may have to be predicted: its columns, and its end where that is a target."""
+        return batch.word_ids.shape[1] + (self.options.target_length == "end_of_sentence")
+
+    def predicting_tokens(self, inputs: ReconstructorInput, batch: Batch) -> ReconstructorInput:
+        """Leaves out the tokens that predict no word, q_cls among them; no other token attends to them."""
+        num = self.num_targets(batch)
+        return replace(inputs, query=inputs.query[:, :num], word_valid=inputs.word_valid[:, :num])
+
     def reconstruct(self, features: Tensor, batch: Batch) -> Reconstruction:
         """Predicts the words of each sample's sentence under each mask and scores them by C(.).
 
         Args:
-            features: [B, N, n, D] R^M; row t predicts word t.
+            features: [B, N, n, D] R^M of `predicting_tokens`; row t predicts word t.
             batch: B samples, whose `word_ids` are the targets.
         """
-        num_columns = batch.word_ids.shape[1]
-        num_targets = num_columns + (self.options.target_length == "end_of_sentence")
-        logits = self(features[:, :, :num_targets])
+        num_columns, num_targets = batch.word_ids.shape[1], self.num_targets(batch)
+        # rows next to each other: torch would copy the weight once for each sentence and mask otherwise
+        logits = self(features.contiguous())
         targets = F.pad(batch.word_ids, (0, num_targets - num_columns))
         is_target = target_columns(batch.num_words, num_targets, self.options.target_length)
         nll = reconstruction_nll(logits, targets, is_target, self.options.label_smoothing, backend=self.backend)

@@ -16,7 +16,7 @@ from pps_fast.config_tree import override
 from pps_fast.losses import Objective
 from pps_fast.model import PPS
 from pps_fast.published.weights import import_released, released_config
-from pps_fast.types import Batch, FeatureSizes, LossReport, MaskSet, ModelOutput, Reconstruction
+from pps_fast.types import Batch, FeatureSizes, LossReport, MaskSet, ModelOutput, Reconstruction, ReconstructorInput
 
 # larger than any log-probability, so that exactly the recorded words are hidden
 _SURELY_HIDDEN = 1e4
@@ -65,16 +65,16 @@ class Captured:
         g_cls: [B, D].
         video_rows: [B, S + 1, D] all rows of the generator's video stack; the model computes the last one only.
         summaries: [B, mixed components, D] r_cls, of a model that reads importance from them.
-        features: [B, N, L + 2, D] of every scoring pass. Under the plain schedule it is one, of all masks; under the
-            shared schedule one of the positives and one of the best positives, their negatives and the whole video.
-        reconstructions: of the same passes.
+        inputs: of the reconstructor, with all tokens; the scoring passes leave out those that predict no word.
+        reconstructions: of every scoring pass. Under the plain schedule it is one, of all masks; under the shared
+            schedule one of the positives and one of the best positives, their negatives and the whole video.
     """
 
     is_hidden: Tensor | None = None
     g_cls: Tensor | None = None
     video_rows: Tensor | None = None
     summaries: Tensor | None = None
-    features: list[Tensor] = field(default_factory=list)
+    inputs: ReconstructorInput | None = None
     reconstructions: list[Reconstruction] = field(default_factory=list)
 
 
@@ -137,7 +137,8 @@ def listen(model: PPS) -> Captured:
     """Returns a record that fills while the model runs."""
     captured = Captured()
     hidden_query, video_stack = model.embed.hidden_query, model.generator.video_stack
-    summaries, reconstruct = model.reconstruct.summaries, model.reconstruct.vocabulary.reconstruct
+    summaries, vocabulary = model.reconstruct.summaries, model.reconstruct.vocabulary
+    reconstruct, predicting_tokens = vocabulary.reconstruct, vocabulary.predicting_tokens
     run_video = video_stack.forward
 
     def hear_hidden(batch: Batch, is_hidden: Tensor, dropout_key: Tensor | None) -> Tensor:
@@ -159,12 +160,16 @@ def listen(model: PPS) -> Captured:
         return captured.summaries
 
     def hear_reconstructions(features: Tensor, batch: Batch) -> Reconstruction:
-        captured.features.append(features)
         captured.reconstructions.append(reconstruct(features, batch))
         return captured.reconstructions[-1]
 
+    def hear_inputs(inputs: ReconstructorInput, batch: Batch) -> ReconstructorInput:
+        captured.inputs = inputs
+        return predicting_tokens(inputs, batch)
+
     model.embed.hidden_query, video_stack.forward = hear_hidden, hear_video
-    model.reconstruct.summaries, model.reconstruct.vocabulary.reconstruct = hear_summaries, hear_reconstructions
+    model.reconstruct.summaries = hear_summaries
+    vocabulary.reconstruct, vocabulary.predicting_tokens = hear_reconstructions, hear_inputs
     return captured
 
 

@@ -18,6 +18,7 @@ from pps_fast.proposals.heads import ComponentHead
 from pps_fast.proposals.negatives import NegativeInput
 from pps_fast.published.weights import released_gradients
 from pps_fast.reconstructor.words import target_columns
+from pps_fast.types import MaskSet
 from tests.support.golden_kernels import check_selection
 from tests.support.golden_model import Golden, Run, run_golden
 from tests.support.golden_report import Check, compare
@@ -107,7 +108,9 @@ def _logits(run: Run) -> Iterator[tuple[str, Tensor]]:
         yield "neg_words_logits@best", negative
     yield "words_logits", positive
     yield "hneg_words_logits", whole.squeeze(1)
-    yield "words_logits_full", run.model.reconstruct.vocabulary(run.captured.features[0][:, :num_proposals])
+    every = run.model.reconstruct.features(run.captured.inputs, MaskSet(log_masks=run.output.proposals.log_masks))
+    # the model leaves out the tokens that predict no word; the file has all
+    yield "words_logits_full", run.model.reconstruct.vocabulary(every)
 
 
 def our_outputs(run: Run) -> dict[str, Tensor]:
