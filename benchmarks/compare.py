@@ -29,7 +29,7 @@ from benchmarks.rows import ROOT, Row, about_machine, append, table
 from benchmarks.step import BATCH_SIZE, build_step, evaluation_of, random_batch, sizes_of
 from benchmarks.timing import in_turn
 from pps_fast.config_tree import override
-from pps_fast.devices import Device, choose_device, set_threads
+from pps_fast.devices import Device, choose_device, keep_freed_memory, set_threads
 from pps_fast.presets import PRESETS
 
 Implementation = Literal["published", "plain", "shared"]
@@ -136,6 +136,7 @@ def report(rows: list[Row]) -> str:
 def main(arguments: Arguments) -> int:
     """Prints the comparison; returns the exit status."""
     set_threads(arguments.threads)
+    keep_freed_memory()
     if arguments.only is not None:
         build(arguments, arguments.only)()
         print(process_peak_gib(choose_device(arguments.device)))

@@ -30,7 +30,7 @@ from benchmarks.rows import Row, about_machine, append, short, table
 from benchmarks.step import BATCH_SIZE, build_step, random_batch, runner
 from benchmarks.timing import in_turn, quantiles, spread
 from pps_fast.config_tree import override
-from pps_fast.devices import Device, choose_device, set_threads
+from pps_fast.devices import Device, choose_device, keep_freed_memory, set_threads
 from pps_fast.ops.dispatch import use_backend
 from pps_fast.presets import PRESETS
 from pps_fast.proposals.layout import ramp
@@ -196,6 +196,7 @@ def main(arguments: Arguments) -> int:
     """Measures, prints and writes; returns the exit status."""
     device = choose_device(arguments.device)
     set_threads(arguments.threads)
+    keep_freed_memory()
     base = arguments.base if arguments.base != "auto" else "charades" if device.type == "cuda" else "small"
     points = points_of(BASES[base], arguments.axes)
     costs = measure([point for on_axis in points.values() for point in on_axis], device, arguments.rounds)

@@ -25,7 +25,7 @@ from benchmarks.cases import BATCH_SIZE, DATASETS, Inputs, OpCase, cases_of, wrt
 from benchmarks.counts import MODES, PRODUCTS, Work, count
 from benchmarks.rows import ROOT, Row, about_machine, append, short, table
 from benchmarks.timing import PRECISIONS, Ceilings, ceilings, matmul_precision, side_stream, timed
-from pps_fast.devices import Device, choose_device, set_threads
+from pps_fast.devices import Device, choose_device, keep_freed_memory, set_threads
 from pps_fast.ops import ALL_OPS, OPS
 from pps_fast.ops.dispatch import Op
 from tests.support.op_check import equation_of, values_and_gradients, values_of
@@ -262,6 +262,7 @@ def main(arguments: Arguments) -> int:
     """Runs the tests, prints rows and a table; returns the exit status: 1 if tests, an equation or a kernel failed."""
     device = choose_device(arguments.device)
     set_threads(arguments.threads)
+    keep_freed_memory()
     red = red_ops(arguments.op) if arguments.tests else {}
     cases = [case for case in chosen_cases(arguments, device) if case.op not in red]
     about: Row = {**about_machine(device), "has_run_tests": arguments.tests}

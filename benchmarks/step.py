@@ -25,7 +25,7 @@ from pps_fast.cli import PresetName
 from pps_fast.config import PPSConfig, ReconstructorSchedule
 from pps_fast.config_tree import override
 from pps_fast.data.store import rounded_columns
-from pps_fast.devices import Device, choose_device, set_threads
+from pps_fast.devices import Device, choose_device, keep_freed_memory, set_threads
 from pps_fast.info import published_sizes
 from pps_fast.losses import Objective
 from pps_fast.model import PPS
@@ -178,6 +178,7 @@ def measure(arguments: Arguments) -> Row:
     """Times, profiles and describes a step."""
     device = choose_device(arguments.device)
     set_threads(arguments.threads)
+    keep_freed_memory()
     precision = "bf16" if arguments.bf16 else "fp32"
     changes = {"train.precision": precision, "reconstructor.schedule": arguments.plan}
     config = override(PRESETS[arguments.preset], changes)

@@ -22,7 +22,7 @@ from benchmarks.rows import Row, about_machine, append, short, table
 from benchmarks.step import operator_events
 from benchmarks.timing import in_turn
 from pps_fast.data.load import load_data
-from pps_fast.devices import Device, choose_device, set_threads
+from pps_fast.devices import Device, choose_device, keep_freed_memory, set_threads
 from pps_fast.model import PPS
 from pps_fast.presets import PRESETS
 from pps_fast.train.optimizer import Adam
@@ -114,6 +114,7 @@ def measure(arguments: Arguments) -> list[Row]:
     """Returns a row for each of the two."""
     device = choose_device(arguments.device)
     set_threads(arguments.threads)
+    keep_freed_memory()
     parameters = dict(zip(PASSES, copies_of(arguments.preset, device), strict=True))
     optimizers = {"list": ForeachAdam(parameters["list"], 1e-3), "flat": Adam(parameters["flat"], 1e-3)}
     drawn = [torch.randn_like(parameter) for parameter in parameters["list"]]

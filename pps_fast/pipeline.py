@@ -21,7 +21,7 @@ from pps_fast.data.load import load_data
 from pps_fast.data.prepared import PreparedData
 from pps_fast.data.splits import Splits, select_samples
 from pps_fast.data.store import Store
-from pps_fast.devices import Device, choose_device, set_threads
+from pps_fast.devices import Device, choose_device, keep_freed_memory, set_threads
 from pps_fast.eval import evaluate as scoring
 from pps_fast.eval.report import write_report
 from pps_fast.eval.results import EvalReport
@@ -114,6 +114,7 @@ def train_and_evaluate(
         NonFiniteLossError: when training met a loss or gradient that is not finite; the last checkpoint stays.
     """
     set_threads(threads)
+    keep_freed_memory()
     store = Store(load_data(config.data), choose_device(device))
     run_input = RunInput(store=store, splits=select_samples(store.data, config.data))
     if on_start is not None:
@@ -209,6 +210,7 @@ def evaluate_checkpoint(
         ValueError: as `evaluate`.
     """
     set_threads(threads)
+    keep_freed_memory()
     on_device = choose_device(device)
     if out is not None and Path(out).exists() and not Path(out).is_dir():
         raise ValueError(f"out = {out}: is a file; name a folder")
