@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from pps_fast.data.prepared import PreparedData
+    from pps_fast.data.record import PreparedSamples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,12 +68,12 @@ def run(arguments: BlindArguments) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from pps_fast.data.load import load_data
+    from pps_fast.data.load import load_samples
     from pps_fast.data.splits import select_samples
 
     _check(arguments)
     options = DataConfig(path=None if arguments.data is None else str(arguments.data), fold=arguments.fold)
-    data = load_data(options)
+    data = load_samples(options)
     splits = select_samples(data, options)
     samples = getattr(splits, arguments.split)
     if len(samples) == 0:
@@ -112,7 +112,7 @@ def _check(arguments: BlindArguments) -> None:
 
 
 def _rows(
-    arguments: BlindArguments, data: PreparedData, fitted_on: np.ndarray, samples: np.ndarray
+    arguments: BlindArguments, data: PreparedSamples, fitted_on: np.ndarray, samples: np.ndarray
 ) -> tuple[dict[str, Any], dict[str, list[list[float]]]]:
     """Returns row -> metric -> estimate, and row -> its intervals where they are the same for every sample."""
     import torch

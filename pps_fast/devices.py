@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pps_fast.config import Precision
+from pps_fast.machine import free_memory
 
 if TYPE_CHECKING:
     import torch
@@ -60,6 +61,13 @@ def keep_freed_memory() -> bool:
     set_option = ctypes.CDLL(None).mallopt
     # not a list: each is set even if an earlier one is refused
     return all([set_option(option, value) for option, value in _KEEP_OPTIONS.items()])
+
+
+def free_memory_of(device: torch.device) -> int | None:
+    """Returns the bytes of memory that tensors on a device can still take; None where the system does not tell."""
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
 
 
 def slow_precision(precision: Precision, device: torch.device) -> str | None:

@@ -155,14 +155,32 @@ def new_hdf5(path: Path, num_bytes: int) -> Iterator[h5py.File]:
     require_space(path, num_bytes)
     memory = io.BytesIO()
     h5py.File(memory, "w").close()
-    with open(path, "wb") as file:
-        file.write(memory.getvalue())
-        file.flush()
-        # not on every system
-        if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, max(num_bytes, 1))
+    path.write_bytes(memory.getvalue())
+    _fill_disk(path, num_bytes)
     with h5py.File(path, "r+") as file:
         yield file
+
+
+def reserve(path: Path, num_bytes: int) -> None:
+    """Reserves more space for a file of `new_hdf5` that is being written, where it needs more than was reserved.
+
+    Args:
+        num_bytes: of the whole file.
+
+    Raises:
+        ValueError, OSError: as `new_hdf5`.
+    """
+    size = path.stat().st_size
+    if num_bytes > size:
+        require_space(path, num_bytes - size)
+        _fill_disk(path, num_bytes)
+
+
+def _fill_disk(path: Path, num_bytes: int) -> None:
+    # not on every system
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, max(num_bytes, 1))
 
 
 def size_of(arrays: Iterable[np.ndarray], texts: Iterable[Iterable[str]]) -> int:

@@ -89,7 +89,8 @@ def data_sizes(preset: str, config: PPSConfig) -> tuple[FeatureSizes, int]:
     Raises:
         ValueError: for a data file that cannot be read.
     """
-    from pps_fast.data.load import load_data
+    from pps_fast.data.prepared import read_sizes
+    from pps_fast.data.synthetic import planted_data
 
     method, _, rest = preset.partition("_")
     # presets of a method alone are for Charades-STA
@@ -97,7 +98,9 @@ def data_sizes(preset: str, config: PPSConfig) -> tuple[FeatureSizes, int]:
     names = [name for name in _PUBLISHED if on.startswith(name)]
     if config.data.path is None and names:
         return published_sizes()[max(names, key=len)]
-    data = load_data(config.data)
+    if config.data.path is not None:
+        return read_sizes(config.data.path)
+    data = planted_data(config.data.planted)
     return data.sizes, data.word_ids.shape[1]
 
 

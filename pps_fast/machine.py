@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import warnings
 from pathlib import Path
 
+from pps_fast.files import Note
 from pps_fast.reading import Refused, shown
 
 _CGROUPS = (
@@ -34,6 +36,21 @@ def require_memory(num_bytes: int, what: str, remedy: str = "use a larger machin
     free = free_memory()
     if free is not None and num_bytes > free:
         raise Refused(f"{what} needs {size_text(num_bytes)} of memory, {size_text(free)} are free; {remedy}")
+
+
+def note_memory(num_bytes: int, free: int | None, what: str, remedy: str = "use a larger machine") -> None:
+    """Says in one sentence where an estimate of what is needed is more than what is free; refuses nothing.
+
+    Args:
+        num_bytes: estimate of what will be taken.
+        free: bytes; None where the system does not tell.
+
+    Warns:
+        Note: "WHAT needs about 3.7 GiB of memory, 2.0 GiB are free: the system may stop it; REMEDY".
+    """
+    if free is not None and num_bytes > free:
+        sizes = f"needs about {size_text(num_bytes)} of memory, {size_text(free)} are free"
+        warnings.warn(f"{what} {sizes}: the system may stop it; {remedy}", Note, stacklevel=2)
 
 
 def require_space(path: Path, num_bytes: int) -> None:

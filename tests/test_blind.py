@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import h5py
 import pytest
 
 from pps_fast import blind
+from pps_fast.config import PlantedConfig
+from pps_fast.data.packing import write_prepared
+from pps_fast.data.synthetic import planted_data
 from pps_fast.eval.blind import RANDOM, WHOLE_VIDEO
 
 
@@ -34,6 +38,15 @@ def test_one_repetition_is_one_table_of_guesses_and_the_seed_decides(tmp_path: P
         assert blind.main(["--out", str(file), "--draws", "1", "--seed", seed]) == 0
     first, again, other = (json.loads(file.read_text(encoding="utf-8"))["rows"][RANDOM] for file in files)
     assert first == again and first != other
+
+
+def test_features_are_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "data.h5"
+    write_prepared(path, planted_data(PlantedConfig(num_videos=10, num_segments=16, frame_dim=4)))
+    with h5py.File(path, "r+") as file:
+        del file["features"]
+    assert blind.main(["--data", str(path), "--draws", "2"]) == 0
+    assert "2 videos" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

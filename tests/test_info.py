@@ -12,6 +12,9 @@ import pytest
 import torch
 
 from pps_fast import __version__, info
+from pps_fast.config_tree import override
+from pps_fast.data.packing import write_prepared
+from pps_fast.data.synthetic import planted_data
 from pps_fast.ops import ALL_OPS
 from pps_fast.presets import PRESETS
 
@@ -52,6 +55,13 @@ def test_every_preset_has_sizes(preset: str) -> None:
     )
     width = 512 if "clip" in preset else 500 if "activitynet" in preset else 1024
     assert sizes.frame_dim == (width if published else PRESETS[preset].data.planted.frame_dim)
+
+
+def test_sizes_of_a_file_are_those_of_its_data(tmp_path: Path) -> None:
+    data = planted_data(PRESETS["tiny"].data.planted)
+    write_prepared(tmp_path / "data.h5", data)
+    config = override(PRESETS["charades"], {"data.path": str(tmp_path / "data.h5")})
+    assert info.data_sizes("charades", config) == (data.sizes, data.word_ids.shape[1])
 
 
 def test_a_missing_data_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

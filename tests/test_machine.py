@@ -8,7 +8,8 @@ import shutil
 import pytest
 
 from pps_fast import machine
-from pps_fast.machine import free_memory, require_memory, require_space, size_text
+from pps_fast.files import Note
+from pps_fast.machine import free_memory, note_memory, require_memory, require_space, size_text
 
 
 def test_free_memory_is_plausible_and_bounded_by_the_limit_of_the_process(monkeypatch):
@@ -32,6 +33,14 @@ def test_what_does_not_fit_is_refused_with_both_sizes(monkeypatch, tmp_path):
     with pytest.raises(ValueError, match="x: needs .* on the disk, .* are free; make room"):
         require_space(tmp_path / "x", usage.total * 2)
     require_space(tmp_path / "no" / "x", usage.total * 2)
+
+
+def test_an_estimate_beyond_the_free_memory_is_a_note_of_one_sentence():
+    note_memory(2048, 2048, "this")
+    note_memory(1 << 60, None, "this")
+    expected = r"^this needs about 1\.0 MiB of memory, 2\.0 KiB are free: the system may stop it; go elsewhere$"
+    with pytest.warns(Note, match=expected):
+        note_memory(1 << 20, 2048, "this", "go elsewhere")
 
 
 @pytest.mark.parametrize(

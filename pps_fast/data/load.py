@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pps_fast.config import DataConfig
-from pps_fast.data.prepared import PreparedData, read_prepared
+from pps_fast.data.prepared import PreparedData, read_prepared, read_samples
+from pps_fast.data.record import PreparedSamples
 from pps_fast.data.synthetic import planted_data
 
 
@@ -14,3 +15,12 @@ def load_data(config: DataConfig) -> PreparedData:
         ValueError: for a file that is missing or not one of prepared data.
     """
     return planted_data(config.planted) if config.path is None else read_prepared(config.path)
+
+
+def load_samples(config: DataConfig) -> PreparedSamples:
+    """Returns the same data set without features, which of a prepared file are not read.
+
+    Raises:
+        ValueError: as `load_data`.
+    """
+    return planted_data(config.planted) if config.path is None else read_samples(config.path)

@@ -15,7 +15,6 @@ SPLITS = ("train", "validation", "test")
 
 ARRAYS = {
     "duration_s": np.float64,
-    "features": np.float16,
     "word_vectors": np.float32,
     "sample_video": np.int64,
     "word_ids": np.int64,
@@ -25,13 +24,14 @@ ARRAYS = {
     "window_sample": np.int64,
     "fold": np.int64,
 }
-"""fields that are arrays of numbers, with their dtypes"""
+"""fields that are arrays of numbers, with their dtypes; the features apart"""
+FEATURE_DTYPE = np.float16
 OPTIONAL_ARRAYS = {"sentence_vectors": np.float32, "num_frames": np.int64}
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreparedData:
-    """A data set of N videos and M samples (a sample is one sentence with its video) with W windows.
+class PreparedSamples:
+    """A data set of N videos and M samples (a sample is one sentence with its video) with W windows, without features.
 
     A window is a moment that a sentence describes. A sample has none, one or several: training needs none, and scoring
     takes the best over a sample's windows.
@@ -39,7 +39,6 @@ class PreparedData:
     Attributes:
         video_ids: N names, without repetition.
         duration_s: [N] float64 lengths in seconds, > 0.
-        features: [N, S, F] float16, every video resampled once to S segments.
         words: V words; the class of a word is its index, words[0] is the padding "<pad>".
         word_vectors: [V, W] float32, row 0 zeros.
         sample_video: [M] int64, the video of each sample.
@@ -64,7 +63,6 @@ class PreparedData:
 
     video_ids: list[str]
     duration_s: np.ndarray
-    features: np.ndarray
     words: list[str]
     word_vectors: np.ndarray
     sample_video: np.ndarray
@@ -91,21 +89,6 @@ class PreparedData:
     def num_samples(self) -> int:
         """M, the number of samples."""
         return len(self.sentences)
-
-    @property
-    def sizes(self) -> FeatureSizes:
-        """The sizes a model needs to be built for this data set."""
-        return FeatureSizes(
-            frame_dim=self.features.shape[2],
-            word_dim=self.word_vectors.shape[1],
-            vocab_size=len(self.words),
-            num_segments=self.features.shape[1],
-        )
-
-    @cached_property
-    def content(self) -> dict[str, str]:
-        """The sha256 of each part of the content, see `identity.content_parts`; computed once."""
-        return content_parts(self)
 
     @property
     def num_windows(self) -> np.ndarray:
@@ -148,6 +131,39 @@ class PreparedData:
         return np.clip(seconds / self.duration_s[self.sample_video[samples], None, None], 0.0, 1.0)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PreparedData(PreparedSamples):
+    """A data set with its features, as models take it.
+
+    Attributes:
+        features: [N, S, F] float16, every video resampled once to S segments.
+
+    Raises:
+        ValueError: as `PreparedSamples`.
+    """
+
+    features: np.ndarray
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_features(self)
+
+    @property
+    def sizes(self) -> FeatureSizes:
+        """The sizes a model needs to be built for this data set."""
+        return FeatureSizes(
+            frame_dim=self.features.shape[2],
+            word_dim=self.word_vectors.shape[1],
+            vocab_size=len(self.words),
+            num_segments=self.features.shape[1],
+        )
+
+    @cached_property
+    def content(self) -> dict[str, str]:
+        """The sha256 of each part of the content, see `identity.content_parts`; computed once."""
+        return content_parts(self)
+
+
 def feature_recipe(sources: list[dict[str, Any]], num_segments: int) -> dict[str, Any]:
     """Returns the record of how features were made.
 
@@ -163,18 +179,24 @@ def _require(condition: bool, field: str, value: Any, expected: str) -> None:
         raise ValueError(f"prepared data, field {field}: {value}; expected {expected}. Prepare the data set again")
 
 
-def _check_shapes(data: PreparedData) -> None:
+def _check_features(data: PreparedData) -> None:
+    features = data.features
+    _require(features.dtype == FEATURE_DTYPE, "features", f"dtype {features.dtype}", f"{np.dtype(FEATURE_DTYPE)}")
+    _require(features.ndim == 3, "features", f"shape {features.shape}", "[videos, segments, width]")
+    expected = (len(data.video_ids), *features.shape[1:])
+    _require(features.shape == expected, "features", f"shape {features.shape}", f"{expected}")
+
+
+def _check_shapes(data: PreparedSamples) -> None:
     num_videos, num_samples, num_words = len(data.video_ids), len(data.sentences), len(data.words)
     optional = {name: dtype for name, dtype in OPTIONAL_ARRAYS.items() if getattr(data, name) is not None}
     for name, dtype in {**ARRAYS, **optional}.items():
         actual = getattr(data, name).dtype
         _require(actual == dtype, name, f"dtype {actual}", f"{np.dtype(dtype)}")
-    _require(data.features.ndim == 3, "features", f"shape {data.features.shape}", "[videos, segments, width]")
     _require(data.word_ids.ndim == 2, "word_ids", f"shape {data.word_ids.shape}", "[samples, words]")
     columns = data.word_ids.shape[1]
     expected = {
         "duration_s": (num_videos,),
-        "features": (num_videos, *data.features.shape[1:]),
         "word_vectors": (num_words, data.word_vectors.shape[-1]),
         "sample_video": (num_samples,),
         "word_ids": (num_samples, columns),
@@ -196,7 +218,7 @@ def _check_shapes(data: PreparedData) -> None:
         _require(actual == shape, name, f"shape {actual}", f"{shape}")
 
 
-def _check_values(data: PreparedData) -> None:
+def _check_values(data: PreparedSamples) -> None:
     _require(data.num_samples > 0, "sentences", "no samples", "at least one")
     _require(len(set(data.video_ids)) == len(data.video_ids), "video_ids", "repeated names", "each video once")
     _require(bool((data.duration_s > 0).all()), "duration_s", f"smallest {data.duration_s.min()}", "> 0 seconds")
@@ -216,7 +238,7 @@ def _check_values(data: PreparedData) -> None:
     _require(has_words, "kind", "samples without a word", "a word for every sample, or None for all")
 
 
-def _check_windows(data: PreparedData) -> None:
+def _check_windows(data: PreparedSamples) -> None:
     if len(data.window_s):
         _require_range(data.window_sample, "window_sample", 0, data.num_samples - 1)
         in_order = bool((np.diff(data.window_sample) >= 0).all())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pps_fast.config import DataConfig
-from pps_fast.data.prepared import PreparedData
+from pps_fast.data.record import PreparedSamples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Splits:
     test: np.ndarray
 
 
-def select_samples(data: PreparedData, config: DataConfig) -> Splits:
+def select_samples(data: PreparedSamples, config: DataConfig) -> Splits:
     """Divides the samples as `config` asks.
 
     Without `config.fold` the file's own splits are taken. With it, that fold is the test split and the samples of the
@@ -54,7 +54,7 @@ def select_samples(data: PreparedData, config: DataConfig) -> Splits:
     )
 
 
-def _select_fold(data: PreparedData, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _select_fold(data: PreparedSamples, fold: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns train, validation and test as [M] bool."""
     folds = np.unique(data.fold[data.fold >= 0]).tolist()
     if not folds:
@@ -75,7 +75,7 @@ def _select_fold(data: PreparedData, fold: int) -> tuple[np.ndarray, np.ndarray,
     return train, validation, test
 
 
-def _hold_out_videos(data: PreparedData, train: np.ndarray, fraction: float) -> np.ndarray:
+def _hold_out_videos(data: PreparedSamples, train: np.ndarray, fraction: float) -> np.ndarray:
     """Returns [M] bool: samples of the held-out videos, at least one video and never all of them."""
     videos = np.unique(data.sample_video[train])
     count = min(max(round(fraction * len(videos)), 1), len(videos) - 1)
@@ -84,7 +84,7 @@ def _hold_out_videos(data: PreparedData, train: np.ndarray, fraction: float) -> 
     return np.isin(data.sample_video, ordered[: max(count, 0)])
 
 
-def _require_samples(data: PreparedData, name: str, chosen: np.ndarray) -> None:
+def _require_samples(data: PreparedSamples, name: str, chosen: np.ndarray) -> None:
     if chosen.any():
         return
     names, counts = np.unique(data.split, return_counts=True)

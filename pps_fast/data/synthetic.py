@@ -14,7 +14,9 @@ Letters: N videos, M sentences of all videos, m sentences of one video.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -41,7 +43,7 @@ _CLASS = {word: index for index, word in enumerate(WORDS)}
 
 @dataclass(frozen=True, kw_only=True)
 class PlantedSentences:
-    """M sentences over N videos, as `planted_features` takes them.
+    """M sentences over N videos, as `planted_videos` takes them.
 
     Attributes:
         durations_s: [N] lengths in seconds.
@@ -110,10 +112,10 @@ def planted_data(config: PlantedConfig) -> PreparedData:
     )
 
 
-def planted_features(
+def planted_videos(
     *, num_segments: int, frame_dim: int, noise: float, seed: int, **sentences: np.ndarray
-) -> np.ndarray:
-    """Makes features in which each sentence is visible inside its moment and nowhere else.
+) -> Iterator[np.ndarray]:
+    """Makes features, one video at a time, in which each sentence is visible inside its moment and nowhere else.
 
     The vectors of the sentence's words are mapped to F dimensions by a fixed random map, normalized and averaged; the
     mean over all sentences is subtracted. Segments whose middle lies in the moment (at least one) get the result;
@@ -127,8 +129,8 @@ def planted_features(
             sqrt(2) whatever F is.
         seed: of the map, the background and the noise; a video's noise depends on it and on the video's index.
         sentences: the fields of `PlantedSentences`, all of them.
-    Returns:
-        [N, S, F] float16.
+    Yields:
+        N times [S, F] float16.
     Raises:
         ValueError: for a negative seed.
     """
@@ -137,12 +139,19 @@ def planted_features(
     inside = _inside(annotated, num_segments)  # [M, S]
     order = np.argsort(annotated.sample_video, kind="stable")
     first = np.searchsorted(annotated.sample_video[order], np.arange(len(annotated.durations_s) + 1))
-    features = np.empty((len(annotated.durations_s), num_segments, frame_dim), dtype=np.float16)
-    # one video at a time: float32 copies of a whole data set would take twice its final memory
-    for video in range(len(features)):
+    for video in range(len(annotated.durations_s)):
         members = order[first[video] : first[video + 1]]
         rng = _generator(seed, stream=2, index=video)
-        features[video] = _plant_video(inside[members], planted[members], noise, rng)
+        yield _plant_video(inside[members], planted[members], noise, rng).astype(np.float16)
+
+
+def planted_features(*, num_segments: int, frame_dim: int, **options: Any) -> np.ndarray:
+    """Returns the features of `planted_videos`, which takes the same options, as one array [N, S, F] float16."""
+    features = np.empty((len(options["durations_s"]), num_segments, frame_dim), dtype=np.float16)
+    # one video at a time: float32 copies of a whole data set would take twice its final memory
+    videos = planted_videos(num_segments=num_segments, frame_dim=frame_dim, **options)
+    for video, values in enumerate(videos):
+        features[video] = values
     return features
 
 

@@ -18,6 +18,7 @@ from pps_fast.lab.options import LabOptions
 from pps_fast.lab.pool import Outcome, run_jobs
 from pps_fast.lab.runs import RESULT_FILE, Run, is_finished, num_updates, plan_run
 from pps_fast.lab.statistics import SeedFold
+from pps_fast.machine import free_memory, note_memory
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +102,8 @@ def run_planned(runs: list[Run], data: PreparedData, options: LabOptions) -> Out
     splits = {run.config.data: select_samples(data, run.config.data) for run in runs}
     for each in splits.values():
         require(data.num_windows[each.test].any(), "the test split", "no samples with times", "samples to score")
+    needed = jobs * data.features.nbytes
+    note_memory(needed, free_memory(), f"the data of {jobs} runs at a time", "lower --jobs or use a larger machine")
     updates = {run.name: num_updates(run.config, splits[run.config.data]) for run in runs}
     return run_jobs(runs, updates, options.out, jobs=jobs, device=options.device, threads=options.threads)
 

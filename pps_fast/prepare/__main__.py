@@ -47,14 +47,12 @@ def run(options: PrepareOptions) -> int:
     Raises:
         ValueError: for input that cannot be used.
     """
-    from pps_fast.data.prepared import write_prepared
-    from pps_fast.prepare.build import build
+    from pps_fast.prepare.build import prepare
     from pps_fast.prepare.report import format_summary
 
     started = time.perf_counter()
-    data = build(options, show_progress=True)
-    write_prepared(options.out, data)
-    print(format_summary(data, options.out))
+    data, frame_dim = prepare(options, show_progress=True)
+    print(format_summary(data, frame_dim, options.out))
     print(f"prepared in {time.perf_counter() - started:.1f} s")
     return 0
 

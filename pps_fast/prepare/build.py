@@ -1,20 +1,20 @@
-"""The steps of preparation, from options to a `PreparedData`."""
+"""The steps of preparation, from options to the packed file."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from pps_fast import __version__
-from pps_fast.data.prepared import check_output
-from pps_fast.data.record import PreparedData, feature_recipe
-from pps_fast.data.synthetic import planted_features
+from pps_fast.data.packing import Packing
+from pps_fast.data.record import PreparedSamples, feature_recipe
+from pps_fast.data.synthetic import planted_videos
 from pps_fast.data.tokens import EncodedSentences, count_tokens, encode_sentences
-from pps_fast.prepare.checks import num_halved, require_room_for_features
+from pps_fast.prepare.checks import num_halved, require_room_for_video
 from pps_fast.prepare.options import PrepareOptions, check_options
 from pps_fast.prepare.readers.features import BadVideo, FeatureReader, as_float16, open_features, resample
 from pps_fast.prepare.readers.folds import assign_folds
@@ -23,45 +23,64 @@ from pps_fast.prepare.readers.vocabulary import Vocabulary, detect_vocabulary_fo
 from pps_fast.prepare.samples import Samples, read_samples
 from pps_fast.prepare.sources import describe_source
 
+# bytes for provenance, recipe and frames of videos, which are written after the features
+_ROOM_FOR_RECORD = 1 << 20
 
-def build(options: PrepareOptions, show_progress: bool = False) -> PreparedData:
-    """Reads, checks and joins annotations, vocabulary and features; the same input gives the same result.
 
+def prepare(options: PrepareOptions, show_progress: bool = False) -> tuple[PreparedSamples, int]:
+    """Reads, checks and joins annotations, vocabulary and features into the packed file; equal input gives equal bytes.
+
+    Features are read, resampled and written one video at a time.
+
+    Returns:
+        What was written beside the features, and the width F of these.
     Raises:
         ValueError: for unusable input; the message names file, row and remedy. With `skip_bad` only for input of
             which nothing usable is left or that cannot be read at all.
     """
     check_options(options)
-    check_output(options.out)
     problems = Problems(skip=options.skip_bad)
-    samples, sources = read_samples(options, problems)
-    if options.is_planted:
-        samples, encoded, vocabulary = _encode(options, samples, problems)
-        features = _plant(options, samples, encoded, vocabulary)
-    else:
-        with _open(options, samples.video_ids) as reader:
-            samples = _with_features(samples, reader, problems)
-            samples, encoded, vocabulary = _encode(options, samples, problems)
-            read, num_frames = _read_features(options, reader, samples.video_ids, problems, show_progress)
-            source = {**describe_source(options.features), "format": reader.file_format, "checks": dict(reader.counts)}
-        is_kept = (num_frames > 0)[samples.sample_video]
-        samples, encoded = samples.keep(is_kept), encoded.keep(is_kept)
-        _require_samples(samples)
-        if not is_kept.all():
-            # only then, because it copies the largest array
-            read, num_frames = read[num_frames > 0], num_frames[num_frames > 0]
-        features = _Features(values=read, num_frames=num_frames, source=source)
-    sources["features"] = features.source
-    sources["vocabulary"] = _describe_vocabulary(options, vocabulary)
-    provenance = _provenance(options, sources, samples, encoded, vocabulary, problems)
-    return _assemble(options, samples, encoded, vocabulary, features, provenance)
+    with Packing(options.out) as packed:
+        samples, sources = read_samples(options, problems)
+        if options.is_planted:
+            joined = _encode(options, samples, problems)
+            features = _pack_planted(options, joined, packed)
+        else:
+            with _open(options, samples.video_ids) as reader:
+                joined = _encode(options, _with_features(samples, reader, problems), problems)
+                joined, features = _pack_usable(options, joined, reader, packed, problems, show_progress)
+        sources["features"] = features.source
+        sources["vocabulary"] = _describe_vocabulary(options, joined.vocabulary)
+        data = replace(
+            _without_record(options, joined),
+            provenance=_provenance(options, sources, joined, problems),
+            num_frames=features.num_frames,
+            recipe=feature_recipe([features.source], options.num_segments),
+        )
+        packed.finish(data)
+    return data, features.width
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Joined:
+    """Annotations, their encoded sentences, and the words these are encoded with."""
+
+    samples: Samples
+    encoded: EncodedSentences
+    vocabulary: Vocabulary
+
+    def keep(self, is_kept: np.ndarray) -> _Joined:
+        """Returns the samples where the [M] bool array is true."""
+        kept = replace(self, samples=self.samples.keep(is_kept), encoded=self.encoded.keep(is_kept))
+        _require_samples(kept.samples)
+        return kept
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Features:
-    """Features of N videos, [N, S, F] float16, [N] frames before resampling (None without any), and their source."""
+    """What is known of the packed features: width F, [N] frames before resampling (None without any), their source."""
 
-    values: np.ndarray
+    width: int
     num_frames: np.ndarray | None
     source: dict[str, Any]
 
@@ -94,9 +113,7 @@ def _with_features(samples: Samples, reader: FeatureReader, problems: Problems) 
     return samples.keep(is_known)
 
 
-def _encode(
-    options: PrepareOptions, samples: Samples, problems: Problems
-) -> tuple[Samples, EncodedSentences, Vocabulary]:
+def _encode(options: PrepareOptions, samples: Samples, problems: Problems) -> _Joined:
     """Reads the vocabulary and encodes the sentences; ends the pass over the annotations."""
     if not samples.rows:
         problems.settle()
@@ -114,61 +131,91 @@ def _encode(
         row = samples.rows[index]
         problems.add("no known word", row.where, f"no word of {row.sentence!r} is in {options.vocabulary.name}")
     problems.settle()
-    samples = samples.keep(has_words)
-    _require_samples(samples)
-    return samples, encoded.keep(has_words), vocabulary
+    return _Joined(samples=samples, encoded=encoded, vocabulary=vocabulary).keep(has_words)
 
 
-def _plant(options: PrepareOptions, samples: Samples, encoded: EncodedSentences, vocabulary: Vocabulary) -> _Features:
+def _pack_planted(options: PrepareOptions, joined: _Joined, packed: Packing) -> _Features:
+    samples = joined.samples
     sample = samples.window_sample
     if not len(sample):
         raise ValueError("--features planted: no annotation has times, and planted features show these; give times")
-    require_room_for_features(len(samples.video_ids), options.num_segments, options.planted_dim)
-    values = planted_features(
+    shape = (options.num_segments, options.planted_dim)
+    require_room_for_video(*shape)
+    packed.begin(shape, _without_record(options, joined), room=_ROOM_FOR_RECORD)
+    videos = planted_videos(
         durations_s=samples.duration_s,
         sample_video=samples.sample_video[sample],
         moment_s=samples.window_s,
-        word_ids=encoded.word_ids[sample],
-        word_vectors=vocabulary.vectors,
+        word_ids=joined.encoded.word_ids[sample],
+        word_vectors=joined.vocabulary.vectors,
         num_segments=options.num_segments,
         frame_dim=options.planted_dim,
         noise=options.planted_noise,
         seed=options.seed,
     )
-    return _Features(
-        values=values, num_frames=None, source={"planted": f"by pps_fast {__version__}", "format": "planted"}
-    )
+    for values in videos:
+        packed.add(values)
+    source = {"planted": f"by pps_fast {__version__}", "format": "planted"}
+    return _Features(width=options.planted_dim, num_frames=None, source=source)
 
 
-def _read_features(
-    options: PrepareOptions, reader: FeatureReader, video_ids: list[str], problems: Problems, show_progress: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Reads and resamples every video.
+def _pack_usable(
+    options: PrepareOptions,
+    joined: _Joined,
+    reader: FeatureReader,
+    packed: Packing,
+    problems: Problems,
+    show_progress: bool,
+) -> tuple[_Joined, _Features]:
+    """Packs the features of every video that has usable ones; returns the samples of these."""
+    while True:
+        draft = _without_record(options, joined)
+        num_frames, width = _pack_features(options, draft, reader, packed, problems, show_progress)
+        is_usable = num_frames > 0
+        if is_usable.all():
+            break
+        # a data set of HDF5 cannot shrink: without the videos that are left out it is written once more
+        joined = joined.keep(is_usable[joined.samples.sample_video])
+        reader.counts.clear()
+    source = {**describe_source(options.features), "format": reader.file_format, "checks": dict(reader.counts)}
+    return joined, _Features(width=width, num_frames=num_frames, source=source)
+
+
+def _pack_features(
+    options: PrepareOptions,
+    draft: PreparedSamples,
+    reader: FeatureReader,
+    packed: Packing,
+    problems: Problems,
+    show_progress: bool,
+) -> tuple[np.ndarray, int]:
+    """Reads, resamples and packs every video up to the first unusable one, and checks all others.
 
     Returns:
-        [N, S, F] float16 features, and [N] int64 frames of each video, 0 where it could not be read.
+        [N] int64 frames of each video, 0 where it is unusable, and the width F.
     """
     width, expected = options.frame_dim, "named with --frame-dim"
-    require_room_for_features(len(video_ids), options.num_segments, width or 1)
-    features = np.zeros((len(video_ids), options.num_segments, width or 0), dtype=np.float16)
-    num_frames = np.zeros(len(video_ids), dtype=np.int64)
-    for index, video_id in enumerate(
-        tqdm(video_ids, desc="videos", unit="video", disable=None if show_progress else True)
-    ):
+    num_frames = np.zeros(len(draft.video_ids), dtype=np.int64)
+    is_shown = None if show_progress else True
+    for index, video_id in enumerate(tqdm(draft.video_ids, desc="videos", unit="video", disable=is_shown)):
         try:
             frames = reader.read(video_id)
             if width is None:
                 width, expected = frames.shape[1], f"that of video {video_id}"
-                require_room_for_features(len(video_ids), options.num_segments, width)
-                features = np.zeros((*features.shape[:2], width), dtype=np.float16)
             if frames.shape[1] != width:
                 raise BadVideo(f"has features of width {frames.shape[1]}, expected {width}, {expected}")
-            features[index] = as_float16(resample(frames, options.num_segments))
-            num_frames[index] = len(frames)
+            require_room_for_video(options.num_segments, width)
+            values = as_float16(resample(frames, options.num_segments))
         except BadVideo as error:
             problems.add("bad features", f"{reader.name}, video {video_id}", str(error))
+            continue
+        if index == 0:
+            packed.begin(values.shape, draft, room=_ROOM_FOR_RECORD + num_frames.nbytes)
+        if num_frames[:index].all():
+            packed.add(values)
+        num_frames[index] = len(frames)
     problems.settle()
-    return features, num_frames
+    return num_frames, width or 0
 
 
 def _describe_vocabulary(options: PrepareOptions, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -182,22 +229,16 @@ def _describe_vocabulary(options: PrepareOptions, vocabulary: Vocabulary) -> dic
     }
 
 
-def _assemble(
-    options: PrepareOptions,
-    samples: Samples,
-    encoded: EncodedSentences,
-    vocabulary: Vocabulary,
-    features: _Features,
-    provenance: dict[str, Any],
-) -> PreparedData:
+def _without_record(options: PrepareOptions, joined: _Joined) -> PreparedSamples:
+    """Returns the data set as far as it is known before the features are read."""
+    samples, encoded, vocabulary = joined.samples, joined.encoded, joined.vocabulary
     fold = np.full(len(samples.rows), -1, dtype=np.int64)
     if options.folds:
         by_video = assign_folds(samples.sample_video, len(samples.video_ids), options.folds, options.fold_seed)
         fold = by_video[samples.sample_video]
-    return PreparedData(
+    return PreparedSamples(
         video_ids=samples.video_ids,
         duration_s=samples.duration_s,
-        features=features.values,
         words=vocabulary.words,
         word_vectors=vocabulary.vectors,
         sample_video=samples.sample_video,
@@ -209,22 +250,16 @@ def _assemble(
         window_sample=samples.window_sample,
         split=np.array(samples.split),
         fold=fold,
-        provenance=provenance,
+        provenance={},
         query_id=samples.query_id,
-        num_frames=features.num_frames,
-        recipe=feature_recipe([features.source], options.num_segments),
     )
 
 
 def _provenance(
-    options: PrepareOptions,
-    sources: dict[str, Any],
-    samples: Samples,
-    encoded: EncodedSentences,
-    vocabulary: Vocabulary,
-    problems: Problems,
+    options: PrepareOptions, sources: dict[str, Any], joined: _Joined, problems: Problems
 ) -> dict[str, Any]:
     """Returns the origin of the data, without dates and folders, so that equal input gives equal output."""
+    samples, encoded = joined.samples, joined.encoded
     members: dict[str, set[str]] = {}
     for name, row in zip(samples.split, samples.rows, strict=True):
         members.setdefault(name, set()).add(row.video_id)
@@ -252,7 +287,7 @@ def _provenance(
             "words_cut": int(encoded.num_cut.sum()),
             "sentences_halved": num_halved(encoded),
             "content_words": int(encoded.num_content.sum()),
-            "classes": len(vocabulary.words),
+            "classes": len(joined.vocabulary.words),
         },
         "skipped": problems.summary(),
     }

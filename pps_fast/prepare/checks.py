@@ -12,17 +12,15 @@ _FILTERS = ("filtered",)
 _FLOAT16, _FLOAT64, _INT64 = 2, 8, 8
 
 
-def require_room_for_features(num_videos: int, num_segments: int, frame_dim: int) -> None:
-    """Refuses features that would not fit into the memory, before they are allocated.
-
-    The [num_videos, num_segments, frame_dim] float16 array, and what resampling one video takes besides.
+def require_room_for_video(num_segments: int, frame_dim: int) -> None:
+    """Refuses segments of one video that would not fit into the memory; features are packed one video at a time.
 
     Raises:
-        ValueError: naming the three sizes and the two options that change them.
+        ValueError: naming the two sizes and the option that changes them.
     """
-    one_video = num_segments * (4 * _INT64 + 2 * _FLOAT64 * frame_dim)
-    needed = num_videos * num_segments * frame_dim * _FLOAT16 + one_video
-    what = f"features of {num_videos:,} videos x {num_segments:,} segments x {frame_dim:,}, which"
+    # what resampling takes, and the [num_segments, frame_dim] float16 it gives
+    needed = num_segments * (4 * _INT64 + (2 * _FLOAT64 + _FLOAT16) * frame_dim)
+    what = f"features of {num_segments:,} segments x {frame_dim:,} for one video, which"
     require_memory(needed, what, "lower --num-segments or use a larger machine")
 
 

@@ -7,19 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from pps_fast.data.prepared import PreparedData
+from pps_fast.data.record import PreparedSamples
 from pps_fast.prepare.checks import check_lines
 
 
-def format_summary(data: PreparedData, path: Path) -> str:
-    """Returns what was prepared as lines of "name  value", with the rows that were left out, if any."""
-    rows = [*_content(data), *_words(data), *_folds(data), *_left_out(data), *check_lines(data.provenance)]
+def format_summary(data: PreparedSamples, frame_dim: int, path: Path) -> str:
+    """Returns what was prepared as lines of "name  value", with the rows that were left out, if any.
+
+    Args:
+        frame_dim: width of the features, which `data` does not have.
+        path: the packed file.
+    """
+    rows = [*_content(data, frame_dim), *_words(data), *_folds(data), *_left_out(data), *check_lines(data.provenance)]
     rows.append(("file", f"{path} ({path.stat().st_size / 2**20:.1f} MiB)"))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def _content(data: PreparedData) -> list[tuple[str, str]]:
+def _content(data: PreparedSamples, frame_dim: int) -> list[tuple[str, str]]:
     record, counts = data.provenance, data.provenance["counts"]
     names = {"train": "pool"} if record["is_pool"] else {}
     videos = counts["videos_by_split"]
@@ -27,21 +32,20 @@ def _content(data: PreparedData) -> list[tuple[str, str]]:
         f"{names.get(split, split)} {number:,} in {videos[split]:,} videos"
         for split, number in counts["samples"].items()
     )
-    sizes = data.sizes
     source = record["sources"]["features"]
     rows = [
         ("data set", f"{record['name']}, protocol {record['protocol']}"),
         ("videos", f"{len(data.video_ids):,}, mean length {data.duration_s.mean():.1f} s"),
         ("samples", f"{data.num_samples:,} ({per_split})"),
         ("moments", _moments(data)),
-        ("features", f"{sizes.num_segments} segments x {sizes.frame_dim}, float16, from {source['format']}"),
+        ("features", f"{record['options']['num_segments']} segments x {frame_dim}, float16, from {source['format']}"),
     ]
     if counts["videos_in_several_splits"]:
         rows.append(("shared videos", f"{counts['videos_in_several_splits']:,} are in more than one split"))
     return rows
 
 
-def _moments(data: PreparedData) -> str:
+def _moments(data: PreparedSamples) -> str:
     """Returns how long the windows are, and how many samples have none or several."""
     is_timed = data.num_windows > 0
     if not is_timed.any():
@@ -59,13 +63,13 @@ def _shown_name(record: dict[str, Any], split: str) -> str:
     return "pool" if record["is_pool"] and split == "train" else split
 
 
-def _words(data: PreparedData) -> list[tuple[str, str]]:
+def _words(data: PreparedSamples) -> list[tuple[str, str]]:
     counts = data.provenance["counts"]
     kept, unknown, cut = counts["words_kept"], counts["words_unknown"], counts["words_cut"]
     lengths = data.num_words
     hidden = np.maximum(lengths // 3, 1)
     return [
-        ("classes", f"{counts['classes']:,} with the padding, vectors of width {data.sizes.word_dim}"),
+        ("classes", f"{counts['classes']:,} with the padding, vectors of width {data.word_vectors.shape[1]}"),
         ("words kept", f"{kept:,}, mean {lengths.mean():.2f} a sentence, {lengths.min()} to {lengths.max()}"),
         ("words dropped", f"{unknown:,} not in the vocabulary, {cut:,} beyond the first {data.word_ids.shape[1]}"),
         ("content words", f"{100 * counts['content_words'] / kept:.1f} % of the kept words"),
@@ -73,14 +77,14 @@ def _words(data: PreparedData) -> list[tuple[str, str]]:
     ]
 
 
-def _folds(data: PreparedData) -> list[tuple[str, str]]:
+def _folds(data: PreparedSamples) -> list[tuple[str, str]]:
     if data.fold.max() < 0:
         return [("folds", "none")]
     members = [f"{number:,}" for number in np.bincount(data.fold[data.fold >= 0])]
     return [("folds", f"{len(members)} by video, samples {' '.join(members)}")]
 
 
-def _left_out(data: PreparedData) -> list[tuple[str, str]]:
+def _left_out(data: PreparedSamples) -> list[tuple[str, str]]:
     record = data.provenance
     rows = []
     for name, source in record["sources"].items():

@@ -13,9 +13,10 @@ import tyro
 
 from pps_fast.cli import PresetName, exit_status, parse_with_preset
 from pps_fast.config import PPSConfig
-from pps_fast.devices import Device, slow_precision
+from pps_fast.devices import Device, free_memory_of, slow_precision
 from pps_fast.files import write_json
 from pps_fast.help_text import Program
+from pps_fast.machine import note_memory
 from pps_fast.presets import EMBEDDED_DATA
 from pps_fast.text_table import terminal_columns
 
@@ -73,9 +74,8 @@ def run(arguments: TrainArguments) -> int:
         NonFiniteLossError: when training met a loss that is not finite.
     """
     from pps_fast.eval.report import format_table
-    from pps_fast.ops.choices import choices_of, ops_line
+    from pps_fast.ops.choices import ops_line
     from pps_fast.pipeline import train_and_evaluate
-    from pps_fast.train.fake_step import record_step
 
     config = _config_with_data(arguments)
     out = arguments.out or Path("runs") / arguments.preset
@@ -84,7 +84,7 @@ def run(arguments: TrainArguments) -> int:
     def show_input(run_input: RunInput) -> None:
         store, device = run_input.store, run_input.store.device
         print(_describe_input(store, run_input.splits, out), flush=True)
-        used.extend(choices_of(record_step(config, store.sizes, store.data.word_ids.shape[1], device)))
+        used.extend(_choices_of_step(config, store))
         print(ops_line(used), flush=True)
         if note := slow_precision(config.train.precision, device):
             print(note, flush=True)
@@ -105,6 +105,19 @@ def run(arguments: TrainArguments) -> int:
     print(format_table(result.report, terminal_columns()))
     print(f"\nwritten: {', '.join(map(str, result.written))}\nmodel: {result.model_dir}")
     return 0
+
+
+def _choices_of_step(config: PPSConfig, store: Store) -> list[Choice]:
+    """Returns what serves each op of a step, and says beforehand where a step needs more memory than is free."""
+    from pps_fast.ops.choices import choices_of
+    from pps_fast.train.fake_step import SavedBytes, record_step
+
+    size = config.train.batch_size
+    with SavedBytes() as saved:
+        records = record_step(config, store.sizes, store.data.word_ids.shape[1], store.device, size)
+    remedy = "lower --train.batch-size or use a larger machine"
+    note_memory(saved.total, free_memory_of(store.device), f"a step of {size} samples", remedy)
+    return choices_of(records)
 
 
 def _config_with_data(arguments: TrainArguments) -> PPSConfig:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pps_fast.config import DataConfig, PlantedConfig
-from pps_fast.data.load import load_data
+from pps_fast.data.load import load_data, load_samples
 from pps_fast.data.prepared import write_prepared
 from pps_fast.data.synthetic import planted_data
 
@@ -25,6 +25,8 @@ def test_with_a_path_the_file_comes_whatever_is_planted(tmp_path):
     data = load_data(DataConfig(path=str(tmp_path / "data.h5"), planted=SMALL))
     np.testing.assert_array_equal(data.features, written.features)
     assert data.sentences == written.sentences and data.provenance == written.provenance
+    samples = load_samples(DataConfig(path=str(tmp_path / "data.h5")))
+    assert samples.sentences == written.sentences and not hasattr(samples, "features")
 
 
 def test_missing_file_is_named(tmp_path):

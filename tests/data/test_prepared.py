@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 
 from pps_fast.data.identity import PARTS
-from pps_fast.data.prepared import VERSION, PreparedData, check_output, read_prepared, write_prepared
+from pps_fast.data.prepared import (
+    VERSION,
+    PreparedData,
+    check_output,
+    read_prepared,
+    read_samples,
+    read_sizes,
+    write_prepared,
+)
+from pps_fast.data.record import ARRAYS
 from pps_fast.files import Note
 from tests.support.prepared_data import small, write_version_1
 
@@ -28,6 +37,40 @@ def test_reading_gives_back_what_was_written(tmp_path):
             np.testing.assert_array_equal(got, expected)
         else:
             assert got == expected
+
+
+def test_samples_are_read_and_verified_without_the_features(tmp_path):
+    path = tmp_path / "x.h5"
+    write_prepared(path, replace(small(), **OPTIONAL))
+    _flip(path, "features")
+    samples = read_samples(path)
+    assert not hasattr(samples, "features") and samples.sentences == small().sentences
+    np.testing.assert_array_equal(samples.window_s, OPTIONAL["window_s"])
+    assert read_sizes(path) == (small().sizes, 2)
+    with pytest.raises(ValueError, match="features are not what was written"):
+        read_prepared(path)
+    _flip(path, "window_s")
+    with pytest.raises(ValueError, match="x.h5: damaged: windows are not what was written"):
+        read_samples(path)
+
+
+def test_a_file_beyond_the_free_memory_is_refused_before_it_is_read_and_its_samples_may_fit(tmp_path, monkeypatch):
+    path = tmp_path / "x.h5"
+    write_prepared(path, small())
+    arrays = {name: getattr(small(), name).nbytes for name in (*ARRAYS, "features")}
+    monkeypatch.setattr("pps_fast.machine.free_memory", lambda: sum(arrays.values()) - 1)
+    read_samples(path)
+    with pytest.raises(ValueError, match=r"x.h5: what is read of it needs \d+ bytes of memory, \d+ bytes are"):
+        read_prepared(path)
+
+
+def _flip(path, name):
+    """Flips the lowest bit of a number, which keeps it in its range."""
+    with h5py.File(path) as file:
+        place = file[name].id.get_offset() + file[name].nbytes // 2
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
 
 
 def test_kinds_of_samples_are_kept_and_may_be_absent(tmp_path):
@@ -130,12 +173,7 @@ def test_a_file_of_version_1_is_the_same_data_and_says_so(tmp_path):
 def test_a_flipped_bit_is_detected_and_its_part_named(name, part, tmp_path):
     path = tmp_path / "x.h5"
     write_prepared(path, replace(small(), **OPTIONAL))
-    with h5py.File(path) as file:
-        place = file[name].id.get_offset() + file[name].nbytes // 2
-    content = bytearray(path.read_bytes())
-    # of the lowest bit of a number, which keeps it in its range
-    content[place] ^= 1
-    path.write_bytes(content)
+    _flip(path, name)
     with pytest.raises(ValueError, match=f"x.h5: (damaged: {part} are not what was written|prepared data, field)"):
         read_prepared(path)
 

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import fields
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from pps_fast.data.prepared import PreparedData
 from pps_fast.data.tokens import count_tokens
-from pps_fast.prepare.build import build
+from pps_fast.prepare.build import prepare
 from pps_fast.prepare.options import PrepareOptions
 from pps_fast.prepare.readers.features import resample
-from tests.support.prepare_inputs import DURATIONS, TEST, TRAIN, WORDS, frames_of, make_inputs, write_json
+from tests.support.prepare_inputs import (
+    DURATIONS,
+    FRAMES,
+    TEST,
+    TRAIN,
+    WORDS,
+    build,
+    frames_of,
+    make_inputs,
+    write_features,
+    write_json,
+)
 from tests.support.shared import shared_path
 
 
@@ -72,6 +85,33 @@ def test_skipped_videos_disappear_with_their_samples(inputs, tmp_path):
     assert data.provenance["skipped"]["counts"] == {"unknown video": 1, "no known word": 1}
 
 
+def test_a_video_that_is_left_out_for_its_features_leaves_no_trace_in_the_content(inputs, tmp_path):
+    whole = build(PrepareOptions(**inputs))
+    spoiled = frames_of("B")
+    spoiled[3, 1] = np.nan
+    write_features(tmp_path / "features.hdf5", B=spoiled, E=np.zeros((3, 4), np.float32))
+    data = build(PrepareOptions(**inputs, skip_bad=True))
+    assert data.video_ids == list("ACDF") and data.provenance["skipped"]["counts"] == {"bad features": 2}
+    np.testing.assert_array_equal(data.features, whole.features[[0, 2, 3, 5]])
+    assert data.num_frames.tolist() == [FRAMES[video] for video in "ACDF"]
+
+
+def test_features_are_never_held_whole(inputs, tmp_path):
+    length = 400 * 32 * 512 * 2
+    rows = [[f"v{index}", 9.0, [0.5, 3.0], "person runs."] for index in range(400)]
+    write_json(tmp_path / "train.json", rows)
+    with h5py.File(tmp_path / "features.hdf5", "w") as file:
+        for video_id, *_ in rows:
+            file[video_id] = np.ones((2, 512), dtype=np.float16)
+    planted = {"features": Path("planted"), "planted_dim": 512}
+    for changes in ({}, planted):
+        tracemalloc.start()
+        prepare(PrepareOptions(**{**inputs, "test": None, "num_segments": 32, **changes}))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < length / 2, f"{changes}: {peak} bytes at a time, features have {length}"
+
+
 def test_when_nothing_is_left_it_says_so(inputs, tmp_path):
     for name in ("train", "test"):
         write_json(tmp_path / f"{name}.json", [["Z", 5.0, [0, 1], "door"]])
@@ -101,12 +141,12 @@ def test_planted_features_show_the_moments_of_the_annotations(inputs):
     assert np.abs(outside - outside[0]).max() < 1e-3 < np.abs(inside - outside[0]).max()
 
 
-def test_charades_counts_of_both_protocols_come_from_the_raw_files():
+def test_charades_counts_of_both_protocols_come_from_the_raw_files(tmp_path):
     folder = shared_path("data/charades_sta")
     counts = {}
     for protocol in ("full", "filtered"):
         options = PrepareOptions(
-            out=folder / "never_written.h5",
+            out=tmp_path / "charades.h5",
             protocol=protocol,
             train=folder / "charades_sta_train.txt",
             test=folder / "charades_sta_test.txt",
@@ -131,7 +171,7 @@ def test_every_window_of_qvhighlights_is_kept_and_queries_without_are_too(tmp_pa
     vectors = np.random.default_rng(0).standard_normal((len(words), 4)).astype(np.float32)
     np.savez(tmp_path / "words.npz", words=np.array(words), vectors=vectors)
     options = PrepareOptions(
-        out=tmp_path / "never_written.h5",
+        out=tmp_path / "qvhighlights.h5",
         protocol="as_is",
         validation=files["val"],
         train=files["test"],

@@ -5,19 +5,17 @@ from __future__ import annotations
 import pytest
 
 from pps_fast.data.tokens import encode_sentences
-from pps_fast.prepare.checks import check_lines, num_halved, require_room_for_features
+from pps_fast.prepare.checks import check_lines, num_halved, require_room_for_video
 
 
-def test_features_beyond_the_memory_are_refused_with_their_sizes(monkeypatch):
-    # 6 x 200 x 4 float16, and four int64 with two rows of 4 float64 for each of 200 segments
-    needed = 6 * 200 * 4 * 2 + 200 * (4 * 8 + 2 * 8 * 4)
+def test_segments_beyond_the_memory_are_refused_with_their_sizes(monkeypatch):
+    # for each of 200 segments: four int64, two rows of 4 float64 and one of 4 float16
+    needed = 200 * (4 * 8 + 2 * 8 * 4 + 2 * 4)
     monkeypatch.setattr("pps_fast.machine.free_memory", lambda: needed)
-    require_room_for_features(6, 200, 4)
+    require_room_for_video(200, 4)
     monkeypatch.setattr("pps_fast.machine.free_memory", lambda: needed - 1)
-    with pytest.raises(
-        ValueError, match="features of 6 videos x 200 segments x 4, which needs .* lower --num-segments"
-    ):
-        require_room_for_features(6, 200, 4)
+    with pytest.raises(ValueError, match="features of 200 segments x 4 for one video, .* lower --num-segments"):
+        require_room_for_video(200, 4)
 
 
 def test_sentences_that_keep_less_than_half_of_their_words_are_counted():

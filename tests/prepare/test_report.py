@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pps_fast.data.prepared import write_prepared
-from pps_fast.prepare.build import build
+from pps_fast.prepare.build import prepare
 from pps_fast.prepare.options import PrepareOptions
 from pps_fast.prepare.report import format_summary
 from tests.support.prepare_inputs import TRAIN, make_inputs, write_json
 
 
 def summary(options: PrepareOptions) -> dict[str, str]:
-    data = build(options)
-    write_prepared(options.out, data)
-    lines = format_summary(data, options.out).splitlines()
+    data, frame_dim = prepare(options)
+    lines = format_summary(data, frame_dim, options.out).splitlines()
     return {line[:14].strip() or f"line {index}": line[14:].strip() for index, line in enumerate(lines)}
 
 

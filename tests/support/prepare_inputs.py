@@ -9,6 +9,10 @@ from typing import Any
 import h5py
 import numpy as np
 
+from pps_fast.data.prepared import PreparedData, read_prepared
+from pps_fast.prepare.build import prepare
+from pps_fast.prepare.options import PrepareOptions
+
 FRAME_DIM = 4
 DURATIONS = {"A": 10.0, "B": 20.0, "C": 30.5, "D": 12.0, "E": 9.0, "F": 31.0}
 FRAMES = {"A": 10, "B": 21, "C": 3, "D": 12, "E": 1, "F": 40}
@@ -67,3 +71,9 @@ def to_argv(options: dict[str, Any]) -> list[str]:
             continue
         argv += [flag] if value is True else [flag, str(value)]
     return argv
+
+
+def build(options: PrepareOptions) -> PreparedData:
+    """Prepares, and reads what was written."""
+    prepare(options)
+    return read_prepared(options.out)

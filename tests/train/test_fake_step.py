@@ -19,7 +19,7 @@ from pps_fast.model import PPS
 from pps_fast.ops.record import Record, record_calls
 from pps_fast.presets import PRESETS
 from pps_fast.train.alternating import TRAIN_STEPS
-from pps_fast.train.fake_step import record_step
+from pps_fast.train.fake_step import SavedBytes, record_step
 from tests.support.cases import SIZES, random_batch, small_config
 
 ROOT = Path(__file__).parents[2]
@@ -136,3 +136,18 @@ def test_the_paper_s_step_takes_seconds_and_warns_of_nothing() -> None:
     num_calls, seconds = done.stdout.split()
     # CPU time; measured 1 s
     assert int(num_calls) > 100 and float(seconds) < 10
+
+
+def test_a_fake_step_keeps_for_its_backward_pass_what_a_real_one_keeps():
+    config = CONFIGS["tiny"]
+    batch = random_batch()
+    with SavedBytes() as fake:
+        record_step(config, SIZES, batch.words.shape[1], "cpu", len(batch.words))
+    torch.manual_seed(0)
+    step = TRAIN_STEPS[config.train.update](PPS(config, SIZES).train(), config)
+    with SavedBytes() as real:
+        step(batch)
+    assert 0.9 < fake.total / real.total < 1.1
+    with SavedBytes() as larger:
+        record_step(config, SIZES, batch.words.shape[1], "cpu", 4 * len(batch.words))
+    assert 3 < larger.total / fake.total < 4

@@ -39,6 +39,16 @@ def test_run_trains_evaluates_and_reports(tmp_path, capsys):
     )
 
 
+def test_a_step_beyond_the_free_memory_is_told_before_the_first(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(command, "free_memory_of", lambda device: 1000)
+    assert command.main([*OPTIONS, "--out", str(tmp_path / "run")]) == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1 and notes[0].startswith("note: a step of 8 samples needs about ")
+    assert notes[0].endswith(
+        "1000 bytes are free: the system may stop it; lower --train.batch-size or use a larger machine"
+    )
+
+
 def test_without_arguments_the_demo_trains_into_runs_demo(monkeypatch):
     seen = []
     monkeypatch.setattr(command, "run", lambda arguments: seen.append(arguments) or 0)
