@@ -33,9 +33,22 @@ class Choice:
     def where(self) -> str:
         """Returns the sites as text: a list if they are few, else their number and parts of the model."""
         if len(self.sites) <= _MAX_LISTED_SITES:
-            return ", ".join(self.sites)
+            return ", ".join(_listed(self.sites))
         parts = dict.fromkeys(site.split(":")[0].split(".")[0] for site in self.sites)
         return f"{len(self.sites)} sites in {', '.join(parts)}"
+
+
+def _listed(sites: tuple[str, ...]) -> list[str]:
+    """Returns the sites, one that also stands within others once: "b (also within a)" for "b" and "a: b"."""
+    within = [(site, *site.rpartition(": ")[::2]) for site in sites]
+    names = []
+    for site, outer, inner in within:
+        callers = [other for _, other, called in within if other and called == inner]
+        if not outer:
+            names.append(f"{inner} (also within {', '.join(callers)})" if callers else inner)
+        elif inner not in sites:
+            names.append(site)
+    return names
 
 
 def _decide(record: Record) -> tuple[str, tuple[str, ...]]:

@@ -40,6 +40,12 @@ def test_no_records_are_ops_that_are_unused() -> None:
     assert ops_line(choices_of([])) == "ops: "
 
 
+def test_a_site_that_is_also_called_within_another_part_is_listed_once() -> None:
+    sites = ("importance: reconstructor.words", "reconstructor.words", "importance: generator", "losses")
+    where = Choice("push", "torch", sites[:2]).where, Choice("push", "torch", sites[2:]).where
+    assert where == ("reconstructor.words (also within importance)", "importance: generator, losses")
+
+
 def test_under_the_interpreter_auto_takes_the_equation_and_triton_the_kernel(monkeypatch) -> None:
     mask = OPS["gaussian_mask"][0]
     monkeypatch.setattr(mask, "_triton", mask._torch)
