@@ -74,7 +74,7 @@ def run(arguments: BlindArguments) -> dict[str, Any]:
     _check(arguments)
     options = DataConfig(path=None if arguments.data is None else str(arguments.data), fold=arguments.fold)
     data = load_samples(options)
-    splits = select_samples(data, options)
+    splits = select_samples(data, options, is_for_training=False)
     samples = getattr(splits, arguments.split)
     if len(samples) == 0:
         raise ValueError(f"--split {arguments.split}: the data set has no such samples; choose another split")

@@ -43,6 +43,7 @@ class Program(Generic[Arguments]):
         positional: name of the field whose values follow the program's name without an option.
         aliases: other accepted options -> the option they stand for.
         subcommands: name -> dataclass of its options.
+        verb: what stands for a subcommand in the usage.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Program(Generic[Arguments]):
     positional: str | None = None
     aliases: dict[str, str] = field(default_factory=dict)
     subcommands: dict[str, type[Any]] = field(default_factory=dict)
+    verb: str = "PICTURE"
 
     @property
     def command(self) -> str:
@@ -167,7 +169,9 @@ def short_help(program: Program[Any], start: Any, argv: Sequence[str] = ()) -> s
     lines += ["options:"] if program.first else []
     for path in program.first:
         lines += _describe(options[path], program)
-    lines += _entry("--help-all", "describe every option" + (" of every picture" if program.subcommands else ""))
+    lines += _entry(
+        "--help-all", "describe every option" + (f" of every {program.verb.lower()}" if program.subcommands else "")
+    )
     lines += ["", "examples:", textwrap.indent(program.examples, "  ")]
     return "\n".join(lines)
 
@@ -203,14 +207,16 @@ def _head(program: Program[Any]) -> list[str]:
 
 def _subcommand_help(program: Program[Any], name: str) -> str:
     cls = program.subcommands[name]
-    lines = [f"usage: {program.command} {name} [options]", "", (cls.__doc__ or "").strip(), ""]
+    has_positional = program.positional in typing.get_type_hints(cls)
+    words = [program.command, name, *([str(program.positional).upper()] if has_positional else []), "[options]"]
+    lines = [f"usage: {' '.join(words)}", "", *_paragraphs((cls.__doc__ or "").strip()), ""]
     for option in _options_of(cls, None):
         lines += _describe(option, program)
     return "\n".join(lines)
 
 
 def _usage(program: Program[Any]) -> str:
-    words = [program.command, *(["PICTURE"] if program.subcommands else [])]
+    words = [program.command, *([program.verb] if program.subcommands else [])]
     return " ".join([*words, *([program.positional.upper()] if program.positional else []), "[options]"])
 
 

@@ -220,7 +220,7 @@ def evaluate_checkpoint(
     data, note = match_data(folder, load_data(config.data), is_chosen=changes.get("data.path") is not None)
     if data.sizes != sizes:
         raise ValueError(f"the data set has {data.sizes}, the model was trained with {sizes}; choose it with --data")
-    splits = select_samples(data, config.data)
+    splits = select_samples(data, config.data, is_for_training=False)
     if note is None:
         _check_unseen(folder, config, data, splits, split)
     report = scoring.evaluate(model, Store(data, on_device), splits, config, split=split, progress=progress)

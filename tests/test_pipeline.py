@@ -171,3 +171,12 @@ def test_a_renamed_file_continues_its_run_and_other_features_do_not(tmp_path):
     (tmp_path / "other.h5").replace(tmp_path / "renamed.h5")
     with pytest.raises(ValueError, match="the file it was trained on has since got other features"):
         evaluate(tmp_path / "run", device="cpu")
+
+
+def test_a_data_set_without_a_training_split_is_evaluated(result, tmp_path):
+    data = load_data(override(CONFIG.data, {"planted.seed": 1}))
+    write_prepared(tmp_path / "test.h5", replace(data, split=np.full(data.num_samples, "test")))
+    with pytest.warns(UserWarning, match="trained on another data set"):
+        report = evaluate(result.model_dir, data=tmp_path / "test.h5", device="cpu")
+    assert (report.num_samples, report.num_fit_samples) == (data.num_samples, 0)
+    assert len(report.best_blind) == len(report.rows["model"])

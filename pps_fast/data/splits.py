@@ -29,13 +29,15 @@ class Splits:
     test: np.ndarray
 
 
-def select_samples(data: PreparedSamples, config: DataConfig) -> Splits:
+def select_samples(data: PreparedSamples, config: DataConfig, *, is_for_training: bool = True) -> Splits:
     """Divides the samples as `config` asks.
 
     Without `config.fold` the file's own splits are taken. With it, that fold is the test split and the samples of the
     other folds train. Validation samples are those of the file's validation split (outside the tested fold). If it has
     none, `config.validation_fraction` of the training videos is held out, by a hash of their names.
 
+    Args:
+        is_for_training: whether samples to train on are needed.
     Raises:
         ValueError: for a fold that is not in the file, a video on both sides of it, or an empty train split.
     """
@@ -46,7 +48,8 @@ def select_samples(data: PreparedSamples, config: DataConfig) -> Splits:
     if not validation.any() and config.validation_fraction > 0:
         validation = train & _hold_out_videos(data, train, config.validation_fraction)
         train = train & ~validation
-    _require_samples(data, "train", train)
+    if is_for_training:
+        _require_samples(data, "train", train)
     return Splits(
         train=np.flatnonzero(train).astype(np.int64),
         validation=np.flatnonzero(validation).astype(np.int64),

@@ -6,93 +6,100 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import tyro
 
 from pps_fast.cli import PresetName, exit_status, parse
-from pps_fast.config_tree import override
 from pps_fast.help_text import Program
 from pps_fast.presets import PRESETS
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishedArguments:
-    """Options of the command."""
+class Import:
+    """a checkpoint of the published code becomes a model folder, which `python -m pps_fast.eval` takes"""
 
     source: tyro.conf.Positional[Path]
-    """checkpoint file of the published code; with --export a run folder of pps_fast, or one of its checkpoints"""
-    preset: PresetName = "charades_released"
-    """named config with the settings of the published weights"""
+    """checkpoint file of the published code"""
+    out: Path
+    """new folder for the model"""
+    preset: PresetName | None = None
+    """named config with the settings of the weights; default: the settings that the file carries"""
+    vocabulary: Path | None = None
+    """the published code's vocabulary, glove.pkl: the words of the model and their vectors"""
     data: Path | None = None
-    """data file, written by `python -m pps_fast.prepare`, that the weights were trained on"""
-    sizes: tuple[int, int, int, int] | None = None
-    """without the data: width of frame features, width of word vectors, word classes with padding, segments"""
-    out: Path | None = None
-    """new folder for the imported model"""
-    export: Path | None = None
-    """write the weights of the source to this file instead, under the published names"""
+    """instead of the vocabulary: data file of `python -m pps_fast.prepare` that the weights were trained on"""
 
 
-PROGRAM = Program(
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """the weights of a model become a checkpoint that the published code loads"""
+
+    source: tyro.conf.Positional[Path]
+    """run folder of pps_fast, or one of its checkpoints"""
+    out: Path
+    """file to write"""
+
+
+Options = Annotated[Import, tyro.conf.subcommand("import")] | Annotated[Export, tyro.conf.subcommand("export")]
+
+PROGRAM: Program[Any] = Program(
     name="published",
     description="""Converts weights of the published code of PPS, CPL and CNM (files saved by torch.save). Nothing in a
 file is run as code.
 
-Import writes a run folder that `python -m pps_fast.eval` takes; the preset must be that of the published settings
-(charades_released, activitynet_released, cpl, cnm, ...). Export writes the weights of a model of such a preset so that
-the published code loads them.""",
-    options=PublishedArguments,
+The settings must be those of the training: the file's own, or a preset (charades_released, activitynet_released, cpl,
+cnm, ...). Export takes models of such presets only.""",
+    options=Options,  # type: ignore[arg-type]  # a union stands for its subcommands
+    subcommands={"import": Import, "export": Export},
+    verb="COMMAND",
     positional="source",
-    first=("source", "preset", "data", "sizes", "out", "export"),
-    examples="""python -m pps_fast.published pps.pt --preset charades_released --data charades.h5 --out runs/published
-python -m pps_fast.eval --model runs/published
-python -m pps_fast.published cpl.pt --preset cpl --sizes 1024 300 1112 200 --out runs/cpl_published
-python -m pps_fast.published runs/mine --export mine.pt""",
+    examples="""python -m pps_fast.published import model.pt --preset charades_released --vocabulary glove.pkl
+  --out runs/published
+python -m pps_fast.eval --model runs/published --data charades.h5
+python -m pps_fast.published export runs/mine --out mine.pt""",
 )
 
 
-def run(arguments: PublishedArguments) -> int:
+def run(arguments: Import | Export) -> int:
     """Converts one way or the other and says where the result is; returns the exit status.
 
     Raises:
         ValueError: for files or options that cannot be used.
     """
-    from pps_fast.data.prepared import read_prepared
-    from pps_fast.published.convert import export_checkpoint, import_checkpoint
-    from pps_fast.types import FeatureSizes
+    return _import(arguments) if isinstance(arguments, Import) else _export(arguments)
 
-    _check(arguments)
-    if arguments.export is not None:
-        export_checkpoint(arguments.source, arguments.export)
-        print(f"written: {arguments.export}")
-        return 0
-    config, data = PRESETS[arguments.preset], None
-    if arguments.data is not None:
-        data = read_prepared(arguments.data)
-        sizes = data.sizes
-        config = override(config, {"data.path": str(arguments.data.resolve())})
-    else:
-        frame_dim, word_dim, vocab_size, num_segments = arguments.sizes or (0, 0, 0, 0)
-        sizes = FeatureSizes(frame_dim=frame_dim, word_dim=word_dim, vocab_size=vocab_size, num_segments=num_segments)
-    out = arguments.out or Path()
-    checkpoint = import_checkpoint(arguments.source, out, config, sizes, data)
+
+def _import(arguments: Import) -> int:
+    from pps_fast.data.prepared import read_prepared
+    from pps_fast.published.convert import import_checkpoint
+
+    if (arguments.vocabulary is None) == (arguments.data is None):
+        raise ValueError("--vocabulary and --data: give one of them: a model answers no sentence without its words")
+    preset = None if arguments.preset is None else PRESETS[arguments.preset]
+    data = None if arguments.data is None else read_prepared(arguments.data)
+    checkpoint = import_checkpoint(
+        arguments.source,
+        arguments.out,
+        preset=preset,
+        vocabulary=arguments.vocabulary,
+        data=data,
+        data_path=None if arguments.data is None else str(arguments.data.resolve()),
+    )
     print(f"model: {checkpoint}")
     hint = "" if arguments.data is not None else " --data FILE"
-    print(f"to evaluate it: python -m pps_fast.eval --model {out}{hint}")
+    print(f"to evaluate it: python -m pps_fast.eval --model {arguments.out}{hint}")
     return 0
 
 
-def _check(arguments: PublishedArguments) -> None:
-    if (arguments.out is None) == (arguments.export is None):
-        raise ValueError("--out and --export: give one of them: a folder to import into, or a file to export to")
-    if arguments.export is not None:
-        if arguments.export.is_dir() or not arguments.export.parent.is_dir():
-            raise ValueError(f"--export {arguments.export}: expected a file in a folder that exists")
-        return
-    if (arguments.data is None) == (arguments.sizes is None):
-        raise ValueError("--data and --sizes: give one of them: the sizes of the data are needed to build the model")
-    if arguments.sizes is not None and min(arguments.sizes) < 1:
-        raise ValueError(f"--sizes {arguments.sizes}: expected four numbers of at least 1")
+def _export(arguments: Export) -> int:
+    from pps_fast.published.convert import export_checkpoint
+
+    if arguments.out.is_dir() or not arguments.out.parent.is_dir():
+        raise ValueError(f"--out {arguments.out}: expected a file in a folder that exists")
+    export_checkpoint(arguments.source, arguments.out)
+    print(f"written: {arguments.out}")
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:

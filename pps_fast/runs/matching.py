@@ -30,11 +30,11 @@ def match_data(folder: Path, data: PreparedData, is_chosen: bool) -> tuple[Prepa
     differing = differing_parts(recorded, describe_data(data))
     if not differing:
         return data, None
-    if differing == ["data"]:
-        return data, _about_another(recorded["name"]) + ", and its word classes must mean the same words"
     if is_chosen and differing == ["windows"]:
         return data, f"the windows are others than in the data the model was trained on ({recorded['name']!r})"
-    if not is_chosen or "sentences" not in differing:
+    # what a model of unknown data has to go by is its words
+    is_unknown = differing == ["data"]
+    if not is_unknown and (not is_chosen or "sentences" not in differing):
         whose = "this file has" if is_chosen else "the file it was trained on has since got"
         raise ValueError(
             f"{folder}: {whose} other {', '.join(differing)}; evaluate with the file as it was at the training, "

@@ -76,15 +76,16 @@ class ModelInputs:
     Attributes:
         words: V words; the class of a word is its index.
         word_vectors: [V, W] float32.
-        frame_mean, frame_scale: [F] float32, see `data.statistics.frame_statistics`.
+        frame_mean, frame_scale: [F] float32, see `data.statistics.frame_statistics`; None where the features of the
+            training are not at hand.
         recipe: JSON-able record of how features were made.
     """
 
     words: list[str]
     word_vectors: np.ndarray
-    frame_mean: np.ndarray
-    frame_scale: np.ndarray
     recipe: dict[str, Any]
+    frame_mean: np.ndarray | None = None
+    frame_scale: np.ndarray | None = None
 
 
 def inputs_of(data: PreparedData, samples: np.ndarray) -> ModelInputs:
@@ -109,8 +110,9 @@ def write_folder(
     if inputs is not None:
         words = {"words": json.dumps(inputs.words)}
         contents[WORDS_FILE] = save({"vectors": torch.tensor(inputs.word_vectors)}, metadata=words)
-        statistics = {"mean": torch.tensor(inputs.frame_mean), "scale": torch.tensor(inputs.frame_scale)}
-        contents[STATISTICS_FILE] = save(statistics)
+        if inputs.frame_mean is not None:
+            statistics = {"mean": torch.tensor(inputs.frame_mean), "scale": torch.tensor(inputs.frame_scale)}
+            contents[STATISTICS_FILE] = save(statistics)
         contents[RECIPE_FILE] = (json.dumps(inputs.recipe, indent=2) + "\n").encode()
     for name, content in contents.items():
         replace_bytes(folder / name, content)

@@ -110,3 +110,10 @@ def test_impossible_choices_are_refused(data, config, message):
 def test_training_needs_no_test_split():
     splits = select_samples(replace(PLANTED, split=np.full(120, "train")), DataConfig())
     assert len(splits.train) == 120 and len(splits.test) == 0
+
+
+def test_scoring_needs_no_training_split():
+    data = replace(PLANTED, split=np.full(120, "test"))
+    for config in (DataConfig(), DataConfig(validation_fraction=0.5)):
+        splits = select_samples(data, config, is_for_training=False)
+        assert len(splits.test) == 120 and len(splits.train) == len(splits.validation) == 0

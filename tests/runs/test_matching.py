@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from pps_fast.data.identity import describe_data
 from pps_fast.data.record import PreparedData
 from pps_fast.runs.checkpoint import find_checkpoint
 from pps_fast.runs.matching import match_data
-from tests.support.model_folders import as_older_version
+from tests.support.model_folders import as_older_version, reseal
 from tests.support.train_runs import run_small, small_config, small_input
 
 CONFIG = small_config(train__max_steps=1)
@@ -108,3 +109,15 @@ def test_a_model_of_an_older_version_notes_what_it_cannot_tell(folder):
     assert data is DATA and note is None
     _, note = match_data(folder, permuted(DATA), is_chosen=True)
     assert note is not None and "its word classes must mean the same words" in note
+
+
+def test_a_model_of_unknown_data_goes_by_its_words(folder):
+    path = folder / "model.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["data"] = {"name": "not recorded", "sha256": "0" * 64}
+    path.write_text(json.dumps(values), encoding="utf-8")
+    reseal(folder)
+    for is_chosen in (True, False):
+        mapped, note = match_data(folder, permuted(DATA), is_chosen)
+        assert note is not None and "matched by name" in note
+        np.testing.assert_array_equal(mapped.word_ids, DATA.word_ids)
