@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
@@ -191,7 +191,7 @@ def count(arguments: Arguments) -> list[Row]:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     for module in (built.model, built.objective):
         module.apply(lambda each: _make_fake(each, mode))
-    batch = Batch(**{item.name: mode.from_tensor(getattr(batch, item.name)) for item in fields(batch)})
+    batch = Batch(**{name: mode.from_tensor(value) for name, value in batch.tensors().items()})
     with mode, _path(arguments.path):
         if arguments.evaluation:
             evaluate = evaluation_of(built.model, batch, arguments.precision == "bf16")
@@ -235,7 +235,7 @@ def published_gflop(preset: Preset, is_evaluation: bool, batch_size: int = BATCH
     sizes, lengths = sizes_of(preset)
     batch = random_batch(sizes, lengths, batch_size, _CPU)
     longest = int(batch.num_words.argmax())
-    one = Batch(**{item.name: getattr(batch, item.name)[longest : longest + 1] for item in fields(batch)})
+    one = Batch(**{name: value[longest : longest + 1] for name, value in batch.tensors().items()})
     step = build_published_step(PRESETS[preset], sizes, _CPU)
     if not is_evaluation:
         return batch_size * matmul_gflop(lambda: step(one))

@@ -14,6 +14,7 @@ from pps_fast.streams import tolerant_streams
 PROGRAMS = {
     "prepare": "pack annotations, video features and word vectors into one data file",
     "blind": "what ignoring the video reaches on a data file, before any model is trained",
+    "align": "fit the closed-form alignment in seconds, then evaluate it: the baseline to beat",
     "train": "train a model, then evaluate it on the test split",
     "eval": "score a trained model beside baselines that do not look at the video",
     "draw": "pictures of queries, runs, and what the pulling and pushing losses do",

@@ -31,6 +31,11 @@ Backend = Literal["auto", "triton", "torch"]
 Precision = Literal["fp32", "tf32", "bf16"]
 KeepPolicy = Literal["last", "validation"]
 Update = Literal["joint", "alternating"]
+Method = Literal["proposals", "alignment"]
+FramePooling = Literal["cross", "once", "mean"]
+CurveKind = Literal["linear", "standardized"]
+CurveReading = Literal["filter", "window"]
+SentenceSource = Literal["auto", "words", "vectors"]
 
 
 def require(condition: bool, name: str, value: Any, expected: str) -> None:
@@ -297,6 +302,8 @@ class InferenceConfig:
     """values of m in R@n, IoU >= m"""
     num_bootstrap: int = 1000
     """bootstrap resamples of the videos for the 95 % intervals"""
+    alignment_rows: bool = True
+    """also score the closed-form alignment, fitted to the same training pairs in seconds"""
 
     def __post_init__(self) -> None:
         _check_values(self, "inference")
@@ -308,6 +315,35 @@ class InferenceConfig:
             self.iou_thresholds,
             "one or more values above 0, at most 1",
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentConfig:
+    """The alignment of sentences and frames, fitted in closed form to pairs (`pps_fast/alignment`)."""
+
+    pooling: FramePooling = "cross"
+    """what stands for the video of a pair: the mean of its frames, the frames of the best window ('once'), or frames
+    weighted by curves of maps that have not seen the video ('cross')"""
+    curve: CurveKind = "linear"
+    """score of a frame for a sentence: a bilinear form, or that divided by its spread over sentences"""
+    reading: CurveReading = "filter"
+    """how a moment is read from the curve: the Gaussian filter that it rewards most, or the window of largest sum"""
+    sentences: SentenceSource = "auto"
+    """vectors of sentences: weighted sums of words, or the data file's sentence vectors; 'auto' takes these if there"""
+    smoothing: float = 0.15
+    """each frame becomes the mean of this share of the video around it"""
+    frame_ridge: float = 2.0
+    """added to the covariance of frames, in mean variances"""
+    sentence_ridge: float = 3.0
+    """added to the covariance of sentences, in mean variances"""
+    sharpness: float = 2.0
+    """of the softmax by which 'cross' weights frames"""
+
+    def __post_init__(self) -> None:
+        _check_values(self, "alignment")
+        require(0 <= self.smoothing <= 1, "alignment.smoothing", self.smoothing, "0 to 1")
+        for name in ("frame_ridge", "sentence_ridge", "sharpness"):
+            require(getattr(self, name) > 0, f"alignment.{name}", getattr(self, name), "> 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -377,7 +413,10 @@ class PPSConfig:
     reconstructor: ReconstructorConfig = field(default_factory=ReconstructorConfig)
     losses: LossesConfig = field(default_factory=LossesConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    alignment: AlignmentConfig = field(default_factory=AlignmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    method: Method = "proposals"
+    """'proposals': the paper's networks, trained; 'alignment': closed-form alignment alone, fitted in seconds"""
     backend: Backend = "auto"
     """'auto': Triton kernels where they support the input, else PyTorch; 'triton': only kernels; 'torch': no kernels"""
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pps_fast.config import PPSConfig
+from pps_fast.alignment.model import AlignmentModel
+from pps_fast.config import Method, PPSConfig
 from pps_fast.encoder.dropout import number_sites
 from pps_fast.encoder.embedding import Embedding
 from pps_fast.equations import gaussian_exponent
@@ -159,3 +160,12 @@ class PPS(nn.Module):
             progress=progress,
         )
         return self.negatives(inputs)
+
+
+Model = PPS | AlignmentModel
+METHODS: dict[Method, type[PPS] | type[AlignmentModel]] = {"proposals": PPS, "alignment": AlignmentModel}
+
+
+def build_model(config: PPSConfig, sizes: FeatureSizes) -> Model:
+    """Returns a model of `config.method`, not yet trained or fitted."""
+    return METHODS[config.method](config, sizes)

@@ -28,6 +28,7 @@ from pps_fast.eval.results import EvalReport
 from pps_fast.runs.checkpoint import find_checkpoint, load_model, read_header
 from pps_fast.runs.lock import owning
 from pps_fast.runs.matching import match_data
+from pps_fast.train.closed_form import fit_in_closed_form
 from pps_fast.train.loop import TrainResult, train
 
 SplitName = Literal["train", "validation", "test"]
@@ -123,7 +124,10 @@ def train_and_evaluate(
     scorer = scoring.validation_scorer(store, splits.validation, config)
     # until the report is written
     with owning(Path(out)):
-        trained = train(config, store, splits, out, resume=resume, evaluate=scorer, progress=progress)
+        if config.method == "alignment":
+            trained = fit_in_closed_form(config, store, splits, out, resume=resume, progress=progress)
+        else:
+            trained = train(config, store, splits, out, resume=resume, evaluate=scorer, progress=progress)
         return _report_run(trained, config, run_input, Path(out), progress)
 
 

@@ -170,6 +170,16 @@ TINY: dict[str, Any] = {
 }
 
 
+# the closed-form alignment of sentences and frames, without any network; five moments, ranked by reward
+ALIGNMENT: dict[str, Any] = {
+    "method": "alignment",
+    "proposals.num_proposals": 5,
+    "proposals.layout": "uniform",
+    "inference.selector": "lowest_loss",
+    "inference.batch_size": 128,
+}
+
+
 def _build() -> dict[str, PPSConfig]:
     paper = PPSConfig()
     charades = paper
@@ -188,6 +198,8 @@ def _build() -> dict[str, PPSConfig]:
         "activitynet_rescaled": override(activitynet_released, ACTIVITYNET_RESCALED),
         "charades_clip": charades,
         "charades_clip_small": small,
+        "alignment": override(paper, ALIGNMENT),
+        "alignment_demo": override(paper, {"data.planted.num_segments": 32, **ALIGNMENT}),
         "cpl": override(charades, {**CPL, **CPL_CHARADES}),
         "cpl_activitynet": override(activitynet, {**CPL, **CPL_ACTIVITYNET}),
         "cpl_charades_clip_small": override(small, CPL),

@@ -15,6 +15,7 @@ Dimensions, used in every docstring of the project:
     Q  queries of an attention
     V  vocabulary classes, class 0 is padding
     F  width of a segment feature     W  width of a word vector
+    P  training pairs that an alignment is fitted to
     w  true windows of a sample, padded to the most that a sample has
     n  any other count; the line says of what
 
@@ -42,12 +43,14 @@ class FeatureSizes:
         word_dim: W, width of a word vector.
         vocab_size: V, number of classes with the padding class 0.
         num_segments: S.
+        sentence_dim: n, width of a vector of a whole sentence; 0 where the data set has none.
     """
 
     frame_dim: int
     word_dim: int
     vocab_size: int
     num_segments: int
+    sentence_dim: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +68,9 @@ class Batch:
         dropout_key: [B] int32, from which dropout follows (see `randomness.py`); not read in evaluation mode.
         sample_index: [B] int64, position of the sample in its data set.
         progress: [B] share of the training's epochs that has begun, above 0 to 1; 0 outside training.
+        sentence: [B, n] vectors of whole sentences; None where the data set has none.
+        part: [B] int64, part of the training videos that an alignment is cross-fitted by (see `alignment.model`); None
+            for models without one.
     """
 
     frames: Tensor
@@ -77,14 +83,20 @@ class Batch:
     dropout_key: Tensor
     sample_index: Tensor
     progress: Tensor
+    sentence: Tensor | None = None
+    part: Tensor | None = None
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
         """Returns the batch on `device`, its floating fields as `dtype`."""
         moved = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            moved[field.name] = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+        for name, value in self.tensors().items():
+            moved[name] = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
         return replace(self, **moved)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns the fields that are not None by their names."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

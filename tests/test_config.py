@@ -14,11 +14,14 @@ from typing import Any, Literal
 import pytest
 
 from pps_fast import config
+from pps_fast.alignment.fit import POOLINGS
+from pps_fast.alignment.windows import READERS, READING
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
 from pps_fast.encoder.embedding import WORD_CLS, WORD_TOKENS
 from pps_fast.generator import FRAME_SUMMARIES
 from pps_fast.losses import LOSS_TERMS, PULL_STRATEGIES
+from pps_fast.model import METHODS
 from pps_fast.ops import dispatch as backend
 from pps_fast.predict import SELECTORS
 from pps_fast.proposals.heads import CENTERS, WIDTHS
@@ -80,6 +83,10 @@ REFUSED: dict[str, tuple[list[Any], str]] = {
         [(), (0.0,), (0.5, 1.1), (math.nan,), (math.inf,)],
         "one or more values above 0, at most 1",
     ),
+    "alignment.smoothing": ([-0.1, 1.1], "0 to 1"),
+    "alignment.frame_ridge": ([0.0], "> 0"),
+    "alignment.sentence_ridge": ([0.0], "> 0"),
+    "alignment.sharpness": ([0.0], "> 0"),
     "train.epochs": ([0], "at least 1"),
     "train.max_steps": ([0], "at least 1"),
     "train.batch_size": ([0], "at least 1"),
@@ -97,7 +104,8 @@ REFUSED: dict[str, tuple[list[Any], str]] = {
 FREE = {
     "data.path", "data.planted.seed", "inference.seed", "train.seed", "train.tensorboard", "train.capture",
     "losses.push_normalize", "losses.push_single", "losses.whole_video_margin", "losses.negative_margin",
-    "losses.push_intra_target", "losses.push_inter_target", "reconstructor.shares_generator",
+    "inference.alignment_rows", "losses.push_intra_target",
+    "losses.push_inter_target", "reconstructor.shares_generator",
 }  # fmt: skip
 # every value is accepted with the defaults of the others: see `test_what_does_not_fit_together_is_refused`
 TOGETHER = {"train.update", "reconstructor.shares_generator"}
@@ -113,6 +121,10 @@ REGISTRIES = {
     "WordCls": WORD_CLS,
     "WordTokens": WORD_TOKENS,
     "Update": TRAIN_STEPS,
+    "Method": METHODS,
+    "FramePooling": POOLINGS,
+    "CurveKind": READING,
+    "CurveReading": READERS,
 }
 
 

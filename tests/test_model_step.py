@@ -126,7 +126,7 @@ def _fake_body(preset: str, between: Callable = _nothing) -> Tensor:
     config = small_config(preset, proposals__num_proposals=3)
     model, objective, batch = PPS(config, SIZES).train(), Objective(config), random_batch()
     with FakeTensorMode() as mode:
-        fake = {item.name: mode.from_tensor(getattr(batch, item.name)) for item in dataclasses.fields(Batch)}
+        fake = {name: mode.from_tensor(value) for name, value in batch.tensors().items()}
         return _body(_replaced(model, mode.from_tensor), _replaced(objective, mode.from_tensor), Batch(**fake), between)
 
 

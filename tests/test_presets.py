@@ -15,6 +15,7 @@ from pps_fast.presets import CNM, CPL, PRESETS
 
 # Section 4, "Datasets" and "Implementation details"; where the paper is silent, the published code's training scripts
 PAPER_BOTH = {
+    "method": "proposals",
     "backend": "auto",
     "data.fold": None,
     "data.path": None,
@@ -68,6 +69,8 @@ PAPER_BOTH = {
 }
 # how a run is computed, logged or drawn by lot, and never what the method is
 NOT_THE_METHOD = {
+    "alignment.curve", "alignment.frame_ridge", "alignment.pooling", "alignment.reading", "alignment.sentence_ridge",
+    "alignment.sentences", "alignment.sharpness", "alignment.smoothing", "inference.alignment_rows",
     "data.planted.frame_dim", "data.planted.noise", "data.planted.num_segments", "data.planted.num_videos",
     "data.planted.seed", "inference.batch_size", "inference.num_bootstrap", "inference.seed", "reconstructor.schedule",
     "train.capture", "train.checkpoint_every", "train.evaluate_every", "train.log_every", "train.seed",

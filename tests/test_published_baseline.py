@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -227,7 +227,7 @@ def test_narrow_masks_are_nan_on_coarse_grids_as_in_the_published_code(num_posit
 def test_empty_columns_do_not_matter_and_the_batch_stays_as_it_was() -> None:
     model = _step().model.eval()
     batch, hidden = _with_hidden(random_batch())
-    before = {item.name: getattr(batch, item.name).clone() for item in fields(batch)}
+    before = {name: value.clone() for name, value in batch.tensors().items()}
     logits = model(batch, hidden).logits
     assert logits.shape[2] == 7
     assert torch.equal(model(pad_columns(batch, 3), hidden).logits, logits)

@@ -22,6 +22,8 @@ def _batch() -> Batch:
         dropout_key=torch.tensor([-5, 2**31 - 1], dtype=torch.int32),
         sample_index=torch.tensor([7, 9]),
         progress=torch.tensor([0.5, 0.5]),
+        sentence=torch.rand(2, 3),
+        part=torch.tensor([0, 4]),
     )
 
 

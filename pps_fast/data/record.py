@@ -156,6 +156,7 @@ class PreparedData(PreparedSamples):
             word_dim=self.word_vectors.shape[1],
             vocab_size=len(self.words),
             num_segments=self.features.shape[1],
+            sentence_dim=0 if self.sentence_vectors is None else self.sentence_vectors.shape[1],
         )
 
     @cached_property

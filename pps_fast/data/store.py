@@ -41,6 +41,8 @@ class Store:
         self._num_words = self._move(data.num_words)  # [M]
         self._hide_prob = self._move(data.hide_prob)  # [M, L]
         self._sample_video = self._move(data.sample_video)  # [M]
+        self._sentences = None if data.sentence_vectors is None else self._move(data.sentence_vectors)  # [M, n]
+        self._parts: Tensor | None = None  # [M]
         # of the latest pass; always in the same memory, which a captured step reads
         self._word_noise = torch.zeros(self._word_ids.shape, device=self.device)  # [M, L]
         self._dropout_key = torch.zeros(self._num_words.shape, dtype=torch.int32, device=self.device)  # [M]
@@ -112,7 +114,13 @@ class Store:
             dropout_key=self._dropout_key.index_select(0, index),
             sample_index=index,
             progress=self._progress.repeat(len(index)),
+            sentence=None if self._sentences is None else self._sentences.index_select(0, index),
+            part=None if self._parts is None else self._parts.index_select(0, index),
         )
+
+    def set_parts(self, parts: np.ndarray) -> None:
+        """Sets what the batches' `part` is taken from, [M] int64."""
+        self._parts = self._move(parts)
 
     def num_columns(self, samples: np.ndarray) -> np.ndarray:
         """Returns the word columns each sample needs, [B] int64: its words, rounded up so that few shapes occur."""

@@ -27,7 +27,7 @@ from pps_fast.draw.view import View
 from pps_fast.files import read_json, replace_bytes
 from pps_fast.predict import predict
 from pps_fast.proposals.layout import layout_of
-from pps_fast.runs.checkpoint import find_checkpoint, load_model
+from pps_fast.runs.checkpoint import find_checkpoint, load_pps
 from pps_fast.runs.matching import match_data
 from pps_fast.runs.metrics_log import METRICS_FILE, read_metrics
 from pps_fast.runs.run_directory import CONFIG_FILE
@@ -126,7 +126,7 @@ def _same_data(runs: Sequence[Path], configs: Sequence[PPSConfig], path: Path | 
 def _views(checkpoints: Sequence[Path], options: QueryOptions) -> list[View]:
     """Asks the same query of every model."""
     device = choose_device(options.device)
-    models = [load_model(checkpoint, device) for checkpoint in checkpoints]
+    models = [load_pps(checkpoint, device) for checkpoint in checkpoints]
     data = _same_data(checkpoints, [config for _, config, _ in models], options.data)
     for checkpoint, (_, _, sizes) in zip(checkpoints, models, strict=True):
         data, _ = match_data(find_checkpoint(checkpoint), data, is_chosen=options.data is not None)

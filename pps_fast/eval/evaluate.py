@@ -7,7 +7,7 @@ Letters: M scored samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 
@@ -20,6 +20,7 @@ from pps_fast.config import PPSConfig
 from pps_fast.data.prepared import PreparedData
 from pps_fast.data.splits import Splits
 from pps_fast.data.store import Store
+from pps_fast.eval.alignment_rows import ALIGNMENT_ROWS, alignment_models
 from pps_fast.eval.blind import blind_table, cross_fit_baselines, fit_blind_baselines
 from pps_fast.eval.bootstrap import VideoBootstrap
 from pps_fast.eval.control import shuffle_queries
@@ -114,12 +115,13 @@ def evaluate(
     split: str = "test",
     progress: bool = True,
 ) -> EvalReport:
-    """Scores a model on one split beside its shuffled-query control and the blind baselines.
+    """Scores a model on one split beside its shuffled-query control, the blind baselines and closed-form alignment.
 
     The model runs twice: with the true queries, and with shuffled queries, where each video is asked the query of
-    another video and scored against its true moment. Blind baselines are fitted on the moments of `splits.train`, or
-    where these have no times on the scored samples of the other videos (`blind.cross_fit_baselines`). A sample without
-    times gets an answer and no score; with several windows, the one that is met best counts.
+    another video and scored against its true moment. The alignment is fitted to the pairs of `splits.train`, without
+    times, unless `config.inference.alignment_rows` is off. Blind baselines are fitted on the moments of `splits.train`,
+    or where these have no times on the scored samples of the other videos (`blind.cross_fit_baselines`). A sample
+    without times gets an answer and no score; with several windows, the one that is met best counts.
 
     Independence of batch composition: a sample's hidden words and the shape of its batch depend on nothing but itself
     (see `predict_samples`), so with the paper's presets neither batch-mates nor their number change a sample's
@@ -129,15 +131,14 @@ def evaluate(
         ValueError: for a `split` that is not train, validation or test, or has no samples.
     """
     samples = samples_of(splits, split)
-    data, inference = store.data, config.inference
+    data = store.data
     prediction = predict_samples(model, store, samples, config, progress=progress)
     is_scored = data.num_windows[samples] > 0
     scored = samples[is_scored]
-    video = data.sample_video[scored]
     predictions = {MODEL: _take(prediction, torch.from_numpy(np.flatnonzero(is_scored)))}
-    if len(np.unique(video)) > 1:
-        asked = scored[shuffle_queries(video, inference.seed)]
-        predictions[SHUFFLED] = predict_samples(model, store, asked, config, videos=video, progress=progress)
+    if len(scored):
+        predictions |= _shuffled_prediction(model, store, scored, config, progress)
+        predictions |= _alignment_predictions(store, splits.train, scored, config, progress)
     fitted_on = splits.train[data.num_windows[splits.train] > 0]
     blind = _blind_baselines(data, scored, fitted_on, config)
     truth = torch.from_numpy(data.truth(scored))
@@ -145,6 +146,28 @@ def evaluate(
     tables.update({name: blind_table(intervals, truth) for name, intervals in blind.items()})
     answers = Answers(samples=samples, is_scored=is_scored, prediction=prediction, device=store.device.type)
     return _assemble(data, answers, split, len(fitted_on), tables, blind, config)
+
+
+def _shuffled_prediction(
+    model: nn.Module, store: Store, scored: np.ndarray, config: PPSConfig, progress: bool
+) -> dict[str, Prediction]:
+    """Returns the control's row: the answers to shuffled queries; none where there is a single video."""
+    video = store.data.sample_video[scored]
+    if len(np.unique(video)) < 2:
+        return {}
+    asked = scored[shuffle_queries(video, config.inference.seed)]
+    return {SHUFFLED: predict_samples(model, store, asked, config, videos=video, progress=progress)}
+
+
+def _alignment_predictions(
+    store: Store, train: np.ndarray, scored: np.ndarray, config: PPSConfig, progress: bool
+) -> dict[str, Prediction]:
+    """Returns the rows of the alignments that are fitted to the training pairs."""
+    models = alignment_models(store, train, config, min(config.proposals.num_proposals, MAX_RANK))
+    return {
+        name: predict_samples(baseline, store, scored, baseline.config, progress=progress)
+        for name, baseline in models.items()
+    }
 
 
 def _blind_baselines(
@@ -184,7 +207,7 @@ def _assemble(
     """Adds means, intervals and comparisons to the tables of overlaps."""
     inference = config.inference
     video = torch.from_numpy(data.sample_video[answers.samples[answers.is_scored]])
-    statistics: dict[str, dict] = {"rows": {}, "best_blind": {}, "control": {}}
+    statistics: dict[str, dict] = {"rows": {}, "best_blind": {}, "best_alignment": {}, "control": {}}
     if tables:
         bootstrap = VideoBootstrap(video, num_resamples=inference.num_bootstrap, seed=inference.seed)
         statistics = _statistics(tables, blind, bootstrap, inference.iou_thresholds)
@@ -215,7 +238,7 @@ def _constant(blind: dict[str, Tensor]) -> dict[str, list[list[float]]]:
 def _statistics(
     tables: dict[str, SampleTable], blind: dict[str, Tensor], bootstrap: VideoBootstrap, thresholds: tuple[float, ...]
 ) -> dict[str, dict]:
-    """Returns the fields rows, best_blind and control of the report."""
+    """Returns the fields rows, best_blind, best_alignment and control of the report."""
     values = {name: sample_values(table, thresholds) for name, table in tables.items()}
     rows = {
         name: {metric: bootstrap.estimate(column) for metric, column in columns.items()}
@@ -225,14 +248,17 @@ def _statistics(
     def against(row: str, metric: str) -> Comparison:
         return Comparison(row=row, difference=bootstrap.estimate(values[MODEL][metric] - values[row][metric]))
 
-    best_blind = {}
-    for metric in values[MODEL]:
-        scores = {name: rows[name][metric].value for name in blind if metric in rows[name]}
-        # of R@n there is none where no training pair has times and all scored ones are of one video
-        if scores:
-            best_blind[metric] = against(max(scores, key=lambda name: scores[name]), metric)
+    def best_of(names: Iterable[str]) -> dict[str, Comparison]:
+        best = {}
+        for metric in values[MODEL]:
+            scores = {name: rows[name][metric].value for name in names if metric in rows.get(name, ())}
+            # of R@n no blind one where no training pair has times and all scored ones are of one video
+            if scores:
+                best[metric] = against(max(scores, key=lambda name: scores[name]), metric)
+        return best
+
     control = {metric: against(SHUFFLED, metric) for metric in values[MODEL]} if SHUFFLED in rows else {}
-    return {"rows": rows, "best_blind": best_blind, "control": control}
+    return {"rows": rows, "best_blind": best_of(blind), "best_alignment": best_of(ALIGNMENT_ROWS), "control": control}
 
 
 @contextmanager

@@ -65,7 +65,11 @@ def blocks_of(
 
 def _blocks(report: EvalReport) -> list[tuple[list[list[str]], str]]:
     """Returns one table per n of R@n, a header and the rows that have its metrics, with a sentence or "" about it."""
-    compared = {"model - best blind baseline": report.best_blind, "model - shuffled queries": report.control}
+    compared = {
+        "model - best blind baseline": report.best_blind,
+        "model - best alignment": report.best_alignment,
+        "model - shuffled queries": report.control,
+    }
     blocks = blocks_of(report.rows, MODEL, compared)
     return [(table, _meaning(report, family, metrics)) for family, metrics, table in blocks]
 
@@ -118,6 +122,13 @@ def _fit(report: EvalReport) -> str:
 
 def _conclusions(report: EvalReport) -> list[str]:
     lines = [report.headline]
+    if report.best_alignment:
+        metric, compared = next((m, c) for m, c in report.best_alignment.items() if m.endswith("mIoU"))
+        value = report.rows[compared.row][metric].value
+        lines.append(
+            f"{metric}: against '{compared.row}' ({value:.2f}), fitted in closed form to the same training pairs, the "
+            f"model is {compared.verdict}."
+        )
     if report.control:
         metric, compared = next((m, c) for m, c in report.control.items() if m.endswith("mIoU"))
         lines.append(f"{metric}: against its own answers to shuffled queries the model is {compared.verdict}.")

@@ -76,9 +76,10 @@ class EvalReport:
         intervals: name of a blind baseline -> its [start, end] guesses, fractions of the video's length; not of those
             whose guesses differ between folds.
         best_blind: metric name -> the model against the blind baseline that scores best on these very pairs.
+        best_alignment: metric name -> the model against the alignment row that scores best; empty without such rows.
         control: metric name -> the model against itself with shuffled queries; empty with a single video.
-        tables: row name -> overlaps of the model, its control and the blind baselines with the truth, for each scored
-            sample; rows, best_blind, control and tables are empty where no sample has times.
+        tables: row name -> overlaps of the model, its control and all baselines with the truth, for each scored sample;
+            rows, best_blind, best_alignment, control and tables are empty where no sample has times.
         answers: of all samples of the split.
     """
 
@@ -96,6 +97,7 @@ class EvalReport:
     rows: dict[str, dict[str, Estimate]]
     intervals: dict[str, list[list[float]]]
     best_blind: dict[str, Comparison]
+    best_alignment: dict[str, Comparison]
     control: dict[str, Comparison]
     tables: dict[str, SampleTable]
     answers: Answers
@@ -125,7 +127,7 @@ class EvalReport:
             row: {column: _plain(e) for column, e in columns.items()} for row, columns in self.rows.items()
         }
         plain["intervals"] = self.intervals
-        for name in ("best_blind", "control"):
+        for name in ("best_blind", "best_alignment", "control"):
             plain[name] = {
                 metric: {"row": one.row, "verdict": one.verdict, "difference": _plain(one.difference)}
                 for metric, one in getattr(self, name).items()

@@ -32,7 +32,7 @@ from pps_fast.runs.checkpoint import (
     Header,
     describe_data,
     find_checkpoint,
-    load_model,
+    load_pps,
     read_header,
     save_checkpoint,
 )
@@ -241,7 +241,7 @@ def export_checkpoint(model_dir: Path, path: Path) -> None:
     Raises:
         ValueError: for a model that cannot be read, or that has no counterpart in the published code.
     """
-    model, config, _ = load_model(model_dir)
+    model, config, _ = load_pps(model_dir)
     header = read_header(find_checkpoint(model_dir))
     settings = {**to_dict(config), "sizes": to_dict(header.sizes)}
     content = {_STEP: header.step, _SETTINGS: settings, _STATE: export_released(model)}

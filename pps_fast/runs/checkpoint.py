@@ -24,14 +24,14 @@ from torch import Tensor, nn
 from pps_fast.config import PPSConfig
 from pps_fast.data.identity import describe_data as describe_data
 from pps_fast.files import TEMPORARY, flush
-from pps_fast.model import PPS
+from pps_fast.model import PPS, Model, build_model
 from pps_fast.runs.leftovers import delete_leftovers
 from pps_fast.runs.model_folder import (
     HEADER_FILE,
-    MODEL_FILE,
     ModelInputs,
     is_model_folder,
     read_tensors,
+    read_weights,
     write_folder,
 )
 from pps_fast.runs.model_folder import TRAINING_FILE as TRAINING_FILE
@@ -106,14 +106,14 @@ def restore(checkpoint: Path, model: nn.Module) -> dict[str, Tensor]:
     Raises:
         ValueError: for missing or damaged files, or weights that do not fit; the message names them.
     """
-    _load_weights(checkpoint, model)
+    load_weights(checkpoint, model)
     return read_tensors(checkpoint, TRAINING_FILE)
 
 
 def load_model(
     directory: str | Path, device: torch.device | str = "cpu", which: Which = "best"
-) -> tuple[PPS, PPSConfig, FeatureSizes]:
-    """Builds the model of a run and loads its weights, in eval mode.
+) -> tuple[Model, PPSConfig, FeatureSizes]:
+    """Builds the model of a run and loads its weights, in eval mode: a `PPS`, or an `AlignmentModel`.
 
     Args:
         directory: a run directory, one checkpoint of it, or another model folder.
@@ -125,14 +125,32 @@ def load_model(
     """
     checkpoint = find_checkpoint(Path(directory), which)
     header = read_header(checkpoint)
-    model = PPS(header.config, header.sizes)
-    _load_weights(checkpoint, model)
+    model = build_model(header.config, header.sizes)
+    load_weights(checkpoint, model)
     return model.to(device).eval(), header.config, header.sizes
 
 
-def _load_weights(checkpoint: Path, model: nn.Module) -> None:
-    path = checkpoint / MODEL_FILE
-    tensors = read_tensors(checkpoint, MODEL_FILE)
+def load_pps(
+    directory: str | Path, device: torch.device | str = "cpu", which: Which = "best"
+) -> tuple[PPS, PPSConfig, FeatureSizes]:
+    """As `load_model`, of a model whose proposals a generator makes.
+
+    Raises:
+        ValueError: besides, for a model that is an alignment alone.
+    """
+    model, config, sizes = load_model(directory, device, which)
+    if not isinstance(model, PPS):
+        raise ValueError(f"{directory}: an alignment, without networks; name a model of `python -m pps_fast.train`")
+    return model, config, sizes
+
+
+def load_weights(checkpoint: Path, model: nn.Module) -> None:
+    """Loads the weights of a model folder into a model.
+
+    Raises:
+        ValueError: for missing or damaged files, or weights that do not fit; the message names them.
+    """
+    tensors = read_weights(checkpoint)
     wanted = model.state_dict()
     faults = [f"no tensor {name}" for name in sorted(wanted.keys() - tensors.keys())]
     faults += [f"unknown tensor {name}" for name in sorted(tensors.keys() - wanted.keys())]
@@ -142,5 +160,5 @@ def _load_weights(checkpoint: Path, model: nn.Module) -> None:
             faults.append(f"{name} has shape {shape}, the model {expected}")
     if faults:
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise ValueError(f"{path}: does not fit the config beside it: {'; '.join(faults[:5])}{more}")
+        raise ValueError(f"{checkpoint}: does not fit the config beside it: {'; '.join(faults[:5])}{more}")
     model.load_state_dict(tensors)

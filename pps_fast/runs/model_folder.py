@@ -1,7 +1,8 @@
 """A model as a folder that needs nothing else: weights, config, words and their vectors, recipe, statistics.
 
     model.json               format, config, sizes, what the model was trained on and with, sha256 of every other file
-    model.safetensors        weights
+    model.safetensors        weights of the networks; absent where there are none
+    alignment.safetensors    maps and statistics of an alignment, see `alignment.model`
     words.safetensors        vectors of the words; the words themselves are in its header
     statistics.safetensors   mean and scale of the frames of the training videos
     recipe.json              how the features were made
@@ -37,8 +38,11 @@ from pps_fast.types import FeatureSizes
 FORMAT = "pps_fast.model"
 VERSION = 1
 HEADER_FILE, MODEL_FILE, TRAINING_FILE = "model.json", "model.safetensors", "training.safetensors"
+ALIGNMENT_FILE = "alignment.safetensors"
 WORDS_FILE, STATISTICS_FILE, RECIPE_FILE = "words.safetensors", "statistics.safetensors", "recipe.json"
 OLD_HEADER_FILE = "checkpoint.json"
+# names of the tensors that go into alignment.safetensors
+_ALIGNMENT_PREFIX = "alignment."
 
 # file with the header -> its format and version
 _READ = {HEADER_FILE: (FORMAT, VERSION), OLD_HEADER_FILE: ("pps_fast.checkpoint", 1)}
@@ -105,8 +109,11 @@ def write_folder(
     inputs: ModelInputs | None = None,
 ) -> None:
     """Writes a model folder into an empty directory, model.json last."""
+    alignment = {name: value for name, value in weights.items() if name.startswith(_ALIGNMENT_PREFIX)}
+    networks = {name: value for name, value in weights.items() if name not in alignment}
+    tensors = {MODEL_FILE: networks, ALIGNMENT_FILE: alignment, TRAINING_FILE: training}
     # not safetensors' own writing to a file, which denies reading to everybody else
-    contents = {MODEL_FILE: save(_on_host(weights)), TRAINING_FILE: save(_on_host(training))}
+    contents = {name: save(_on_host(values)) for name, values in tensors.items() if values}
     if inputs is not None:
         words = {"words": json.dumps(inputs.words)}
         contents[WORDS_FILE] = save({"vectors": torch.tensor(inputs.word_vectors)}, metadata=words)
@@ -178,6 +185,22 @@ def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
         return load(content)
     except SafetensorError as error:
         raise _damaged(folder / name, str(error)) from error
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Reads the weights of a model, of networks and alignment, verified against model.json.
+
+    Raises:
+        ValueError: for a missing or damaged file; the message names it.
+    """
+    path, values = _read_values(folder)
+    # folders of older versions do not list their files, and have networks alone
+    listed = values.get("files", {MODEL_FILE: None} if path.name == OLD_HEADER_FILE else {})
+    tensors: dict[str, Tensor] = {}
+    for name in (MODEL_FILE, ALIGNMENT_FILE):
+        if name in listed:
+            tensors |= read_tensors(folder, name)
+    return tensors
 
 
 def read_words(folder: Path) -> tuple[list[str], np.ndarray] | None:

@@ -17,7 +17,7 @@ from pps_fast.data.sampler import epoch_batches
 from pps_fast.data.splits import Splits
 from pps_fast.data.store import Store
 from pps_fast.files import Note
-from pps_fast.model import PPS
+from pps_fast.model import PPS, Model
 from pps_fast.runs.checkpoint import TRAINING_FILE, Header, describe_data, read_header, restore, save_checkpoint
 from pps_fast.runs.environment import differences_that_move_bits, environment
 from pps_fast.runs.leftovers import delete_leftovers
@@ -44,14 +44,14 @@ class TrainResult:
     """How a training ended.
 
     Attributes:
-        model: after the last update, in train mode.
+        model: after the last update, in train mode; or as fitted.
         step: updates done in all.
         stopped_by: number of the signal that stopped it early, or None.
         ensure_saved: writes the last checkpoint again where the run directory was deleted after the training; for the
             owner of the run directory (see `runs.lock`).
     """
 
-    model: PPS
+    model: Model
     step: int
     stopped_by: int | None
     ensure_saved: Callable[[], None] = lambda: None

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from pps_fast.alignment.equations import mask_reward, standardized_curve
+from pps_fast.alignment.equations import mask_reward, zscored_curve
 from tests.support import oracles
 from tests.support.cases import Case, to_tensors
 from tests.support.compare import assert_agree
@@ -28,9 +28,9 @@ def test_gradients_of_masks_and_curve_agree_with_finite_differences(case: Case) 
     assert gradcheck(lambda masks, curve: mask_reward(masks, curve, **constants), leaves, fast_mode=True)
 
 
-def test_a_standardized_curve_has_mean_0_and_variance_1_over_the_frames_that_exist() -> None:
+def test_a_zscored_curve_has_mean_0_and_variance_1_over_the_frames_that_exist() -> None:
     curve, valid = torch.rand(3, 9), torch.arange(9) < torch.tensor([[9], [5], [2]])
-    zeta = standardized_curve(curve, valid)
+    zeta = zscored_curve(curve, valid)
     num = valid.sum(-1)
     assert_agree("mean", zeta.sum(-1), torch.zeros(3), atol=1e-5)
     assert_agree("variance", zeta.square().sum(-1) / num, torch.ones(3), rtol=1e-5)
@@ -40,7 +40,7 @@ def test_a_standardized_curve_has_mean_0_and_variance_1_over_the_frames_that_exi
 
 def test_neither_level_nor_scale_of_a_curve_matters() -> None:
     curve = leaf(torch.rand(2, 7).tolist())
-    assert_agree("zeta", standardized_curve(3 * curve - 5), standardized_curve(curve), atol=1e-12)
+    assert_agree("zeta", zscored_curve(3 * curve - 5), zscored_curve(curve), atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -50,9 +50,9 @@ def test_frames_that_differ_by_rounding_alone_make_a_constant_curve(dtype: torch
     curve = torch.full((1, 50), 0.3, dtype=dtype).to(wide)
     curve = curve * (1 + 4 * torch.finfo(wide).eps * torch.linspace(-1, 1, 50, dtype=wide))
     assert curve.unique().numel() > 1
-    assert_agree("zeta", standardized_curve(curve), torch.zeros(1, 50))
+    assert_agree("zeta", zscored_curve(curve), torch.zeros(1, 50))
     # a difference that the dtype can hold counts
-    assert standardized_curve(curve + 1e-3 * torch.arange(50)).abs().max() > 1
+    assert zscored_curve(curve + 1e-3 * torch.arange(50)).abs().max() > 1
 
 
 def test_the_reward_of_power_one_half_does_not_see_the_scale_of_a_mask_and_that_of_a_quarter_does() -> None:

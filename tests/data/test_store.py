@@ -62,7 +62,7 @@ def test_a_sample_is_the_same_alone_and_in_company(store):
     (columns,) = store.num_columns(SAMPLES[2:3])
     assert columns < together.words.shape[1], "the company must need more columns"
     alone = store.batch(SAMPLES[2:3], seed=4)
-    for name, value in vars(alone).items():
+    for name, value in alone.tensors().items():
         row = getattr(together, name)[2]
         if name in ("words", "word_ids", "hide_prob", "word_noise"):
             row, rest = row[:columns], row[columns:]

@@ -136,7 +136,7 @@ def test_runs_on_other_data_are_compared_only_on_data_that_are_named(runs, drawn
 
 def test_missing_matplotlib_is_said_before_any_work(runs, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr(pictures, "load_model", None)
+    monkeypatch.setattr(pictures, "load_pps", None)
     assert command.main(["timeline", "--model", runs[0]]) == 2
     assert "pip install 'pps_fast[plot]'" in capsys.readouterr().err
 

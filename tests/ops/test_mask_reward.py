@@ -142,7 +142,7 @@ def test_the_reward_of_a_mask_that_vanishes_goes_to_0_without_a_cliff(backend: s
     assert reward[0, 0] == 0 and reward.isfinite().all() and grad.isfinite().all()
     # steps of 12 %
     assert reward[0].diff().abs().max() < 0.12 * reward.abs().max()
-    zeta = equations.standardized_curve(curve)
+    zeta = equations.zscored_curve(curve)
     assert_agree("gradient of zeros", grad[0, 0], -2 * zeta[0] / equations.ENERGY_FLOOR**power, rtol=1e-5)
     assert grad.abs().max() <= 3 * zeta.abs().max() / equations.ENERGY_FLOOR**power
 

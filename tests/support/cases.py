@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -333,7 +333,7 @@ def _random_sample(rng: np.random.Generator, length: int, num_columns: int, size
 
 def take(batch: Batch, samples: Sequence[int]) -> Batch:
     """Returns the batch of these samples, in this order."""
-    return Batch(**{item.name: getattr(batch, item.name)[list(samples)] for item in fields(batch)})
+    return Batch(**{name: value[list(samples)] for name, value in batch.tensors().items()})
 
 
 def pad_columns(batch: Batch, extra: int) -> Batch:

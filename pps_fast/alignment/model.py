@@ -1,0 +1,168 @@
+"""The fitted alignment: a curve over the frames for each sentence, and a model that answers from curves alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pps_fast.alignment.equations import (
+    bag_of_words,
+    linear_curve,
+    smoothed_frames,
+    smoothing_window,
+    spread_curve,
+    unit,
+)
+from pps_fast.alignment.windows import READERS, Moments
+from pps_fast.config import AlignmentConfig, PPSConfig
+from pps_fast.types import Batch, Components, FeatureSizes, ModelOutput, Proposals
+
+NUM_PARTS = 4
+"""parts of the training videos; curves of a part's pairs come from a map that was fitted without them"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FittedAlignment:
+    """What an alignment has learned, float32 on the CPU; n is the width of a sentence vector.
+
+    Attributes:
+        maps: [NUM_PARTS + 1, F, n] M fitted without the pairs of each part; the last one is fitted to all pairs.
+        word_weights: [V] idf; [0] where the data set has vectors of whole sentences.
+        sentence_mean: [n] mean of the training sentences' unit vectors.
+        frame_mean: [F] mean of the training videos' smoothed frames.
+        spread: [F, n] see `equations.spread_curve`.
+    """
+
+    maps: Tensor
+    word_weights: Tensor
+    sentence_mean: Tensor
+    frame_mean: Tensor
+    spread: Tensor
+
+
+def uses_words(options: AlignmentConfig, sizes: FeatureSizes) -> bool:
+    """Whether sentences are weighted sums of their words' vectors, rather than vectors of the data set."""
+    return options.sentences == "words" or (options.sentences == "auto" and sizes.sentence_dim == 0)
+
+
+def centered_sentences(raw: Tensor, sentence_mean: Tensor) -> Tensor:
+    """y = u / |u| - m, [B, n]; zeros for a sentence without a known word, which so has no direction and no score."""
+    return (raw - sentence_mean).masked_fill((raw == 0).all(dim=1, keepdim=True), 0.0)
+
+
+class Alignment(nn.Module):
+    """Scores frames for sentences. It has buffers and no parameter: it is fitted (`fit.py`), not trained.
+
+    Args:
+        options: how it was fitted.
+        sizes: the data set's.
+    """
+
+    maps: Tensor
+    word_weights: Tensor
+    sentence_mean: Tensor
+    frame_mean: Tensor
+    spread: Tensor
+
+    def __init__(self, options: AlignmentConfig, sizes: FeatureSizes) -> None:
+        super().__init__()
+        self.options = options
+        use_words = uses_words(options, sizes)
+        width = sizes.word_dim if use_words else sizes.sentence_dim
+        shapes = {
+            "maps": (NUM_PARTS + 1, sizes.frame_dim, width),
+            "word_weights": (sizes.vocab_size if use_words else 0,),
+            "sentence_mean": (width,),
+            "frame_mean": (sizes.frame_dim,),
+            "spread": (sizes.frame_dim, width),
+        }
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape))
+        self._window = smoothing_window(sizes.num_segments, options.smoothing)
+
+    def take(self, fitted: FittedAlignment) -> None:
+        """Takes over what a fit has learned."""
+        self.load_state_dict(vars(fitted))
+
+    def forward(self, batch: Batch, *, is_cross_fitted: bool = False) -> Tensor:
+        """Returns the curves of B queries over their videos, [B, S] fp32 or fp64.
+
+        Args:
+            is_cross_fitted: take the map that was fitted without the pairs of `batch.part`, as training must: the map
+                of all pairs knows the answer to its own. The spread is that of all pairs in any case.
+        """
+        # not under autocast, which would round the products
+        with torch.autocast(batch.frames.device.type, enabled=False):
+            frames = smoothed_frames(unit(batch.frames), self._window).to(self.maps.dtype)
+            sentence = self.sentence(batch)
+            direction = self._direction(sentence, batch.part if is_cross_fitted else None)
+            return self.curve(frames, direction.unsqueeze(1)).squeeze(1)
+
+    def curve(self, frames: Tensor, direction: Tensor) -> Tensor:
+        """Returns the curves of n sentences over each video: smoothed frames [B, S, F], M y [B, n, F] -> [B, n, S]."""
+        if self.options.curve == "linear":
+            return linear_curve(frames, direction)
+        return spread_curve(frames, direction, self.frame_mean, self.spread)
+
+    def _direction(self, sentence: Tensor, part: Tensor | None) -> Tensor:
+        """Returns M y, [B, F], with the map of all pairs or that of each sample's part."""
+        if part is None:
+            return sentence @ self.maps[NUM_PARTS].T
+        every = sentence @ self.maps.mT  # [NUM_PARTS + 1, B, F]
+        return every[part, torch.arange(len(part), device=part.device)]
+
+    def sentence(self, batch: Batch) -> Tensor:
+        """Returns y, [B, n]."""
+        if len(self.word_weights):
+            raw = unit(bag_of_words(batch.word_ids, batch.words, self.word_weights))
+        else:
+            if batch.sentence is None:
+                raise ValueError("the alignment was fitted to vectors of sentences, and this data set has none")
+            raw = unit(batch.sentence)
+        return centered_sentences(raw, self.sentence_mean)
+
+
+class AlignmentModel(nn.Module):
+    """Answers queries from the curves of an alignment alone.
+
+    Args:
+        config: its `alignment` says how moments are read; there are `proposals.num_proposals` of them.
+        sizes: the data set's.
+    """
+
+    def __init__(self, config: PPSConfig, sizes: FeatureSizes) -> None:
+        super().__init__()
+        self.config, self.sizes = config, sizes
+        self.alignment = Alignment(config.alignment, sizes)
+
+    def forward(self, batch: Batch, with_negatives: bool = False) -> ModelOutput:
+        """Returns ranked moments as proposals of one component each, with -reward in place of C.
+
+        Args:
+            batch: B samples.
+            with_negatives: has no meaning for an alignment, which is not trained.
+        """
+        options, count = self.config.alignment, self.config.proposals.num_proposals
+        curve = self.alignment(batch)
+        moments = READERS[options.reading](curve, count, options.curve)
+        return ModelOutput(proposals=_as_proposals(moments), positive_nll=-moments.reward)
+
+
+def _as_proposals(moments: Moments) -> Proposals:
+    log_masks = torch.log(moments.masks + 1e-10)
+    components = Components(
+        center=(moments.start + moments.end) / 2,
+        width=moments.end - moments.start,
+        masks=moments.masks,
+        log_masks=log_masks,
+    )
+    return Proposals(
+        components=components,
+        importance=torch.ones_like(moments.start),
+        masks=moments.masks,
+        log_masks=log_masks,
+        start=moments.start,
+        end=moments.end,
+    )

@@ -1,0 +1,61 @@
+"""The closed-form alignment as a baseline: what a model without networks learns from the same training pairs."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from pps_fast.alignment.fit import fit_alignment
+from pps_fast.alignment.model import AlignmentModel, FittedAlignment
+from pps_fast.config import AlignmentConfig, CurveReading, PPSConfig
+from pps_fast.config_tree import override
+from pps_fast.data.store import Store
+
+ALIGNMENT_ROWS: dict[str, CurveReading] = {
+    "alignment, Gaussian filter": "filter",
+    "alignment, max-sum window": "window",
+}
+"""row -> how it reads its moments; all else is the default of `config.AlignmentConfig`"""
+
+
+def alignment_models(store: Store, train: np.ndarray, config: PPSConfig, count: int) -> dict[str, AlignmentModel]:
+    """Returns the models of the rows, fitted to the training pairs; none where the config leaves the rows out.
+
+    The row that a model is itself, an alignment with the default options, is left out.
+
+    Args:
+        store: the data set on the device that fits.
+        train: [P] int64 training samples.
+        config: of the model that the rows stand beside.
+        count: moments of each answer.
+    """
+    models = {}
+    for name, reading in ALIGNMENT_ROWS.items() if config.inference.alignment_rows else ():
+        options = AlignmentConfig(reading=reading)
+        if config.method == "alignment" and config.alignment == options:
+            continue
+        changes = {"alignment": options, "proposals.num_proposals": count, "losses.num_best": 1}
+        model = AlignmentModel(override(config, changes), store.sizes)
+        model.alignment.take(_fit(_Pairs(store, train)))
+        models[name] = model.to(store.device).eval()
+    return models
+
+
+class _Pairs:
+    """Training pairs, equal where the content of the data set and the samples are."""
+
+    def __init__(self, store: Store, train: np.ndarray) -> None:
+        self.store, self.train = store, train
+        self._identity = (tuple(sorted(store.data.content.items())), train.tobytes(), store.device.type)
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Pairs) and self._identity == other._identity
+
+
+@lru_cache(maxsize=4)
+def _fit(pairs: _Pairs) -> FittedAlignment:
+    return fit_alignment(pairs.store.data, pairs.train, AlignmentConfig(), pairs.store.device)
