@@ -35,6 +35,9 @@ def _notes(judgment: Judgment) -> Iterator[str]:
         missing = judgment.num_missing[one.name]
         if missing:
             yield f"{one.name}: {missing:,} queries have no answer and count as missed."
+        ends = [end for answer in one.answers if answer is not None for _, end in answer.windows]
+        if ends and max(ends) <= 1:
+            yield f"{one.name}: no window ends after 1 second. Times are seconds; are these fractions of the video?"
         if one.num_unused:
             yield f"{one.name}: {one.num_unused:,} lines answer no scored query."
     yield (

@@ -36,6 +36,15 @@ def test_the_table_says_what_was_scored_and_how(tmp_path: Path) -> None:
     assert "R@1 mIoU: against few, all is" in text
 
 
+def test_answers_that_look_like_fractions_are_questioned(tmp_path: Path) -> None:
+    rows = [{**ANSWERS[0], "pred_relevant_windows": [[0.1, 0.4, 0.9], [0.5, 1.0, 0.1]]}]
+    queries = read_queries(write_lines(tmp_path / "queries.jsonl", QUERIES), (), "full")
+    answers = read_answers(write_lines(tmp_path / "fractions.jsonl", rows))
+    judgment = judge(queries, [match_answers("fractions", queries, answers)], (0.5,), num_bootstrap=20)
+    assert "fractions: no window ends after 1 second." in format_judgment(judgment)
+    assert "after 1 second" not in format_judgment(_judgment(tmp_path))
+
+
 @pytest.mark.parametrize("columns", [60, 100])
 def test_the_table_is_no_wider_than_the_terminal(columns: int, tmp_path: Path) -> None:
     text = format_judgment(_judgment(tmp_path), columns)
