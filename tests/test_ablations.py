@@ -26,7 +26,8 @@ PRINTED = {
     "table5": "45.23 30.98 67.86 47.75 / 55.03 36.79 72.49 51.14 / 45.69 29.83 71.51 49.69 / 23.50 15.96 72.30 44.46 / "
     "23.47 16.38 66.15 38.20 / 41.51 30.23 85.18 60.44 / 49.98 32.46 80.54 55.26 / 59.29 37.59 85.54 58.78",
 }
-ROWS = [(name, row) for name, ablation in ABLATIONS.items() for row in ablation.rows]
+OF_NETWORKS = [name for name, ablation in ABLATIONS.items() if ablation.method == "proposals"]
+ROWS = [(name, row) for name in OF_NETWORKS for row in ABLATIONS[name].rows]
 TINY = override(PRESETS["tiny"], {"data.planted.num_videos": 10})
 
 
@@ -54,7 +55,7 @@ def test_every_row_takes_a_training_step(name: str, row: Row, store: Store) -> N
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_rows_differ_from_each_other_and_the_full_model_is_among_them(name: str) -> None:
-    ablation, config = ABLATIONS[name], PRESETS["activitynet"]
+    ablation, config = ABLATIONS[name], PRESETS["activitynet" if name in OF_NETWORKS else "alignment"]
     ablation.check(config)
     labels = [row.label for row in ablation.rows]
     assert len(set(labels)) == len(labels) and FULL not in set(labels) - {FULL}
@@ -119,3 +120,10 @@ def test_rows_change_nothing_but_what_they_speak_of() -> None:
 def test_a_loss_that_rows_call_on_must_be_on_in_the_preset() -> None:
     with pytest.raises(ValueError, match=r"losses.push_intra = 0.0: expected above 0, since rows of 'losses of the"):
         ABLATIONS["table5"].check(override(PPSConfig(), {"losses.push_intra": 0.0}))
+
+
+def test_rows_of_another_method_than_the_presets_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"method = 'proposals': expected 'alignment', which 'closed-form alignment"):
+        ABLATIONS["alignment_fit"].check(PPSConfig())
+    with pytest.raises(ValueError, match=r"method = 'alignment': expected 'proposals'"):
+        ABLATIONS["table2"].check(PRESETS["alignment"])
