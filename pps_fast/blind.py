@@ -153,7 +153,7 @@ def format_rows(record: dict[str, Any], columns: int | None = None) -> str:
     """
     from pps_fast.eval.blind import NUM_FOLDS
     from pps_fast.eval.bootstrap import Estimate
-    from pps_fast.eval.report import cell
+    from pps_fast.eval.report import FEW_VIDEOS, cell, few_videos
 
     fit = f"intervals fitted on {record['num_fit_samples']} training pairs"
     if not record["num_fit_samples"]:
@@ -164,6 +164,8 @@ def format_rows(record: dict[str, Any], columns: int | None = None) -> str:
     )
     if record["num_unscored"]:
         sentence += f"; {record['num_unscored']} pairs without times are not scored"
+    if record["num_videos"] < FEW_VIDEOS:
+        sentence += f". {few_videos(record['num_videos'])}"
     lines = [wrapped(sentence, columns)]
     metrics = list(dict.fromkeys(metric for estimates in record["rows"].values() for metric in estimates))
     for family in dict.fromkeys(metric.split()[0] for metric in metrics):

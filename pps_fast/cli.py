@@ -18,7 +18,7 @@ from pps_fast.config_tree import OLD_NAMES
 from pps_fast.files import Note
 from pps_fast.help_text import Program, find_options, flag_of, full_help, negated, short_help
 from pps_fast.interrupts import InterruptWatch
-from pps_fast.presets import PRESETS
+from pps_fast.presets import PRESETS, UnknownPresetError
 from pps_fast.reading import MAX_MESSAGE, one_sentence
 from pps_fast.streams import tolerant_streams
 
@@ -67,23 +67,24 @@ def parse_with_preset(program: Program[Arguments], argv: Sequence[str], default:
     Raises:
         SystemExit, ValueError: as `parse`.
     """
-    preset = _find_preset(argv, default)
-    if preset not in PRESETS:
-        # tyro accepts any default for a choice; with a known one it refuses the unknown word itself
-        preset = default
+    preset = last_value(argv, "--preset") or default
+    try:
+        config = PRESETS[preset]
+    except UnknownPresetError as error:
+        sys.exit(_complain(error, 2))
     start: Callable[..., Arguments] = program.options
-    return parse(program, argv, start(preset=preset, config=PRESETS[preset]))
+    return parse(program, argv, start(preset=preset, config=config))
 
 
-def _find_preset(argv: Sequence[str], default: str) -> str:
-    """Returns the value of the last --preset."""
-    preset = default
+def last_value(argv: Sequence[str], flag: str) -> str | None:
+    """Returns the value of the last such option on a command line; None without one."""
+    value = None
     for position, word in enumerate(argv):
-        if word == "--preset" and position + 1 < len(argv):
-            preset = argv[position + 1]
-        elif word.startswith("--preset="):
-            preset = word.split("=", 1)[1]
-    return preset
+        if word == flag and position + 1 < len(argv):
+            value = argv[position + 1]
+        elif word.startswith(f"{flag}="):
+            value = word.split("=", 1)[1]
+    return value
 
 
 def _normalize(program: Program[Any], argv: Sequence[str]) -> Iterator[str]:

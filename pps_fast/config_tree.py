@@ -93,11 +93,11 @@ def override(config: Any, changes: dict[str, Any], prefix: str = "") -> Any:
     The changes of one section take effect together, so that their order does not matter.
 
     Raises:
-        ValueError: for a field that does not exist, or a value that is refused.
+        ValueError: for a field that does not exist, or a value of another type or that is refused.
     """
     sections: dict[str, dict[str, Any]] = {}
     replaced: dict[str, Any] = {}
-    names = [item.name for item in dataclasses.fields(config)]
+    names, hints = [item.name for item in dataclasses.fields(config)], typing.get_type_hints(type(config))
     for path, value in changes.items():
         name, _, rest = path.partition(".")
         require(name in names, "override", prefix + path, "a field among " + ", ".join(names))
@@ -109,7 +109,8 @@ def override(config: Any, changes: dict[str, Any], prefix: str = "") -> Any:
         if rest:
             sections.setdefault(name, {})[rest] = value
         else:
-            replaced[name] = value
+            plain = list(value) if isinstance(value, tuple) else value
+            replaced[name] = value if section else _value_from(hints[name], plain, prefix + name)
     for name, inner in sections.items():
         replaced[name] = override(getattr(config, name), inner, f"{prefix}{name}.")
     return dataclasses.replace(config, **replaced)

@@ -28,8 +28,10 @@ from pps_fast.eval.results import EvalReport
 from pps_fast.runs.checkpoint import find_checkpoint, load_model, read_header
 from pps_fast.runs.lock import owning
 from pps_fast.runs.matching import match_data
+from pps_fast.runs.run_directory import check_run
 from pps_fast.train.closed_form import fit_in_closed_form
 from pps_fast.train.loop import TrainResult, train
+from pps_fast.types import FeatureSizes
 
 SplitName = Literal["train", "validation", "test"]
 
@@ -116,19 +118,26 @@ def train_and_evaluate(
     """
     set_threads(threads)
     keep_freed_memory()
-    store = Store(load_data(config.data), choose_device(device))
-    run_input = RunInput(store=store, splits=select_samples(store.data, config.data))
-    if on_start is not None:
-        on_start(run_input)
-    splits = run_input.splits
-    scorer = scoring.validation_scorer(store, splits.validation, config)
+    if config.data.path is not None:
+        # the run is resumed and evaluated from any directory
+        config = override(config, {"data.path": str(Path(config.data.path).absolute())})
     # until the report is written
     with owning(Path(out)):
-        if config.method == "alignment":
-            trained = fit_in_closed_form(config, store, splits, out, resume=resume, progress=progress)
-        else:
-            trained = train(config, store, splits, out, resume=resume, evaluate=scorer, progress=progress)
+        check_run(Path(out), config, resume)
+        store = Store(load_data(config.data), choose_device(device))
+        run_input = RunInput(store=store, splits=select_samples(store.data, config.data))
+        if on_start is not None:
+            on_start(run_input)
+        trained = _train(config, run_input, Path(out), resume, progress)
         return _report_run(trained, config, run_input, Path(out), progress)
+
+
+def _train(config: PPSConfig, run_input: RunInput, out: Path, resume: bool, progress: bool) -> TrainResult:
+    store, splits = run_input.store, run_input.splits
+    if config.method == "alignment":
+        return fit_in_closed_form(config, store, splits, out, resume=resume, progress=progress)
+    scorer = scoring.validation_scorer(store, splits.validation, config)
+    return train(config, store, splits, out, resume=resume, evaluate=scorer, progress=progress)
 
 
 def _report_run(trained: TrainResult, config: PPSConfig, run_input: RunInput, out: Path, progress: bool) -> RunResult:
@@ -223,13 +232,30 @@ def evaluate_checkpoint(
     folder = find_checkpoint(model_dir)
     data, note = match_data(folder, load_data(config.data), is_chosen=changes.get("data.path") is not None)
     if data.sizes != sizes:
-        raise ValueError(f"the data set has {data.sizes}, the model was trained with {sizes}; choose it with --data")
+        raise ValueError(f"{_differing_sizes(data.sizes, sizes)}; choose the data set of the model with --data")
     splits = select_samples(data, config.data, is_for_training=False)
     if note is None:
         _check_unseen(folder, config, data, splits, split)
     report = scoring.evaluate(model, Store(data, on_device), splits, config, split=split, progress=progress)
     written = [] if out is None else write_report(out, report, config, data)
     return Evaluation(report=report, config=config, data=data, written=tuple(written), note=note)
+
+
+def _differing_sizes(data: FeatureSizes, model: FeatureSizes) -> str:
+    """Says in words which sizes of a data set are not those of a model."""
+    what = {
+        "frame_dim": "features of width",
+        "word_dim": "word vectors of width",
+        "vocab_size": "a vocabulary of",
+        "num_segments": "segments of a video:",
+    }
+    pairs = {name: (getattr(data, name), getattr(model, name)) for name in what}
+    different = [
+        f"{what[name]} {has}, the model was trained with {wants}"
+        for name, (has, wants) in pairs.items()
+        if has != wants
+    ]
+    return f"the data set has {'; it has '.join(different)}"
 
 
 def _check_unseen(folder: Path, config: PPSConfig, data: PreparedData, splits: Splits, split: str) -> None:

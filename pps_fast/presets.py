@@ -6,6 +6,7 @@ published code leave open is PPS's: widths and depths, dropout, learning rate an
 
 from __future__ import annotations
 
+import difflib
 from typing import Any
 
 from pps_fast.config import PPSConfig
@@ -212,7 +213,24 @@ def _build() -> dict[str, PPSConfig]:
     }
 
 
-PRESETS: dict[str, PPSConfig] = _build()
+class UnknownPresetError(KeyError):
+    """A name that no preset has; says which one was perhaps meant."""
+
+    def __str__(self) -> str:
+        # a KeyError would show the quoted representation of its message
+        return str(self.args[0])
+
+
+class Presets(dict[str, PPSConfig]):
+    """The presets by name; a name that is none of them is refused in words."""
+
+    def __missing__(self, name: str) -> PPSConfig:
+        close = difflib.get_close_matches(str(name), self, 1)
+        perhaps = f"perhaps {close[0]}; " if close else ""
+        raise UnknownPresetError(f"no preset {name!r}: {perhaps}the presets are {', '.join(self)}")
+
+
+PRESETS: dict[str, PPSConfig] = Presets(_build())
 
 # presets that train on the data embedded in the package; the others are for prepared files
 EMBEDDED_DATA = tuple(name for name in PRESETS if name in ("demo", "tiny") or name.endswith("_demo"))

@@ -46,7 +46,7 @@ def test_features_are_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str
     with h5py.File(path, "r+") as file:
         del file["features"]
     assert blind.main(["--data", str(path), "--draws", "2"]) == 0
-    assert "2 videos" in capsys.readouterr().out
+    assert "The intervals mean nothing: 2 videos are too few" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ def test_last_preset_counts():
     ("argv", "message"),
     [
         (["--preset", "nonsense"], "nonsense"),
+        (["--preset=tinny"], "error: no preset 'tinny': perhaps tiny; the presets are"),
         (["--preset"], "--preset"),
         (["--losses.pull", "-1"], "losses.pull = -1.0: expected 0 or more"),
         (["--losses.pul", "1"], "--losses.pul"),

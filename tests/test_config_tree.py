@@ -181,3 +181,18 @@ def test_first_names_undo_what_was_renamed_and_nothing_else() -> None:
 
 def test_flatten_names_values_by_their_paths() -> None:
     assert flatten({"a": {"b": {"c": 1}, "d": [2]}, "e": {}, "f": None}, "/") == {"a/b/c": 1, "a/d": [2], "f": None}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("losses.pull", "5", "losses.pull = '5': expected float"),
+        ("train.epochs", 2.5, "train.epochs = 2.5: expected int"),
+        ("losses.push_normalize", 1, "losses.push_normalize = 1: expected bool"),
+        ("inference.iou_thresholds", 0.5, "inference.iou_thresholds = 0.5: expected a list"),
+        ("data.path", 3, "data.path = 3: expected str or NoneType"),
+    ],
+)
+def test_override_refuses_a_value_of_another_type(path: str, value: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(expected)):
+        override(PPSConfig(), {path: value})

@@ -55,12 +55,30 @@ def test_on_start_sees_the_data_before_anything_is_written(tmp_path):
     seen = []
 
     def stop(run_input: pipeline.RunInput) -> None:
-        seen.append((len(run_input.splits.train), run_input.store.device.type, list(tmp_path.iterdir())))
+        written = {path.name for path in (tmp_path / "run").iterdir()}
+        seen.append((len(run_input.splits.train), run_input.store.device.type, written))
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train_and_evaluate(CONFIG, tmp_path / "run", device="cpu", on_start=stop)
-    assert seen == [(48, "cpu", [])]
+    assert seen == [(48, "cpu", {"lock.json"})] and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_directory_that_cannot_be_used_is_refused_before_the_data_are_read(resume, tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline, "load_data", lambda config: pytest.fail("data were read"))
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="no run to resume" if resume else "not empty"):
+        train_and_evaluate(CONFIG, tmp_path, resume=resume)
+
+
+def test_a_run_finds_its_data_from_another_directory(tmp_path, monkeypatch):
+    write_prepared(tmp_path / "data.h5", load_data(CONFIG.data))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    train_and_evaluate(override(CONFIG, {"data.path": "data.h5"}), "run", device="cpu", progress=False)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert evaluate("../run", device="cpu").num_samples == 12
 
 
 def test_resumed_run_ends_like_one_that_was_not_stopped(result, tmp_path):
@@ -105,7 +123,7 @@ def test_samples_that_trained_the_model_are_not_scored_as_unseen(tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"threads": 0}, "threads = 0"), ({"split": "tset"}, "split = 'tset'"), ({"fold": 9}, "data.fold = 9")],
+    [({"threads": 0}, "threads = 0"), ({"split": "tset"}, "split = 'tset'"), ({"fold": 9}, "--data.fold .--fold. 9")],
 )
 def test_options_that_cannot_be_used_are_refused_by_name(result, options, message):
     with pytest.raises(ValueError, match=message):

@@ -279,3 +279,11 @@ def test_every_class_of_the_config_is_reached_from_the_whole() -> None:
 def test_presets_are_independent_of_their_overrides() -> None:
     override(PRESETS["charades"], {"losses.pull": 0.0})
     assert PRESETS["charades"].losses.pull == 5.0
+
+
+def test_a_name_that_no_preset_has_is_refused_with_the_nearest():
+    with pytest.raises(KeyError, match="^no preset 'tinny': perhaps tiny; the presets are demo, tiny, charades,"):
+        PRESETS["tinny"]
+    with pytest.raises(KeyError, match="^no preset 'xyzzy': the presets are demo"):
+        PRESETS["xyzzy"]
+    assert PRESETS.get("tinny") is None and "tinny" not in PRESETS

@@ -62,17 +62,19 @@ def _select_fold(data: PreparedSamples, fold: int) -> tuple[np.ndarray, np.ndarr
     folds = np.unique(data.fold[data.fold >= 0]).tolist()
     if not folds:
         raise ValueError(
-            f"data.fold = {fold}: the data set has no folds; prepare it with --folds, or leave data.fold out"
+            f"--data.fold (--fold) {fold}: the data set has no folds; prepare it with --folds, or leave the fold out"
         )
     if fold not in folds:
-        raise ValueError(f"data.fold = {fold}: expected one of the prepared folds {', '.join(map(str, folds))}")
+        raise ValueError(
+            f"--data.fold (--fold) {fold}: expected one of the prepared folds {', '.join(map(str, folds))}"
+        )
     test = data.fold == fold
     validation = (data.split == "validation") & ~test
     train = (data.fold >= 0) & ~test & ~validation
     crossing = np.intersect1d(data.sample_video[train], data.sample_video[test])
     if len(crossing):
         raise ValueError(
-            f"data.fold = {fold}: {len(crossing)} videos have samples in this fold and in another, "
+            f"--data.fold (--fold) {fold}: {len(crossing)} videos have samples in this fold and in another, "
             f"the first is {data.video_ids[crossing[0]]!r}; prepare the data set again with --folds"
         )
     return train, validation, test
@@ -94,5 +96,5 @@ def _require_samples(data: PreparedSamples, name: str, chosen: np.ndarray) -> No
     present = ", ".join(f"{label} {count}" for label, count in zip(names.tolist(), counts.tolist(), strict=True))
     raise ValueError(
         f"the {name} split is empty; the data set has {present} samples: "
-        "choose a prepared fold with data.fold, or prepare the data set with that split"
+        "choose a prepared fold with --data.fold, or prepare the data set with that split"
     )

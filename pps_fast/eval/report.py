@@ -27,6 +27,8 @@ from pps_fast.text_table import markdown_table, plain_table, wrapped
 from pps_fast.types import Prediction
 
 _ABSENT = "-"
+FEW_VIDEOS = 10
+"""with fewer, resampling the videos tells next to nothing about others"""
 
 
 def cell(estimate: Estimate | None, sign: str = "") -> str:
@@ -100,6 +102,8 @@ def _summary(report: EvalReport) -> list[str]:
         f"Selector {report.selector}, K = {report.num_proposals}, seed {report.seed}; "
         f"95 % intervals of {report.num_bootstrap} resamplings of the videos.",
     ]
+    if report.rows and report.num_videos < FEW_VIDEOS:
+        lines.append(few_videos(report.num_videos))
     if report.rows:
         lines.append(_fit(report))
     if report.num_unscored:
@@ -107,6 +111,11 @@ def _summary(report: EvalReport) -> list[str]:
     if report.rows and not report.control:
         lines.append("No shuffled-query control: the split has a single video.")
     return lines
+
+
+def few_videos(num_videos: int) -> str:
+    """Returns the sentence that stands with the intervals of fewer than FEW_VIDEOS videos."""
+    return f"The intervals mean nothing: {num_videos} videos are too few to resample; take {FEW_VIDEOS} at least."
 
 
 def _fit(report: EvalReport) -> str:

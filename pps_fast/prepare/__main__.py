@@ -51,8 +51,9 @@ def run(options: PrepareOptions) -> int:
     from pps_fast.prepare.report import format_summary
 
     started = time.perf_counter()
+    replaced = ", replaces an earlier data set" if options.out.exists() else ""
     data, frame_dim = prepare(options, show_progress=True)
-    print(format_summary(data, frame_dim, options.out))
+    print(format_summary(data, frame_dim, options.out) + replaced)
     print(f"prepared in {time.perf_counter() - started:.1f} s")
     return 0
 

@@ -20,7 +20,7 @@ from pps_fast.prepare.readers.features import BadVideo, FeatureReader, as_float1
 from pps_fast.prepare.readers.folds import assign_folds
 from pps_fast.prepare.readers.problems import Problems
 from pps_fast.prepare.readers.vocabulary import Vocabulary, detect_vocabulary_format, read_vocabulary
-from pps_fast.prepare.samples import Samples, read_samples
+from pps_fast.prepare.samples import Samples, read_samples, with_features
 from pps_fast.prepare.sources import describe_source
 
 # bytes for provenance, recipe and frames of videos, which are written after the features
@@ -47,7 +47,7 @@ def prepare(options: PrepareOptions, show_progress: bool = False) -> tuple[Prepa
             features = _pack_planted(options, joined, packed)
         else:
             with _open(options, samples.video_ids) as reader:
-                joined = _encode(options, _with_features(samples, reader, problems), problems)
+                joined = _encode(options, with_features(samples, reader, problems), problems)
                 joined, features = _pack_usable(options, joined, reader, packed, problems, show_progress)
         sources["features"] = features.source
         sources["vocabulary"] = _describe_vocabulary(options, joined.vocabulary)
@@ -102,15 +102,6 @@ def _require_samples(samples: Samples) -> None:
         raise ValueError(
             "no usable annotation is left; check that annotations, features and vocabulary belong together"
         )
-
-
-def _with_features(samples: Samples, reader: FeatureReader, problems: Problems) -> Samples:
-    known = reader.ids()
-    is_known = np.array([row.video_id in known for row in samples.rows], dtype=bool)
-    for index in np.flatnonzero(~is_known):
-        row = samples.rows[index]
-        problems.add("unknown video", row.where, f"video {row.video_id} has no features in {reader.name}")
-    return samples.keep(is_known)
 
 
 def _encode(options: PrepareOptions, samples: Samples, problems: Problems) -> _Joined:

@@ -9,9 +9,11 @@ import numpy as np
 
 from pps_fast.prepare.options import PrepareOptions
 from pps_fast.prepare.readers.annotations import Annotation, detect_annotation_format, read_annotations, read_durations
+from pps_fast.prepare.readers.features import FeatureReader
 from pps_fast.prepare.readers.problems import Problems
 from pps_fast.prepare.readers.protocols import apply_protocol, check_one_duration
 from pps_fast.prepare.sources import describe_source
+from pps_fast.reading import listed, require_file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +88,13 @@ def read_samples(options: PrepareOptions, problems: Problems) -> tuple[Samples, 
     sources: dict[str, Any] = {}
     for name, path in options.annotation_files.items():
         chosen = options.annotation_format
+        require_file(path)
         file_format = detect_annotation_format(path) if chosen == "auto" else chosen
         read = read_annotations(path, file_format, durations, problems)
+        if not read and problems.count("no duration") > 1:
+            # the same for every row: said once
+            files = listed(csv.name for csv in options.durations) or "this format, which has none"
+            raise ValueError(f"{path}: no row has a length of its video in {files}; name their csv with --durations")
         kept, dropped = apply_protocol(read, options.protocol, problems)
         rows += kept
         split += [name] * len(kept)
@@ -103,3 +110,30 @@ def read_samples(options: PrepareOptions, problems: Problems) -> tuple[Samples, 
     sources["durations"] = [describe_source(path) for path in options.durations]
     agree = check_one_duration(rows, problems)
     return Samples(rows=rows, split=split).keep(agree), sources
+
+
+def with_features(samples: Samples, reader: FeatureReader, problems: Problems) -> Samples:
+    """Returns the samples whose video has features; the others go to `problems`.
+
+    Raises:
+        ValueError: where none of several has.
+    """
+    known = reader.ids()
+    is_known = np.array([row.video_id in known for row in samples.rows], dtype=bool)
+    if len(is_known) > 1 and not is_known.any():
+        raise ValueError(_no_features(samples.video_ids, known, reader.name))
+    for index in np.flatnonzero(~is_known):
+        row = samples.rows[index]
+        problems.add("unknown video", row.where, f"video {row.video_id} has no features in {reader.name}")
+    return samples.keep(is_known)
+
+
+def _no_features(asked: list[str], known: set[str], name: str) -> str:
+    """Says that none of the annotated videos has features, and what would help."""
+    names = sorted(known)
+    longer = next(((video, other) for video in asked[:3] for other in names if other.startswith(video)), None)
+    has = f"it has {listed(names, 3)}" if known else "it has no video"
+    remedy = "name other features, or what follows the names with --feature-suffix"
+    if longer is not None:
+        remedy = f"pass --feature-suffix {longer[1].removeprefix(longer[0])} if {longer[1]} is {longer[0]}"
+    return f"{name}: has features of none of the {len(asked):,} annotated videos ({listed(asked, 3)}); {has}; {remedy}"

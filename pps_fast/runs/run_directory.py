@@ -45,21 +45,11 @@ def open_run(run: Path, config: PPSConfig, data: dict[str, Any], device: str, re
         ValueError: for a directory that is not empty without `resume`, nothing to resume, checkpoints behind a link,
             or another config, data set or device than the run's.
     """
-    if (run / CHECKPOINTS).is_symlink():
-        raise ValueError(
-            f"{run / CHECKPOINTS}: a symbolic link, behind which nothing is written or deleted; put the whole run "
-            "directory where its checkpoints shall be"
-        )
+    check_run(run, config, resume)
     if not resume:
-        require_fresh(run)
         delete_leftovers(run)
         checkpoint = None
-    elif not (run / CONFIG_FILE).is_file():
-        raise ValueError(f"{run}: no run to resume here (no {CONFIG_FILE}); leave --resume out to start one")
     else:
-        # fields that an older run did not have yet have their defaults
-        saved = from_dict(PPSConfig, read_json(run / CONFIG_FILE, ("train",)))
-        _require_same_config(run, to_dict(saved), to_dict(config))
         checkpoint = find_checkpoint(run, "latest") if read_pointer(run, "latest") is not None else None
         if checkpoint is not None:
             _require_same_input(checkpoint, read_header(checkpoint), data, device)
@@ -68,6 +58,35 @@ def open_run(run: Path, config: PPSConfig, data: dict[str, Any], device: str, re
     run.mkdir(parents=True, exist_ok=True)
     write_json(run / CONFIG_FILE, to_dict(config))
     return checkpoint
+
+
+def check_run(run: Path, config: PPSConfig, resume: bool) -> None:
+    """Refuses what `open_run` refuses whatever the data are, so that it is told before these are read.
+
+    Raises:
+        ValueError: as `open_run`, except for data and device.
+    """
+    if (run / CHECKPOINTS).is_symlink():
+        raise ValueError(
+            f"{run / CHECKPOINTS}: a symbolic link, behind which nothing is written or deleted; put the whole run "
+            "directory where its checkpoints shall be"
+        )
+    if resume:
+        _require_same_config(run, to_dict(read_config(run)), to_dict(config))
+    else:
+        require_fresh(run)
+
+
+def read_config(run: Path) -> PPSConfig:
+    """Returns the config of a run; fields that an older run did not have yet have their defaults.
+
+    Raises:
+        ValueError: where there is no run, or its config cannot be read.
+    """
+    if not (run / CONFIG_FILE).is_file():
+        raise ValueError(f"{run}: no run to resume here (no {CONFIG_FILE}); leave --resume out to start one")
+    config: PPSConfig = from_dict(PPSConfig, read_json(run / CONFIG_FILE, ("train",)))
+    return config
 
 
 class Rewritable(Protocol):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from pps_fast.cli import PresetName, exit_status, parse_with_preset
+from pps_fast.cli import PresetName, exit_status, last_value, parse, parse_with_preset
 from pps_fast.config import PPSConfig
 from pps_fast.devices import Device, free_memory_of, slow_precision
 from pps_fast.files import write_json
@@ -38,7 +38,7 @@ class TrainArguments:
     out: Path | None = None
     """folder of the run: config, log, checkpoints, evaluation; default: runs/PRESET"""
     resume: bool = False
-    """continue the run in that folder, bit for bit as if it had never stopped"""
+    """continue the run in --out with its own preset and options, bit for bit as if it had never stopped"""
     device: Device = "auto"
     """where to train; auto is the GPU if there is one"""
     threads: int | None = None
@@ -62,7 +62,7 @@ split. Every option of the preset can be changed. With no option at all, `demo` 
 python -m pps_fast.train --preset tiny --out runs/first
 python -m pps_fast.train --preset charades --data charades.h5 --out runs/charades
 python -m pps_fast.train --preset demo --losses.pull 0 --out runs/without_pull
-python -m pps_fast.train --preset demo --out runs/demo --resume""",
+python -m pps_fast.train --resume --out runs/charades""",
 )  # fmt: skip
 
 
@@ -97,7 +97,8 @@ def run(arguments: TrainArguments) -> int:
     if result.stopped_by is not None:
         stopped_by = signal.Signals(result.stopped_by)
         print(f"stopped by {stopped_by.name} after step {result.step}, which is saved")
-        print("to continue, repeat the command with --resume")
+        threads = "" if arguments.threads is None else f" --threads {arguments.threads}"
+        print(f"to continue: python -m pps_fast.train --resume --out {out}{threads}")
         return 128 + stopped_by
     if result.report is None:
         print(f"the data have no test split, so that nothing was evaluated\nmodel: {result.model_dir}")
@@ -122,7 +123,8 @@ def _choices_of_step(config: PPSConfig, store: Store) -> list[Choice]:
 
 def _config_with_data(arguments: TrainArguments) -> PPSConfig:
     """Refuses to train a preset for real videos on the embedded data: its table would look like a result."""
-    if arguments.config.data.path is None and arguments.preset not in EMBEDDED_DATA:
+    is_real = arguments.preset not in EMBEDDED_DATA and not arguments.resume
+    if arguments.config.data.path is None and is_real:
         raise ValueError(
             f"--preset {arguments.preset}: is for prepared data; name the file with --data FILE (see "
             f"docs/your_data.md), or take a preset of the embedded data: {', '.join(EMBEDDED_DATA)}"
@@ -143,7 +145,20 @@ def _describe_input(store: Store, splits: Splits, out: Path) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    return exit_status(lambda: run(parse_with_preset(PROGRAM, argv)))
+    return exit_status(lambda: run(_parse(argv)))
+
+
+def _parse(argv: Sequence[str]) -> TrainArguments:
+    """Parses the command line; --resume without --preset starts from the run's own options."""
+    run_folder = Path(last_value(argv, "--out") or "runs/demo")
+    is_help = any(word in ("--help", "-h", "--help-all") for word in argv)
+    is_resumed = "--resume" in argv and last_value(argv, "--preset") is None and not is_help
+    # a folder without a run is refused later, beside all else that is wrong with one
+    if not is_resumed or not run_folder.is_dir():
+        return parse_with_preset(PROGRAM, argv)
+    from pps_fast.runs.run_directory import read_config
+
+    return parse(PROGRAM, argv, TrainArguments(out=run_folder, config=read_config(run_folder)))
 
 
 if __name__ == "__main__":

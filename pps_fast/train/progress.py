@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+import warnings
 from types import TracebackType
 
 from tqdm import tqdm
+
+from pps_fast.files import Note
 
 
 def duration(seconds: float) -> str:
@@ -22,6 +25,9 @@ class Progress:
         done: steps that were made before.
         epochs: passes over the data of the whole run.
         is_shown: False shows nothing.
+
+    Warns:
+        Note: where nothing is left to do.
     """
 
     def __init__(self, *, total: int, done: int, epochs: int, is_shown: bool = True) -> None:
@@ -31,6 +37,10 @@ class Progress:
         self._bar = tqdm(total=total, initial=done, unit="step", disable=not (is_shown and is_terminal))
         self._has_lines = is_shown and not is_terminal
         self._first, self._begin = done, time.perf_counter()
+        if done >= total > 0:
+            more = "to train on, raise --train.epochs or --train.max-steps"
+            said = f"finished before: all {total} steps are done, only the evaluation is repeated; {more}"
+            warnings.warn(said, Note, stacklevel=2)
 
     def __enter__(self) -> Progress:
         return self

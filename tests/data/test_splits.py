@@ -95,7 +95,7 @@ def test_validation_samples_of_the_file_do_not_train_under_folds():
     ("data", "config", "message"),
     [
         (PLANTED, DataConfig(fold=0), "no folds; prepare it with --folds"),
-        (FOLDED, DataConfig(fold=5), r"data\.fold = 5: expected one of the prepared folds 0, 1, 2, 3, 4"),
+        (FOLDED, DataConfig(fold=5), r"--data\.fold \(--fold\) 5: expected one of the prepared folds 0, 1, 2, 3, 4"),
         (replace(PLANTED, split=np.full(120, "test")), DataConfig(), "train split is empty.*test 120 samples"),
         (replace(PLANTED, fold=np.zeros(120, np.int64)), DataConfig(fold=0), "train split is empty"),
         (replace(PLANTED, fold=np.arange(120) % 5), DataConfig(fold=0), "20 videos have samples in this fold and in"),

@@ -101,7 +101,7 @@ def test_other_data_is_scored_with_a_note(checkpoint: Path, tmp_path: Path, caps
     [
         (["--model", "nowhere"], "nowhere: no checkpoint here"),
         (["--data", "nowhere.h5"], "nowhere.h5: no such file"),
-        (["--fold", "9"], "data.fold = 9"),
+        (["--fold", "9"], "--data.fold (--fold) 9"),
         (["--seed", "-1"], "--seed -1: expected 0 or more"),
         (["--predictions", "no/such/folder/x.jsonl"], "expected a file in a folder that exists"),
         (["--threads", "0"], "threads = 0"),
@@ -130,7 +130,11 @@ def test_data_of_other_sizes_is_refused(checkpoint: Path, tmp_path: Path, capsys
     file = tmp_path / "wide.h5"
     write_prepared(file, load_data(override(CONFIG.data, {"planted.frame_dim": 9})))
     assert main(["--model", str(checkpoint), "--data", str(file)]) == 2
-    assert "frame_dim=9" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith(
+        "error: the data set has features of width 9, the model was trained with 8; it has word vectors"
+    )
+    assert "FeatureSizes" not in said and said.endswith("choose the data set of the model with --data\n")
 
 
 def test_fold_the_checkpoint_was_trained_on_is_not_a_test(tmp_path: Path, capsys) -> None:

@@ -113,12 +113,35 @@ def test_features_are_never_held_whole(inputs, tmp_path):
 
 
 def test_when_nothing_is_left_it_says_so(inputs, tmp_path):
-    for name in ("train", "test"):
-        write_json(tmp_path / f"{name}.json", [["Z", 5.0, [0, 1], "door"]])
+    write_json(tmp_path / "train.json", [["Z", 5.0, [0, 1], "door"]])
+    inputs["test"] = None
     with pytest.raises(ValueError, match="no usable annotation is left"):
         build(PrepareOptions(**inputs, skip_bad=True))
     with pytest.raises(ValueError, match="video Z has no features"):
         build(PrepareOptions(**inputs))
+
+
+def test_what_is_wrong_with_every_row_is_said_once(inputs, tmp_path):
+    inputs["features"] = tmp_path / "suffixed.hdf5"
+    with h5py.File(inputs["features"], "w") as file:
+        for video_id in FRAMES:
+            file[f"{video_id}__fps_1"] = frames_of(video_id)
+    with pytest.raises(
+        ValueError, match="none of the 6 annotated videos .*; pass --feature-suffix __fps_1 if A__fps_1 is"
+    ):
+        build(PrepareOptions(**inputs))
+    assert build(PrepareOptions(**inputs, feature_suffix="__fps_1")).num_samples == 7
+    (tmp_path / "sta.txt").write_text("A 0.0 4.0##door\nB 1.0 2.0##door\n")
+    with pytest.raises(ValueError, match="sta.txt: no row has a length of its video in this format, .* --durations$"):
+        build(PrepareOptions(**{**inputs, "train": tmp_path / "sta.txt"}))
+    (tmp_path / "others.csv").write_text("id,length\nZ,3\n")
+    with pytest.raises(ValueError, match="sta.txt: no row has a length of its video in others.csv; name"):
+        build(PrepareOptions(**{**inputs, "train": tmp_path / "sta.txt", "durations": (tmp_path / "others.csv",)}))
+
+
+def test_a_missing_annotation_file_is_told_before_its_format(inputs, tmp_path):
+    with pytest.raises(ValueError, match="train.xml: no such file"):
+        build(PrepareOptions(**{**inputs, "train": tmp_path / "train.xml"}))
 
 
 def test_frame_dim_names_the_right_width(inputs):

@@ -17,12 +17,13 @@ def test_a_good_command_writes_the_file_and_prints_the_table(tmp_path, capsys):
     assert read_prepared(tmp_path / "out.h5").num_samples == 7
 
 
-def test_the_same_command_twice_gives_the_same_bytes(tmp_path):
+def test_the_same_command_twice_gives_the_same_bytes_and_says_so(tmp_path, capsys):
     argv = to_argv(make_inputs(tmp_path))
     written = []
     for _ in range(2):
         assert main(argv) == 0
         written.append((tmp_path / "out.h5").read_bytes())
+        assert ("MiB), replaces an earlier data set\n" in capsys.readouterr().out) == (len(written) == 2)
     assert written[0] == written[1]
 
 

@@ -33,6 +33,7 @@ def test_run_trains_evaluates_and_reports(tmp_path, capsys):
     output = capsys.readouterr().out
     assert output.startswith("data planted: 10 videos of 16 segments x 8, samples: train 48, validation 0, test 12")
     assert "whole video" in output and "step_000003" in output
+    assert "The intervals mean nothing: 2 videos are too few to resample; take 10 at least." in " ".join(output.split())
     assert json.loads((run / "evaluation_test.json").read_text())["num_samples"] == 12
     assert load_model(run)[1] == small_config(
         train__max_steps=3, losses__pull=0.0, train__log_every=10, train__checkpoint_every=200
@@ -87,6 +88,21 @@ def test_stopped_run_says_how_to_go_on_and_is_not_evaluated(tmp_path, capsys, mo
     output = capsys.readouterr().out
     assert "stopped by SIGTERM after step 3" in output and "--resume" in output
     assert (tmp_path / "run" / "ops.json").exists() and not (tmp_path / "run" / "evaluation_test.json").exists()
+
+
+def test_resume_alone_takes_the_options_of_the_run_and_says_that_it_is_finished(tmp_path, capsys):
+    run = tmp_path / "run"
+    assert command.main([*OPTIONS, "--out", str(run), "--losses.pull", "0.25"]) == 0
+    before = (run / "config.json").read_text()
+    capsys.readouterr()
+    assert command.main(["--resume", "--out", str(run), "--device", "cpu"]) == 0
+    printed = capsys.readouterr()
+    assert "note: finished before: all 3 steps are done" in printed.err and "model, shuffled queries" in printed.out
+    assert (run / "config.json").read_text() == before
+    assert command.main(["--resume", f"--out={run}", "--train.max-steps", "4", "--device", "cpu"]) == 0
+    assert load_model(run)[1].losses.pull == 0.25 and "step_000004" in capsys.readouterr().out
+    assert command.main(["--resume", "--out", str(tmp_path / "none")]) == 2
+    assert "no run to resume here" in capsys.readouterr().err
 
 
 def test_a_preset_for_real_videos_does_not_train_on_the_embedded_data(tmp_path, capsys):

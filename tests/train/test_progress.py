@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from pps_fast.files import Note
 from pps_fast.train.progress import Progress, duration
 from tests.support.train_runs import small_config, small_input
 
@@ -50,3 +51,10 @@ def test_training_shows_a_line_every_log_every_steps_and_after_the_last(tmp_path
     train(config, *small_input(config), tmp_path / "run")
     steps = [line.split(",")[0] for line in capsys.readouterr().err.splitlines()]
     assert steps == ["step 2/5", "step 4/5", "step 5/5"]
+
+
+def test_a_run_with_nothing_left_to_do_says_so():
+    with pytest.warns(
+        Note, match="finished before: all 10 steps are done, only the evaluation is repeated; to train on"
+    ):
+        Progress(total=10, done=10, epochs=2, is_shown=False)

@@ -20,6 +20,7 @@ from typing import Any
 
 from pps_fast.prepare.readers.problems import Problems
 from pps_fast.prepare.readers.textfiles import read_csv, read_json, read_lines, read_text
+from pps_fast.reading import cut
 
 Window = tuple[float, float]
 """start and end in seconds"""
@@ -149,6 +150,15 @@ ANNOTATION_READERS: dict[str, AnnotationReader] = {
 }
 
 
+ROWS = {
+    "published_json": '["3MSZA", 30.96, [24.3, 30.4], "person turn a light on."]',
+    "charades_txt": "3MSZA 24.3 30.4##person turn a light on.",
+    "activitynet_json": '"v_x": {"duration": 55.15, "timestamps": [[0, 4.14]], "sentences": ["Two men talk."]}',
+    "qvhighlights_jsonl": '{"vid": "x", "duration": 150, "query": "a man talks", "relevant_windows": [[0.0, 6.9]]}',
+}
+"""what a row of each format looks like, for messages"""
+
+
 def detect_annotation_format(path: Path) -> str:
     """Names the format of an annotation file from its extension, for json from its first character.
 
@@ -183,7 +193,9 @@ def read_annotations(path: Path, file_format: str, durations: dict[str, float], 
         try:
             annotation = _annotation(where, parse(), problems)
         except _MALFORMED:
-            problems.add("malformed row", where, f"not a row of the format {file_format}")
+            value = parse.args[0] if isinstance(parse, partial) else ""
+            what = f"not a row of the format {file_format}, such as {ROWS[file_format]}: {cut(str(value), 100)}"
+            problems.add("malformed row", where, what)
             continue
         kept.extend([annotation] if annotation else [])
     return kept

@@ -41,6 +41,10 @@ class Problems:
         """
         self._pending.append((kind, cut(f"{where}: {what}", _KEPT_LENGTH)))
 
+    def count(self, kind: str) -> int:
+        """Returns how many rows of a kind were noted since the last `settle`."""
+        return sum(pending == kind for pending, _ in self._pending)
+
     def settle(self) -> None:
         """Ends a pass over the input: refuses the bad rows noted since the last call, or counts them as skipped.
 

@@ -120,7 +120,8 @@ def test_malformed_rows_are_noted_and_the_others_read(row, tmp_path):
     problems.settle()
     assert [a.sentence for a in annotations] == ["first", "last"]
     assert problems.summary()["counts"] == {"malformed row": 1}
-    assert problems.examples[0].startswith("a.json, row 1: ")
+    expected = 'a.json, row 1: not a row of the format published_json, such as ["3MSZA", 30.96, '
+    assert problems.examples[0].startswith(expected) and problems.examples[0].endswith(f": {row}")
 
 
 def test_durations_of_several_csv_files_are_joined_and_repeated_rows_allowed(tmp_path):
