@@ -45,6 +45,9 @@ class BlindArguments:
     """also write the rows to this JSON file"""
 
 
+# more would take hours and tell nothing
+_LARGEST = {"ranked": 100, "draws": 100_000}
+
 PROGRAM = Program(
     name="blind",
     description="""Scores guesses that see neither video nor sentence, on the test split of a data file: the whole
@@ -104,9 +107,11 @@ def run(arguments: BlindArguments) -> dict[str, Any]:
 def _check(arguments: BlindArguments) -> None:
     if not all(0 < m <= 1 for m in arguments.thresholds) or not arguments.thresholds:
         raise ValueError(f"--thresholds {arguments.thresholds}: expected one or more values above 0, at most 1")
-    for name in ("ranked", "draws"):
-        if getattr(arguments, name) < 1:
-            raise ValueError(f"--{name} {getattr(arguments, name)}: expected at least 1")
+    for name, most in _LARGEST.items():
+        if not 1 <= getattr(arguments, name) <= most:
+            raise ValueError(f"--{name} {getattr(arguments, name)}: expected 1 to {most:,}")
+    if not 0 <= arguments.seed < 2**63:
+        raise ValueError(f"--seed {arguments.seed}: expected 0 to below 2 ** 63")
     if arguments.out is not None and (arguments.out.is_dir() or not arguments.out.parent.is_dir()):
         raise ValueError(f"--out {arguments.out}: expected a file in a folder that exists")
 

@@ -6,6 +6,7 @@ Importing this file loads no torch, so that --help answers at once.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from pps_fast.files import Note
 from pps_fast.help_text import Program, find_options, flag_of, full_help, negated, short_help
 from pps_fast.interrupts import InterruptWatch
 from pps_fast.presets import PRESETS, UnknownPresetError
-from pps_fast.reading import MAX_MESSAGE, one_sentence
+from pps_fast.reading import MAX_MESSAGE, cut, one_sentence
 from pps_fast.streams import tolerant_streams
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 else:
     PresetName = Literal[tuple(PRESETS)]
 
+# what torch says when memory runs out, which is no error of a type of its own on a CPU
+_NO_MEMORY = ("can't allocate memory", "out of memory", "not enough memory")
 # accepted where a flag has a value after it
 _BOOLS = {"true": True, "false": False}
 
@@ -44,6 +47,7 @@ def parse(program: Program[Arguments], argv: Sequence[str], start: Arguments | N
         SystemExit: with status 0 after help, 2 for a wrong option or value, which is printed.
         ValueError: for a config whose parts do not fit together.
     """
+    _check_words(argv)
     words = list(_normalize(program, argv))
     if "--help-all" in words:
         print(full_help(program, start))
@@ -54,6 +58,14 @@ def parse(program: Program[Arguments], argv: Sequence[str], start: Arguments | N
     if start is None:
         return tyro.cli(program.options, args=words, prog=program.command)
     return tyro.cli(program.options, args=words, prog=program.command, default=start)
+
+
+def _check_words(argv: Sequence[str]) -> None:
+    """Refuses words that no file, name or number has, before the parser repeats them in its message."""
+    for word in argv:
+        if len(word) > MAX_MESSAGE:
+            expected = f"expected at most {MAX_MESSAGE:,}; for a long path name a link to it"
+            raise ValueError(f"{cut(word, 80)}: a word of {len(word):,} characters, {expected}")
 
 
 def parse_with_preset(program: Program[Arguments], argv: Sequence[str], default: str = "demo") -> Arguments:
@@ -67,6 +79,7 @@ def parse_with_preset(program: Program[Arguments], argv: Sequence[str], default:
     Raises:
         SystemExit, ValueError: as `parse`.
     """
+    _check_words(argv)
     preset = last_value(argv, "--preset") or default
     try:
         config = PRESETS[preset]
@@ -143,7 +156,11 @@ def _status_of(program: Callable[[], int]) -> int:
         return _complain(_describe(error), 2)
     except ValueError as error:
         return _complain(error, 2)
+    except MemoryError as error:
+        return _complain(_no_memory(error), 2)
     except RuntimeError as error:
+        if any(words in str(error).lower() for words in _NO_MEMORY):
+            return _complain(_no_memory(error), 2)
         # not at the top of the file: it loads torch, as whatever raised this error has done
         from pps_fast.ops.dispatch import BackendError
 
@@ -152,6 +169,13 @@ def _status_of(program: Callable[[], int]) -> int:
         return _complain(error, 2)
     except KeyboardInterrupt:
         return _complain("interrupted", 130)
+
+
+def _no_memory(error: BaseException) -> str:
+    """Returns what to do where memory ran out, with the size that was asked for if the library tells it."""
+    asked = re.search(r"tried to allocate ([\d.]+ ?\w+)", str(error), re.IGNORECASE)
+    size = f" ({asked[1]} were asked for)" if asked else ""
+    return f"not enough memory{size}; close other programs, ask for smaller sizes or batches, or use a larger machine"
 
 
 def _describe(error: OSError) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -68,6 +69,8 @@ def parse(argv: Sequence[str]) -> tuple[CompareArguments, dict[str, PPSConfig]]:
         return cli.parse(PROGRAM, argv, CompareArguments(config=config))
 
     arguments = parse_for(PPSConfig())
+    is_name = re.fullmatch(r"[\w.+-]{1,100}", arguments.name) is not None and not arguments.name.startswith(".")
+    require(is_name, "--name", arguments.name, "letters, digits, '_', '-', '+' and '.', the name of files in --out")
     names = arguments.presets
     require(bool(names), "presets", "none", "one or more of " + ", ".join(PRESETS))
     require(len(set(names)) == len(names), "presets", list(names), "each preset once")

@@ -24,22 +24,34 @@ def to_dict(config: Any) -> dict[str, Any]:
     return plain
 
 
-def from_dict(cls: type[Any], values: dict[str, Any], prefix: str = "config") -> Any:
-    """Builds a config class from nested dicts, as written by `to_dict` of this version or an older one.
+def from_dict(cls: type[Any], values: Any, prefix: str = "config", *, ignores_others: bool = False) -> Any:
+    """Builds a dataclass of JSON values, as written by this version or an older one: the one reader of our records.
 
+    Args:
+        cls: a config class, or another dataclass that checks its ranges itself.
+        values: nested dicts and lists.
+        prefix: what messages call the record.
+        ignores_others: leave out fields that the class does not have, instead of refusing them.
     Raises:
-        ValueError: for a field the class does not have, or a value of another type; the message names it.
+        ValueError: for a field the class does not have or that is missing, or a value of another type; the message
+            names it.
     """
     require(isinstance(values, dict), prefix, values, "fields and their values")
     if cls is PPSConfig:
         values = _with_new_names(values)
     hints = typing.get_type_hints(cls)
-    known = {item.name for item in dataclasses.fields(cls)}
-    unknown = sorted(set(values) - known)
+    known = {item.name: item for item in dataclasses.fields(cls)}
+    unknown = [] if ignores_others else sorted(set(values) - set(known))
     if unknown:
         raise ValueError(f"{prefix} has no field {', '.join(unknown)}; it was written by another version of pps_fast")
-    built = {name: _value_from(hints[name], value, f"{prefix}.{name}") for name, value in values.items()}
-    return cls(**built)
+    missing = [name for name, item in known.items() if name not in values and _is_required(item)]
+    if missing:
+        raise ValueError(f"the field {missing[0]} is missing in {prefix}; it was changed after it was written")
+    return cls(**{name: _value_from(hints[name], values[name], f"{prefix}.{name}") for name in known if name in values})
+
+
+def _is_required(item: dataclasses.Field[Any]) -> bool:
+    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
 
 
 def _with_new_names(values: dict[str, Any]) -> dict[str, Any]:
@@ -73,18 +85,37 @@ def first_names(changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def _value_from(hint: Any, value: Any, name: str) -> Any:
-    """Checks the type of one JSON value against its field's, and rebuilds sections and tuples."""
+    """Checks the type of one JSON value against its field's, and rebuilds sections, tuples and what is in them."""
+    origin, members = typing.get_origin(hint), typing.get_args(hint)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
         return from_dict(hint, value, name)
-    if typing.get_origin(hint) is tuple:
+    if origin in (tuple, list):
         require(isinstance(value, list), name, value, "a list")
-        return tuple(value)
-    kinds = tuple(kind for kind in typing.get_args(hint) or (hint,) if isinstance(kind, type))
+        return origin(_value_from(members[0], item, name) for item in value)
+    if origin is dict:
+        require(isinstance(value, dict), name, value, "an object")
+        return {inner: _value_from(members[1], item, f"{name}.{inner}") for inner, item in value.items()}
+    optional = [member for member in members if member is not type(None)]
+    if len(optional) < len(members):
+        # a choice that may be absent, or a tuple
+        if value is None or typing.get_origin(optional[0]) is None:
+            _require_kind(members, value, name)
+            return value
+        return _value_from(optional[0], value, name)
+    if hint is not Any:
+        _require_kind(members or (hint,), value, name)
+    return value
+
+
+def _require_kind(hints: tuple[Any, ...], value: Any, name: str) -> None:
+    """Raises ValueError for a value of none of these types; choices are checked by the class they are in."""
+    kinds = tuple(kind for kind in hints if isinstance(kind, type))
     if kinds:
         # a bool is an int to Python and not to a reader; an int may stand for a float
         is_kind = type(value) in kinds or (type(value) is int and float in kinds)
         require(is_kind, name, value, " or ".join(kind.__name__ for kind in kinds))
-    return value
+    else:
+        require(isinstance(value, str), name, value, "a word")
 
 
 def override(config: Any, changes: dict[str, Any], prefix: str = "") -> Any:

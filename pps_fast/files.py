@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pps_fast.reading import Refused, reading, require_file, shown
+
 TEMPORARY = ".tmp-"
 """prefix of temporary files and directories"""
 
@@ -42,7 +44,13 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary name beside `path`; on success the file of that name becomes `path`, else it is removed.
 
     The file is on the disk before it is renamed, and the new name before the block ends.
+
+    Raises:
+        ValueError: where something else than a file has the name, which stays.
     """
+    if path.exists() and not path.is_file():
+        # renaming would put a file in the place of a device, of this machine's /dev/null for one
+        raise ValueError(f"{shown(path)}: a folder, pipe or device, not a file to write; name another")
     # several processes may write the same file at the same time; the last one wins
     temporary = path.with_name(f"{TEMPORARY}{path.name}@{host_name()}.{os.getpid()}")
     _remove_abandoned(path)
@@ -137,20 +145,20 @@ def replace_bytes(path: Path, content: bytes) -> None:
         temporary.write_bytes(content)
 
 
-def read_json(path: Path, fields: tuple[str, ...]) -> dict[str, Any]:
+def read_json(path: Path, fields: tuple[str, ...] = ()) -> dict[str, Any]:
     """Returns the object in `path`.
 
     Raises:
         ValueError: where the file is missing, damaged or lacks one of `fields`; the message names it.
     """
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(f"{path}: missing; copy the whole directory again")
-    try:
+    require_file(path)
+    with reading(path):
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: damaged, not JSON ({error}); copy it again") from error
-    if not isinstance(values, dict) or any(name not in values for name in fields):
-        raise ValueError(f"{path}: expected an object with {', '.join(fields)}; pps_fast did not write this file")
+        if not isinstance(values, dict) or any(name not in values for name in fields):
+            names = f" with {', '.join(fields)}" if fields else ""
+            raise Refused(f"expected an object{names}; pps_fast did not write this file, or it was changed")
     return values
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from pps_fast.hdf5_probe import require_harmless
 from pps_fast.machine import require_memory, require_space, size_text
 from pps_fast.reading import Refused, cut, listed, reading, require_file
 
@@ -29,14 +30,20 @@ _OVERHEAD = 16 << 10
 _PLUGINS = {32001: "blosc", 32004: "lz4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32026: "blosc2"}
 
 
-def open_hdf5(path: str | Path) -> h5py.File:
-    """Opens an HDF5 file for reading; close it, or use it as a `with` block.
+def open_hdf5(path: str | Path, *, needs_texts: bool = False) -> h5py.File:
+    """Opens an HDF5 file for reading, after another process has looked at its structure (see `hdf5_probe`).
+
+    Close it, or use it as a `with` block.
+
+    Args:
+        needs_texts: whether all its texts are read, so that one that cannot be is refused here.
 
     Raises:
         ValueError: in one sentence that keeps the true cause, by `reading`.
     """
     require_file(path)
     with reading(path):
+        require_harmless(Path(path), needs_texts=needs_texts)
         return h5py.File(path, "r")
 
 

@@ -25,7 +25,8 @@ from pps_fast.devices import Device, choose_device, keep_freed_memory, set_threa
 from pps_fast.eval import evaluate as scoring
 from pps_fast.eval.report import write_report
 from pps_fast.eval.results import EvalReport
-from pps_fast.runs.checkpoint import find_checkpoint, load_model, read_header
+from pps_fast.model import Model
+from pps_fast.runs.checkpoint import find_checkpoint, load_model, read_newest
 from pps_fast.runs.lock import owning
 from pps_fast.runs.matching import match_data
 from pps_fast.runs.run_directory import check_run
@@ -227,15 +228,19 @@ def evaluate_checkpoint(
     on_device = choose_device(device)
     if out is not None and Path(out).exists() and not Path(out).is_dir():
         raise ValueError(f"out = {out}: is a file; name a folder")
-    model, trained, sizes = load_model(model_dir, on_device)
-    config: PPSConfig = override(trained, {name: value for name, value in changes.items() if value is not None})
-    folder = find_checkpoint(model_dir)
-    data, note = match_data(folder, load_data(config.data), is_chosen=changes.get("data.path") is not None)
+
+    def read(folder: Path) -> tuple[Model, PPSConfig, FeatureSizes, PreparedData, str | None, PPSConfig]:
+        model, trained, sizes = load_model(folder, on_device)
+        config = override(trained, {name: value for name, value in changes.items() if value is not None})
+        data, note = match_data(folder, load_data(config.data), is_chosen=changes.get("data.path") is not None)
+        return model, config, sizes, data, note, trained
+
+    model, config, sizes, data, note, trained = read_newest(model_dir, "best", read)
     if data.sizes != sizes:
         raise ValueError(f"{_differing_sizes(data.sizes, sizes)}; choose the data set of the model with --data")
     splits = select_samples(data, config.data, is_for_training=False)
     if note is None:
-        _check_unseen(folder, config, data, splits, split)
+        _check_unseen(trained, config, data, splits, split)
     report = scoring.evaluate(model, Store(data, on_device), splits, config, split=split, progress=progress)
     written = [] if out is None else write_report(out, report, config, data)
     return Evaluation(report=report, config=config, data=data, written=tuple(written), note=note)
@@ -258,13 +263,12 @@ def _differing_sizes(data: FeatureSizes, model: FeatureSizes) -> str:
     return f"the data set has {'; it has '.join(different)}"
 
 
-def _check_unseen(folder: Path, config: PPSConfig, data: PreparedData, splits: Splits, split: str) -> None:
-    """Refuses to score training samples as unseen ones."""
-    header = read_header(folder)
+def _check_unseen(trained: PPSConfig, config: PPSConfig, data: PreparedData, splits: Splits, split: str) -> None:
+    """Refuses to score training samples as unseen ones; `trained` is the config of the training."""
     scored = scoring.samples_of(splits, split)
-    seen = np.isin(scored, select_samples(data, header.config.data).train)
+    seen = np.isin(scored, select_samples(data, trained.data).train)
     if split != "train" and seen.any():
         raise ValueError(
             f"fold = {config.data.fold}: the model was trained on {int(seen.sum())} of the {len(scored)} samples of "
-            f"that {split} split; leave the fold out (it was trained for fold {header.config.data.fold})"
+            f"that {split} split; leave the fold out (it was trained for fold {trained.data.fold})"
         )

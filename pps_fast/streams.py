@@ -80,8 +80,23 @@ class TolerantStream:
         if isinstance(error, OSError) and error.errno not in _NOBODY_LISTENS:
             self.error = error
 
+    @property
+    def encoding(self) -> str | None:
+        """How characters are written, None for a stream in memory; libraries ask for it also where nothing is."""
+        return "utf-8" if self._stream is None else getattr(self._stream, "encoding", None)
+
+    def fileno(self) -> int:
+        """Returns the descriptor.
+
+        Raises:
+            OSError: for a stream without one.
+        """
+        if self._stream is None:
+            raise OSError(errno.EBADF, "the stream was closed before the program began")
+        return self._stream.fileno()
+
     def __getattr__(self, name: str) -> Any:
-        # encoding, fileno and whatever else a library asks a stream for
+        # whatever else a library asks a stream for
         return getattr(self._stream, name)
 
 

@@ -53,8 +53,8 @@ def test_features_are_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str
     ("options", "message"),
     [
         (("--thresholds", "0"), "--thresholds (0.0,): expected one or more values above 0, at most 1"),
-        (("--ranked", "0"), "--ranked 0: expected at least 1"),
-        (("--draws", "0"), "--draws 0: expected at least 1"),
+        (("--ranked", "0"), "--ranked 0: expected 1 to 100"),
+        (("--draws", "0"), "--draws 0: expected 1 to 100,000"),
         (("--split", "validation"), "--split validation: the data set has no such samples"),
         (("--out", "no/such/folder/x.json"), "expected a file in a folder that exists"),
         (("--data", "missing.h5"), "missing.h5"),

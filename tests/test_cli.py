@@ -86,6 +86,30 @@ def test_parts_that_do_not_fit_together_are_one_line_and_status_2(capsys):
     assert capsys.readouterr().err == "error: losses.num_best = 9: expected at most proposals.num_proposals = 3\n"
 
 
+def test_a_word_that_no_message_can_repeat_is_refused_in_one_short_line(capsys):
+    assert exit_status(lambda: _parse("--losses.pull", "x" * 5000).count) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and len(said) < 250 and "a word of 5,000 characters, expected at most 1,000" in said
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 7 bytes. Error code 12"),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has"),
+    ],
+)
+def test_too_little_memory_is_one_sentence_with_status_2(error, capsys):
+    def program() -> int:
+        raise error
+
+    assert exit_status(program) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: not enough memory") and "use a larger machine" in said and said.count("\n") == 1
+    assert ("(20.00 GiB were asked for)" in said) == ("CUDA" in str(error))
+
+
 @pytest.mark.parametrize("argv", [["--help"], ["-h"], ["--count", "4", "--help"], ["--help-all"]])
 def test_help_is_printed_with_status_0(argv, capsys):
     with pytest.raises(SystemExit) as caught:

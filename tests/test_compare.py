@@ -58,6 +58,8 @@ def test_presets_are_trained_and_compared(tmp_path):
         ([], "presets = 'none': expected one or more of demo,"),
         (["tiny", "tiny"], "presets = ['tiny', 'tiny']: expected each preset once"),
         (["tiny", "demo"], "rows on different data sets"),
+        (["tiny", "--name", "../x"], "--name = '../x': expected letters, digits"),
+        (["tiny", "--name", ".hidden"], "--name = '.hidden': expected letters, digits"),
         (["tiny", "--human", "nowhere.csv"], "nowhere.csv: no such file"),
         (["tiny", "--data", "x.h5", "--data.path", "y.h5"], "two data sets"),
     ],

@@ -62,8 +62,10 @@ def test_replacing_takes_a_file_that_others_write_and_keeps_the_old_one_after_an
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{", "damaged, not JSON"),
-        (b"\xff\xfe", "damaged, not JSON"),
+        (b"{", "not complete JSON"),
+        (b"\xff\xfe", "not text"),
+        (b"[" * 99_999, "nested too deeply"),
+        (b'{"step": ' + b"9" * 5000 + b"}", "cannot be read"),
         (b"[1]", "with step"),
         (b'{"b": 1}', "with step"),
     ],
@@ -98,6 +100,17 @@ def test_full_disk_is_told_with_file_and_remedy_and_keeps_the_old_file(number, t
     assert path.read_bytes() == b"old" and [item.name for item in tmp_path.iterdir()] == ["a.bin"]
     with pytest.raises(PermissionError), replacing(path):
         raise PermissionError(errno.EACCES, "Permission denied")
+
+
+def test_what_is_no_file_is_never_replaced_by_one(tmp_path):
+    """For the superuser a rename would put a file in the place of /dev/null."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    for name in ("pipe", "folder", "link"):
+        with pytest.raises(ValueError, match=f"{name}: a folder, pipe or device, not a file to write; name another"):
+            replace_text(tmp_path / name, "x")
+    assert (tmp_path / "pipe").is_fifo() and (tmp_path / "link").is_symlink() and len(list(tmp_path.iterdir())) == 3
 
 
 def _dead_pid() -> int:

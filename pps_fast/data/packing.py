@@ -20,7 +20,7 @@ import numpy as np
 from pps_fast.data.identity import ArrayDigest, sample_parts
 from pps_fast.data.record import ARRAYS, FEATURE_DTYPE, OPTIONAL_ARRAYS, PreparedData, PreparedSamples
 from pps_fast.files import FullDiskError, naming_full_disk, replacing
-from pps_fast.hdf5 import new_hdf5, reserve, size_of
+from pps_fast.hdf5 import new_hdf5, open_hdf5, reserve, size_of
 from pps_fast.machine import require_space
 from pps_fast.reading import cause_of
 
@@ -50,9 +50,9 @@ def check_output(path: Path) -> None:
 
 def _has_mark(path: Path) -> bool:
     try:
-        with h5py.File(path, "r") as file:
-            return file.attrs.get("format") == FORMAT
-    except OSError:
+        with open_hdf5(path) as file:
+            return isinstance(mark := file.attrs.get("format"), str) and mark == FORMAT
+    except (ValueError, OSError, RuntimeError):
         return False
 
 

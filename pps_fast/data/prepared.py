@@ -87,8 +87,8 @@ def _opened(path: Path) -> Iterator[tuple[h5py.File, int]]:
     """Yields an open packed file and its version; failures within the block are told as `reading` does."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; {_REMEDY}")
-    with reading(path), open_hdf5(path) as file:
-        mark, version = file.attrs.get("format"), file.attrs.get("version")
+    with reading(path), open_hdf5(path, needs_texts=True) as file:
+        mark, version = _plain(file.attrs.get("format")), _plain(file.attrs.get("version"))
         if mark != FORMAT:
             raise ValueError(f"{path}: an HDF5 file, but not one of prepared data (no mark {FORMAT!r}); {_REMEDY}")
         if version not in (1, VERSION):
@@ -98,9 +98,21 @@ def _opened(path: Path) -> Iterator[tuple[h5py.File, int]]:
         yield file, int(version)
 
 
+def _plain(attribute: Any) -> str | int | None:
+    """Returns an attribute that is a text or a whole number, else None."""
+    if isinstance(attribute, str):
+        return attribute
+    return int(attribute) if isinstance(attribute, int | np.integer) and not isinstance(attribute, bool) else None
+
+
 def _content(file: h5py.File, version: int) -> dict[str, str] | None:
     """Returns the sha256 that were written, None in a file of version 1."""
-    return None if version == 1 else json.loads(file.attrs["content"])
+    if version == 1:
+        return None
+    content = json.loads(file.attrs["content"])
+    if not isinstance(content, dict):
+        raise Refused("its attribute content is no object; the file is damaged, copy it again")
+    return content
 
 
 def _built(path: Path, kind: type[Samples], values: dict[str, Any]) -> Samples:
@@ -134,12 +146,12 @@ def _read_fields(file: h5py.File, version: int, file_size: int, arrays: tuple[st
     names = [name for name in arrays if name not in windows]
     names += [name for name in OPTIONAL_ARRAYS if name in file]
     # before anything is allocated: a flipped bit in a shape can ask for any amount of memory
+    strings = [*STRINGS, *(name for name in OPTIONAL_STRINGS if name in file)]
     stored = [plain_dataset(file, name).nbytes for name in [*names, *(["moment_s"] if windows else [])]]
-    if max(stored) > file_size:
+    if max(*stored, *(plain_dataset(file, name).nbytes for name in strings)) > file_size:
         raise Refused("a data set is larger than its file, which is damaged; copy it again")
     require_memory(sum(stored), "what is read of it")
     values: dict[str, Any] = {name: read_dataset(file, name) for name in names}
-    strings = [*STRINGS, *(name for name in OPTIONAL_STRINGS if name in file)]
     values.update({name: plain_dataset(file, name).asstr()[()].tolist() for name in strings})
     for name in ("split", *OPTIONAL_STRINGS):
         if name in values:

@@ -220,6 +220,8 @@ def _check_shapes(data: PreparedSamples) -> None:
 
 
 def _check_values(data: PreparedSamples) -> None:
+    is_record = isinstance(data.provenance, dict) and isinstance(data.recipe, dict | None)
+    _require(is_record, "provenance, recipe", "no objects of JSON", "names and values")
     _require(data.num_samples > 0, "sentences", "no samples", "at least one")
     _require(len(set(data.video_ids)) == len(data.video_ids), "video_ids", "repeated names", "each video once")
     _require(bool((data.duration_s > 0).all()), "duration_s", f"smallest {data.duration_s.min()}", "> 0 seconds")
@@ -249,6 +251,8 @@ def _check_windows(data: PreparedSamples) -> None:
         reversed_windows = int((data.window_s[:, 0] > data.window_s[:, 1]).sum())
         _require(not reversed_windows, "window_s", f"{reversed_windows} windows end before they start", "start <= end")
     if data.query_id is not None:
+        is_plain = isinstance(data.query_id, list) and all(isinstance(name, str | int | None) for name in data.query_id)
+        _require(is_plain, "query_id", "something else", "names or numbers")
         count = len(data.query_id)
         _require(count == data.num_samples, "query_id", f"{count} entries", f"{data.num_samples}")
     if data.num_frames is not None:

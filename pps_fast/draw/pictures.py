@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,6 @@ import numpy as np
 import torch
 
 from pps_fast.config import PPSConfig
-from pps_fast.config_tree import from_dict
 from pps_fast.data.load import load_data
 from pps_fast.data.prepared import PreparedData
 from pps_fast.data.splits import select_samples
@@ -24,14 +24,16 @@ from pps_fast.draw.timeline import draw_timeline
 from pps_fast.draw.trajectories import TracedQuery, TracedRun, draw_trajectories
 from pps_fast.draw.variants import draw_variants
 from pps_fast.draw.view import View
-from pps_fast.files import read_json, replace_bytes
+from pps_fast.files import replace_bytes
+from pps_fast.model import PPS
 from pps_fast.predict import predict
 from pps_fast.proposals.layout import layout_of
-from pps_fast.runs.checkpoint import find_checkpoint, load_pps
+from pps_fast.runs.checkpoint import load_pps, read_header, read_newest
 from pps_fast.runs.matching import match_data
 from pps_fast.runs.metrics_log import METRICS_FILE, read_metrics
-from pps_fast.runs.run_directory import CONFIG_FILE
+from pps_fast.runs.records import read_config
 from pps_fast.runs.trace import read_trace
+from pps_fast.types import FeatureSizes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +62,7 @@ def _curves(options: Curves) -> tuple[Figure, Path]:
 def _trajectories(options: Trajectories) -> tuple[Figure, Path]:
     labels = _labels(options.labels, options.runs)
     lines = [read_trace(run) for run in options.runs]
-    configs: list[PPSConfig] = [from_dict(PPSConfig, read_json(run / CONFIG_FILE, ("train",))) for run in options.runs]
+    configs = [read_config(run) for run in options.runs]
     data = _same_data(options.runs, configs, options.data)
     for run, of_run in zip(options.runs, lines, strict=True):
         if not of_run or of_run[0]["samples"] != lines[0][0]["samples"]:
@@ -126,10 +128,16 @@ def _same_data(runs: Sequence[Path], configs: Sequence[PPSConfig], path: Path | 
 def _views(checkpoints: Sequence[Path], options: QueryOptions) -> list[View]:
     """Asks the same query of every model."""
     device = choose_device(options.device)
-    models = [load_pps(checkpoint, device) for checkpoint in checkpoints]
-    data = _same_data(checkpoints, [config for _, config, _ in models], options.data)
-    for checkpoint, (_, _, sizes) in zip(checkpoints, models, strict=True):
-        data, _ = match_data(find_checkpoint(checkpoint), data, is_chosen=options.data is not None)
+    configs = [read_newest(checkpoint, "best", read_header).config for checkpoint in checkpoints]
+    data = _same_data(checkpoints, configs, options.data)
+    models = []
+    for checkpoint in checkpoints:
+        # one checkpoint for both, while a training may go on
+        model, data = read_newest(
+            checkpoint, "best", partial(_model_and_data, data=data, options=options, device=device)
+        )
+        models.append(model)
+        sizes = model[2]
         if data.sizes != sizes:
             raise ValueError(
                 f"{checkpoint}: trained with {sizes}, the data set has {data.sizes}; choose it with --data"
@@ -137,6 +145,13 @@ def _views(checkpoints: Sequence[Path], options: QueryOptions) -> list[View]:
     store = Store(data, device)
     sample = _choose_sample(data, models[0][1], options)
     return [_view(model, config, store, sample) for model, config, _ in models]
+
+
+def _model_and_data(
+    folder: Path, data: PreparedData, options: QueryOptions, device: torch.device
+) -> tuple[tuple[PPS, PPSConfig, FeatureSizes], PreparedData]:
+    matched, _ = match_data(folder, data, is_chosen=options.data is not None)
+    return load_pps(folder, device), matched
 
 
 def _choose_sample(data: PreparedData, config: PPSConfig, options: QueryOptions) -> int:

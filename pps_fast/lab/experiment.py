@@ -13,9 +13,9 @@ from pps_fast.data.load import load_data
 from pps_fast.data.prepared import PreparedData
 from pps_fast.data.splits import select_samples
 from pps_fast.devices import Device, choose_device
-from pps_fast.files import read_json
 from pps_fast.lab.options import LabOptions
 from pps_fast.lab.pool import Outcome, run_jobs
+from pps_fast.lab.results import read_result
 from pps_fast.lab.runs import RESULT_FILE, Run, is_finished, num_updates, plan_run
 from pps_fast.lab.statistics import SeedFold
 from pps_fast.machine import free_memory, note_memory
@@ -122,7 +122,7 @@ def known_data(folder: Path) -> dict[str, Any]:
         ValueError: without finished runs, or with runs on several data sets.
     """
     paths = sorted((folder / "runs").glob(f"*/{RESULT_FILE}"))
-    data_sets = {data["sha256"]: data for data in (read_json(path, ("data",))["data"] for path in paths)}
+    data_sets = {data["sha256"]: data for data in (read_result(path.parent)["data"] for path in paths)}
     if len(data_sets) != 1:
         names = ", ".join(f"{data['name']} {sha[:12]}" for sha, data in data_sets.items()) or "none"
         raise ValueError(

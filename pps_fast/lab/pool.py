@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import multiprocessing
 import os
 import signal
@@ -21,6 +20,7 @@ from pps_fast.cli import exit_status
 from pps_fast.devices import Device
 from pps_fast.lab.runs import Run, is_finished, run_one
 from pps_fast.runs.environment import source_commit
+from pps_fast.runs.json_lines import read_lines
 from pps_fast.runs.lock import LOCKS_NOT_SUPPORTED
 from pps_fast.runs.metrics_log import METRICS_FILE
 from pps_fast.train.interrupt import StopRequest
@@ -224,9 +224,8 @@ class _Board:
     def _step(self, run: Run) -> int:
         """Returns the updates a run has logged."""
         path = self.folder / run.name / METRICS_FILE
-        # the last line may be half-written
-        lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.is_file() else []
-        return json.loads(lines[-1])["step"] if lines else 0
+        lines = read_lines(path) if path.exists() else []
+        return lines[-1]["step"] if lines else 0
 
     def _say(self, text: str) -> None:
         tqdm.write(text, file=sys.stdout)

@@ -28,12 +28,13 @@ from pps_fast.model import PPS
 from pps_fast.prepare.readers.vocabulary import detect_vocabulary_format, read_vocabulary
 from pps_fast.published.settings import Settings, describe_differences, read_settings
 from pps_fast.published.weights import export_released, import_released
+from pps_fast.reading import FAILURES, cause_of, cut
 from pps_fast.runs.checkpoint import (
     Header,
     describe_data,
-    find_checkpoint,
     load_pps,
     read_header,
+    read_newest,
     save_checkpoint,
 )
 from pps_fast.runs.environment import environment
@@ -42,6 +43,7 @@ from pps_fast.runs.lock import owning
 from pps_fast.runs.model_folder import ModelInputs, inputs_of
 from pps_fast.runs.pointers import point
 from pps_fast.runs.run_directory import require_fresh
+from pps_fast.torch_files import load_plain
 from pps_fast.types import FeatureSizes
 
 # of a model whose data set is not at hand; no data set has this sha256
@@ -108,28 +110,38 @@ def read_published(path: Path) -> Published:
     if not path.is_file():
         raise ValueError(f"{path}: no such file; expected a checkpoint of the published code, saved by torch.save")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_plain(path)
     except UnpicklingError as error:
         raise ValueError(
-            f"{path}: not only tensors and plain values, which are all that is loaded from a file of others "
-            f"({_first_line(error)}); save its model_parameters alone with torch.save"
+            f"{path}: not only tensors and plain values, which are all that is loaded from a file of others; save its "
+            f"{_STATE} alone with torch.save"
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f"{path}: damaged or not a file of torch.save ({_first_line(error)})") from error
+    except FAILURES as error:
+        raise ValueError(f"{path}: damaged or not a file of torch.save ({cause_of(error)})") from error
     if not isinstance(content, Mapping):
         raise ValueError(f"{path}: holds a {type(content).__name__}, expected a dict with {_STATE}, or a state dict")
     state = content.get(_STATE, content)
-    strangers = [str(name) for name, value in state.items() if not isinstance(value, Tensor)]
+    if not isinstance(state, Mapping):
+        raise ValueError(f"{path}: its {_STATE} is a {type(state).__name__}, expected tensors by name")
+    strangers = [cut(str(name), 60) for name, value in state.items() if not _is_plain(name, value)]
     if strangers or not state:
         names = ", ".join(strangers[:3]) or "nothing"
         raise ValueError(f"{path}: no {_STATE}, and as a state dict it holds {names}, expected tensors by name")
     step = content.get(_STEP, 0)
     stored = content.get(_SETTINGS) if _STATE in content else None
-    return Published(path=path, state=dict(state), step=step if isinstance(step, int) else 0, stored=stored)
+    is_count = isinstance(step, int) and 0 <= step < 2**62
+    return Published(path=path, state=dict(state), step=step if is_count else 0, stored=stored)
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _is_plain(name: object, value: object) -> bool:
+    """Whether an entry of a state dict is a dense tensor of real numbers, all of which are stored."""
+    return (
+        isinstance(name, str)
+        and isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and value.is_floating_point()
+        and value.numel() <= max(value.untyped_storage().nbytes(), 1)
+    )
 
 
 def import_checkpoint(
@@ -241,8 +253,8 @@ def export_checkpoint(model_dir: Path, path: Path) -> None:
     Raises:
         ValueError: for a model that cannot be read, or that has no counterpart in the published code.
     """
-    model, config, _ = load_pps(model_dir)
-    header = read_header(find_checkpoint(model_dir))
+    loaded, header = read_newest(model_dir, "best", lambda folder: (load_pps(folder), read_header(folder)))
+    model, config, _ = loaded
     settings = {**to_dict(config), "sizes": to_dict(header.sizes)}
     content = {_STEP: header.step, _SETTINGS: settings, _STATE: export_released(model)}
     # torch's own writing to a file tells no reason when the disk is full

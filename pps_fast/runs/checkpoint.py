@@ -15,8 +15,9 @@ that no pointer names are deleted. So a pointer always names a complete checkpoi
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,8 @@ from pps_fast.runs.model_folder import Header as Header
 from pps_fast.runs.model_folder import read_header as read_header
 from pps_fast.runs.pointers import Which, read_pointer
 from pps_fast.types import FeatureSizes
+
+Result = TypeVar("Result")
 
 
 def save_checkpoint(
@@ -66,7 +69,12 @@ def save_checkpoint(
     temporary = final.with_name(TEMPORARY + final.name)
     delete_leftovers(run)
     temporary.mkdir(parents=True)
-    write_folder(temporary, model.state_dict(), training, header, inputs)
+    try:
+        write_folder(temporary, model.state_dict(), training, header, inputs)
+    except OSError:
+        # on a full disk its part would take the room that the next attempt needs
+        delete_leftovers(run)
+        raise
     os.rename(temporary, final)
     flush(final.parent)
     return final
@@ -91,10 +99,32 @@ def find_checkpoint(directory: Path, which: Which = "best") -> Path:
         )
     checkpoint = directory / pointer["checkpoint"]
     if not checkpoint.is_dir():
+        again = (read_pointer(directory, "best") if which == "best" else None) or read_pointer(directory, "latest")
+        if again != pointer:
+            # a running training has replaced it between the two looks
+            return find_checkpoint(directory, which)
         raise ValueError(
             f"{directory}: {checkpoint} is named by the run's pointer but missing; copy the whole run directory again"
         )
     return checkpoint
+
+
+def read_newest(directory: Path, which: Which, read: Callable[[Path], Result]) -> Result:
+    """Returns what `read` makes of a run's checkpoint; of the next one where a running training has deleted it.
+
+    Args:
+        directory: as `find_checkpoint`.
+        read: is given the directory of the checkpoint.
+    Raises:
+        ValueError: as `find_checkpoint` and `read` for a checkpoint that is still the run's.
+    """
+    while True:
+        checkpoint = find_checkpoint(directory, which)
+        try:
+            return read(checkpoint)
+        except ValueError:
+            if find_checkpoint(directory, which) == checkpoint:
+                raise
 
 
 def restore(checkpoint: Path, model: nn.Module) -> dict[str, Tensor]:
@@ -123,10 +153,18 @@ def load_model(
     Raises:
         ValueError: for missing or damaged files, another version, or tensors that do not fit; the message names them.
     """
-    checkpoint = find_checkpoint(Path(directory), which)
+    return read_newest(Path(directory), which, lambda checkpoint: _load_model(checkpoint, device))
+
+
+def _load_model(checkpoint: Path, device: torch.device | str) -> tuple[Model, PPSConfig, FeatureSizes]:
     header = read_header(checkpoint)
+    tensors = read_weights(checkpoint)
+    # without memory: the file decides whether these sizes are true before they are allocated
+    with torch.device("meta"):
+        shapes = build_model(header.config, header.sizes).state_dict()
+    _check_shapes(checkpoint, tensors, shapes)
     model = build_model(header.config, header.sizes)
-    load_weights(checkpoint, model)
+    model.load_state_dict(tensors)
     return model.to(device).eval(), header.config, header.sizes
 
 
@@ -151,7 +189,12 @@ def load_weights(checkpoint: Path, model: nn.Module) -> None:
         ValueError: for missing or damaged files, or weights that do not fit; the message names them.
     """
     tensors = read_weights(checkpoint)
-    wanted = model.state_dict()
+    _check_shapes(checkpoint, tensors, model.state_dict())
+    model.load_state_dict(tensors)
+
+
+def _check_shapes(checkpoint: Path, tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raises ValueError where a folder's tensors are not those of the model."""
     faults = [f"no tensor {name}" for name in sorted(wanted.keys() - tensors.keys())]
     faults += [f"unknown tensor {name}" for name in sorted(tensors.keys() - wanted.keys())]
     for name in sorted(wanted.keys() & tensors.keys()):
@@ -161,4 +204,3 @@ def load_weights(checkpoint: Path, model: nn.Module) -> None:
     if faults:
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise ValueError(f"{checkpoint}: does not fit the config beside it: {'; '.join(faults[:5])}{more}")
-    model.load_state_dict(tensors)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pps_fast.files import naming_full_disk, replace_text
+from pps_fast.reading import Refused, reading, require_file
 
 
 class JsonLines:
@@ -21,7 +22,8 @@ class JsonLines:
 
     def __init__(self, path: Path, *, step: int = 0) -> None:
         if path.exists():
-            replace_text(path, _lines_until(path, step))
+            kept = [text for text, line in _complete_lines(path) if line["step"] <= step]
+            replace_text(path, "".join(kept))
         self._path = path
         # also read, where the file is deleted while it grows
         self._file = open(path, "a+", encoding="utf-8")
@@ -62,13 +64,29 @@ class JsonLines:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Returns the objects of a file of JSON lines."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    """Returns the objects of a file of JSON lines; a last line that is being written, or was at a kill, is left out.
+
+    Raises:
+        ValueError: for a file that is missing or damaged; the message names file and line.
+    """
+    return [line for _, line in _complete_lines(path)]
 
 
-def _lines_until(path: Path, step: int) -> str:
-    """Returns the complete lines up to `step`."""
-    # a killed process can leave the last line incomplete
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    complete = [line for line in lines if line.endswith("\n")]
-    return "".join(line for line in complete if json.loads(line)["step"] <= step)
+def _complete_lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """Returns text and content of the complete lines."""
+    require_file(path)
+    with reading(path):
+        # not str.splitlines, which would also cut at separators inside a text
+        texts = path.read_bytes().decode("utf-8").split("\n")
+        return [(f"{text}\n", _parse(text, number)) for number, text in enumerate(texts[:-1], start=1)]
+
+
+def _parse(text: str, number: int) -> dict[str, Any]:
+    try:
+        line = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"line {number} is damaged, not JSON; copy the file again or remove that line") from error
+    step = line.get("step") if isinstance(line, dict) else None
+    if type(step) is not int or not 0 <= step < 2**62:
+        raise Refused(f"line {number} is no object with a step; copy the file again or remove that line")
+    return line

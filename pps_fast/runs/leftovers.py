@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from pps_fast.files import TEMPORARY, is_litter, is_temporary
@@ -55,9 +56,17 @@ def delete_leftovers(run: Path) -> None:
             _delete_directory(path)
 
 
-def has_only_leftovers(run: Path) -> bool:
-    """Whether a directory holds nothing but what a killed process, a desktop or a file system leaves behind."""
-    return all(_is_leftover(path) or path.name == LOCK_FILE or is_litter(path) for path in _entries(run.resolve()))
+def has_only_leftovers(run: Path, besides: Collection[str] = ()) -> bool:
+    """Whether a directory holds nothing but what a killed process, a desktop or a file system leaves behind.
+
+    Args:
+        besides: names of further files that may be there.
+    """
+    names = (LOCK_FILE, *besides)
+    return all(
+        _is_leftover(path) or is_litter(path) or (path.name in names and path.is_file() and not path.is_symlink())
+        for path in _entries(run.resolve())
+    )
 
 
 def _is_leftover(path: Path) -> bool:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from pps_fast.config_tree import flatten
+from pps_fast.reading import reading
 from pps_fast.runs.json_lines import JsonLines, read_lines
-
-METRICS_FILE = "metrics.jsonl"
+from pps_fast.runs.records import METRICS_FILE as METRICS_FILE
+from pps_fast.runs.records import TrainingLine, ValidationLine, checked_line
 
 
 class MetricsLog:
@@ -56,8 +57,17 @@ class MetricsLog:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Returns the lines of a run's metrics.jsonl."""
-    return read_lines(run / METRICS_FILE)
+    """Returns the lines of a run's metrics.jsonl.
+
+    Raises:
+        ValueError: for a missing or damaged file; the message names file, line and field.
+    """
+    path = run / METRICS_FILE
+    with reading(path):
+        return [
+            checked_line(line, ValidationLine if "validation" in line else TrainingLine, f"line {number}")
+            for number, line in enumerate(read_lines(path), start=1)
+        ]
 
 
 def require_tensorboard() -> type:

@@ -33,6 +33,8 @@ from pps_fast.config_tree import from_dict, to_dict
 from pps_fast.data.record import PreparedData, feature_recipe
 from pps_fast.data.statistics import frame_statistics
 from pps_fast.files import read_json, replace_bytes, write_json
+from pps_fast.reading import FAILURES, brief, reading, require_file
+from pps_fast.runs.records import DataIdentity, require_count, require_finite
 from pps_fast.types import FeatureSizes
 
 FORMAT = "pps_fast.model"
@@ -43,6 +45,7 @@ WORDS_FILE, STATISTICS_FILE, RECIPE_FILE = "words.safetensors", "statistics.safe
 OLD_HEADER_FILE = "checkpoint.json"
 # names of the tensors that go into alignment.safetensors
 _ALIGNMENT_PREFIX = "alignment."
+_UNREADABLE: tuple[type[Exception], ...] = (SafetensorError, *FAILURES)
 
 # file with the header -> its format and version
 _READ = {HEADER_FILE: (FORMAT, VERSION), OLD_HEADER_FILE: ("pps_fast.checkpoint", 1)}
@@ -71,6 +74,12 @@ class Header:
     sizes: FeatureSizes
     data: dict[str, Any]
     environment: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("step", "epoch", "batch"):
+            require_count(name, getattr(self, name))
+        require_finite("elapsed_s", self.elapsed_s)
+        from_dict(DataIdentity, self.data, "data", ignores_others=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,10 +161,11 @@ def read_header(folder: Path) -> Header:
     missing = [item.name for item in fields if item.name not in values and item.name != "environment"]
     if missing:
         raise ValueError(f"{path}: the field {missing[0]} is missing; the file was changed after it was written")
-    values = {item.name: values[item.name] for item in fields if item.name in values}
-    values["config"] = from_dict(PPSConfig, values["config"])
-    values["sizes"] = from_dict(FeatureSizes, values["sizes"], "sizes")
-    return Header(**values)
+    try:
+        header: Header = from_dict(Header, values, "the record", ignores_others=True)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; copy the whole folder again, or train again") from error
+    return header
 
 
 def _read_values(folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -169,6 +179,8 @@ def _read_values(folder: Path) -> tuple[Path, dict[str, Any]]:
             f"{path}: format {values['format']!r} version {values['version']!r}; this pps_fast reads {expected[0]!r} "
             f"version {expected[1]}. Use the pps_fast that wrote it, or train again"
         )
+    if not isinstance(values.get("files", {}), dict):
+        raise ValueError(f"{path}: its field files is no object; copy the whole folder again")
     if not is_old and values.get("sha256") != sealed(values)["sha256"]:
         raise ValueError(f"{path}: damaged or changed after it was written (sha256); copy the whole folder again")
     return path, values
@@ -183,8 +195,8 @@ def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
     content = _read_bytes(folder, name)
     try:
         return load(content)
-    except SafetensorError as error:
-        raise _damaged(folder / name, str(error)) from error
+    except _UNREADABLE as error:
+        raise _damaged(folder / name, brief(error)) from error
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -217,18 +229,22 @@ def read_words(folder: Path) -> tuple[list[str], np.ndarray] | None:
         # the length of the header, then the header, as safetensors defines its files
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         words = json.loads(header["__metadata__"]["words"])
-        return [str(word) for word in words], load(content)["vectors"].numpy()
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(folder / WORDS_FILE, str(error)) from error
+        vectors = load(content)["vectors"].numpy()
+        if len(words) != len(vectors) or vectors.ndim != 2 or not all(isinstance(word, str) for word in words):
+            raise ValueError("words and vectors do not fit together")
+    except _UNREADABLE as error:
+        raise _damaged(folder / WORDS_FILE, brief(error)) from error
+    return words, vectors
 
 
 def _read_bytes(folder: Path, name: str) -> bytes:
     path = folder / name
     _, values = _read_values(folder)
-    try:
+    if not path.exists():
+        raise ValueError(f"{path}: missing; copy the whole checkpoint directory again")
+    require_file(path)
+    with reading(path):
         content = path.read_bytes()
-    except FileNotFoundError as error:
-        raise ValueError(f"{path}: missing; copy the whole checkpoint directory again") from error
     expected = values.get("files", {}).get(name)
     if expected is not None and hashlib.sha256(content).hexdigest() != expected:
         raise _damaged(path, "its sha256 is not that in model.json")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from pps_fast.files import read_json, write_json
+from pps_fast.files import write_json
 from pps_fast.runs.leftovers import CHECKPOINTS, delete_checkpoint, delete_leftovers, is_checkpoint
+from pps_fast.runs.records import Pointer, read_record
 
 Which = Literal["best", "latest"]
 
@@ -18,9 +20,16 @@ def point(run: Path, which: Which, checkpoint: Path, **extra: Any) -> None:
 
 
 def read_pointer(run: Path, which: Which) -> dict[str, Any] | None:
-    """Returns what `point` wrote, or None where the run has no such checkpoint yet."""
+    """Returns what `point` wrote, or None where the run has no such checkpoint yet.
+
+    Raises:
+        ValueError: for a file that names no checkpoint of this run; the message names it.
+    """
     path = run / f"{which}.json"
-    return read_json(path, ("checkpoint",)) if path.exists() else None
+    if not path.exists():
+        return None
+    values = asdict(read_record(Pointer, path))
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def prune(run: Path) -> None:

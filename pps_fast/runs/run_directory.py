@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pps_fast.config import PPSConfig
-from pps_fast.config_tree import flatten, from_dict, to_dict
+from pps_fast.config_tree import flatten, to_dict
 from pps_fast.data.identity import differing_parts
-from pps_fast.files import Note, read_json, write_json
+from pps_fast.files import Note, write_json
+from pps_fast.runs import records
 from pps_fast.runs.checkpoint import Header, find_checkpoint, read_header
 from pps_fast.runs.leftovers import CHECKPOINTS, delete_leftovers, has_only_leftovers
 from pps_fast.runs.lock import RunLock
 from pps_fast.runs.pointers import prune, read_pointer
-
-CONFIG_FILE = "config.json"
+from pps_fast.runs.records import CONFIG_FILE as CONFIG_FILE
+from pps_fast.runs.records import METRICS_FILE, TRACE_FILE
 
 # fields that may change on resume, because no update of a running epoch depends on them; of the data the content is
 # compared, and not the path
@@ -85,8 +86,7 @@ def read_config(run: Path) -> PPSConfig:
     """
     if not (run / CONFIG_FILE).is_file():
         raise ValueError(f"{run}: no run to resume here (no {CONFIG_FILE}); leave --resume out to start one")
-    config: PPSConfig = from_dict(PPSConfig, read_json(run / CONFIG_FILE, ("train",)))
-    return config
+    return records.read_config(run)
 
 
 class Rewritable(Protocol):
@@ -124,17 +124,30 @@ def rewrite_deleted(run: Path, config: PPSConfig, lock: RunLock, logs: Sequence[
 def require_fresh(run: Path) -> None:
     """Refuses a place for a new run that is a file, or a directory with something in it.
 
-    Temporary files that a killed process has left, and what a desktop or file system leaves anywhere, are nothing.
+    Temporary files that a killed process has left, and what a desktop or file system leaves anywhere, are nothing. So
+    are config and logs of a run that ended before it had saved anything.
 
     Raises:
         ValueError: with the ways out.
     """
     if run.exists() and not run.is_dir():
         raise ValueError(f"{run}: a file, expected a directory for the run; choose another --out")
-    if run.is_dir() and not has_only_leftovers(run):
+    if run.is_dir() and not has_only_leftovers(run, besides=_logs_of_nothing(run)):
         raise ValueError(
             f"{run}: not empty; continue the run there with --resume, choose another --out, or remove the directory"
         )
+
+
+def _logs_of_nothing(run: Path) -> tuple[str, ...]:
+    """Returns the names that a run has written before its first checkpoint, if this is one that ended so."""
+    if not (run / CONFIG_FILE).is_file() or any((run / f"{which}.json").exists() for which in ("latest", "best")):
+        return ()
+    try:
+        read_config(run)
+    except ValueError:
+        # somebody else's file of that name
+        return ()
+    return (CONFIG_FILE, METRICS_FILE, TRACE_FILE)
 
 
 def _require_same_config(run: Path, saved: dict[str, Any], asked: dict[str, Any]) -> None:

@@ -18,9 +18,11 @@ import torch
 from pps_fast.config import PPSConfig
 from pps_fast.data.store import Store
 from pps_fast.model import PPS
+from pps_fast.reading import reading
 from pps_fast.runs.json_lines import JsonLines, read_lines
+from pps_fast.runs.records import TRACE_FILE as TRACE_FILE
+from pps_fast.runs.records import TraceLine, checked_line
 
-TRACE_FILE = "trace.jsonl"
 NUM_SAMPLES = 6
 """traced samples: in the embedded data, all sentences of one video"""
 
@@ -88,8 +90,11 @@ def read_trace(run: Path) -> list[dict[str, Any]]:
     """Returns the lines of a run's trace.jsonl.
 
     Raises:
-        ValueError: for a run that was not traced.
+        ValueError: for a run that was not traced, or a damaged file; the message names file, line and field.
     """
-    if not (run / TRACE_FILE).is_file():
+    path = run / TRACE_FILE
+    if not path.is_file():
         raise ValueError(f"{run}: no {TRACE_FILE}; train with --train.trace-every 10")
-    return read_lines(run / TRACE_FILE)
+    with reading(path):
+        lines = enumerate(read_lines(path), start=1)
+        return [checked_line(line, TraceLine, f"line {number}") for number, line in lines]

@@ -20,7 +20,6 @@ from pps_fast.files import Note
 from pps_fast.model import PPS, Model
 from pps_fast.runs.checkpoint import TRAINING_FILE, Header, describe_data, read_header, restore, save_checkpoint
 from pps_fast.runs.environment import differences_that_move_bits, environment
-from pps_fast.runs.leftovers import delete_leftovers
 from pps_fast.runs.lock import RunLock, owning
 from pps_fast.runs.metrics_log import MetricsLog, require_tensorboard
 from pps_fast.runs.model_folder import ModelInputs, inputs_of
@@ -278,12 +277,7 @@ class _Trainer:
             environment=environment(),
         )
         state = training_state(self.model, self.train_step.optimizers)
-        try:
-            return save_checkpoint(self.run, self.model, state, header, self.inputs)
-        except OSError:
-            # on a full disk its part would take the room that the next attempt needs
-            delete_leftovers(self.run)
-            raise
+        return save_checkpoint(self.run, self.model, state, header, self.inputs)
 
     def result(self, stopped_by: int | None) -> TrainResult:
         """Returns how the training ended; `stopped_by` is the signal that stopped it early.

@@ -1,14 +1,20 @@
-"""python -m tests.campaign kill|writers --minutes N --seed S: tries to lose something, and says what was lost."""
+"""python -m tests.campaign kill|writers|fuzz|full-disk --minutes N --seed S: tries to lose something."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
-from tests.campaign import kill, writers
-from tests.campaign.common import campaign
+from tests.campaign import disk, fuzz, kill, writers
+from tests.campaign.common import campaign, reference
 
-CAMPAIGNS = {"kill": kill.attempt, "writers": writers.attempt}
+CAMPAIGNS = {
+    "kill": (kill.attempt, reference),
+    "writers": (writers.attempt, reference),
+    "fuzz": (fuzz.attempt, fuzz.prepare),
+    "full-disk": (disk.attempt, fuzz.prepare),
+}
 
 
 def main() -> int:
@@ -17,8 +23,10 @@ def main() -> int:
     parser.add_argument("name", choices=CAMPAIGNS)
     parser.add_argument("--minutes", type=float, default=1.0, help="how long; 0 makes one attempt")
     parser.add_argument("--seed", type=int, default=0, help="of the first attempt; each one counts it up")
+    parser.add_argument("--keep", type=Path, default=Path("build/campaign"), help="where the files of losses are kept")
     arguments = parser.parse_args()
-    tally = campaign(CAMPAIGNS[arguments.name], 60 * arguments.minutes, arguments.seed)
+    attempt, prepare = CAMPAIGNS[arguments.name]
+    tally = campaign(attempt, 60 * arguments.minutes, arguments.seed, prepare, arguments.keep)
     print(tally.text(arguments.name))
     return 1 if tally.lost else 0
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from stat import S_ISDIR, S_ISLNK, S_ISREG
 from typing import Any
 
 import torch
@@ -26,7 +29,8 @@ OPTIONS = [
     "--inference.num-bootstrap=20",
     *(f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()),
 ]
-PATIENCE_S = 120
+# on a machine that is busy with other work, too
+PATIENCE_S = 600
 # names of others in a run directory, which must outlive everything
 FOREIGN = ("notes.txt", "checkpoints/my_backup/model.safetensors")
 
@@ -37,13 +41,24 @@ class Tally:
 
     tried: int = 0
     refused: int = 0
+    unchanged: int = 0
+    accepted: int = 0
+    kills: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
     lost: list[str] = field(default_factory=list)
 
+    def count(self, kind: str) -> None:
+        """Counts what was tried by its kind."""
+        self.kinds[kind] += 1
+
     def text(self, name: str) -> str:
-        """Returns the figures in one line and a line for each loss."""
+        """Returns the figures in one line, the kinds of what was tried, and a line for each loss."""
         survived = self.tried - len(self.lost)
         head = f"{name}: tried {self.tried}, survived {survived}, lost {len(self.lost)}, refused {self.refused}"
-        return "\n".join([head, *self.lost])
+        more = {"kills": self.kills, "without effect": self.unchanged, "accepted as other input": self.accepted}
+        head += "".join(f", {label} {number}" for label, number in more.items() if number)
+        kinds = ", ".join(f"{kind} {number}" for kind, number in sorted(self.kinds.items()))
+        return "\n".join([head, *([f"  {kinds}"] if kinds else []), *self.lost])
 
 
 def start(argv: list[str], output: Path, die_at: int | None = None) -> BaseProcess:
@@ -133,21 +148,43 @@ def faults_of(run: Path, expected: Path, output: Path) -> list[str]:
     return faults
 
 
-def campaign(attempt: Callable[[random.Random, Path, Path, Tally], list[str]], seconds: float, seed: int) -> Tally:
+def campaign(
+    attempt: Callable[[random.Random, Path, Any, Tally], list[str]],
+    seconds: float,
+    seed: int,
+    prepare: Callable[[Path], Any] = reference,
+    keep: Path | None = None,
+) -> Tally:
     """Repeats an attempt with seeds seed, seed + 1, ... until the time is over, once at least.
 
     Args:
-        attempt: is given random numbers, an empty folder, the reference run and the tally; returns what was lost.
+        attempt: is given random numbers, an empty folder, what `prepare` has returned, and the tally; returns what was
+            lost.
+        prepare: makes, in a folder, what all attempts share.
+        keep: where the folders of lost attempts are copied to.
     """
-    tally, end = Tally(), time.monotonic() + seconds
+    tally = Tally()
     with tempfile.TemporaryDirectory() as name:
-        expected = reference(Path(name))
+        shared = prepare(Path(name))
+        end = time.monotonic() + seconds
         while tally.tried == 0 or time.monotonic() < end:
-            folder = Path(name) / str(tally.tried)
+            number = seed + tally.tried
+            folder = Path(name) / str(number)
             folder.mkdir()
-            faults = attempt(random.Random(seed + tally.tried), folder, expected, tally)
+            faults = attempt(random.Random(number), folder, shared, tally)
             if faults:
-                again = f"--minutes 0 --seed {seed + tally.tried}"
+                again = f"--minutes 0 --seed {number}"
+                if keep is not None:
+                    shutil.copytree(folder, keep / str(number), symlinks=True, dirs_exist_ok=True, ignore=_endless)
+                    again += f"; its files: {keep / str(number)}"
                 tally.lost.append(f"  {'; '.join(faults)} (repeat with {again})")
+                print(tally.lost[-1], flush=True)
+            shutil.rmtree(folder)
             tally.tried += 1
     return tally
+
+
+def _endless(folder: str, names: list[str]) -> list[str]:
+    """Returns the names that are pipes and devices, of which a copy would not end."""
+    modes = {name: Path(folder, name).lstat().st_mode for name in names}
+    return [name for name, mode in modes.items() if not (S_ISREG(mode) or S_ISDIR(mode) or S_ISLNK(mode))]

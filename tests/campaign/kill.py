@@ -23,6 +23,7 @@ def attempt(rng: random.Random, folder: Path, expected: Path, tally: Tally) -> l
         if process.is_alive() and process.pid is not None:
             os.kill(process.pid, signal.SIGKILL)
         process.join(PATIENCE_S)
+        tally.kills += process.exitcode == -signal.SIGKILL
         if process.exitcode not in (0, -signal.SIGKILL):
             return [f"ended with {process.exitcode}: {output.read_text(encoding='utf-8')[-300:]}"]
         if (run / "config.json").is_file():

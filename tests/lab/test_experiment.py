@@ -29,6 +29,15 @@ from pps_fast.runs.checkpoint import describe_data
 from tests.support.lab_experiments import CONFIG
 
 DATA = load_data(CONFIG.data)
+RECORD = {
+    "format": "pps_fast.lab.run",
+    "version": 1,
+    "device": "cpu",
+    "machine": "a machine",
+    "torch": "2",
+    "updates": 1,
+    "train_s": 1.0,
+}
 DESCRIBED = describe_data(DATA)
 
 
@@ -81,11 +90,11 @@ def test_finished_runs_tell_the_data_set_they_were_made_on(tmp_path):
         run = where / plan_run(CONFIG, DESCRIBED, seed, None, "").name
         run.mkdir(parents=True)
         if seed == 2:
-            (run / RESULT_FILE).write_text(json.dumps({"data": DESCRIBED}))
+            (run / RESULT_FILE).write_text(json.dumps({**RECORD, "data": DESCRIBED}))
     assert finished_runs(CONFIG, design, DESCRIBED, tmp_path) == {(2, None): run}
     assert known_data(tmp_path) == DESCRIBED
     (where / "other").mkdir()
-    (where / "other" / RESULT_FILE).write_text(json.dumps({"data": {"name": "y", "sha256": "0" * 64}}))
+    (where / "other" / RESULT_FILE).write_text(json.dumps({**RECORD, "data": {"name": "y", "sha256": "0" * 64}}))
     with pytest.raises(ValueError, match="y 000000000000, .*; --tables-only expects one"):
         known_data(tmp_path)
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pps_fast.files import FullDiskError
 from pps_fast.model import PPS
 from pps_fast.runs.checkpoint import (
     Header,
@@ -18,6 +19,7 @@ from pps_fast.runs.checkpoint import (
     find_checkpoint,
     load_model,
     read_header,
+    read_newest,
     restore,
     save_checkpoint,
 )
@@ -239,6 +241,58 @@ def test_header_of_another_kind_is_refused(changes, message, run):
     path.write_text(json.dumps(sealed({**json.loads(path.read_text()), **changes})))
     with pytest.raises(ValueError, match=message):
         load_model(run)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"sizes": {"frame_dim": 10**12, "word_dim": 16, "vocab_size": 45, "num_segments": 64}},
+            "does not fit the config",
+        ),
+        ({"step": -1}, "model.json: step = -1: expected a count"),
+        ({"data": {"name": "x"}}, "model.json: the field sha256 is missing in data"),
+        ({"environment": 3}, "the record.environment = 3: expected an object"),
+        ({"device": None}, "the record.device = None: expected str"),
+        ({"elapsed_s": float("inf")}, "elapsed_s = inf: expected a finite number"),
+    ],
+)
+def test_sealed_headers_with_other_values_are_refused_before_anything_is_allocated(changes, message, run):
+    path = find_checkpoint(run) / "model.json"
+    path.write_text(json.dumps(sealed({**json.loads(path.read_text()), **changes})))
+    with pytest.raises(ValueError, match=message):
+        load_model(run)
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk_leaves_no_part(run, tmp_path, monkeypatch):
+    def fail(path: Path, content: bytes) -> None:
+        raise FullDiskError(f"{path}: not written, because the disk is full; make room")
+
+    model, _, _ = load_model(run)
+    header = read_header(find_checkpoint(run))
+    monkeypatch.setattr("pps_fast.runs.model_folder.replace_bytes", fail)
+    with pytest.raises(FullDiskError, match="model.safetensors: not written"):
+        save_checkpoint(tmp_path / "new", model, {}, header)
+    assert not list((tmp_path / "new" / "checkpoints").iterdir())
+
+
+def test_a_checkpoint_that_a_running_training_deletes_is_read_as_its_successor(run):
+    newer = run / "checkpoints" / "step_000009"
+    read: list[str] = []
+
+    def read_late(folder: Path) -> str:
+        read.append(folder.name)
+        if folder.name == "step_000002":
+            # what the training does between the pointer and the reading
+            shutil.copytree(folder, newer)
+            point(run, "latest", newer)
+            shutil.rmtree(folder)
+        return str(read_header(folder).step)
+
+    assert read_newest(run, "latest", read_late) == "2" and read == ["step_000002", "step_000009"]
+    (newer / "model.json").write_text("{")
+    with pytest.raises(ValueError, match="model.json: not complete JSON"):
+        read_newest(run, "latest", read_header)
 
 
 def test_header_without_a_field_is_refused_by_name(run):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
 
+from pps_fast.runs.json_lines import read_lines
 from pps_fast.runs.metrics_log import METRICS_FILE, MetricsLog, read_metrics, require_tensorboard
+
+LINE = {"step": 1, "epoch": 1, "lr": 0.1, "loss": 2.0, "terms": {"pull": 0.5}, "grad_norm": 1.0, "seconds": 3.0}
+VALIDATION = {"step": 1, "epoch": 1, "validation": {"mIoU": 30.0}}
 
 
 def test_lines_are_on_the_disk_at_once_and_appended(tmp_path):
     with MetricsLog(tmp_path) as log:
-        log.write({"step": 1, "loss": 2.0})
-        assert read_metrics(tmp_path) == [{"step": 1, "loss": 2.0}]
-        log.write({"step": 2, "loss": 1.0})
+        log.write(LINE)
+        assert read_metrics(tmp_path) == [LINE]
+        log.write({**LINE, "step": 2})
     assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
 
 
@@ -21,12 +26,34 @@ def test_resumed_log_drops_later_lines_and_a_torn_one(tmp_path):
     (tmp_path / METRICS_FILE).write_text('{"step": 1}\n{"step": 2}\n{"step": 2, "validation": {}}\n{"step": 3}\n{"ste')
     with MetricsLog(tmp_path, step=2) as log:
         log.write({"step": 3, "loss": 1.0})
-    assert read_metrics(tmp_path) == [
+    assert read_lines(tmp_path / METRICS_FILE) == [
         {"step": 1},
         {"step": 2},
         {"step": 2, "validation": {}},
         {"step": 3, "loss": 1.0},
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({**LINE, "loss": "2"}, "metrics.jsonl: line 2: the line.loss = '2': expected float"),
+        ({**LINE, "terms": {"pull": float("nan")}}, "line 2: a value = nan: expected a finite number"),
+        ({**LINE, "terms": []}, "line 2: the line.terms = \\[\\]: expected an object"),
+        ({"step": 2}, "line 2: the field epoch is missing"),
+        ({**VALIDATION, "validation": {}}, "line 2: validation = {}: expected metrics with mIoU"),
+        ({"epoch": 2}, "line 2 is no object with a step"),
+    ],
+)
+def test_a_line_that_no_run_has_written_is_refused_by_file_line_and_field(line, message, tmp_path):
+    (tmp_path / METRICS_FILE).write_text(json.dumps(VALIDATION) + "\n" + json.dumps(line) + "\n")
+    with pytest.raises(ValueError, match=message):
+        read_metrics(tmp_path)
+
+
+def test_a_line_that_is_being_written_is_not_read(tmp_path):
+    (tmp_path / METRICS_FILE).write_text(json.dumps(LINE) + '\n{"step": 2, "ep')
+    assert read_metrics(tmp_path) == [LINE]
 
 
 def test_missing_tensorboard_is_refused_with_the_extra_to_install(monkeypatch):

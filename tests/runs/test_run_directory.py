@@ -13,6 +13,8 @@ from pps_fast.config_tree import from_dict, override
 from pps_fast.files import Note
 from pps_fast.runs.checkpoint import describe_data, find_checkpoint
 from pps_fast.runs.lock import owning
+from pps_fast.runs.metrics_log import read_metrics
+from pps_fast.runs.records import read_config
 from pps_fast.runs.run_directory import open_run, rewrite_deleted
 from tests.support.train_runs import run_small, small_config, small_input
 
@@ -48,6 +50,30 @@ def test_directory_with_only_left_overs_of_a_kill_is_fresh_and_is_cleaned(tmp_pa
     assert open_run(tmp_path, CONFIG, DATA, "cpu", resume=False) is None
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "checkpoints", ".DS_Store", ".nfs0001"}
     assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_does_not_block_its_directory(tmp_path):
+    open_run(tmp_path, CONFIG, DATA, "cpu", resume=False)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n')
+    other = small_config(train__max_steps=1, train__learning_rate=1e-5)
+    run_small(other, tmp_path)
+    assert read_config(tmp_path) == other and [line["step"] for line in read_metrics(tmp_path)] == [1]
+    with pytest.raises(ValueError, match="not empty"):
+        open_run(tmp_path, CONFIG, DATA, "cpu", resume=False)
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "best.json", "evaluation_test.json"])
+def test_a_run_with_more_in_it_than_its_beginning_is_refused(name, tmp_path):
+    open_run(tmp_path, CONFIG, DATA, "cpu", resume=False)
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(ValueError, match="not empty"):
+        open_run(tmp_path, CONFIG, DATA, "cpu", resume=False)
+
+
+def test_a_config_of_somebody_else_is_no_beginning_of_a_run(tmp_path):
+    (tmp_path / "config.json").write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match="not empty"):
+        open_run(tmp_path, CONFIG, DATA, "cpu", resume=False)
 
 
 def test_checkpoints_behind_a_link_are_refused(tmp_path):

@@ -11,7 +11,6 @@ Every reader is made by `open_features` and closed by leaving its `with` block.
 
 from __future__ import annotations
 
-import zipfile
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -22,14 +21,15 @@ import h5py
 import numpy as np
 import torch
 
+from pps_fast.arrays import load_npy, open_npz
 from pps_fast.hdf5 import inside, open_hdf5, plain_dataset, require_plausible_size
-from pps_fast.prepare.readers.arrays import load_npy, open_npz, require_plausible_archive
 from pps_fast.prepare.readers.frames import LARGEST_FLOAT16 as LARGEST_FLOAT16
 from pps_fast.prepare.readers.frames import BadVideo as BadVideo
 from pps_fast.prepare.readers.frames import as_float16 as as_float16
 from pps_fast.prepare.readers.frames import checked_frames, require_signal
 from pps_fast.prepare.readers.frames import resample as resample
-from pps_fast.reading import FAILURES, cause_of, listed, reading, require_file, shown
+from pps_fast.reading import FAILURES, cause_of, listed, reading, shown
+from pps_fast.torch_files import load_plain
 
 DEFAULT_NPZ_KEY = "features"
 
@@ -217,11 +217,7 @@ def _npz(place: Place) -> FeatureReader:
 
 def _pt(place: Place) -> FeatureReader:
     def load(file: Path) -> np.ndarray:
-        require_file(file)
-        if zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                require_plausible_archive(archive.infolist())
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        content = load_plain(file)
         tensor = content.get(place.key) if isinstance(content, dict) else content
         if not isinstance(tensor, torch.Tensor):
             entries = f" of {listed(content)}" if isinstance(content, dict) else ""

@@ -9,17 +9,14 @@ from __future__ import annotations
 import io
 import math
 import pickle
-import pickletools
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from pps_fast.pickle_checks import check_pickle
 from pps_fast.reading import Refused
-
-# equal hashes of different whole numbers need numbers of this size; many of them would make a dict slow
-_LARGEST_INT = 1 << 60
 
 
 class Disallowed(pickle.UnpicklingError):
@@ -117,22 +114,12 @@ def load_plain_pickle(data: bytes) -> Any:
 
     Raises:
         Disallowed: for a pickle that asks for anything else; the message says for what.
-        Refused: for numbers that only an attack has.
+        Refused: for numbers, or tuples as names, that only an attack has, or a text that is not UTF-8.
         Others of `reading.FAILURES`: for a pickle that is truncated or damaged.
     """
-    _check_numbers(data)
+    check_pickle(io.BytesIO(data), len(data))
     # texts of Python 2 and the bytes of its arrays look the same
     return _plain(_AllowListUnpickler(io.BytesIO(data), encoding="bytes").load(), depth=3)
-
-
-def _check_numbers(data: bytes) -> None:
-    """Refuses places in the unpickler's memory beyond the file's length, and numbers beyond _LARGEST_INT."""
-    for opcode, argument, _ in pickletools.genops(data):
-        if isinstance(argument, int):
-            most = len(data) if "PUT" in opcode.name else _LARGEST_INT
-            if abs(argument) > most:
-                what = f"a number of {argument.bit_length()} bits"
-                raise Refused(f"holds {what}, as only a damaged or hostile pickle does; fetch it again")
 
 
 def _plain(value: Any, depth: int) -> Any:
@@ -140,7 +127,10 @@ def _plain(value: Any, depth: int) -> Any:
     if isinstance(value, _Array):
         return value.values
     if isinstance(value, bytes):
-        return value.decode("utf-8")
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise Refused(f"a text in it is not UTF-8 ({value[:40]!r}); store texts as UTF-8") from error
     if depth and isinstance(value, Counter):
         return Counter({_plain(name, 0): count for name, count in value.items()})
     if depth and isinstance(value, dict):

@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from pps_fast.arrays import open_npz
 from pps_fast.machine import require_memory
-from pps_fast.prepare.readers.arrays import open_npz
 from pps_fast.prepare.readers.glove import read_glove_text
 from pps_fast.prepare.readers.plain_pickle import Disallowed, load_plain_pickle
 from pps_fast.reading import FAILURES, Refused, cut, listed, reading, require_file

@@ -82,6 +82,8 @@ def test_arrays_of_objects_are_refused(tmp_path):
 
 
 BOMBS = {
+    "colliding tuples": pickle.dumps({tuple(-1 - (n >> bit & 1) for bit in range(16)): 0 for n in range(2**16)}),
+    "a hash that takes for ever": b"\x80\x02}K\x01q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"K\x01s.",
     "place in the memory": b"\x80\x02K\x01r\xff\xff\xff\x7f.",
     "colliding numbers": pickle.dumps({k * (2**61 - 1): 0 for k in range(1, 9)}),
     "bytes of zeros": b"cbuiltins\nbytes\n(I100000000000\ntR.",
@@ -95,6 +97,13 @@ BOMBS = {
 def test_bombs_are_refused_before_they_allocate(name):
     with pytest.raises((UnpicklingError, Refused, ValueError)):
         load_plain_pickle(BOMBS[name])
+
+
+def test_texts_of_python_2_beyond_ascii_are_read_as_utf_8():
+    content = b"(dS'w2id'\n(dS'caf\xc3\xa9'\nI0\nssS'counter'\n(dV\xe9t\xe9\nI1\nss."
+    assert load_plain_pickle(content) == {"w2id": {"café": 0}, "counter": {"été": 1}}
+    with pytest.raises(Refused, match=r"a text in it is not UTF-8 .*store texts as UTF-8"):
+        load_plain_pickle(b"(dS'caf\xe9'\nI0\ns.")
 
 
 def test_mutated_pickles_give_values_or_a_known_failure():

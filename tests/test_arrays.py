@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from pps_fast.prepare.readers.arrays import load_npy, open_npz
+from pps_fast.arrays import load_npy, open_npz
 from pps_fast.reading import FAILURES, Refused
 
 ARRAYS = (
