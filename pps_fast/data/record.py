@@ -230,7 +230,8 @@ def _check_values(data: PreparedSamples) -> None:
     _require_range(data.num_words, "num_words", 1, data.word_ids.shape[1])
     used = np.arange(data.word_ids.shape[1]) < data.num_words[:, None]
     _require(bool(((data.word_ids > 0) == used).all()), "word_ids", "classes beyond num_words", "0 after the last word")
-    sums = data.hide_prob.sum(axis=1, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        sums = data.hide_prob.sum(axis=1, dtype=np.float64)
     _require(bool(np.abs(sums - 1).max() < 1e-5), "hide_prob", f"row sums {sums.min()} to {sums.max()}", "1")
     _require(bool((data.hide_prob[~used] == 0).all()), "hide_prob", "mass after the last word", "0 there")
     _require(not data.word_vectors[0].any(), "word_vectors", "row 0 (padding) is not zero", "zeros")

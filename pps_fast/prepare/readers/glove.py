@@ -94,7 +94,9 @@ def _first_line_width(line: bytes, path: Path) -> tuple[int, bool]:
 
 def _parse_vector(values: list[bytes], path: Path, number: int) -> np.ndarray:
     try:
-        return np.array([float(value) for value in values], dtype=np.float32)
+        # what float32 cannot hold becomes infinite, and is refused with its word
+        with np.errstate(over="ignore"):
+            return np.array([float(value) for value in values], dtype=np.float32)
     except ValueError as error:
         raise ValueError(
             f"{path}, line {number}: {cut(str(error), 160)}; the file is damaged or not GloVe text, fetch it again"

@@ -14,6 +14,11 @@ from pps_fast.prepare.readers.vocabulary import read_vocabulary
 TOKENS = Counter({"the": 1, "door": 3, "person": 3, "zzz": 9})
 
 
+def test_a_number_beyond_float32_becomes_infinite_without_a_warning(tmp_path):
+    (tmp_path / "glove.txt").write_text("door 1 1e300\n")
+    assert np.isinf(read_glove_text(tmp_path / "glove.txt", Counter(["door"]))["door"]).tolist() == [False, True]
+
+
 def test_glove_text_with_header_phrases_and_repeated_words_is_read(tmp_path):
     path = tmp_path / "v.txt"
     path.write_text("4 2\ndoor 1 2\n. . . 9 9\n. 3 4\ndoor 9 9\nñandú 5 6\n", encoding="utf-8")
