@@ -141,7 +141,7 @@ def _conclusions(report: EvalReport) -> list[str]:
     if report.control:
         metric, compared = next((m, c) for m, c in report.control.items() if m.endswith("mIoU"))
         lines.append(f"{metric}: against its own answers to shuffled queries the model is {compared.verdict}.")
-    return lines
+    return [*lines, *([report.verdict] if report.verdict is not None else [])]
 
 
 def format_table(report: EvalReport, columns: int | None = None) -> str:

@@ -114,6 +114,26 @@ class EvalReport:
             f"the model ({model:.2f}) is {comparison.verdict}."
         )
 
+    @property
+    def verdict(self) -> str | None:
+        """One sentence for a stranger: whether the model finds moments better than chance; None without scores.
+
+        Chance is the best blind baseline and, where there are two videos, the model's answers to shuffled queries;
+        what an interval does not tell from chance is said not to be.
+        """
+        chance = [(f"the best blind baseline ('{one.row}')", one) for one in (self.best_blind.get(HEADLINE),) if one]
+        if HEADLINE in self.control:
+            chance.append(("its own answers to shuffled queries", self.control[HEADLINE]))
+        if not chance:
+            return None
+        against = ", and ".join(f"{one.verdict} points of mIoU beside {name}" for name, one in chance)
+        if all(one.difference.low > 0 for _, one in chance):
+            better = ", and ".join(f"{one.verdict.removeprefix('better ')} over {name}" for name, one in chance)
+            return f"This model finds moments better than chance, in points of mIoU {better}."
+        if any(one.difference.high < 0 for _, one in chance):
+            return f"This model does not find moments better than chance: it is {against}."
+        return f"It is not shown that this model finds moments better than chance: it is {against}."
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the report as JSON-able dicts, without the values per sample."""
         plain = {
@@ -121,7 +141,9 @@ class EvalReport:
             for name in ("name", "protocol", "split", "num_samples", "num_videos", "num_fit_samples", "selector")
         }
         plain["num_unscored"] = self.num_unscored
-        plain.update({name: getattr(self, name) for name in ("num_proposals", "seed", "num_bootstrap", "headline")})
+        plain.update(
+            {name: getattr(self, name) for name in ("num_proposals", "seed", "num_bootstrap", "headline", "verdict")}
+        )
         plain["unit"] = "percent; low and high bound the 95 % bootstrap interval by video"
         plain["rows"] = {
             row: {column: _plain(e) for column, e in columns.items()} for row, columns in self.rows.items()

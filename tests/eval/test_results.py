@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -51,3 +52,22 @@ def test_json_form_keeps_every_figure(report: EvalReport) -> None:
     for name in ("name", "protocol", "split", "num_samples", "num_videos", "selector", "seed", "num_bootstrap"):
         assert plain[name] == getattr(report, name)
     assert plain["headline"] == report.headline
+
+
+@pytest.mark.parametrize(
+    ("blind", "shuffled", "sentence"),
+    [
+        ((3, 2, 4), (9, 8, 10), "This model finds moments better than chance, in points of mIoU by 3.00 [2.00, 4.00]"),
+        ((3, 2, 4), (1, -1, 2), "It is not shown that this model finds moments better than chance: it is better by"),
+        ((1, -1, 2), (9, 8, 10), "It is not shown that this model finds moments better than chance: it is not disting"),
+        ((-3, -4, -2), (9, 8, 10), "This model does not find moments better than chance: it is worse by 3.00"),
+    ],
+)
+def test_the_verdict_takes_both_kinds_of_chance_and_their_intervals(report, blind, shuffled, sentence: str) -> None:
+    def against(values: tuple[float, float, float]) -> dict[str, Comparison]:
+        value, low, high = values
+        return {HEADLINE: Comparison(row="whole video", difference=Estimate(value=value, low=low, high=high))}
+
+    judged = replace(report, best_blind=against(blind), control=against(shuffled))
+    assert judged.verdict.startswith(sentence) and judged.to_dict()["verdict"] == judged.verdict
+    assert replace(report, best_blind={}, control={}).verdict is None
