@@ -6,6 +6,7 @@
     words.safetensors        vectors of the words; the words themselves are in its header
     statistics.safetensors   mean and scale of the frames of the training videos
     recipe.json              how the features were made
+    confidence.json          what turns evidence into confidence, see `alignment.confidence`; of an alignment alone
     training.safetensors     what training needs to continue; a model folder that has it is a checkpoint
 
 The words, the statistics and the recipe are absent where the data set was not at hand. Folders of older versions have
@@ -28,6 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from pps_fast.alignment.confidence import Confidence
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import from_dict, to_dict
 from pps_fast.data.record import PreparedData, feature_recipe
@@ -42,7 +44,10 @@ VERSION = 1
 HEADER_FILE, MODEL_FILE, TRAINING_FILE = "model.json", "model.safetensors", "training.safetensors"
 ALIGNMENT_FILE = "alignment.safetensors"
 WORDS_FILE, STATISTICS_FILE, RECIPE_FILE = "words.safetensors", "statistics.safetensors", "recipe.json"
+CONFIDENCE_FILE = "confidence.json"
 OLD_HEADER_FILE = "checkpoint.json"
+MAX_NUM_WORDS = 20
+"""words of a sentence that count, where a folder does not say: what `prepare` keeps by default"""
 # names of the tensors that go into alignment.safetensors
 _ALIGNMENT_PREFIX = "alignment."
 _UNREADABLE: tuple[type[Exception], ...] = (SafetensorError, *FAILURES)
@@ -92,11 +97,15 @@ class ModelInputs:
         frame_mean, frame_scale: [F] float32, see `data.statistics.frame_statistics`; None where the features of the
             training are not at hand.
         recipe: JSON-able record of how features were made.
+        max_num_words: words of a sentence that count, the first ones.
+        confidence: calibration of an alignment's answers, or None.
     """
 
     words: list[str]
     word_vectors: np.ndarray
     recipe: dict[str, Any]
+    max_num_words: int = MAX_NUM_WORDS
+    confidence: Confidence | None = None
     frame_mean: np.ndarray | None = None
     frame_scale: np.ndarray | None = None
 
@@ -106,7 +115,12 @@ def inputs_of(data: PreparedData, samples: np.ndarray) -> ModelInputs:
     mean, scale = frame_statistics(data, samples)
     recipe = data.recipe or feature_recipe([], data.sizes.num_segments)
     return ModelInputs(
-        words=list(data.words), word_vectors=data.word_vectors, frame_mean=mean, frame_scale=scale, recipe=recipe
+        words=list(data.words),
+        word_vectors=data.word_vectors,
+        frame_mean=mean,
+        frame_scale=scale,
+        recipe=recipe,
+        max_num_words=data.word_ids.shape[1],
     )
 
 
@@ -124,12 +138,14 @@ def write_folder(
     # not safetensors' own writing to a file, which denies reading to everybody else
     contents = {name: save(_on_host(values)) for name, values in tensors.items() if values}
     if inputs is not None:
-        words = {"words": json.dumps(inputs.words)}
+        words = {"words": json.dumps(inputs.words), "max_num_words": str(inputs.max_num_words)}
         contents[WORDS_FILE] = save({"vectors": torch.tensor(inputs.word_vectors)}, metadata=words)
         if inputs.frame_mean is not None:
             statistics = {"mean": torch.tensor(inputs.frame_mean), "scale": torch.tensor(inputs.frame_scale)}
             contents[STATISTICS_FILE] = save(statistics)
-        contents[RECIPE_FILE] = (json.dumps(inputs.recipe, indent=2) + "\n").encode()
+        contents[RECIPE_FILE] = _json_bytes(inputs.recipe)
+        if inputs.confidence is not None:
+            contents[CONFIDENCE_FILE] = _json_bytes(to_dict(inputs.confidence))
     for name, content in contents.items():
         replace_bytes(folder / name, content)
     values = {"format": FORMAT, "version": VERSION}
@@ -137,6 +153,10 @@ def write_folder(
     values |= {"config": to_dict(header.config), "sizes": to_dict(header.sizes)}
     values["files"] = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     write_json(folder / HEADER_FILE, sealed(values))
+
+
+def _json_bytes(values: dict[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2) + "\n").encode()
 
 
 def sealed(values: dict[str, Any]) -> dict[str, Any]:
@@ -221,20 +241,29 @@ def read_words(folder: Path) -> tuple[list[str], np.ndarray] | None:
     Raises:
         ValueError: for a damaged file.
     """
-    _, values = _read_values(folder)
-    if WORDS_FILE not in values.get("files", {}):
+    content = read_listed(folder, WORDS_FILE)
+    if content is None:
         return None
-    content = _read_bytes(folder, WORDS_FILE)
     try:
-        # the length of the header, then the header, as safetensors defines its files
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        words = json.loads(header["__metadata__"]["words"])
+        words = json.loads(metadata_of(content)["words"])
         vectors = load(content)["vectors"].numpy()
         if len(words) != len(vectors) or vectors.ndim != 2 or not all(isinstance(word, str) for word in words):
             raise ValueError("words and vectors do not fit together")
     except _UNREADABLE as error:
         raise _damaged(folder / WORDS_FILE, brief(error)) from error
     return words, vectors
+
+
+def metadata_of(content: bytes) -> dict[str, str]:
+    """Returns the texts in the header of a file of tensors: its length, then itself, as safetensors defines it."""
+    metadata: dict[str, str] = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    return metadata
+
+
+def read_listed(folder: Path, name: str) -> bytes | None:
+    """Returns the content of a file, verified against model.json; None where that does not list it."""
+    _, values = _read_values(folder)
+    return _read_bytes(folder, name) if name in values.get("files", {}) else None
 
 
 def _read_bytes(folder: Path, name: str) -> bytes:

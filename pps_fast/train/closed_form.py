@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pps_fast.alignment.confidence import fit_confidence
 from pps_fast.alignment.fit import fit_alignment
 from pps_fast.alignment.model import AlignmentModel
 from pps_fast.config import PPSConfig
@@ -15,6 +16,7 @@ from pps_fast.data.identity import describe_data
 from pps_fast.data.splits import Splits
 from pps_fast.data.store import Store
 from pps_fast.files import Note
+from pps_fast.runs.answering import read_confidence
 from pps_fast.runs.checkpoint import Header, load_weights, read_header, save_checkpoint
 from pps_fast.runs.environment import environment
 from pps_fast.runs.lock import owning
@@ -48,17 +50,15 @@ def fit_in_closed_form(
     with owning(run) as lock:
         checkpoint = open_run(run, config, data, store.device.type, resume)
         if checkpoint is None:
-            _warn_of_few_pairs(len(splits.train), config)
-            began = time.perf_counter()
-            fitted = fit_alignment(store.data, splits.train, config.alignment, store.device, progress=progress)
-            model.alignment.take(fitted)
-            header = replace(header, elapsed_s=time.perf_counter() - began)
+            header = replace(header, elapsed_s=_fit(model, store, splits, config, progress))
+            confidence = fit_confidence(model, store.data, splits.train)
         else:
             load_weights(checkpoint, model)
-            header = read_header(checkpoint)
+            header, confidence = read_header(checkpoint), read_confidence(checkpoint)
+        inputs = replace(inputs_of(store.data, splits.train), confidence=confidence)
 
         def save() -> None:
-            saved = save_checkpoint(run, model, {}, header, inputs_of(store.data, splits.train))
+            saved = save_checkpoint(run, model, {}, header, inputs)
             point(run, "latest", saved, step=0)
 
         def ensure_saved() -> None:
@@ -67,6 +67,14 @@ def fit_in_closed_form(
 
         save()
     return TrainResult(model=model, step=0, stopped_by=None, ensure_saved=ensure_saved)
+
+
+def _fit(model: AlignmentModel, store: Store, splits: Splits, config: PPSConfig, progress: bool) -> float:
+    """Fits the model's alignment and returns how many seconds that took."""
+    _warn_of_few_pairs(len(splits.train), config)
+    began = time.perf_counter()
+    model.alignment.take(fit_alignment(store.data, splits.train, config.alignment, store.device, progress=progress))
+    return time.perf_counter() - began
 
 
 def _header(config: PPSConfig, store: Store, data: dict[str, Any]) -> Header:
@@ -89,4 +97,4 @@ def _warn_of_few_pairs(count: int, config: PPSConfig) -> None:
             f"{count} training pairs: on real videos {SUFFICIENT_PAIRS} were seen to suffice for an alignment, and "
             "fewer were not tried; more pairs, also without times, make it better"
         )
-        warnings.warn(text, Note, stacklevel=3)
+        warnings.warn(text, Note, stacklevel=4)
