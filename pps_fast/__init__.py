@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pps_fast.config import PPSConfig as PPSConfig
     from pps_fast.config_tree import override as override
+    from pps_fast.ground.grounder import Grounder as Grounder
+    from pps_fast.ground.grounder import load as load
     from pps_fast.model import PPS as PPS
     from pps_fast.pipeline import evaluate as evaluate
     from pps_fast.pipeline import train_and_evaluate as train_and_evaluate
@@ -21,15 +23,27 @@ if TYPE_CHECKING:
     from pps_fast.runs.checkpoint import load_model as load_model
 
 __version__ = "0.1.0"
-__all__ = ["PPS", "PRESETS", "PPSConfig", "evaluate", "load_model", "override", "train_and_evaluate"]
+__all__ = [
+    "PPS",
+    "PRESETS",
+    "Grounder",
+    "PPSConfig",
+    "evaluate",
+    "load",
+    "load_model",
+    "override",
+    "train_and_evaluate",
+]
 
 # name -> the module it is loaded from. None may be the name of a module or package of pps_fast: importing that would
 # replace it
 _HOMES = {
+    "Grounder": "pps_fast.ground.grounder",
     "PPS": "pps_fast.model",
     "PPSConfig": "pps_fast.config",
     "PRESETS": "pps_fast.presets",
     "evaluate": "pps_fast.pipeline",
+    "load": "pps_fast.ground.grounder",
     "load_model": "pps_fast.runs.checkpoint",
     "override": "pps_fast.config_tree",
     "train_and_evaluate": "pps_fast.pipeline",

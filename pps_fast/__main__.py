@@ -17,6 +17,7 @@ PROGRAMS = {
     "align": "fit the closed-form alignment in seconds, then evaluate it: the baseline to beat",
     "train": "train a model, then evaluate it on the test split",
     "eval": "score a trained model beside baselines that do not look at the video",
+    "ground": "ask a model when in a video, or in which video, a sentence happens",
     "draw": "pictures of queries, runs, and what the pulling and pushing losses do",
     "ablate": "tables of the paper's ablations, over seeds and folds",
     "compare": "a table of presets, over seeds and folds",

@@ -18,7 +18,7 @@ from tests.support.walkthrough import Walkthrough, follow
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
 GUIDES = [README, CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
 # fast enough to run here; all others are parsed by their own parsers
-EXECUTES = frozenset({"pps_fast.prepare", "pps_fast.blind"})
+EXECUTES = frozenset({"pps_fast.prepare", "pps_fast.blind", "pps_fast.align", "pps_fast.ground"})
 # whose options the prose may name: a program and the words that its command line needs
 PROGRAMS = (
     ("pps_fast.train",),
@@ -26,6 +26,7 @@ PROGRAMS = (
     ("pps_fast.eval", "--model", "x"),
     ("pps_fast.ablate", "fig3", "--out", "x"),
     ("pps_fast.draw", "timeline", "--model", "x"),
+    ("pps_fast.ground", "--model", "x", "--features", "x"),
 )
 
 

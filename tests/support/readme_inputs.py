@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 
 _TRAIN = {"A": 30.0, "B": 25.0, "C": 31.5, "D": 20.0, "E": 28.0, "F": 33.0}
-_TEST = {"G": 30.0, "H": 22.0, "I": 26.0, "J": 34.0, "K": 29.0, "L": 24.0}
+_TEST = {"3MSZA": 30.0, "H": 22.0, "I": 26.0, "J": 34.0, "K": 29.0, "L": 24.0}
 _SENTENCES = ("person opens the door.", "a person closes the book.", "person sits down.")
 _WIDTH, _WORD_WIDTH = 6, 5
 

@@ -1,0 +1,257 @@
+"""Asks a model folder: features of a video and a sentence in, ranked moments in seconds out. No true time is needed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pps_fast.alignment.confidence import Confidence
+from pps_fast.alignment.model import AlignmentModel, uses_words
+from pps_fast.config import PPSConfig
+from pps_fast.files import Note
+from pps_fast.ground.answers import Answer, Moment, best_moments
+from pps_fast.ground.scorers import AlignmentScorer, NetworkScorer, Scored, Scorer
+from pps_fast.ground.segments import EncodedVideo, segments_of
+from pps_fast.ground.sentences import ModelWords, Queries, encode_queries
+from pps_fast.model import Model
+from pps_fast.runs.answering import read_confidence, read_max_num_words
+from pps_fast.runs.checkpoint import find_checkpoint, load_model
+from pps_fast.runs.model_folder import read_words
+from pps_fast.types import FeatureSizes
+
+_NO_NETWORK_MATCH = (
+    "this model ranks its proposals by how well they rebuild the sentence, which hardly depends on the video: it "
+    "cannot tell whether a sentence is about a video at all; `python -m pps_fast.align` fits a model that can"
+)
+_NOT_CALIBRATED = (
+    "the confidence of this model is not calibrated: it was fitted by an older pps_fast or to too few videos; "
+    "fit it again with `python -m pps_fast.align`"
+)
+# a moment shorter than so many segments is hardly seen
+_SEGMENTS_OF_A_MOMENT = 3
+
+
+def load(directory: str | Path, device: torch.device | str = "cpu") -> Grounder:
+    """Returns the grounder of a model: one with proposals (PPS, CPL, CNM) or an alignment alone.
+
+    Args:
+        directory: a model folder, or a run directory, of which the checkpoint to use is taken.
+        device: where it shall compute.
+    Raises:
+        ValueError: for a folder that cannot be used; the message names it.
+    """
+    folder = find_checkpoint(Path(directory))
+    model, config, sizes = load_model(folder, device)
+    words = read_words(folder)
+    if words is None:
+        raise ValueError(
+            f"{folder}: has no words, so that it cannot read a sentence: it was written by an older pps_fast, or "
+            "converted without its data; train it again, or convert it with its vocabulary"
+        )
+    known = ModelWords(
+        words=words[0],
+        vectors=torch.from_numpy(words[1]).to(device),
+        max_num_words=read_max_num_words(folder),
+        seed=config.inference.seed,
+    )
+    return Grounder(model, config, sizes, known, read_confidence(folder))
+
+
+class Grounder:
+    """Finds moments of videos that sentences describe; made by `load`.
+
+    Attributes:
+        config, sizes: what the model was built from.
+        confidence: how its confidence is calibrated, None where it is not.
+        no_match: a sentence that says why moments have no match and no clarity, None where they have.
+    """
+
+    def __init__(
+        self, model: Model, config: PPSConfig, sizes: FeatureSizes, words: ModelWords, confidence: Confidence | None
+    ) -> None:
+        self.config, self.sizes, self.confidence = config, sizes, confidence
+        self._words = words
+        self._sentence_dim = 0
+        self._scorer: Scorer
+        if isinstance(model, AlignmentModel):
+            self._scorer = AlignmentScorer(model, confidence)
+            self._sentence_dim = 0 if uses_words(config.alignment, sizes) else sizes.sentence_dim
+            self.no_match = _NOT_CALIBRATED if confidence is None else None
+        else:
+            self._scorer, self.no_match = NetworkScorer(model, config), _NO_NETWORK_MATCH
+
+    def encode(
+        self,
+        frames: Any,
+        *,
+        duration_s: float | None = None,
+        name: str | None = None,
+        segment_seconds: float | None = None,
+    ) -> EncodedVideo:
+        """Encodes a video once, for any number of sentences.
+
+        Args:
+            frames: [n, F] features of the video's frames at equal distances in time, array or tensor; they are
+                resampled as `python -m pps_fast.prepare` does.
+            duration_s: length of the video in seconds; without it moments are fractions of the video alone.
+            name: for answers.
+            segment_seconds: a longer video is divided into windows of this length that overlap by half.
+        Raises:
+            ValueError: for features that are not of the model's width, not finite or not there.
+        Warns:
+            Note: where a third of a typical moment is shorter than a segment of the video.
+        """
+        if duration_s is not None and not 0 < duration_s < float("inf"):
+            raise ValueError(f"duration_s = {duration_s}: expected seconds above 0")
+        if isinstance(frames, torch.Tensor):
+            frames = frames.detach().cpu().float().numpy()
+        num_segments, width = self.sizes.num_segments, self.sizes.frame_dim
+        windows, start, end = segments_of(frames, num_segments, width, duration_s, segment_seconds)
+        if duration_s is not None:
+            self._warn_of_long_segments(duration_s * (end[0] - start[0]))
+        on_device = torch.from_numpy(windows).to(self._words.vectors.device).float()
+        return EncodedVideo(
+            name=name, duration_s=duration_s, start=start, end=end, frames=self._scorer.encode(on_device)
+        )
+
+    def ground(
+        self,
+        frames: Any,
+        sentence: str,
+        *,
+        duration_s: float | None = None,
+        top: int = 5,
+        segment_seconds: float | None = None,
+        sentence_vector: Any = None,
+    ) -> Answer:
+        """Finds the moments of one video that one sentence describes.
+
+        Args:
+            frames: features as `encode` takes them, or what it has returned.
+            sentence: in the language of the training; words that the model does not know are named in the answer.
+            duration_s, segment_seconds: as in `encode`; not read for an encoded video.
+            top: most moments to return; a model with proposals has no more than these.
+            sentence_vector: [n] vector of the sentence, for a model that was fitted to such vectors.
+        Returns:
+            At least one moment, ranked.
+        Raises:
+            ValueError: as `encode`; for a sentence without any word that the model knows.
+        """
+        video = frames
+        if not isinstance(frames, EncodedVideo):
+            video = self.encode(frames, duration_s=duration_s, segment_seconds=segment_seconds)
+        return self.ground_all([video], [sentence], top=top, sentence_vectors=sentence_vector)[0][0]
+
+    def ground_all(
+        self, videos: Sequence[EncodedVideo], sentences: Sequence[str], *, top: int = 5, sentence_vectors: Any = None
+    ) -> list[list[Answer]]:
+        """Asks every video every sentence.
+
+        Args:
+            videos, sentences: one of each at least.
+            top: most moments of an answer.
+            sentence_vectors: [n, n] a vector for each sentence, for a model that was fitted to such vectors.
+        Returns:
+            A list of answers for each video, one for each sentence.
+        """
+        queries, scored = self._score(videos, sentences, top, sentence_vectors)
+        answers, first = [], 0
+        for video in videos:
+            rows = range(first, first + len(video.start))
+            first = rows.stop
+            answers.append(
+                [self._answer([video], [rows], scored, queries, index, top) for index in range(len(sentences))]
+            )
+        return answers
+
+    def search(
+        self, videos: Sequence[EncodedVideo], sentences: Sequence[str], *, top: int = 5, sentence_vectors: Any = None
+    ) -> list[Answer]:
+        """Looks for each sentence in all videos; as `ground_all`, with one answer for each sentence.
+
+        The best moment of each video comes before all second ones, by falling match, or score where there is no match.
+        """
+        queries, scored = self._score(videos, sentences, top, sentence_vectors)
+        rows, first = [], 0
+        for video in videos:
+            rows.append(range(first, first + len(video.start)))
+            first = rows[-1].stop
+        return [self._answer(videos, rows, scored, queries, index, top) for index in range(len(sentences))]
+
+    def _score(
+        self, videos: Sequence[EncodedVideo], sentences: Sequence[str], top: int, vectors: Any
+    ) -> tuple[Queries, Scored]:
+        if not videos:
+            raise ValueError("ground: no video; give one at least")
+        if top < 1:
+            raise ValueError(f"top = {top}: expected 1 or more")
+        queries = encode_queries(sentences, self._words, vectors, self._sentence_dim)
+        with torch.inference_mode():
+            frames = videos[0].frames if len(videos) == 1 else torch.cat([video.frames for video in videos])
+            return queries, self._scorer.score(frames, queries, top)
+
+    def _answer(
+        self,
+        videos: Sequence[EncodedVideo],
+        rows: Sequence[range],
+        scored: Scored,
+        queries: Queries,
+        index: int,
+        top: int,
+    ) -> Answer:
+        """Returns the answer to one sentence about some videos, whose windows are these rows of what was scored."""
+        by_window = [
+            _moments(video, number, scored, row, index)
+            for video, windows in zip(videos, rows, strict=True)
+            for number, row in enumerate(windows)
+        ]
+        moments = []
+        # the model's order within a window; rewards of different windows cannot be compared, probabilities can
+        for ranked in zip(*by_window, strict=True):
+            moments += sorted(ranked, key=lambda one: one.score if one.match is None else one.match, reverse=True)
+        return Answer(
+            sentence=queries.sentences[index],
+            moments=best_moments(moments, top),
+            unknown_words=queries.unknown_words[index],
+            num_cut=queries.num_cut[index],
+        )
+
+    def _warn_of_long_segments(self, window_s: float) -> None:
+        typical = None if self.confidence is None else self.confidence.median_moment_s
+        segment = window_s / self.sizes.num_segments
+        if typical is not None and segment * _SEGMENTS_OF_A_MOMENT > typical:
+            better = typical / _SEGMENTS_OF_A_MOMENT * self.sizes.num_segments
+            text = (
+                f"a segment is {segment:.1f} s long, more than a third of {typical:.1f} s, the median moment that the "
+                f"model reads in its training pairs (it knows no true ones); divide the video with segment_seconds of "
+                f"{better:.0f} or less (--segment-seconds)"
+            )
+            warnings.warn(text, Note, stacklevel=3)
+
+
+def _moments(video: EncodedVideo, number: int, scored: Scored, row: int, index: int) -> list[Moment]:
+    """Returns the moments of one window of a video for one sentence."""
+    offset, length = video.start[number], video.end[number] - video.start[number]
+    spans = scored.spans[row, index].tolist()
+    match = None if scored.match is None else float(scored.match[row, index])
+    clarity = None if scored.clarity is None else float(scored.clarity[row, index])
+    moments = []
+    for score, (start, end) in zip(scored.score[row, index].tolist(), spans, strict=True):
+        start, end = offset + length * start, offset + length * end
+        moments.append(
+            Moment(
+                video=video.name,
+                start=start,
+                end=end,
+                start_s=None if video.duration_s is None else start * video.duration_s,
+                end_s=None if video.duration_s is None else end * video.duration_s,
+                score=score,
+                match=match,
+                clarity=clarity,
+            )
+        )
+    return moments

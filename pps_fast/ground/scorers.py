@@ -1,0 +1,149 @@
+"""How a model answers: from curves of its alignment, or from the proposals of its networks.
+
+Letters: v windows of videos, q sentences, c moments of each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pps_fast.alignment.confidence import Confidence, clarity_evidence, match_evidence
+from pps_fast.alignment.equations import linear_curve, smoothed_frames, smoothing_window, unit
+from pps_fast.alignment.model import NUM_PARTS, AlignmentModel
+from pps_fast.alignment.windows import READERS
+from pps_fast.config import PPSConfig
+from pps_fast.ground.sentences import Queries
+from pps_fast.model import PPS
+from pps_fast.predict import predict
+from pps_fast.types import Prediction
+
+# windows whose curves are read at a time
+_BLOCK = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Moments of v windows for q sentences, on the CPU.
+
+    Attributes:
+        spans: [v, q, c, 2] fractions of the window, ranked.
+        score: [v, q, c] what ranks them.
+        match: [v, q] probabilities of the first moments, None where the model cannot tell.
+        clarity: [v, q] shares, None likewise.
+    """
+
+    spans: Tensor
+    score: Tensor
+    match: Tensor | None = None
+    clarity: Tensor | None = None
+
+
+class Scorer(Protocol):
+    """Encodes windows of videos once, and answers any number of sentences about them."""
+
+    def encode(self, windows: Tensor) -> Tensor:
+        """Returns windows [v, S, F] as `score` takes them."""
+        ...
+
+    def score(self, frames: Tensor, queries: Queries, count: int) -> Scored:
+        """Returns at most `count` moments of every encoded window for every sentence."""
+        ...
+
+
+class AlignmentScorer:
+    """Reads moments from curves.
+
+    Args:
+        model: fitted.
+        confidence: of the model, or None where it is not calibrated.
+    """
+
+    def __init__(self, model: AlignmentModel, confidence: Confidence | None) -> None:
+        self._alignment, self._confidence = model.alignment, confidence
+        self._options = model.alignment.options
+        self._window = smoothing_window(model.sizes.num_segments, self._options.smoothing)
+
+    def encode(self, windows: Tensor) -> Tensor:
+        """Returns smoothed unit frames, of a standardized curve less their mean and divided by their spread."""
+        frames = smoothed_frames(unit(windows), self._window)
+        if self._options.curve == "linear":
+            return frames
+        away = frames - self._alignment.frame_mean
+        deviation = torch.linalg.vector_norm(away @ self._alignment.spread, dim=-1, keepdim=True)
+        return away / deviation.masked_fill(deviation == 0, 1)
+
+    def score(self, frames: Tensor, queries: Queries, count: int) -> Scored:
+        direction = self._alignment.sentence(queries.batch) @ self._alignment.maps[NUM_PARTS].T  # [q, F]
+        parts = [self._score(block, direction, count) for block in frames.split(_BLOCK)]
+        has_confidence = self._confidence is not None
+        return Scored(
+            spans=torch.cat([part.spans for part in parts]),
+            score=torch.cat([part.score for part in parts]),
+            match=torch.cat([part.match for part in parts if part.match is not None]) if has_confidence else None,
+            clarity=torch.cat([part.clarity for part in parts if part.clarity is not None]) if has_confidence else None,
+        )
+
+    def _score(self, frames: Tensor, direction: Tensor, count: int) -> Scored:
+        shape = (len(frames), len(direction))
+        curve = linear_curve(frames, direction.expand(len(frames), -1, -1)).flatten(0, 1)  # [v * q, S]
+        moments = READERS[self._options.reading](curve, count, self._options.curve)
+        spans = torch.stack([moments.start, moments.end], dim=-1).unflatten(0, shape).cpu()
+        score = moments.reward.unflatten(0, shape).cpu()
+        if self._confidence is None:
+            return Scored(spans=spans, score=score)
+        along = direction.repeat(len(frames), 1)
+        evidence = match_evidence(self._alignment, curve, moments.start[:, :1], moments.end[:, :1], along).squeeze(1)
+        return Scored(
+            spans=spans,
+            score=score,
+            match=self._confidence.match(evidence).unflatten(0, shape).cpu(),
+            clarity=self._confidence.clarity(clarity_evidence(curve)).unflatten(0, shape),
+        )
+
+
+class NetworkScorer:
+    """Ranks the proposals of a model with networks as its evaluation does: the answer first, then by rising C."""
+
+    def __init__(self, model: PPS, config: PPSConfig) -> None:
+        self._model, self._selector = model, config.inference.selector
+        # the published code mixes the samples of a batch
+        is_mixing = config.generator.width_source == "across_batch"
+        is_mixing |= config.reconstructor.word_cls == "scalar_per_batch_position"
+        self._batch_size = 1 if is_mixing else config.inference.batch_size
+
+    def encode(self, windows: Tensor) -> Tensor:
+        """Returns the windows as they are."""
+        return windows
+
+    def score(self, frames: Tensor, queries: Queries, count: int) -> Scored:
+        num_windows, num_sentences = len(frames), len(queries.sentences)
+        pairs = torch.cartesian_prod(torch.arange(num_windows), torch.arange(num_sentences)).to(frames.device)
+        spans, score = [], []
+        with torch.inference_mode():
+            for window, sentence in (block.unbind(dim=1) for block in pairs.split(self._batch_size)):
+                batch = queries.take(sentence, frames[window])
+                ranked = _answer_first(predict(self._model(batch, with_negatives=False), self._selector))
+                spans.append(ranked.spans[:, :count].cpu())
+                score.append(-ranked.nll[:, :count].cpu())
+        shape = (num_windows, num_sentences)
+        return Scored(
+            spans=torch.cat(spans).clamp(0, 1).unflatten(0, shape), score=torch.cat(score).unflatten(0, shape)
+        )
+
+
+def _answer_first(prediction: Prediction) -> Prediction:
+    """Returns the moments with the one that the selector chose moved to the front."""
+    chosen = prediction.votes.argmax(dim=1, keepdim=True)
+    rank = torch.arange(prediction.nll.shape[1], device=chosen.device).expand_as(prediction.nll)
+    order = torch.where(rank == chosen, -1, rank).argsort(dim=1)
+    return Prediction(
+        spans=prediction.spans.gather(1, order[:, :, None].expand_as(prediction.spans)),
+        nll=prediction.nll.gather(1, order),
+        order=prediction.order.gather(1, order),
+        votes=prediction.votes.gather(1, order),
+        top1=prediction.top1,
+    )

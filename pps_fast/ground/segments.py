@@ -1,0 +1,86 @@
+"""A video as the model takes it: one stretch, or overlapping windows of a long video, each resampled to S segments."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from pps_fast.prepare.readers.frames import BadVideo, as_float16, checked_frames, require_signal, resample
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedVideo:
+    """A video that can be asked any number of sentences.
+
+    Attributes:
+        name: for answers; None for none.
+        duration_s: length in seconds, or None where it is unknown.
+        start, end: [n] fractions of the video, the bounds of its windows.
+        frames: [n, S, F] its windows, as the model that encoded it takes them.
+    """
+
+    name: str | None
+    duration_s: float | None
+    start: tuple[float, ...]
+    end: tuple[float, ...]
+    frames: Tensor
+
+
+def segments_of(
+    frames: Any, num_segments: int, width: int, duration_s: float | None, segment_seconds: float | None
+) -> tuple[np.ndarray, tuple[float, ...], tuple[float, ...]]:
+    """Returns windows of a video resampled as `python -m pps_fast.prepare` does, [n, S, F] float16, and their bounds.
+
+    Args:
+        frames: [n, F] features of the video's frames, at equal distances in time.
+        num_segments, width: S and F.
+        duration_s: length in seconds, or None.
+        segment_seconds: length of a window; a longer video is divided into windows that overlap by half at least. None
+            takes the video as one.
+    Returns:
+        The windows, and their starts and ends as fractions of the video.
+    Raises:
+        ValueError: for features of another form or width, or a window length without the length of the video.
+    """
+    try:
+        checked = checked_frames(np.asarray(frames))
+        require_signal(checked)
+    except BadVideo as error:
+        raise ValueError(f"frames: {error}") from error
+    if checked.shape[1] != width:
+        raise ValueError(
+            f"frames: width {checked.shape[1]}, the model was trained with features of width {width}; "
+            "take the features that it was trained with"
+        )
+    bounds = window_bounds(len(checked), duration_s, segment_seconds)
+    try:
+        windows = [as_float16(resample(checked[first:end], num_segments)) for first, end in bounds]
+    except BadVideo as error:
+        raise ValueError(f"frames: {error}") from error
+    count = len(checked)
+    return np.stack(windows), tuple(first / count for first, _ in bounds), tuple(end / count for _, end in bounds)
+
+
+def window_bounds(num_frames: int, duration_s: float | None, segment_seconds: float | None) -> list[tuple[int, int]]:
+    """Returns first frame and end of each window; windows are equally long, up to one frame, and cover the video.
+
+    Raises:
+        ValueError: for a window length that is not above 0, or without the length of the video.
+    """
+    if segment_seconds is None:
+        return [(0, num_frames)]
+    if not segment_seconds > 0:
+        raise ValueError(f"segment_seconds = {segment_seconds}: expected seconds above 0")
+    if duration_s is None:
+        raise ValueError("segment_seconds: the length of the video is unknown; give duration_s too")
+    if duration_s <= segment_seconds:
+        return [(0, num_frames)]
+    length = max(round(num_frames * segment_seconds / duration_s), 1)
+    # a step of half a window, or a little less so that the last one ends with the video
+    count = 1 + math.ceil((num_frames - length) / max(length / 2, 1))
+    starts = np.linspace(0, num_frames - length, count).round().astype(int).tolist()
+    return [(first, first + length) for first in starts]

@@ -1,0 +1,132 @@
+"""New sentences as a model takes them: its own words, or vectors of whole sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pps_fast.data.store import rounded_columns
+from pps_fast.data.tokens import encode_sentences, tokenize
+from pps_fast.randomness import gumbel_noise
+from pps_fast.types import Batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelWords:
+    """The words that a model knows.
+
+    Attributes:
+        words: V words; the class of a word is its index.
+        vectors: [V, W] float32.
+        max_num_words: words of a sentence that count, the first ones.
+        seed: of the words that are hidden.
+    """
+
+    words: list[str]
+    vectors: Tensor
+    max_num_words: int
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queries:
+    """n sentences.
+
+    Attributes:
+        sentences: as asked.
+        batch: of them, with L columns for the longest and no frames.
+        unknown_words: of each sentence.
+        num_cut: [n] known words of each beyond those that are kept.
+    """
+
+    sentences: tuple[str, ...]
+    batch: Batch
+    unknown_words: tuple[tuple[str, ...], ...]
+    num_cut: tuple[int, ...]
+
+    def take(self, index: Tensor, frames: Tensor) -> Batch:
+        """Returns the batch of some sentences, [B] int64, with frames [B, S, F]."""
+        values = {name: value[index] for name, value in self.batch.tensors().items() if name != "frames"}
+        values["num_frames"] = torch.full_like(index, frames.shape[1])
+        return Batch(frames=frames, **values)
+
+
+def encode_queries(sentences: Sequence[str], known: ModelWords, vectors: Any, sentence_dim: int) -> Queries:
+    """Encodes sentences.
+
+    A sentence's hidden words depend on the seed alone, so that it always gets the same ones.
+
+    Args:
+        sentences: one at least.
+        known: the model's words.
+        vectors: [n, sentence_dim] vectors of the sentences, or None.
+        sentence_dim: width of the vectors that the model was fitted to; 0 for a model that reads words.
+    Raises:
+        ValueError: for a sentence without any word that the model knows, or vectors that do not fit.
+    """
+    if not sentences:
+        raise ValueError("ground: no sentence; ask one at least")
+    encoded = encode_sentences(list(sentences), known.words, known.max_num_words)
+    unknown = tuple(_unknown(sentence, set(known.words[1:])) for sentence in sentences)
+    whole = _checked_vectors(vectors, len(sentences), sentence_dim)
+    if whole is None:
+        _require_words(sentences, encoded.num_words.tolist(), unknown)
+    num_columns = int(rounded_columns(encoded.num_words, known.max_num_words).max(initial=1))
+    word_ids = torch.from_numpy(encoded.word_ids[:, :num_columns])
+    noise = torch.from_numpy(gumbel_noise(known.seed, 0, np.zeros(1, dtype=np.int64), num_columns))
+    count = len(sentences)
+    zeros = torch.zeros(count, dtype=torch.int64)
+    batch = Batch(
+        frames=torch.zeros(count, 0, 0),
+        num_frames=zeros,
+        words=known.vectors.cpu()[word_ids],
+        word_ids=word_ids,
+        num_words=torch.from_numpy(encoded.num_words),
+        hide_prob=torch.from_numpy(encoded.hide_prob[:, :num_columns]),
+        word_noise=noise.repeat(count, 1),
+        dropout_key=zeros.int(),
+        sample_index=zeros,
+        progress=torch.zeros(count),
+        sentence=whole,
+    )
+    batch, cut = batch.to(known.vectors.device), tuple(encoded.num_cut.tolist())
+    return Queries(sentences=tuple(sentences), batch=batch, unknown_words=unknown, num_cut=cut)
+
+
+def _require_words(sentences: Sequence[str], num_words: list[int], unknown: Sequence[tuple[str, ...]]) -> None:
+    for sentence, count, words in zip(sentences, num_words, unknown, strict=True):
+        if count == 0:
+            names = f"it does not know {', '.join(words[:5])}" if words else "it has no word"
+            raise ValueError(f"{sentence!r}: no word that the model knows ({names}); ask in other words")
+
+
+def _unknown(sentence: str, words: set[str]) -> tuple[str, ...]:
+    """Returns the tokens that are no known word, without punctuation marks, once each."""
+    tokens = [token for token in tokenize(sentence) if any(map(str.isalnum, token))]
+    return tuple(dict.fromkeys(token for token in tokens if token not in words))
+
+
+def _checked_vectors(vectors: Any, count: int, sentence_dim: int) -> Tensor | None:
+    """Returns vectors of sentences as [n, sentence_dim] float32, None for a model that reads words."""
+    if sentence_dim == 0:
+        if vectors is not None:
+            raise ValueError("sentence_vectors: the model was trained on words, and reads these alone; leave them out")
+        return None
+    if vectors is None:
+        raise ValueError(
+            "the model was fitted to vectors of whole sentences, not to words; give sentence_vectors "
+            f"[sentences, {sentence_dim}] of the encoder that it was fitted with"
+        )
+    whole = np.asarray(vectors, dtype=np.float32)
+    whole = whole[None] if whole.ndim == 1 else whole
+    if whole.shape != (count, sentence_dim) or not np.isfinite(whole).all():
+        raise ValueError(
+            f"sentence_vectors: shape {list(whole.shape)}, expected finite numbers [{count}, {sentence_dim}], a row "
+            "for each sentence"
+        )
+    return torch.from_numpy(whole)

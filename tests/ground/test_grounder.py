@@ -1,0 +1,164 @@
+"""A grounder answers as the evaluation does, without a prepared file: for every kind of model folder."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pps_fast
+from pps_fast.data.identity import describe_data
+from pps_fast.data.store import Store
+from pps_fast.eval.evaluate import predict_samples
+from pps_fast.files import Note
+from pps_fast.predict import temporal_iou
+from pps_fast.prepare.readers.frames import resample
+from pps_fast.runs.checkpoint import find_checkpoint, load_model
+from tests.support.eval_fakes import CONFIG, DATA, SPLITS
+from tests.support.grounders import alignment_run, network_run
+from tests.support.model_folders import as_older_version
+from tests.support.train_runs import small_input
+
+SAMPLES = SPLITS.test[:7]
+
+
+def _ask(grounder: pps_fast.Grounder, sample: int, data=DATA, **options):
+    video = data.sample_video[sample]
+    return grounder.ground(
+        data.features[video], data.sentences[sample], duration_s=float(data.duration_s[video]), **options
+    )
+
+
+@pytest.mark.parametrize("curve", ["linear", "standardized"])
+def test_an_alignment_answers_new_sentences_as_its_evaluation(curve: str) -> None:
+    run = alignment_run(curve)
+    grounder, (model, config, _) = pps_fast.load(run), load_model(run)
+    expected = predict_samples(model, Store(DATA), SAMPLES, config)
+    for row, sample in enumerate(SAMPLES):
+        answer = _ask(grounder, sample)
+        duration = DATA.duration_s[DATA.sample_video[sample]]
+        spans = [(moment.start_s / duration, moment.end_s / duration) for moment in answer]
+        np.testing.assert_allclose(spans, expected.spans[row][: len(spans)], atol=1e-6)
+        np.testing.assert_allclose([m.score for m in answer], -expected.nll[row][: len(answer)], rtol=1e-4)
+        assert 0 < answer.match < 1 and 0 <= answer.clarity <= 1 and not answer.unknown_words
+
+
+@pytest.mark.parametrize("method", ["tiny", "cpl_demo", "cnm_demo"])
+def test_a_model_with_proposals_answers_as_its_evaluation_and_has_no_confidence(method: str) -> None:
+    run, trained = network_run(method)
+    store, _ = small_input(trained)
+    data, sample = store.data, np.array([0])
+    grounder = pps_fast.load(run)
+    model, config, _ = load_model(run)
+    # the hidden words of the first sample are those of any sentence that is asked
+    expected = predict_samples(model, store, sample, config)
+    answer = _ask(grounder, 0, data)
+    assert answer[0].start == pytest.approx(float(expected.top1[0, 0]), abs=1e-5)
+    assert answer[0].end == pytest.approx(float(expected.top1[0, 1]), abs=1e-5)
+    assert answer.match is None and answer.clarity is None and "rebuild the sentence" in grounder.no_match
+
+
+def test_models_that_mix_the_samples_of_a_batch_answer_each_question_alone() -> None:
+    run, _ = network_run("tiny")
+    grounder = pps_fast.load(run)
+    data = small_input(network_run("tiny")[1])[0].data
+    videos = [grounder.encode(data.features[video], name=str(video)) for video in range(3)]
+    sentences = [data.sentences[index] for index in (0, 4, 7)]
+    together = grounder.ground_all(videos, sentences)
+    for video, answers in zip(videos, together, strict=True):
+        for sentence, answer in zip(sentences, answers, strict=True):
+            alone = grounder.ground(video, sentence)
+            np.testing.assert_allclose([m.start for m in answer], [m.start for m in alone], atol=1e-5)
+
+
+def test_frames_are_resampled_as_prepare_does_and_encoded_once() -> None:
+    grounder = pps_fast.load(alignment_run())
+    frames = np.random.default_rng(0).normal(size=(45, DATA.sizes.frame_dim)).astype(np.float32)
+    prepared = resample(frames, DATA.sizes.num_segments).astype(np.float16)
+    sentence = DATA.sentences[0]
+    assert grounder.ground(frames, sentence) == grounder.ground(prepared, sentence)
+    video = grounder.encode(torch.from_numpy(frames))
+    assert grounder.ground(video, sentence) == grounder.ground(frames, sentence)
+    assert grounder.ground(frames, sentence)[0].start_s is None
+
+
+def test_a_search_ranks_videos_by_match_and_finds_the_right_one_more_often_than_chance() -> None:
+    grounder = pps_fast.load(alignment_run())
+    names = np.unique(DATA.sample_video[SPLITS.test])
+    videos = [grounder.encode(DATA.features[video], name=str(video)) for video in names]
+    answers = grounder.search(videos, [DATA.sentences[sample] for sample in SPLITS.test], top=3)
+    for answer in answers:
+        matches = [moment.match for moment in answer]
+        assert matches == sorted(matches, reverse=True) and len({moment.video for moment in answer}) == 3
+    hits = [
+        str(DATA.sample_video[sample]) in {moment.video for moment in answer}
+        for sample, answer in zip(SPLITS.test, answers, strict=True)
+    ]
+    assert np.mean(hits) > 1.5 * 3 / len(names)
+
+
+def test_unknown_words_are_named_and_a_sentence_of_them_is_refused() -> None:
+    grounder = pps_fast.load(alignment_run())
+    answer = grounder.ground(DATA.features[0], "Person opens the zebrafish, quickly.")
+    assert answer.unknown_words == ("zebrafish", "quickly")
+    assert answer.moments == grounder.ground(DATA.features[0], "person opens the .").moments
+    with pytest.raises(ValueError, match="'zebrafish swim': no word that the model knows .it does not know zebrafish"):
+        grounder.ground(DATA.features[0], "zebrafish swim")
+
+
+def test_a_long_video_is_read_in_windows_and_a_coarse_one_is_warned_of() -> None:
+    grounder = pps_fast.load(alignment_run())
+    videos = DATA.sample_video[SPLITS.test]
+    sample, others = SPLITS.test[0], videos[videos != videos[0]]
+    parts = [others[0], others[7], videos[0], others[11]]
+    frames, second = np.concatenate([DATA.features[part] for part in parts]), 30.0
+    windowed = grounder.ground(frames, DATA.sentences[sample], duration_s=4 * second, segment_seconds=second, top=20)
+    alone = grounder.ground(DATA.features[videos[0]], DATA.sentences[sample], duration_s=second)
+    # the third window of the four, and the half-way ones between, hold the moment that the video by itself has
+    target = torch.tensor([alone[0].start_s + 2 * second, alone[0].end_s + 2 * second])
+    spans = torch.tensor([[moment.start_s, moment.end_s] for moment in windowed])
+    assert temporal_iou(spans, target).max() > 0.95
+    matches = [moment.match for moment in windowed]
+    assert matches[0] == max(matches)
+    with pytest.warns(Note, match="a segment is 30.0 s long, more than a third of .* segment_seconds"):
+        grounder.encode(DATA.features[0], duration_s=30.0 * DATA.sizes.num_segments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        grounder.encode(frames, duration_s=1000.0, segment_seconds=20.0)
+
+
+@pytest.mark.parametrize(
+    ("frames", "options", "message"),
+    [
+        (np.ones((9, 3)), {}, "width 3, the model was trained with features of width 6"),
+        (np.full((9, 6), np.nan), {}, "54 NaN or infinite values"),
+        (np.zeros((9, 6)), {}, "only zeros"),
+        (np.ones((9, 6)), {"duration_s": 0.0}, "duration_s = 0.0: expected seconds above 0"),
+        (np.ones((9, 6)), {"segment_seconds": 5.0}, "length of the video is unknown"),
+        (np.ones((9, 6)), {"segment_seconds": 0.0, "duration_s": 5.0}, "segment_seconds = 0.0"),
+        (np.ones((9, 6)), {"top": 0}, "top = 0: expected 1 or more"),
+        (np.ones((9, 6)), {"sentence_vector": np.ones(4)}, "sentence_vectors: the model was trained on words"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_in_a_sentence(frames, options, message: str) -> None:
+    grounder = pps_fast.load(alignment_run())
+    with pytest.raises(ValueError, match=message):
+        grounder.ground(frames, "person opens the door .", **options)
+
+
+def test_a_folder_without_words_says_so(tmp_path: Path) -> None:
+    folder = shutil.copytree(find_checkpoint(network_run("tiny")[0]), tmp_path / "old")
+    as_older_version(folder, describe_data(small_input(network_run("tiny")[1])[0].data))
+    with pytest.raises(ValueError, match="has no words, so that it cannot read a sentence"):
+        pps_fast.load(folder)
+
+
+def test_a_moved_model_folder_is_all_that_is_needed(tmp_path: Path) -> None:
+    moved = shutil.copytree(find_checkpoint(alignment_run()), tmp_path / "moved")
+    grounder, moved_grounder = pps_fast.load(alignment_run()), pps_fast.load(moved)
+    assert _ask(moved_grounder, SAMPLES[0]) == _ask(grounder, SAMPLES[0])
+    assert moved_grounder.config.data == CONFIG.data

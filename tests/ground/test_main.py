@@ -1,0 +1,68 @@
+"""python -m pps_fast.ground: questions on the command line, of models of `align` and `train`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pps_fast.data.prepared import write_prepared
+from pps_fast.ground.__main__ import main
+from tests.support.eval_fakes import DATA
+from tests.support.grounders import alignment_run, network_run
+
+SENTENCE = DATA.sentences[0]
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    np.save(tmp_path / "clip.npy", DATA.features[0])
+    return tmp_path / "clip.npy"
+
+
+def test_one_video_is_asked_in_a_table(video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--model", str(alignment_run()), "--features", str(video), "--duration", "30"]
+    assert main([*options, SENTENCE, "a yak opens the door"]) == 0
+    printed = capsys.readouterr().out
+    assert SENTENCE in printed and "does not know: yak" in printed and "ms for a sentence" in printed
+    assert "1 video encoded" in printed and " s  " in printed
+
+
+def test_all_videos_of_a_file_are_searched_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_prepared(tmp_path / "data.h5", DATA)
+    options = ["--model", str(alignment_run()), "--features", str(tmp_path / "data.h5"), "--top", "3"]
+    assert main([*options, "--json", SENTENCE]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["num_videos"] == 40 and record["ms_per_query"] > 0 and record["no_match"] is None
+    (answer,) = record["answers"]
+    assert len({moment["video"] for moment in answer["moments"]}) == 3 and answer["is_found"] in (True, False)
+    assert main([*options, "--jsonl", "--min-match", "1.0", SENTENCE, SENTENCE]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["is_found"] for line in lines] == [False, False]
+
+
+def test_a_model_with_networks_says_that_it_has_no_match(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, config = network_run("tiny")
+    np.save(tmp_path / "v.npy", np.ones((9, config.data.planted.frame_dim)))
+    assert main(["--model", str(run), "--features", str(tmp_path / "v.npy"), SENTENCE]) == 0
+    printed = capsys.readouterr()
+    assert "cannot tell whether a sentence is about a video at all" in printed.err and " % " in printed.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "sentences: none"),
+        (["--json", "--jsonl", SENTENCE], "--json and --jsonl: choose one"),
+        (["--duration", "0", SENTENCE], "--duration 0.0: expected a number above 0"),
+        (["--top", "0", SENTENCE], "--top 0"),
+        (["--segment-seconds", "5", SENTENCE], "length of the video is unknown"),
+        (["yak"], "no word that the model knows"),
+    ],
+)
+def test_bad_questions_are_one_line(options, message: str, video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--model", str(alignment_run()), "--features", str(video), *options]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
