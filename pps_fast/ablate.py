@@ -67,9 +67,12 @@ def run(arguments: AblateArguments) -> int:
     from pps_fast.lab.experiment import design_of, with_data
 
     require(bool(arguments.tables), "tables", "none", "one or more of " + ", ".join((*ABLATIONS, "all")))
-    of_method = [name for name, ablation in ABLATIONS.items() if ablation.method == arguments.config.method]
-    names = of_method if "all" in arguments.tables else list(dict.fromkeys(arguments.tables))
-    config = with_data(arguments.config, arguments.data)
+    config = arguments.config
+    names = [name for name, ablation in ABLATIONS.items() if ablation.method == config.method]
+    if config.losses.alignment == 0 and "alignment" not in arguments.tables:
+        names = [name for name in names if name != "alignment"]
+    names = names if "all" in arguments.tables else list(dict.fromkeys(arguments.tables))
+    config = with_data(config, arguments.data)
     tables = [ablation_table(name, config, arguments.preset) for name in names]
     return run_tables(tables, design_of(config, arguments.seeds, arguments.folds), arguments)
 

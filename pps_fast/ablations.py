@@ -225,16 +225,44 @@ EVIDENCE = Ablation(
             overrides={**_SINGLE, **_NO_COUPLING},
             paper=_figures(47.49, 33.33, 78.23, 54.85),
         ),
-        Row(
-            label="without pull",
-            overrides=_losses(_INTRA, _INTER),
-            paper=_figures(23.47, 16.38, 66.15, 38.20),
-        ),
+        Row(label="without pull", overrides=_losses(_INTRA, _INTER), paper=_figures(23.47, 16.38, 66.15, 38.20)),
         Row(label="without push", overrides=_losses(_PULL), paper=_figures(55.03, 36.79, 72.49, 51.14)),
         Row(label="without pull and push", overrides=_losses(), paper=_figures(45.23, 30.98, 67.86, 47.75)),
     ),
     positive=(_PULL, _INTRA, _INTER),
     note="'Single Gaussian' trains without L_pull and L_push^intra, as in Table 2; 'without push' leaves out both.",
+)
+
+
+_REBUILT = {"losses.reconstruction": 1.0, "losses.contrastive": 3.0}
+_NOT_REBUILT = dict.fromkeys(_REBUILT, 0.0)
+
+
+def _trained(label: str, losses: dict[str, float], selector: str = "alignment", weight: float = 1.0) -> Row:
+    return Row(label=label, overrides={**losses, "losses.alignment": weight, "inference.selector": selector})
+
+
+ALIGNMENT = Ablation(
+    title="PPS with alignment: losses, selection, reading of moments, components, input",
+    rows=(
+        _trained("losses: reconstruction", _REBUILT, weight=0.0),
+        _trained("losses: alignment", _NOT_REBUILT),
+        _trained("losses: both", _REBUILT),
+        _trained("both, selected by lowest C", _REBUILT, "lowest_loss"),
+        _trained("both, selected by votes", _REBUILT, "vote_loss_weighted"),
+        _trained("alignment, selected by votes", _NOT_REBUILT, "vote"),
+        Row(label="moment: center and width", overrides={"proposals.boundaries": "center_width"}),
+        Row(label="moment: level of the mask", overrides={"proposals.boundaries": "mask_level"}),
+        Row(label="moment: mass of the mask", overrides={"proposals.boundaries": "mass"}),
+        Row(label="moment: mean of width and mass", overrides={"proposals.boundaries": "mean"}),
+        Row(label="single Gaussian", overrides={**_SINGLE, **_NO_COUPLING}),
+        Row(label="Gaussian mixture", overrides=_RAMP),
+        Row(label="input: frames", overrides={"encoder.curve": "none"}),
+        Row(label="input: curve", overrides={"encoder.curve": "only"}),
+        Row(label="input: both", overrides={"encoder.curve": "added"}),
+    ),
+    positive=("losses.alignment",),
+    note="'Reconstruction' is L_rec and L_ivc, C a proposal's loss of it; selection is by reward unless named.",
 )
 
 
@@ -260,6 +288,7 @@ ALIGNMENT_FIT = Ablation(
 
 ABLATIONS: dict[str, Ablation] = {
     "alignment_fit": ALIGNMENT_FIT,
+    "alignment": ALIGNMENT,
     "table2": TABLE_2,
     "table4a": TABLE_4A,
     "table4b": TABLE_4B,

@@ -26,7 +26,9 @@ WordCls = Literal["vector", "scalar_per_batch_position", "none"]
 WordTokens = Literal["projected", "reused"]
 TargetLength = Literal["exact", "plus_one", "end_of_sentence"]
 PullStrategy = Literal["distant", "middle", "all"]
-Selector = Literal["vote", "vote_loss_weighted", "vote_iou_weighted", "lowest_loss"]
+Selector = Literal["vote", "vote_loss_weighted", "vote_iou_weighted", "lowest_loss", "alignment"]
+CurveInput = Literal["none", "added", "only"]
+BoundaryReading = Literal["center_width", "mask_level", "mass", "mean"]
 Backend = Literal["auto", "triton", "torch"]
 Precision = Literal["fp32", "tf32", "bf16"]
 KeepPolicy = Literal["last", "validation"]
@@ -107,6 +109,8 @@ class EncoderConfig:
     """dropout probability of inputs and residual branches"""
     frame_summary: FrameSummary = "cls"
     """where the generator reads its summary of the video: at a learned token after the frames, or at the last frame"""
+    curve: CurveInput = "none"
+    """give the generator the alignment's curve of the query, beside the frames ('added') or in their place ('only')"""
 
     def __post_init__(self) -> None:
         _check_values(self, "encoder")
@@ -185,6 +189,9 @@ class ProposalsConfig:
     """smallest width of a mask, as a share of the video"""
     boundary_shrink: float = 0.0
     """share of a proposal's length that is cut off its two ends (gamma)"""
+    boundaries: BoundaryReading = "center_width"
+    """how a moment is read: center -+ width / 2, at the paper's sigma = 9 (4) where the trained mask is e^-20 (e^-4);
+    where the mask is e^-2 of its peak; the middle 80 % of its mass; or 'mean' of 'center_width' and 'mass'"""
     negatives: NegativesConfig = field(default_factory=NegativesConfig)
     """masks that a proposal is contrasted with"""
 
@@ -196,12 +203,8 @@ class ProposalsConfig:
     def __post_init__(self) -> None:
         _check_values(self, "proposals")
         require(self.num_proposals >= 1, "proposals.num_proposals", self.num_proposals, "at least 1")
-        require(
-            self.components_per_proposal >= 1,
-            "proposals.components_per_proposal",
-            self.components_per_proposal,
-            "at least 1",
-        )
+        count = self.components_per_proposal
+        require(count >= 1, "proposals.components_per_proposal", count, "at least 1")
         require(self.sigma > 0, "proposals.sigma", self.sigma, "> 0")
         require(self.width_floor > 0, "proposals.width_floor", self.width_floor, "> 0 (a mask of width 0 is 0/0)")
         require(0 <= self.boundary_shrink < 1, "proposals.boundary_shrink", self.boundary_shrink, "0 to below 1")
@@ -242,17 +245,13 @@ class ReconstructorConfig:
         require(words is None or words >= 1, "reconstructor.num_word_layers", words, "at least 1")
         require(self.stride >= 1, "reconstructor.stride", self.stride, "at least 1")
         require(0 <= self.label_smoothing < 1, "reconstructor.label_smoothing", self.label_smoothing, "0 to below 1")
-        require(
-            self.hidden_words_divisor >= 1,
-            "reconstructor.hidden_words_divisor",
-            self.hidden_words_divisor,
-            "at least 1",
-        )
+        divisor = self.hidden_words_divisor
+        require(divisor >= 1, "reconstructor.hidden_words_divisor", divisor, "at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossesConfig:
-    """Weights and constants of the five losses; a loss of weight 0 is not computed."""
+    """Weights and constants of the losses; a loss of weight 0 is not computed."""
 
     reconstruction: float = 1.0
     """weight of the reconstruction loss, of the best proposal plus of the whole video"""
@@ -264,6 +263,8 @@ class LossesConfig:
     """weight of the pushing loss between Gaussians of a proposal (alpha_3, Eq. 6)"""
     push_inter: float = 1.0
     """weight of the pushing loss between proposals (alpha_4, Eq. 7)"""
+    alignment: float = 0.0
+    """weight of minus the mean reward of the proposals' masks against the alignment's curve of the query"""
     whole_video_margin: float = 0.1
     """margin of the contrastive loss to the whole video (beta_1)"""
     negative_margin: float = 0.15
@@ -283,7 +284,7 @@ class LossesConfig:
 
     def __post_init__(self) -> None:
         _check_values(self, "losses")
-        for name in ("reconstruction", "contrastive", "pull", "push_intra", "push_inter"):
+        for name in ("reconstruction", "contrastive", "pull", "push_intra", "push_inter", "alignment"):
             require(getattr(self, name) >= 0, f"losses.{name}", getattr(self, name), "0 or more")
         require(self.num_best >= 1, "losses.num_best", self.num_best, "at least 1")
 
@@ -293,7 +294,7 @@ class InferenceConfig:
     """How the answer is chosen among the proposals, and how it is scored."""
 
     selector: Selector = "vote_loss_weighted"
-    """how the answer is chosen: by votes among the proposals, or the one that reconstructs best (lowest_loss)"""
+    """how the answer is chosen: by votes, the proposal that reconstructs best (lowest_loss), or that of most reward"""
     batch_size: int = 32
     """samples in an evaluation batch"""
     seed: int = 0
@@ -432,13 +433,26 @@ class PPSConfig:
         _check_words(self.reconstructor)
         _check_sharing(self.generator, self.reconstructor)
         weights = self.losses
-        others = (weights.contrastive, weights.pull, weights.push_intra, weights.push_inter)
+        others = (weights.contrastive, weights.pull, weights.push_intra, weights.push_inter, weights.alignment)
         require(
             self.train.update == "joint" or (weights.reconstruction > 0 and any(others)),
             "train.update",
             self.train.update,
             "losses.reconstruction and another loss above 0, one for each of the two updates",
         )
+        selector = self.inference.selector
+        require(
+            self.reconstructs or selector in ("alignment", "vote"),
+            "inference.selector",
+            selector,
+            "alignment or vote, because no loss trains the reconstruction: losses.reconstruction = contrastive = 0",
+        )
+
+    @property
+    def reconstructs(self) -> bool:
+        """Whether sentences are rebuilt: not where the alignment takes the place of both losses that need it."""
+        weights = self.losses
+        return weights.alignment == 0 or weights.reconstruction > 0 or weights.contrastive > 0
 
 
 def _check_mixtures(proposals: ProposalsConfig, reconstructor: ReconstructorConfig) -> None:

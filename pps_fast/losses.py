@@ -1,5 +1,7 @@
 """The losses and their weighted sum: L_total = L_rec + a_1 L_ivc + a_2 L_pull + a_3 L_push^intra + a_4 L_push^inter.
 
+Besides, not in the paper: minus the mean reward of the proposals against an alignment's curve.
+
 Paper: Section 3, "Losses for reconstruction", "Losses for pull-push learning scheme" (Eqs. 5-7) and "Training".
 """
 
@@ -95,12 +97,29 @@ def _push_inter(objective: Objective, output: ModelOutput) -> Tensor:
     )
 
 
+def alignment_per_sample(output: ModelOutput) -> Tensor:
+    """Minus the mean reward of each sample's K proposals, [B].
+
+    Raises:
+        ValueError: for an output without rewards.
+    """
+    if output.reward is None:
+        raise ValueError("the objective needs the rewards of proposals: build the model with losses.alignment > 0")
+    return -output.reward.mean(1)
+
+
+def _alignment(objective: Objective, output: ModelOutput) -> Tensor:
+    """Minus the reward of the proposals, the mean over the batch."""
+    return alignment_per_sample(output).mean()
+
+
 LOSS_TERMS = {
     "reconstruction": _reconstruction,
     "contrastive": _contrastive,
     "pull": _pull,
     "push_intra": _push_intra,
     "push_inter": _push_inter,
+    "alignment": _alignment,
 }
 
 
@@ -120,6 +139,7 @@ class Objective(nn.Module):
         super().__init__()
         self.options = config.losses
         self.backend = config.backend
+        self.sample_total = reconstruction_per_sample if config.reconstructs else alignment_per_sample
         layout = layout_of(config.proposals)
         self.num_proposals = layout.num_proposals
         self.weights = {name: getattr(config.losses, name) for name in terms if getattr(config.losses, name) != 0}
@@ -132,16 +152,15 @@ class Objective(nn.Module):
         """Computes the loss of a batch.
 
         Returns:
-            total (scalar), the unweighted terms by name, and the reconstruction term per sample [B].
+            total (scalar), the unweighted terms by name, and the reconstruction or alignment term per sample [B].
         Raises:
-            ValueError: for an output without negatives.
+            ValueError: for an output without negatives, or where these are not needed without rewards.
         """
-        # raises before any term is computed
-        _compared(output)
+        # first, because it raises before any term is computed
+        with torch.no_grad():
+            sample_total = self.sample_total(output)
         terms = {name: LOSS_TERMS[name](self, output) for name in self.weights}
         total = output.positive_nll.new_zeros(())
         for name, value in terms.items():
             total = total + self.weights[name] * value
-        with torch.no_grad():
-            sample_total = reconstruction_per_sample(output)
         return LossReport(total=total, terms=terms, sample_total=sample_total)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pps_fast.alignment.model import AlignmentModel
+from pps_fast.alignment.model import Alignment, AlignmentModel, uses_alignment
 from pps_fast.config import Method, PPSConfig
+from pps_fast.encoder.curve import CurveEmbedding
 from pps_fast.encoder.dropout import number_sites
 from pps_fast.encoder.embedding import Embedding
 from pps_fast.equations import gaussian_exponent
@@ -19,11 +20,20 @@ from pps_fast.proposals.shapes import MASK_SHAPES
 from pps_fast.randomness import mask_keys
 from pps_fast.reconstructor.reconstructor import Reconstructor, kept_segments
 from pps_fast.reconstructor.words import hidden_words
-from pps_fast.types import Batch, Candidates, Components, FeatureSizes, MaskSet, ModelOutput, ReconstructorInput
+from pps_fast.types import (
+    Batch,
+    Candidates,
+    Components,
+    FeatureSizes,
+    MaskSet,
+    ModelOutput,
+    Proposals,
+    ReconstructorInput,
+)
 
 
 class PPS(nn.Module):
-    """Gaussian mixture proposals, scored by how well they rebuild the sentence.
+    """Gaussian mixture proposals, scored by how well they rebuild the sentence, by an alignment's curve, or both.
 
     Args:
         config: what is computed.
@@ -50,6 +60,8 @@ class PPS(nn.Module):
         self.reconstruct = Reconstructor(config, sizes.vocab_size, borrowed)
         self.pool = ProposalMixture(config, self.layout)
         self.negatives = NEGATIVES[config.proposals.negatives.kind](config)
+        self.alignment = Alignment(config.alignment, sizes) if uses_alignment(config) else None
+        self.embed_curve = CurveEmbedding(config)
         # mask positions
         kept = kept_segments(sizes.num_segments, config.reconstructor.stride, torch.device("cpu"))
         self.register_buffer("kept", kept, persistent=False)
@@ -62,22 +74,29 @@ class PPS(nn.Module):
             batch: B samples.
             with_negatives: False leaves out what only training needs; scores of the positives do not change.
         Returns:
-            Proposals and C of positives, easy negatives and the whole video.
+            Proposals and C of positives, easy negatives and the whole video; rewards of the positives, in place of
+            every C where `config.reconstructs` is off.
         Raises:
-            ValueError: if the batch's sizes are not the model's.
+            ValueError: if the batch's sizes are not the model's, or parts are missing in training with an alignment.
         """
         self._check(batch)
         dropout_key = batch.dropout_key if self.training else None
         frames, query = self.embed.frames(batch, dropout_key), self.embed.query(batch, dropout_key)
         frame_valid, word_valid = self._valid(batch, frames.shape[1])
-        g_cls = self.generator(frames, frame_valid, query, word_valid[:, :-1], dropout_key)
+        curve = None if self.alignment is None else self.alignment(batch, is_cross_fitted=self.training)
+        guided = self.embed_curve(frames, curve, frame_valid)
+        g_cls = self.generator(guided, frame_valid, query, word_valid[:, :-1], dropout_key)
         inputs = self._reconstructor_input(batch, frames, frame_valid, word_valid)
         component_keys, *candidate_keys = self._mask_keys(dropout_key)
         components = self._components(g_cls, with_exponents=with_negatives)
         proposals = self.pool(g_cls, components, component_keys, self.reconstruct, inputs)
+        reward = self._reward(proposals, curve, inputs.frame_valid)
+        if reward is not None and not self.config.reconstructs:
+            return ModelOutput(proposals=proposals, positive_nll=-reward.detach(), reward=reward)
         positives = MaskSet(log_masks=proposals.log_masks, dropout_key=candidate_keys[0])
         if not with_negatives:
-            return ModelOutput(proposals=proposals, positive_nll=self.reconstruct(inputs, positives, batch).nll)
+            nll = self.reconstruct(inputs, positives, batch).nll
+            return ModelOutput(proposals=proposals, positive_nll=nll, reward=reward)
         negative_masks, log_negatives = self._negatives(g_cls, components, batch.progress)
         candidates = Candidates(
             positives=positives,
@@ -85,19 +104,17 @@ class PPS(nn.Module):
             whole_video=MaskSet(log_masks=torch.zeros_like(log_negatives[:, :1]), dropout_key=candidate_keys[2]),
         )
         scores = self.reconstruct.score(inputs, candidates, batch)
-        return ModelOutput(
-            proposals=proposals,
-            positive_nll=scores.positive_nll,
-            negative_masks=negative_masks,
-            best=scores.best,
-            best_nll=scores.best_nll,
-            negative_nll=scores.negative_nll,
-            whole_video_nll=scores.whole_video_nll,
-        )
+        return ModelOutput(proposals=proposals, negative_masks=negative_masks, reward=reward, **vars(scores))
 
     def mask_parameters(self) -> list[nn.Parameter]:
         """Parameters of the heads of positives and of easy negatives, which do nothing but move and widen masks."""
         return [*self.head.parameters(), *self.negatives.parameters()]
+
+    def _reward(self, proposals: Proposals, curve: Tensor | None, frame_valid: Tensor) -> Tensor | None:
+        """Rewards of the proposals' masks against curves [B, S] at the mask positions, [B, K]."""
+        if self.alignment is None or curve is None:
+            return None
+        return self.alignment.reward(proposals.masks, curve[:, self.kept], frame_valid, self.config.backend)
 
     def _mask_keys(self, dropout_key: Tensor | None) -> tuple[Tensor | None, ...]:
         """Dropout keys of components [B, E], positives [B, K], easy negatives [B, K * J] and whole video [B, 1]."""

@@ -61,18 +61,24 @@ def _lowest_loss(spans: Tensor, nll: Tensor) -> Tensor:
     return torch.zeros_like(nll)
 
 
+def _most_reward(spans: Tensor, nll: Tensor) -> Tensor:
+    """The reward itself, for proposals that are ranked by it: -> [B, K]."""
+    return -nll
+
+
 SELECTORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "vote": _vote,
     "vote_loss_weighted": _vote_loss_weighted,
     "vote_iou_weighted": _vote_iou_weighted,
     "lowest_loss": _lowest_loss,
+    "alignment": _most_reward,
 }
 """Rules by the strings of `config.Selector`: spans [B, K, 2] and nll [B, K], both by increasing C, to
-votes [B, K]. The answer is the first proposal with the largest vote."""
+votes [B, K]. The answer is the first proposal with the largest vote. 'alignment' has minus the reward in place of C."""
 
 
 def predict(output: ModelOutput, selector: str) -> Prediction:
-    """Ranks the proposals of each sample by C and lets `selector` choose one of them.
+    """Ranks the proposals of each sample by C, or for 'alignment' by reward, and lets `selector` choose one of them.
 
     The ranking is a stable ascending sort (equal C keep the order of the proposals), the choice is the
     first of the largest votes; both are computed in the dtype of the output and see one sample only.
@@ -85,11 +91,18 @@ def predict(output: ModelOutput, selector: str) -> Prediction:
         Prediction with spans [B, K, 2], nll [B, K], order [B, K], votes [B, K], top1 [B, 2].
 
     Raises:
-        ValueError: for an unknown selector; the message lists the known ones.
+        ValueError: for an unknown selector; the message lists the known ones. For 'alignment' and a model without one.
     """
     if selector not in SELECTORS:
         raise ValueError(f"predict: selector = {selector!r}: expected one of {', '.join(SELECTORS)}")
-    nll, order = torch.sort(output.positive_nll, dim=1, stable=True)
+    cost = output.positive_nll
+    if selector == "alignment":
+        if output.reward is None:
+            raise ValueError(
+                "inference.selector = 'alignment': this model has no alignment; train one with --losses.alignment 1"
+            )
+        cost = -output.reward
+    nll, order = torch.sort(cost, dim=1, stable=True)
     spans = torch.stack([output.proposals.start, output.proposals.end], dim=2)  # [B, K, 2]
     spans = spans.gather(1, order[:, :, None].expand_as(spans))
     votes = SELECTORS[selector](spans, nll)

@@ -245,17 +245,20 @@ class CandidateScores:
 class ModelOutput:
     """Output of the model: input of the losses and of inference.
 
-    All but the first two fields are None when the model was asked to skip the negatives (inference).
+    The fields of negatives and of the best are None when the model was asked to skip the negatives (inference), and
+    where nothing is rebuilt.
 
     Attributes:
         proposals: the K positive proposals.
         positive_nll: [B, K] C of the positive proposals, for ranking; the shared schedule lets no gradient through it
-            unless all proposals are trained.
+            unless all proposals are trained. Where nothing is rebuilt, minus their rewards.
         negative_masks: [B, K * J, T] easy negatives, the J of a proposal side by side.
         best: [B, n] int64, k*: the proposals of smallest C, in ascending order of it.
         best_nll: [B, n] C of those.
         negative_nll: [B, n, J] C of the easy negatives of the same proposals.
         whole_video_nll: [B] C of the whole video, the hard negative.
+        reward: [B, K] rewards of the positive proposals' masks against the alignment's curve, see `ops.mask_reward`;
+            None for models without an alignment.
     """
 
     proposals: Proposals
@@ -265,6 +268,7 @@ class ModelOutput:
     best_nll: Tensor | None = None
     negative_nll: Tensor | None = None
     whole_video_nll: Tensor | None = None
+    reward: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -274,7 +278,8 @@ class LossReport:
     Attributes:
         total: scalar, the weighted sum that is differentiated.
         terms: unweighted scalar per built term, by the names of `losses.LOSS_TERMS`.
-        sample_total: [B] `reconstruction` term per sample, to name the samples of a non-finite loss.
+        sample_total: [B] `reconstruction` term per sample, to name the samples of a non-finite loss; where nothing is
+            rebuilt, the `alignment` term.
     """
 
     total: Tensor
@@ -297,8 +302,8 @@ class Prediction:
     """Ranked moments of each sample.
 
     Attributes:
-        spans: [B, K, 2] start and end as fractions of the video, by increasing C.
-        nll: [B, K] C in the same order.
+        spans: [B, K, 2] start and end as fractions of the video, by increasing C, or by falling reward.
+        nll: [B, K] C, or minus the rewards, in the same order.
         order: [B, K] int64, which proposal stands at each rank.
         votes: [B, K] score of each ranked proposal under the selector.
         top1: [B, 2] the moment chosen by the selector.

@@ -34,7 +34,7 @@ def test_help_teaches_tables_and_examples(capsys):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "tables = 'none': expected one or more of alignment_fit, table2,"),
+        ([], "tables = 'none': expected one or more of alignment_fit, alignment, table2,"),
         (["table5", "--losses.pull", "0"], "losses.pull = 0.0: expected above 0"),
         (["table5", "--folds", "0"], "the data set has no folds"),
         (["table5", "--data", "nowhere.h5"], "nowhere.h5: no such file"),
@@ -49,7 +49,7 @@ def test_mistakes_are_one_line(argv, message, tmp_path, capsys):
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_tables_have_the_papers_rows_and_the_full_model(name):
-    preset = "demo" if ABLATIONS[name].method == "proposals" else "alignment"
+    preset = {"alignment": "align_demo", "alignment_fit": "alignment"}.get(name, "demo")
     config = override(PRESETS[preset], {"train.epochs": 1})
     table = ablate.ablation_table(name, config, preset)
     labels = [row.label for row in table.rows]
@@ -72,5 +72,5 @@ def test_all_means_every_table_of_the_presets_method(monkeypatch):
     monkeypatch.setattr(command, "run_tables", lambda tables, design, options: seen.append((tables, design)) or 0)
     assert ablate.main(["table5", "all", "--seeds", "2", "--folds", "0", "3"]) == 0
     (tables, design) = seen[0]
-    assert [table.name for table in tables] == [name for name in ABLATIONS if name != "alignment_fit"]
+    assert [table.name for table in tables] == [name for name in ABLATIONS if not name.startswith("alignment")]
     assert design.seed_folds == [(8, 0), (8, 3), (9, 0), (9, 3)]

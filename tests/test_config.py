@@ -18,6 +18,7 @@ from pps_fast.alignment.fit import POOLINGS
 from pps_fast.alignment.windows import READERS, READING
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
+from pps_fast.encoder.curve import CURVE_INPUTS
 from pps_fast.encoder.embedding import WORD_CLS, WORD_TOKENS
 from pps_fast.generator import FRAME_SUMMARIES
 from pps_fast.losses import LOSS_TERMS, PULL_STRATEGIES
@@ -28,6 +29,7 @@ from pps_fast.proposals.heads import CENTERS, WIDTHS
 from pps_fast.proposals.layout import layout_of
 from pps_fast.proposals.mixture import IMPORTANCE
 from pps_fast.proposals.negatives import NEGATIVES
+from pps_fast.proposals.readings import READINGS
 from pps_fast.proposals.shapes import MASK_SHAPES
 from pps_fast.train.alternating import TRAIN_STEPS
 from tests.support.cases import NEEDED
@@ -76,6 +78,7 @@ REFUSED: dict[str, tuple[list[Any], str]] = {
     "losses.pull": ([-1.0], "0 or more"),
     "losses.push_intra": ([-1.0], "0 or more"),
     "losses.push_inter": ([-1.0], "0 or more"),
+    "losses.alignment": ([-1.0], "0 or more"),
     "losses.num_best": ([0], "at least 1"),
     "inference.batch_size": ([0], "at least 1"),
     "inference.num_bootstrap": ([0], "at least 1"),
@@ -108,7 +111,7 @@ FREE = {
     "losses.push_inter_target", "reconstructor.shares_generator",
 }  # fmt: skip
 # every value is accepted with the defaults of the others: see `test_what_does_not_fit_together_is_refused`
-TOGETHER = {"train.update", "reconstructor.shares_generator"}
+TOGETHER = {"train.update", "reconstructor.shares_generator", "inference.selector"}
 REGISTRIES = {
     "MaskShape": MASK_SHAPES,
     "CenterSource": CENTERS,
@@ -125,6 +128,8 @@ REGISTRIES = {
     "FramePooling": POOLINGS,
     "CurveKind": READING,
     "CurveReading": READERS,
+    "CurveInput": CURVE_INPUTS,
+    "BoundaryReading": READINGS,
 }
 
 
@@ -178,6 +183,10 @@ def test_every_choice_is_accepted(path: str) -> None:
         (
             {"train.update": "alternating"} | {f"losses.{name}": 0.0 for name in list(LOSS_TERMS)[1:]},
             "train.update = 'alternating': expected losses.reconstruction and another loss above 0",
+        ),
+        (
+            {"losses.alignment": 1.0, "losses.reconstruction": 0.0, "losses.contrastive": 0.0},
+            "inference.selector = 'vote_loss_weighted': expected alignment or vote, because no loss trains the recons",
         ),
         (
             {"reconstructor.shares_generator": True, "reconstructor.num_word_layers": 2},

@@ -1,4 +1,4 @@
-"""The five terms, their weights, and what is not computed."""
+"""The terms, their weights, and what is not computed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.compare import assert_agree
 
 CENTER = torch.tensor([[0.5, 0.1, 0.3, 0.9, 0.4]], dtype=torch.float64)
 GROUP = torch.tensor([0, 1, 1, 1, 1])
-WEIGHTS = dict(zip(LOSS_TERMS, (0.5, 3.0, 5.0, 0.7, 1.1), strict=True))
+WEIGHTS = dict(zip(LOSS_TERMS, (0.5, 3.0, 5.0, 0.7, 1.1, 0.9), strict=True))
 
 
 @pytest.mark.parametrize("num_best", [1, 2, 3])
@@ -111,7 +111,8 @@ def test_a_step_against_the_gradient_brings_the_farthest_centers_together(name: 
 
 
 def _config(**losses) -> PPSConfig:
-    return small_config(**{f"losses__{name}": value for name, value in losses.items()})
+    # a selector that fits any weights
+    return small_config(inference__selector="vote", **{f"losses__{name}": value for name, value in losses.items()})
 
 
 def _expected(config: PPSConfig, output: ModelOutput) -> dict[str, float]:
@@ -133,6 +134,7 @@ def _expected(config: PPSConfig, output: ModelOutput) -> dict[str, float]:
         "pull": getattr(oracles, f"pull_{options.pull_strategy}")(center),
         "push_intra": oracles.push(masks, options.push_intra_target, options.push_normalize),
         "push_inter": oracles.push(proposals, options.push_inter_target, options.push_normalize),
+        "alignment": -float(output.reward.detach().numpy().mean()),
     }
 
 
@@ -156,7 +158,7 @@ def test_every_term_agrees_with_the_loops_and_the_total_is_their_weighted_sum(ch
     expected = _expected(config, output)
     assert list(report.terms) == list(LOSS_TERMS)
     for name, value in expected.items():
-        assert value > 0, f"{name} is not exercised"
+        assert value != 0, f"{name} is not exercised"
         assert_agree(name, report.terms[name], torch.tensor(value, dtype=torch.float64), rtol=1e-12)
     total = math.fsum(WEIGHTS[name] * value for name, value in expected.items())
     assert_agree("total", report.total, torch.tensor(total, dtype=torch.float64), rtol=1e-12)
@@ -222,6 +224,7 @@ def test_gradients_reach_what_each_term_is_about() -> None:
         "center": components.center,
         "masks": components.masks,
         "proposals": proposals.masks,
+        "reward": output.reward,
     }
     reached = {
         "reconstruction": {"best", "whole"},
@@ -229,6 +232,7 @@ def test_gradients_reach_what_each_term_is_about() -> None:
         "pull": {"center"},
         "push_intra": {"masks"},
         "push_inter": {"proposals"},
+        "alignment": {"reward"},
     }
     for term, names in reached.items():
         grads = torch.autograd.grad(report.terms[term], leaves.values(), retain_graph=True, allow_unused=True)
@@ -277,6 +281,20 @@ def test_an_output_without_negatives_is_refused() -> None:
     output = replace(random_output(), negative_nll=None, negative_masks=None, whole_video_nll=None)
     with pytest.raises(ValueError, match="the objective needs the negatives: run the model with with_negatives=True"):
         Objective(_config())(output)
+
+
+def test_where_nothing_is_rebuilt_the_alignment_of_each_sample_is_reported() -> None:
+    output = replace(random_output(), best_nll=None, negative_nll=None, negative_masks=None, whole_video_nll=None)
+    report = Objective(_config(reconstruction=0.0, contrastive=0.0, alignment=2.0))(output)
+    assert_agree("samples", report.sample_total, -output.reward.detach().mean(1), rtol=1e-15)
+    assert list(report.terms) == ["pull", "push_intra", "push_inter", "alignment"]
+    report.total.backward()
+    assert_agree("reward", output.reward.grad, torch.full_like(output.reward, -2.0 / 9), rtol=1e-12)
+
+
+def test_an_output_without_rewards_is_refused_where_they_are_trained() -> None:
+    with pytest.raises(ValueError, match=r"needs the rewards of proposals: build the model with losses\.alignment > 0"):
+        Objective(_config(alignment=1.0))(replace(random_output(), reward=None))
 
 
 def test_the_objective_has_no_state() -> None:

@@ -31,16 +31,14 @@ RULES = {
 }
 
 
-def _output(nll: Tensor, start: Tensor, end: Tensor) -> ModelOutput:
+def _output(nll: Tensor, start: Tensor, end: Tensor, reward: Tensor | None = None) -> ModelOutput:
     """Returns a model's output with nothing but what inference reads: [B, K] each."""
     nothing = nll.new_zeros(len(nll), 0)
     components = Components(center=nothing, width=nothing, masks=nothing, log_masks=nothing)
     proposals = Proposals(
         components=components, importance=nothing, masks=nothing, log_masks=nothing, start=start, end=end
     )
-    return ModelOutput(
-        proposals=proposals, positive_nll=nll, negative_masks=None, negative_nll=None, whole_video_nll=None
-    )
+    return ModelOutput(proposals=proposals, positive_nll=nll, reward=reward)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -72,13 +70,32 @@ def test_equal_votes_go_to_the_lowest_loss() -> None:
     assert_agree("top1", prediction.top1, torch.tensor([[0.5, 0.7]]))
 
 
+def test_the_selector_alignment_ranks_by_reward_alone() -> None:
+    start = torch.arange(4.0).expand(2, 4) / 10
+    nll = torch.tensor([[1.0, 2.0, 3.0, 4.0]]).repeat(2, 1)
+    reward = torch.tensor([[0.5, 2.0, -1.0, 0.7], [1.0, 3.0, 3.0, -0.2]])
+    output = _output(nll, start, start + 0.05, reward)
+    prediction = predict(output, "alignment")
+    assert_agree("order", prediction.order, torch.tensor([[1, 3, 0, 2], [1, 2, 0, 3]]))
+    assert_agree("top1", prediction.top1[:, 0], torch.tensor([0.1, 0.1]))
+    assert_agree("nll", prediction.nll, torch.tensor([[-2.0, -0.7, -0.5, 1.0], [-3.0, -3.0, -1.0, 0.2]]))
+    assert predict(output, "lowest_loss").order.tolist() == [[0, 1, 2, 3]] * 2
+
+
+def test_the_selector_alignment_needs_a_model_with_one() -> None:
+    output = _output(torch.ones(1, 2), torch.zeros(1, 2), torch.ones(1, 2))
+    with pytest.raises(ValueError, match="this model has no alignment; train one with --losses.alignment 1"):
+        predict(output, "alignment")
+
+
 @pytest.mark.parametrize("selector", SELECTORS)
 def test_samples_do_not_see_each_other(selector: str) -> None:
     nll = torch.rand(6, 7) + 1
     start, end = torch.rand(6, 7, 2).sort(dim=-1).values.unbind(-1)
-    together = predict(_output(nll, start, end), selector)
+    together = predict(_output(nll, start, end, nll.cos()), selector)
     for row in range(6):
-        alone = predict(_output(nll[row, None], start[row, None], end[row, None]), selector)
+        one = slice(row, row + 1)
+        alone = predict(_output(nll[one], start[one], end[one], nll[one].cos()), selector)
         for name in ("spans", "nll", "order", "votes", "top1"):
             assert_agree(name, getattr(alone, name)[0], getattr(together, name)[row])
 

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from pps_fast import config
+from pps_fast.alignment.model import uses_alignment
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override, to_dict
-from pps_fast.presets import CNM, CPL, PRESETS
+from pps_fast.presets import ALIGNED, CNM, CPL, PRESETS
 
 # Section 4, "Datasets" and "Implementation details"; where the paper is silent, the published code's training scripts
 PAPER_BOTH = {
@@ -20,6 +21,7 @@ PAPER_BOTH = {
     "data.fold": None,
     "data.path": None,
     "data.validation_fraction": 0.0,
+    "encoder.curve": "none",
     "encoder.dropout": 0.1,
     "encoder.frame_summary": "cls",
     "encoder.hidden_dim": 256,
@@ -30,6 +32,7 @@ PAPER_BOTH = {
     "generator.num_word_layers": None,
     "reconstructor.num_layers": 3,
     "reconstructor.hidden_words_divisor": 3,
+    "proposals.boundaries": "center_width",
     "proposals.components_per_proposal": 1,
     "proposals.layout": "ramp",
     "proposals.mask_shape": "gaussian",
@@ -47,6 +50,7 @@ PAPER_BOTH = {
     "reconstructor.target_length": "exact",
     "reconstructor.word_cls": "vector",
     "losses.reconstruction": 1.0,
+    "losses.alignment": 0.0,
     "losses.num_best": 1,
     "losses.pull_strategy": "distant",
     "losses.push_normalize": True,
@@ -261,6 +265,20 @@ def test_demos_of_the_ancestors_train_like_the_demo(method: str) -> None:
     differences = _differences(PRESETS["demo"], PRESETS[f"{method}_demo"])
     kept = ("data.", "encoder.hidden_dim", "generator.num", "reconstructor.num", "reconstructor.stride", "train.")
     assert [path for path in differences if path.startswith(kept)] == (["train.update"] if method == "cnm" else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "base"),
+    [
+        ("charades_align", "charades"),
+        ("charades_clip_align_small", "charades_clip_small"),
+        ("activitynet_align", "activitynet"),
+        ("align_demo", "demo"),
+    ],
+)
+def test_aligned_presets_are_one_list_of_overrides(name: str, base: str) -> None:
+    assert PRESETS[name] == override(PRESETS[base], ALIGNED)
+    assert not PRESETS[name].reconstructs and uses_alignment(PRESETS[name]) and not uses_alignment(PRESETS[base])
 
 
 def test_demo_and_tiny_need_no_data_file() -> None:

@@ -15,8 +15,9 @@ from pps_fast.alignment.equations import (
     spread_curve,
     unit,
 )
-from pps_fast.alignment.windows import READERS, Moments
-from pps_fast.config import AlignmentConfig, PPSConfig
+from pps_fast.alignment.windows import READERS, READING, Moments
+from pps_fast.config import AlignmentConfig, Backend, PPSConfig
+from pps_fast.ops.mask_reward import mask_reward
 from pps_fast.types import Batch, Components, FeatureSizes, ModelOutput, Proposals
 
 NUM_PARTS = 4
@@ -40,6 +41,11 @@ class FittedAlignment:
     sentence_mean: Tensor
     frame_mean: Tensor
     spread: Tensor
+
+
+def uses_alignment(config: PPSConfig) -> bool:
+    """Whether a model of proposals has an alignment: for a loss, to select by, or as an input of the generator."""
+    return config.losses.alignment > 0 or config.inference.selector == "alignment" or config.encoder.curve != "none"
 
 
 def uses_words(options: AlignmentConfig, sizes: FeatureSizes) -> bool:
@@ -92,13 +98,21 @@ class Alignment(nn.Module):
         Args:
             is_cross_fitted: take the map that was fitted without the pairs of `batch.part`, as training must: the map
                 of all pairs knows the answer to its own. The spread is that of all pairs in any case.
+        Raises:
+            ValueError: for a batch without parts where these are needed.
         """
+        if is_cross_fitted and batch.part is None:
+            raise ValueError("an alignment in training needs the parts of its pairs: call Store.set_parts")
         # not under autocast, which would round the products
         with torch.autocast(batch.frames.device.type, enabled=False):
             frames = smoothed_frames(unit(batch.frames), self._window).to(self.maps.dtype)
             sentence = self.sentence(batch)
             direction = self._direction(sentence, batch.part if is_cross_fitted else None)
             return self.curve(frames, direction.unsqueeze(1)).squeeze(1)
+
+    def reward(self, masks: Tensor, curve: Tensor, frame_valid: Tensor, backend: Backend) -> Tensor:
+        """Returns R(g) of masks [B, n, T] against curves [B, T], with the power that goes with the curve: [B, n]."""
+        return mask_reward(masks, curve, READING[self.options.curve][0], frame_valid, backend=backend)
 
     def curve(self, frames: Tensor, direction: Tensor) -> Tensor:
         """Returns the curves of n sentences over each video: smoothed frames [B, S, F], M y [B, n, F] -> [B, n, S]."""
@@ -147,7 +161,7 @@ class AlignmentModel(nn.Module):
         options, count = self.config.alignment, self.config.proposals.num_proposals
         curve = self.alignment(batch)
         moments = READERS[options.reading](curve, count, options.curve)
-        return ModelOutput(proposals=_as_proposals(moments), positive_nll=-moments.reward)
+        return ModelOutput(proposals=_as_proposals(moments), positive_nll=-moments.reward, reward=moments.reward)
 
 
 def _as_proposals(moments: Moments) -> Proposals:

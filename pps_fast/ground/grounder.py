@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -204,12 +204,18 @@ class Grounder:
         top: int,
     ) -> Answer:
         """Returns the answer to one sentence about some videos, whose windows are these rows of what was scored."""
-        windows = [
-            (video, number, row) for video, rs in zip(videos, rows, strict=True) for number, row in enumerate(rs)
+        by_window = [
+            _moments(video, number, scored, row, index)
+            for video, windows in zip(videos, rows, strict=True)
+            for number, row in enumerate(windows)
         ]
+        moments = []
+        # the model's order within a window; rewards of different windows cannot be compared, probabilities can
+        for ranked in zip(*by_window, strict=True):
+            moments += sorted(ranked, key=lambda one: one.score if one.match is None else one.match, reverse=True)
         return Answer(
             sentence=queries.sentences[index],
-            moments=best_moments(_ranked(windows, scored, index), top),
+            moments=best_moments(moments, top),
             unknown_words=queries.unknown_words[index],
             num_cut=queries.num_cut[index],
         )
@@ -227,33 +233,25 @@ class Grounder:
             warnings.warn(text, Note, stacklevel=3)
 
 
-def _ranked(windows: Sequence[tuple[EncodedVideo, int, int]], scored: Scored, index: int) -> Iterator[Moment]:
-    """Yields the moments of some windows for one sentence: the best of each window, then all second ones, and so on.
-
-    Rewards of different windows cannot be compared, so that each round goes by falling match, where there is one.
-
-    Args:
-        windows: video, number of the window in it, and its row of what was scored.
-    """
-    rows = torch.tensor([row for _, _, row in windows])
-    for rank in range(scored.score.shape[2]):
-        values = scored.score[rows, index, rank] if scored.match is None else scored.match[rows, index]
-        for position in values.argsort(descending=True, stable=True).tolist():
-            video, number, row = windows[int(position)]
-            yield _moment(video, number, row, scored, index, rank)
-
-
-def _moment(video: EncodedVideo, number: int, row: int, scored: Scored, index: int, rank: int) -> Moment:
-    """Returns one moment of one window of a video for one sentence."""
+def _moments(video: EncodedVideo, number: int, scored: Scored, row: int, index: int) -> list[Moment]:
+    """Returns the moments of one window of a video for one sentence."""
     offset, length = video.start[number], video.end[number] - video.start[number]
-    start, end = (offset + length * bound for bound in scored.spans[row, index, rank].tolist())
-    return Moment(
-        video=video.name,
-        start=start,
-        end=end,
-        start_s=None if video.duration_s is None else start * video.duration_s,
-        end_s=None if video.duration_s is None else end * video.duration_s,
-        score=float(scored.score[row, index, rank]),
-        match=None if scored.match is None else float(scored.match[row, index]),
-        clarity=None if scored.clarity is None else float(scored.clarity[row, index]),
-    )
+    spans = scored.spans[row, index].tolist()
+    match = None if scored.match is None else float(scored.match[row, index])
+    clarity = None if scored.clarity is None else float(scored.clarity[row, index])
+    moments = []
+    for score, (start, end) in zip(scored.score[row, index].tolist(), spans, strict=True):
+        start, end = offset + length * start, offset + length * end
+        moments.append(
+            Moment(
+                video=video.name,
+                start=start,
+                end=end,
+                start_s=None if video.duration_s is None else start * video.duration_s,
+                end_s=None if video.duration_s is None else end * video.duration_s,
+                score=score,
+                match=match,
+                clarity=clarity,
+            )
+        )
+    return moments

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pps_fast.data.store import rounded_columns
-from pps_fast.data.tokens import EncodedSentences, encode_sentences, tokenize
+from pps_fast.data.tokens import encode_sentences, tokenize
 from pps_fast.randomness import gumbel_noise
 from pps_fast.types import Batch
 
@@ -67,7 +67,7 @@ def encode_queries(sentences: Sequence[str], known: ModelWords, vectors: Any, se
         vectors: [n, sentence_dim] vectors of the sentences, or None.
         sentence_dim: width of the vectors that the model was fitted to; 0 for a model that reads words.
     Raises:
-        ValueError: for a sentence without any content word that the model knows, or vectors that do not fit.
+        ValueError: for a sentence without any word that the model knows, or vectors that do not fit.
     """
     if not sentences:
         raise ValueError("ground: no sentence; ask one at least")
@@ -75,7 +75,7 @@ def encode_queries(sentences: Sequence[str], known: ModelWords, vectors: Any, se
     unknown = tuple(_unknown(sentence, set(known.words[1:])) for sentence in sentences)
     whole = _checked_vectors(vectors, len(sentences), sentence_dim)
     if whole is None:
-        _require_words(sentences, encoded, unknown)
+        _require_words(sentences, encoded.num_words.tolist(), unknown)
     num_columns = int(rounded_columns(encoded.num_words, known.max_num_words).max(initial=1))
     word_ids = torch.from_numpy(encoded.word_ids[:, :num_columns])
     noise = torch.from_numpy(gumbel_noise(known.seed, 0, np.zeros(1, dtype=np.int64), num_columns))
@@ -98,12 +98,11 @@ def encode_queries(sentences: Sequence[str], known: ModelWords, vectors: Any, se
     return Queries(sentences=tuple(sentences), batch=batch, unknown_words=unknown, num_cut=cut)
 
 
-def _require_words(sentences: Sequence[str], encoded: EncodedSentences, unknown: Sequence[tuple[str, ...]]) -> None:
-    """Refuses a sentence without a known word, or whose content words are all unknown: "a" alone says nothing."""
-    for row, (sentence, words) in enumerate(zip(sentences, unknown, strict=True)):
-        if encoded.num_words[row] == 0 or (words and encoded.num_content[row] == 0):
+def _require_words(sentences: Sequence[str], num_words: list[int], unknown: Sequence[tuple[str, ...]]) -> None:
+    for sentence, count, words in zip(sentences, num_words, unknown, strict=True):
+        if count == 0:
             names = f"it does not know {', '.join(words[:5])}" if words else "it has no word"
-            raise ValueError(f"{sentence!r}: no content word that the model knows ({names}); ask in other words")
+            raise ValueError(f"{sentence!r}: no word that the model knows ({names}); ask in other words")
 
 
 def _unknown(sentence: str, words: set[str]) -> tuple[str, ...]:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from pps_fast import equations
 from pps_fast.config import PPSConfig
 from pps_fast.ops.attentive_pooling import importance, mixture, peak_mixture
-from pps_fast.ops.boundaries import boundaries
 from pps_fast.proposals.layout import MixtureLayout
+from pps_fast.proposals.readings import READINGS, Mixed
 from pps_fast.reconstructor.reconstructor import Reconstructor
 from pps_fast.types import Components, MaskSet, Proposals, ReconstructorInput
 
@@ -110,6 +110,7 @@ class ProposalMixture(nn.Module):
         scorer, self._mix = IMPORTANCE[config.reconstructor.importance]
         self.backend = config.backend
         self.boundary_shrink = config.proposals.boundary_shrink
+        self._read = READINGS[config.proposals.boundaries]
         self.num_proposals = layout.num_proposals
         self.scorer = scorer(config, layout)
         self.register_buffer("group", torch.tensor(layout.group), persistent=False)
@@ -135,8 +136,10 @@ class ProposalMixture(nn.Module):
         score = self.scorer(g_cls, masks, reconstructor, inputs)
         weights = importance(score, group, num_groups, backend=backend)
         proposal_masks, log_masks = self._mix(components, weights, group, num_groups, backend)
-        center, width = components.center, components.width
-        start, end = boundaries(center, width, weights, group, num_groups, self.boundary_shrink, backend=backend)
+        mixed = Mixed(
+            components=components, importance=weights, masks=proposal_masks, group=group, shrink=self.boundary_shrink
+        )
+        start, end = self._read(mixed, backend)
         return Proposals(
             components=components, importance=weights, masks=proposal_masks, log_masks=log_masks, start=start, end=end
         )

@@ -131,6 +131,8 @@ def _fake_batch(sizes: FeatureSizes, num_columns: int, batch_size: int, device: 
         dropout_key=empty(dtype=torch.int32),
         sample_index=empty(dtype=torch.int64),
         progress=empty(),
+        sentence=empty(sizes.sentence_dim) if sizes.sentence_dim else None,
+        part=empty(dtype=torch.int64),
     )
 
 
@@ -142,6 +144,7 @@ def _roots(model: PPS, step: TrainStep) -> list[tuple[str, object]]:
         ("importance", model.pool.scorer),
         ("proposals", model.pool),
         ("negatives", model.negatives),
+        ("alignment", model.alignment),
         *(("losses", objective) for objective in step.objectives),
         *(("update", optimizer) for optimizer in step.optimizers),
     ]

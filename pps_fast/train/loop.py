@@ -27,6 +27,7 @@ from pps_fast.runs.pointers import point, prune, read_pointer
 from pps_fast.runs.run_directory import open_run, rewrite_deleted
 from pps_fast.runs.trace import Trace
 from pps_fast.train.alternating import TRAIN_STEPS
+from pps_fast.train.cross_fit import begin_alignment
 from pps_fast.train.cuda_graph import CapturedStep, EagerStep
 from pps_fast.train.interrupt import StopRequest
 from pps_fast.train.progress import Progress
@@ -87,7 +88,7 @@ def train(
     with owning(run) as lock:
         trainer = _Trainer(config, store, splits, run, evaluate, lock)
         # the first to write: all that can be refused was refused before
-        trainer.restore(open_run(run, config, trainer.data, store.device.type, resume))
+        trainer.restore(open_run(run, config, trainer.data, store.device.type, resume), progress)
         with (
             MetricsLog(run, step=trainer.step, tensorboard=config.train.tensorboard) as log,
             Trace(run, config, store, splits.train, step=trainer.step) as trace,
@@ -120,8 +121,7 @@ class _Trainer:
         self, config: PPSConfig, store: Store, splits: Splits, run: Path, evaluate: Evaluate | None, lock: RunLock
     ) -> None:
         self.config, self.store, self.samples, self.run, self.evaluate = config, store, splits.train, run, evaluate
-        self.lock = lock
-        options = config.train
+        self.lock, options = lock, config.train
         torch.manual_seed(options.seed)
         self.model = PPS(config, store.sizes).to(store.device).train()
         self.train_step = TRAIN_STEPS[options.update](self.model, config)
@@ -132,9 +132,8 @@ class _Trainer:
         self.watch = FiniteWatch(self.train_step, store.data, self.steps_per_epoch)
         self.last_step = min(options.epochs * self.steps_per_epoch, options.max_steps or 2**62)
         self.data = describe_data(store.data)
-        self.step = 0
+        self.step, self._samples_since_mark = 0, 0
         self._begin = self._mark = time.perf_counter()
-        self._samples_since_mark = 0
         self._latest: Path | None = None
 
     @cached_property
@@ -142,8 +141,9 @@ class _Trainer:
         """What the saved models need besides their weights; computed for the first of them."""
         return inputs_of(self.store.data, self.samples)
 
-    def restore(self, checkpoint: Path | None) -> None:
-        """Restores the state at `checkpoint`; None starts at the beginning."""
+    def restore(self, checkpoint: Path | None, progress: bool) -> None:
+        """Restores the state at `checkpoint`; None starts at the beginning, with fitting the model's alignment."""
+        begin_alignment(self.model, self.store, self.samples, is_fitted=checkpoint is not None, progress=progress)
         if checkpoint is None:
             return
         tensors = restore(checkpoint, self.model)

@@ -59,7 +59,7 @@ def test_a_model_with_networks_says_that_it_has_no_match(tmp_path: Path, capsys:
         (["--duration", "0", SENTENCE], "--duration 0.0: expected a number above 0"),
         (["--top", "0", SENTENCE], "--top 0"),
         (["--segment-seconds", "5", SENTENCE], "length of the video is unknown"),
-        (["yak"], "no content word that the model knows"),
+        (["yak"], "no word that the model knows"),
     ],
 )
 def test_bad_questions_are_one_line(options, message: str, video: Path, capsys: pytest.CaptureFixture[str]) -> None:

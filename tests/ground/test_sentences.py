@@ -37,7 +37,7 @@ def test_words_after_the_last_that_count_are_cut_and_counted() -> None:
     ("sentences", "vectors", "width", "message"),
     [
         ([], None, 0, "no sentence; ask one at least"),
-        (["!!"], None, 0, "'!!': no content word that the model knows .it has no word"),
+        (["!!"], None, 0, "'!!': no word that the model knows .it has no word"),
         (["door"], None, 4, r"fitted to vectors of whole sentences.* sentence_vectors \[sentences, 4\]"),
         (["door"], np.ones(3), 4, r"sentence_vectors: shape \[1, 3\]"),
         (["door"], np.array([1, 2, 3, np.nan]), 4, "expected finite numbers"),

@@ -276,8 +276,6 @@ CASES: dict[str, list[Case]] = {
 }
 
 
-# --- models ---------------------------------------------------------------------------------------
-
 SIZES = FeatureSizes(frame_dim=6, word_dim=5, vocab_size=23, num_segments=16)
 # as small as a model can be and still have two heads
 SHRINK: dict[str, Any] = {
@@ -328,6 +326,7 @@ def _random_sample(rng: np.random.Generator, length: int, num_columns: int, size
         "word_noise": rng.gumbel(size=num_columns),
         "dropout_key": rng.integers(-(2**31), 2**31, dtype=np.int32),
         "progress": 0.4,
+        "part": np.int64(length % 4),
     }
 
 
@@ -345,12 +344,14 @@ def pad_columns(batch: Batch, extra: int) -> Batch:
 
 
 def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
-    """Redraws every parameter, so that no token, bias or gain has its initial special value; returns the module."""
+    """Redraws every parameter, and an alignment, so that none has its initial special value; returns the module."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64) * 0.3
             parameter.copy_(noise + 1 if "norm.weight" in name else noise)
+        for buffer in [buffer for name, buffer in module.named_buffers() if name.startswith("alignment.")]:
+            buffer.copy_(torch.randn(buffer.shape, generator=generator, dtype=torch.float64))
     return module
 
 
@@ -385,7 +386,7 @@ def random_output(
         end=leaf(0.5, 1.0, num),
     )
     # so near to each other that most hinges are active
-    positive_nll = leaf(2.4, 3, num)
+    positive_nll, row = leaf(2.4, 3, num), torch.arange(num_samples)[:, None]
     best = positive_nll.detach().argsort(-1)[:, :num_best]
     return ModelOutput(
         proposals=proposals,
@@ -393,8 +394,7 @@ def random_output(
         negative_masks=leaf(0, 1, num * num_negatives, num_positions),
         best=best,
         best_nll=positive_nll.detach().gather(1, best).requires_grad_(),
-        negative_nll=leaf(2, 2.8, num, num_negatives)
-        .detach()[torch.arange(num_samples)[:, None], best]
-        .requires_grad_(),
+        negative_nll=leaf(2, 2.8, num, num_negatives).detach()[row, best].requires_grad_(),
         whole_video_nll=leaf(2, 2.8),
+        reward=leaf(-1, 2, num),
     )
