@@ -12,7 +12,7 @@ from tests.support.eval_fakes import DATA, output_of
 from tests.support.grounders import alignment_run
 
 
-@pytest.mark.parametrize("selector", sorted(SELECTORS))
+@pytest.mark.parametrize("selector", sorted(SELECTORS.keys() - {"alignment"}))
 def test_the_chosen_moment_comes_first_and_the_others_by_rising_loss(selector: str) -> None:
     random = torch.Generator().manual_seed(0)
     spans = torch.rand(9, 5, 2, generator=random).sort(dim=-1).values
