@@ -77,9 +77,15 @@ def read_sizes(path: str | Path) -> tuple[FeatureSizes, int]:
         shapes = {name: plain_dataset(file, name).shape for name in ("features", "word_vectors", "word_ids")}
         _, num_segments, frame_dim = shapes["features"]
         vocab_size, word_dim = shapes["word_vectors"]
-        return FeatureSizes(
-            frame_dim=frame_dim, word_dim=word_dim, vocab_size=vocab_size, num_segments=num_segments
-        ), shapes["word_ids"][1]
+        has_sentences = "sentence_vectors" in file
+        sizes = FeatureSizes(
+            frame_dim=frame_dim,
+            word_dim=word_dim,
+            vocab_size=vocab_size,
+            num_segments=num_segments,
+            sentence_dim=plain_dataset(file, "sentence_vectors").shape[1] if has_sentences else 0,
+        )
+        return sizes, shapes["word_ids"][1]
 
 
 @contextmanager

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,12 @@ from pps_fast import __version__
 from pps_fast.data.packing import Packing
 from pps_fast.data.record import PreparedSamples, feature_recipe
 from pps_fast.data.synthetic import planted_videos
-from pps_fast.data.tokens import EncodedSentences, count_tokens, encode_sentences
-from pps_fast.prepare.checks import num_halved, require_room_for_video
+from pps_fast.prepare.checks import require_room_for_video
+from pps_fast.prepare.joining import Joined, describe_vocabulary, encode, provenance_of, without_record
 from pps_fast.prepare.options import PrepareOptions, check_options
 from pps_fast.prepare.readers.features import BadVideo, FeatureReader, as_float16, open_features, resample
-from pps_fast.prepare.readers.folds import assign_folds
 from pps_fast.prepare.readers.problems import Problems
-from pps_fast.prepare.readers.vocabulary import Vocabulary, detect_vocabulary_format, read_vocabulary
-from pps_fast.prepare.samples import Samples, read_samples, with_features
+from pps_fast.prepare.samples import read_samples, with_features
 from pps_fast.prepare.sources import describe_source
 
 # bytes for provenance, recipe and frames of videos, which are written after the features
@@ -43,37 +40,26 @@ def prepare(options: PrepareOptions, show_progress: bool = False) -> tuple[Prepa
     with Packing(options.out) as packed:
         samples, sources = read_samples(options, problems)
         if options.is_planted:
-            joined = _encode(options, samples, problems)
+            joined = encode(options, samples, problems, show_progress)
             features = _pack_planted(options, joined, packed)
         else:
             with _open(options, samples.video_ids) as reader:
-                joined = _encode(options, with_features(samples, reader, problems), problems)
+                usable = with_features(samples, reader, problems)
+                joined = encode(options, usable, problems, show_progress)
                 joined, features = _pack_usable(options, joined, reader, packed, problems, show_progress)
         sources["features"] = features.source
-        sources["vocabulary"] = _describe_vocabulary(options, joined.vocabulary)
+        sources["vocabulary"] = describe_vocabulary(options, joined.vocabulary)
+        recipe = feature_recipe([features.source], options.num_segments)
+        if joined.sentence_source is not None:
+            sources["sentence_vectors"] = recipe["sentence_vectors"] = joined.sentence_source
         data = replace(
-            _without_record(options, joined),
-            provenance=_provenance(options, sources, joined, problems),
+            without_record(options, joined),
+            provenance=provenance_of(options, sources, joined, problems),
             num_frames=features.num_frames,
-            recipe=feature_recipe([features.source], options.num_segments),
+            recipe=recipe,
         )
         packed.finish(data)
     return data, features.width
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Joined:
-    """Annotations, their encoded sentences, and the words these are encoded with."""
-
-    samples: Samples
-    encoded: EncodedSentences
-    vocabulary: Vocabulary
-
-    def keep(self, is_kept: np.ndarray) -> _Joined:
-        """Returns the samples where the [M] bool array is true."""
-        kept = replace(self, samples=self.samples.keep(is_kept), encoded=self.encoded.keep(is_kept))
-        _require_samples(kept.samples)
-        return kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,42 +83,14 @@ def _open(options: PrepareOptions, asked: list[str]) -> FeatureReader:
     )
 
 
-def _require_samples(samples: Samples) -> None:
-    if not samples.rows:
-        raise ValueError(
-            "no usable annotation is left; check that annotations, features and vocabulary belong together"
-        )
-
-
-def _encode(options: PrepareOptions, samples: Samples, problems: Problems) -> _Joined:
-    """Reads the vocabulary and encodes the sentences; ends the pass over the annotations."""
-    if not samples.rows:
-        problems.settle()
-        _require_samples(samples)
-    chosen = options.vocabulary_format
-    vocabulary = read_vocabulary(
-        options.vocabulary,
-        token_counts=count_tokens(samples.sentences),
-        vocab_size=options.vocab_size,
-        file_format=None if chosen == "auto" else chosen,
-    )
-    encoded = encode_sentences(samples.sentences, vocabulary.words, options.max_num_words)
-    has_words = encoded.num_words > 0
-    for index in np.flatnonzero(~has_words):
-        row = samples.rows[index]
-        problems.add("no known word", row.where, f"no word of {row.sentence!r} is in {options.vocabulary.name}")
-    problems.settle()
-    return _Joined(samples=samples, encoded=encoded, vocabulary=vocabulary).keep(has_words)
-
-
-def _pack_planted(options: PrepareOptions, joined: _Joined, packed: Packing) -> _Features:
+def _pack_planted(options: PrepareOptions, joined: Joined, packed: Packing) -> _Features:
     samples = joined.samples
     sample = samples.window_sample
     if not len(sample):
         raise ValueError("--features planted: no annotation has times, and planted features show these; give times")
     shape = (options.num_segments, options.planted_dim)
     require_room_for_video(*shape)
-    packed.begin(shape, _without_record(options, joined), room=_ROOM_FOR_RECORD)
+    packed.begin(shape, without_record(options, joined), room=_ROOM_FOR_RECORD)
     videos = planted_videos(
         durations_s=samples.duration_s,
         sample_video=samples.sample_video[sample],
@@ -152,15 +110,15 @@ def _pack_planted(options: PrepareOptions, joined: _Joined, packed: Packing) -> 
 
 def _pack_usable(
     options: PrepareOptions,
-    joined: _Joined,
+    joined: Joined,
     reader: FeatureReader,
     packed: Packing,
     problems: Problems,
     show_progress: bool,
-) -> tuple[_Joined, _Features]:
+) -> tuple[Joined, _Features]:
     """Packs the features of every video that has usable ones; returns the samples of these."""
     while True:
-        draft = _without_record(options, joined)
+        draft = without_record(options, joined)
         num_frames, width = _pack_features(options, draft, reader, packed, problems, show_progress)
         is_usable = num_frames > 0
         if is_usable.all():
@@ -207,78 +165,3 @@ def _pack_features(
         num_frames[index] = len(frames)
     problems.settle()
     return num_frames, width or 0
-
-
-def _describe_vocabulary(options: PrepareOptions, vocabulary: Vocabulary) -> dict[str, Any]:
-    chosen = options.vocabulary_format
-    return {
-        **describe_source(options.vocabulary),
-        "format": detect_vocabulary_format(options.vocabulary) if chosen == "auto" else chosen,
-        "words_available": vocabulary.num_available,
-        "counts_from": vocabulary.counts_from,
-        "notes": list(vocabulary.notes),
-    }
-
-
-def _without_record(options: PrepareOptions, joined: _Joined) -> PreparedSamples:
-    """Returns the data set as far as it is known before the features are read."""
-    samples, encoded, vocabulary = joined.samples, joined.encoded, joined.vocabulary
-    fold = np.full(len(samples.rows), -1, dtype=np.int64)
-    if options.folds:
-        by_video = assign_folds(samples.sample_video, len(samples.video_ids), options.folds, options.fold_seed)
-        fold = by_video[samples.sample_video]
-    return PreparedSamples(
-        video_ids=samples.video_ids,
-        duration_s=samples.duration_s,
-        words=vocabulary.words,
-        word_vectors=vocabulary.vectors,
-        sample_video=samples.sample_video,
-        sentences=samples.sentences,
-        word_ids=encoded.word_ids,
-        num_words=encoded.num_words,
-        hide_prob=encoded.hide_prob,
-        window_s=samples.window_s,
-        window_sample=samples.window_sample,
-        split=np.array(samples.split),
-        fold=fold,
-        provenance={},
-        query_id=samples.query_id,
-    )
-
-
-def _provenance(
-    options: PrepareOptions, sources: dict[str, Any], joined: _Joined, problems: Problems
-) -> dict[str, Any]:
-    """Returns the origin of the data, without dates and folders, so that equal input gives equal output."""
-    samples, encoded = joined.samples, joined.encoded
-    members: dict[str, set[str]] = {}
-    for name, row in zip(samples.split, samples.rows, strict=True):
-        members.setdefault(name, set()).add(row.video_id)
-    kept = {
-        name: value
-        for name, value in asdict(options).items()
-        if name not in ("out", "train", "validation", "test", "pool", "durations", "features", "vocabulary")
-    }
-    return {
-        "name": options.name or options.out.stem,
-        "tool": f"pps_fast {__version__}",
-        "protocol": options.protocol,
-        "is_pool": options.pool is not None,
-        "options": kept,
-        "sources": sources,
-        "counts": {
-            "videos": len(samples.video_ids),
-            "samples": dict(Counter(samples.split)),
-            "windows": len(samples.window_sample),
-            "samples_without_times": sum(not row.windows for row in samples.rows),
-            "videos_by_split": {name: len(videos) for name, videos in members.items()},
-            "videos_in_several_splits": sum(map(len, members.values())) - len(set().union(*members.values())),
-            "words_kept": int(encoded.num_words.sum()),
-            "words_unknown": int(encoded.num_unknown.sum()),
-            "words_cut": int(encoded.num_cut.sum()),
-            "sentences_halved": num_halved(encoded),
-            "content_words": int(encoded.num_content.sum()),
-            "classes": len(joined.vocabulary.words),
-        },
-        "skipped": problems.summary(),
-    }

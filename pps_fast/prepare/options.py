@@ -73,6 +73,15 @@ class PrepareOptions:
     max_num_words: int = 20
     """words of a sentence that are kept"""
 
+    sentence_vectors: Path | None = None
+    """vectors of whole sentences, which an alignment then takes instead of the mean of word vectors: npz or HDF5 file
+    with `vectors` and row names `query_id` or `sentences`, or with an entry for each query id, or a folder of such
+    files"""
+    sentence_key: str | None = None
+    """array that holds a query's vector, of tokens their mean; default: vectors, pooler_output or last_hidden_state"""
+    sentence_encoder: str | None = None
+    """NAME@REVISION of the encoder that made --sentence-vectors; default: what the file says"""
+
     folds: int = 0
     """divide the videos of --pool into this many folds, with about equal numbers of samples"""
     fold_seed: int = 0
@@ -126,6 +135,9 @@ def check_options(options: PrepareOptions) -> None:
         _require(value is None or value >= 1, _flag(name), value, "at least 1")
     for name in ("planted_noise", "seed", "fold_seed"):
         _require(getattr(options, name) >= 0, _flag(name), getattr(options, name), "0 or more")
+    for name in ("sentence_key", "sentence_encoder"):
+        is_alone = getattr(options, name) is not None and options.sentence_vectors is None
+        _require(not is_alone, _flag(name), getattr(options, name), "--sentence-vectors beside it")
     for name, most in _LARGEST.items():
         value = getattr(options, name)
         _require(value is None or value <= most, _flag(name), value, f"at most {most:,}")

@@ -40,6 +40,8 @@ def _content(data: PreparedSamples, frame_dim: int) -> list[tuple[str, str]]:
         ("moments", _moments(data)),
         ("features", f"{record['options']['num_segments']} segments x {frame_dim}, float16, from {source['format']}"),
     ]
+    if (vectors := record["sources"].get("sentence_vectors")) is not None:
+        rows.append(("sentences", f"vectors of width {vectors['width']}, by {vectors['by']}, of {vectors['encoder']}"))
     if counts["videos_in_several_splits"]:
         rows.append(("shared videos", f"{counts['videos_in_several_splits']:,} are in more than one split"))
     return rows

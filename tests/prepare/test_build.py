@@ -53,29 +53,10 @@ def test_samples_words_and_features_stand_where_they_belong(inputs):
     np.testing.assert_allclose(data.hide_prob.sum(axis=1), 1, atol=1e-6)
 
 
-def test_provenance_names_sources_counts_and_protocol_but_no_folder(inputs, tmp_path):
-    provenance = build(PrepareOptions(**inputs, name="small")).provenance
-    assert provenance["name"] == "small" and provenance["protocol"] == "as_is"
-    assert provenance["counts"]["samples"] == {"train": 5, "test": 2}
-    assert provenance["counts"]["videos_in_several_splits"] == 0
-    assert provenance["counts"]["words_unknown"] == 1 and provenance["counts"]["words_cut"] == 5
-    assert provenance["sources"]["features"]["file"] == "features.hdf5"
-    assert len(provenance["sources"]["vocabulary"]["sha256"]) == 64
-    assert str(tmp_path) not in repr(provenance)
-
-
 def test_preparing_twice_gives_the_same_content(inputs):
     first, second = (build(PrepareOptions(**inputs)) for _ in range(2))
     for item in fields(PreparedData):
         np.testing.assert_equal(getattr(first, item.name), getattr(second, item.name))
-
-
-def test_a_pool_is_divided_into_folds_by_video(inputs):
-    options = PrepareOptions(**{**inputs, "pool": inputs["train"], "train": None, "test": None, "folds": 2})
-    data = build(options)
-    assert set(data.split.tolist()) == {"train"} and set(data.fold.tolist()) == {0, 1}
-    assert data.fold[0] == data.fold[1]
-    assert abs(int((data.fold == 0).sum()) - int((data.fold == 1).sum())) == 1
 
 
 def test_skipped_videos_disappear_with_their_samples(inputs, tmp_path):

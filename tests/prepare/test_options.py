@@ -71,6 +71,8 @@ def test_the_word_planted_asks_for_planted_features():
         ({"frame_dim": 10**12}, "--frame-dim"),
         ({"planted_dim": 10**9}, "--planted-dim"),
         ({"planted_noise": float("inf")}, "--planted-noise: inf; expected at most"),
+        ({"sentence_key": "vectors"}, "--sentence-key: vectors; expected --sentence-vectors beside it"),
+        ({"sentence_encoder": "E@1"}, "--sentence-encoder: E@1; expected --sentence-vectors"),
         ({"planted_noise": float("nan")}, "--planted-noise: nan; expected 0 or more"),
     ],
 )

@@ -26,7 +26,7 @@ from tests.support.programs import check_program, run_program
 FILE_LANGUAGES = {"csv", "json", "text", "python"}
 READS = {"--checkpoint", "--checkpoints", "--data", "--data.path", "--durations", "--features", "--human", "--model"}
 READS |= {"--models", "--pool", "--runs", "--test", "--train", "--validation", "--vocabulary"}
-READS |= {"--against", "--annotations", "--judge"}
+READS |= {"--against", "--annotations", "--judge", "--sentence-vectors"}
 WRITES = {"--out", "--predictions"}
 _GIT = {"add", "clone", "commit", "diff", "fetch", "rebase", "switch", "tag"}
 
