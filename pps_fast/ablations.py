@@ -266,9 +266,11 @@ ALIGNMENT = Ablation(
 )
 
 
-def _fitted(label: str, **options: str) -> Row:
+def _fitted(label: str, **options: str | float) -> Row:
     """Returns a row of the closed-form alignment; what it does not name has its default."""
-    defaults = {"pooling": "cross", "curve": "linear", "reading": "filter"}
+    defaults: dict[str, str | float] = {
+        "pooling": "cross", "curve": "linear", "reading": "filter", "position_prior": 0.0, "duration_prior": 0.0,
+    }  # fmt: skip
     return Row(label=label, overrides={f"alignment.{name}": value for name, value in {**defaults, **options}.items()})
 
 
@@ -281,6 +283,7 @@ ALIGNMENT_FIT = Ablation(
         _fitted("once, max-sum window", pooling="once", reading="window"),
         _fitted("no re-pooling, Gaussian filter", pooling="mean"),
         _fitted("cross, standardized curve", curve="standardized"),
+        _fitted("standardized curve, priors", curve="standardized", position_prior=0.2, duration_prior=0.5),
     ),
     method="alignment",
     note="Fitted to training pairs without times; the seed of a run decides nothing.",

@@ -339,12 +339,18 @@ class AlignmentConfig:
     """added to the covariance of sentences, in mean variances"""
     sharpness: float = 2.0
     """of the softmax by which 'cross' weights frames"""
+    position_prior: float = 0.0
+    """weight in the filter of where in a video the curves of training pairs are high, for all and for the sentence"""
+    duration_prior: float = 0.0
+    """weight in the filter of how long the moments are that it finds in training pairs"""
 
     def __post_init__(self) -> None:
         _check_values(self, "alignment")
         require(0 <= self.smoothing <= 1, "alignment.smoothing", self.smoothing, "0 to 1")
         for name in ("frame_ridge", "sentence_ridge", "sharpness"):
             require(getattr(self, name) > 0, f"alignment.{name}", getattr(self, name), "> 0")
+        for name in ("position_prior", "duration_prior"):
+            require(getattr(self, name) >= 0, f"alignment.{name}", getattr(self, name), "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

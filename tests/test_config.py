@@ -90,6 +90,8 @@ REFUSED: dict[str, tuple[list[Any], str]] = {
     "alignment.frame_ridge": ([0.0], "> 0"),
     "alignment.sentence_ridge": ([0.0], "> 0"),
     "alignment.sharpness": ([0.0], "> 0"),
+    "alignment.position_prior": ([-0.1], "0 or more"),
+    "alignment.duration_prior": ([-0.1], "0 or more"),
     "train.epochs": ([0], "at least 1"),
     "train.max_steps": ([0], "at least 1"),
     "train.batch_size": ([0], "at least 1"),

@@ -21,7 +21,6 @@ from torch import Tensor
 from pps_fast.alignment.equations import max_sum_window, smoothed_frames, smoothing_window, unit
 from pps_fast.alignment.fit import part_of_pairs, raw_sentence_vectors
 from pps_fast.alignment.model import NUM_PARTS, Alignment, AlignmentModel, centered_sentences
-from pps_fast.alignment.windows import READERS
 from pps_fast.data.record import PreparedData
 
 MAX_PAIRS = 2000
@@ -148,8 +147,8 @@ def _answers(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns match evidence, clarity evidence and length of the first moment of sentences in videos, [m] each."""
     alignment = model.alignment
-    options, device = alignment.options, alignment.maps.device
-    window = smoothing_window(data.features.shape[1], options.smoothing)
+    device = alignment.maps.device
+    window = smoothing_window(data.features.shape[1], alignment.options.smoothing)
     raw = raw_sentence_vectors(data, samples, alignment.word_weights.cpu()).to(device)
     direction = torch.empty(len(samples), data.features.shape[2], device=device)
     sentences = centered_sentences(raw, alignment.sentence_mean)
@@ -161,7 +160,7 @@ def _answers(
         block = torch.from_numpy(data.features[videos[start : start + _BLOCK]]).to(device).float()
         along = direction[start : start + _BLOCK]
         curve = alignment.curve(smoothed_frames(unit(block), window), along[:, None]).squeeze(1)
-        moments = READERS[options.reading](curve, 1, options.curve)
+        moments = alignment.read(curve, sentences[start : start + _BLOCK], 1)
         match = match_evidence(alignment, curve, moments.start, moments.end, along).squeeze(1)
         parts.append((match.cpu(), clarity_evidence(curve).cpu(), (moments.end - moments.start).squeeze(1).cpu()))
     match, clarity, length = (torch.cat(values) for values in zip(*parts, strict=True))

@@ -8,7 +8,7 @@ Letters: p pairs of a block.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
@@ -25,8 +25,10 @@ from pps_fast.alignment.equations import (
     smoothing_window,
     unit,
     window_pooling,
+    zscored_curve,
 )
 from pps_fast.alignment.model import NUM_PARTS, FittedAlignment, centered_sentences, uses_words
+from pps_fast.alignment.windows import best_log_radius
 from pps_fast.config import AlignmentConfig, FramePooling
 from pps_fast.data.record import PreparedData
 
@@ -103,14 +105,44 @@ def fit_alignment(
     sums = POOLINGS[options.pooling](pairs, options, progress)
     alignment = sums.fit()
     values, vectors = torch.linalg.eigh(sums.sentence_moment())
-    maps = [*(sums.fit(without=part) for part in range(NUM_PARTS)), alignment]
+    maps = torch.stack([*(sums.fit(without=part) for part in range(NUM_PARTS)), alignment]).float()
     return FittedAlignment(
-        maps=torch.stack(maps).float().cpu(),
+        maps=maps.cpu(),
+        **_priors(pairs, maps, options, progress),
         word_weights=weights,
         sentence_mean=sentence_mean,
         frame_mean=pairs.frame_mean().float().cpu(),
         spread=(alignment @ (vectors * values.clamp_min(0).sqrt())).float().cpu(),
     )
+
+
+def _priors(pairs: TrainingPairs, maps: Tensor, options: AlignmentConfig, progress: bool) -> dict[str, Tensor]:
+    """Returns what the priors of the reading need, from linear curves of maps without the pairs of their part.
+
+    With Z [P, S] the z-scored curves and Y [P, n] the sentences: m = mean Z over the pairs, and the ridge regression
+    (A + tr(A) / n I)^-1 Y^T (Z - m) / P with A = Y^T Y / P.
+    """
+    num_segments, width = pairs.num_segments, maps.shape[2]
+    # of the products of [y, 1] with [y, zeta, log radius]
+    sums = torch.zeros(width + 1, width + num_segments + 1, dtype=torch.float64, device=maps.device)
+    if options.position_prior > 0 or options.duration_prior > 0:
+        for curve, sentences in pairs.curves(maps, progress):
+            zeta = zscored_curve(curve)
+            values = torch.cat([sentences, zeta, best_log_radius(curve, options.curve)[:, None]], dim=1)
+            sums += torch.cat([sentences, torch.ones_like(values[:, :1])], dim=1).double().T @ values.double()
+    count = pairs.count
+    moment, mean = sums[:width, :width] / count, sums[width, width:-1] / count
+    cross = sums[:width, width:-1] / count - torch.outer(sums[width, :width] / count, mean)
+    ridge = (moment.trace() / width).masked_fill(moment.trace() <= 0, 1)
+    position_map = torch.linalg.solve(moment + ridge * torch.eye(width).to(moment), cross)
+    # over pairs and segments; the sentences' mean is 0
+    variance = (position_map * (moment @ position_map)).sum() / num_segments
+    scale = mean.std(correction=0)
+    return {
+        "position_mean": (mean / scale.masked_fill(scale == 0, 1)).float().cpu(),
+        "position_map": (position_map / variance.sqrt().masked_fill(variance <= 0, 1)).float().cpu(),
+        "log_radius": (sums[width, -1] / count).float().cpu(),
+    }
 
 
 class TrainingPairs:
@@ -129,6 +161,7 @@ class TrainingPairs:
         device: torch.device,
     ) -> None:
         self.options, self.device = options, device
+        self.count, self.num_segments = len(samples), data.features.shape[1]
         self._features = data.features
         self._videos, rank = np.unique(data.sample_video[samples], return_inverse=True)
         # pairs by video, so that those of a block of videos lie side by side
@@ -163,6 +196,17 @@ class TrainingPairs:
             sums.add(part, pooled[is_pair], sentences[is_pair])
         self._total = total
         return sums
+
+    def curves(self, maps: Tensor, progress: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields linear curves [p, S] and sentences [p, n] of the pairs, each by the map without its part."""
+        starts = range(0, len(self._videos), self._block)
+        for start in tqdm(starts, desc="align", unit="block", disable=None if progress else True, leave=False):
+            frames = self._frames(start)
+            rank = torch.arange(start, start + len(frames))
+            position, is_pair = self._pairs_of(rank)
+            sentences = self._sentences[position].to(self.device)
+            curve = linear_curve(frames, _cross_direction(maps[:NUM_PARTS], _by_rank(rank.to(self.device)), sentences))
+            yield curve[is_pair.to(self.device)], sentences[is_pair.to(self.device)]
 
     def _pairs_of(self, rank: Tensor) -> tuple[Tensor, Tensor]:
         """Returns positions of the pairs of some videos, [videos, n] int64, and which of them exist, bool."""
@@ -251,10 +295,17 @@ def _in_sample_windows(alignment: Tensor, frames: Tensor, sentences: Tensor, ran
 def _cross_attention(
     maps: Tensor, partition: Partition, sharpness: float, frames: Tensor, sentences: Tensor, rank: Tensor
 ) -> Tensor:
-    part = partition(rank)[:, None, None]
-    # a product for each part, not a map for each video
-    direction = sum((sentences @ one.T) * (part == index) for index, one in enumerate(maps))
+    direction = _cross_direction(maps, partition(rank), sentences)
     return attention_pooling(frames, linear_curve(frames, direction), sharpness)
+
+
+def _cross_direction(maps: Tensor, part: Tensor, sentences: Tensor) -> Tensor:
+    """Returns M y, [videos, n, F], by the map of each video's part: sentences [videos, n, W]."""
+    direction = torch.zeros(*sentences.shape[:2], maps.shape[1], device=sentences.device)
+    # a product for each part, not a map for each video
+    for index, one in enumerate(maps):
+        direction[part == index] = sentences[part == index] @ one.T
+    return direction
 
 
 def _fit_mean(pairs: TrainingPairs, options: AlignmentConfig, progress: bool) -> PairSums:

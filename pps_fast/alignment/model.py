@@ -14,8 +14,9 @@ from pps_fast.alignment.equations import (
     smoothing_window,
     spread_curve,
     unit,
+    zscored_curve,
 )
-from pps_fast.alignment.windows import READERS, READING, Moments
+from pps_fast.alignment.windows import READERS, READING, Moments, duration_bonus
 from pps_fast.config import AlignmentConfig, Backend, PPSConfig
 from pps_fast.ops.mask_reward import mask_reward
 from pps_fast.types import Batch, Components, FeatureSizes, ModelOutput, Proposals
@@ -34,6 +35,9 @@ class FittedAlignment:
         sentence_mean: [n] mean of the training sentences' unit vectors.
         frame_mean: [F] mean of the training videos' smoothed frames.
         spread: [F, n] see `equations.spread_curve`.
+        position_mean: [S] mean z-scored curve of the training pairs, divided by its standard deviation.
+        position_map: [n, S] ridge regression of these curves on sentences, divided likewise.
+        log_radius: scalar, mean log of the radius that the filter finds in these curves.
     """
 
     maps: Tensor
@@ -41,6 +45,9 @@ class FittedAlignment:
     sentence_mean: Tensor
     frame_mean: Tensor
     spread: Tensor
+    position_mean: Tensor
+    position_map: Tensor
+    log_radius: Tensor
 
 
 def uses_alignment(config: PPSConfig) -> bool:
@@ -71,6 +78,9 @@ class Alignment(nn.Module):
     sentence_mean: Tensor
     frame_mean: Tensor
     spread: Tensor
+    position_mean: Tensor
+    position_map: Tensor
+    log_radius: Tensor
 
     def __init__(self, options: AlignmentConfig, sizes: FeatureSizes) -> None:
         super().__init__()
@@ -83,6 +93,9 @@ class Alignment(nn.Module):
             "sentence_mean": (width,),
             "frame_mean": (sizes.frame_dim,),
             "spread": (sizes.frame_dim, width),
+            "position_mean": (sizes.num_segments,),
+            "position_map": (width, sizes.num_segments),
+            "log_radius": (),
         }
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
@@ -119,6 +132,23 @@ class Alignment(nn.Module):
         if self.options.curve == "linear":
             return linear_curve(frames, direction)
         return spread_curve(frames, direction, self.frame_mean, self.spread)
+
+    def read(self, curve: Tensor, sentence: Tensor, count: int) -> Moments:
+        """Reads moments from curves, with the priors that the options ask for.
+
+        Args:
+            curve: [B, S].
+            sentence: [B, n] y of each, see `sentence`.
+            count: moments of each.
+        """
+        options = self.options
+        if options.position_prior > 0 and options.reading == "filter":
+            zeta = zscored_curve(curve)
+            prior = options.position_prior * (self.position_mean + sentence @ self.position_map)
+            # a constant curve tells nothing, and the prior alone is no answer
+            curve = torch.where(zeta.any(dim=1, keepdim=True), zeta + prior, 0.0)
+        bonus = duration_bonus(self.log_radius, options.duration_prior) if options.duration_prior > 0 else None
+        return READERS[options.reading](curve, count, options.curve, bonus)
 
     def _direction(self, sentence: Tensor, part: Tensor | None) -> Tensor:
         """Returns M y, [B, F], with the map of all pairs or that of each sample's part."""
@@ -158,9 +188,8 @@ class AlignmentModel(nn.Module):
             batch: B samples.
             with_negatives: has no meaning for an alignment, which is not trained.
         """
-        options, count = self.config.alignment, self.config.proposals.num_proposals
-        curve = self.alignment(batch)
-        moments = READERS[options.reading](curve, count, options.curve)
+        count = self.config.proposals.num_proposals
+        moments = self.alignment.read(self.alignment(batch), self.alignment.sentence(batch), count)
         return ModelOutput(proposals=_as_proposals(moments), positive_nll=-moments.reward, reward=moments.reward)
 
 

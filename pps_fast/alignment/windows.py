@@ -18,6 +18,8 @@ from pps_fast.predict import temporal_iou
 
 NUM_CENTERS, NUM_RADII = 64, 28
 MIN_RADIUS, MAX_RADIUS = 0.03, 0.5
+# standard deviation of the log of a radius in `duration_bonus`
+LOG_RADIUS_SPREAD = 0.7
 # a moment that overlaps a better one as much is no further answer
 _MAX_OVERLAP = 0.5
 
@@ -45,7 +47,7 @@ class Moments:
     masks: Tensor
 
 
-def filter_moments(curve: Tensor, count: int, kind: CurveKind) -> Moments:
+def filter_moments(curve: Tensor, count: int, kind: CurveKind, bonus: Tensor | None = None) -> Moments:
     """Reads moments with a Gaussian matched filter: 64 centers x 28 radii, ranked by their reward R(g).
 
     The first is the Gaussian of largest reward; each further one has the largest reward among those that overlap none
@@ -56,13 +58,14 @@ def filter_moments(curve: Tensor, count: int, kind: CurveKind) -> Moments:
         curve: [B, S] scores of frames.
         count: n.
         kind: of the curve, which decides how it is read, see `READING`.
+        bonus: [c] added to the reward of each candidate, see `duration_bonus`; None for nothing.
     """
-    power, extent = READING[kind]
-    zeta = zscored_curve(curve)
+    zeta, (_, extent) = zscored_curve(curve), READING[kind]
     center, radius = _candidates(curve)
     masks = gaussian_bank(center, radius, curve.shape[1]).to(zeta.dtype)  # [c, S]
-    weights = masks / (masks.square().sum(dim=1, keepdim=True) + ENERGY_FLOOR).pow(power)
-    reward = zeta @ weights.T  # [B, c]
+    reward = _rewards(curve, kind)
+    if bonus is not None:
+        reward = reward + bonus.to(zeta.dtype)
     spans = torch.stack([center - extent * radius, center + extent * radius], dim=1).clamp(0, 1)
     chosen = _distinct(reward, spans.to(zeta.dtype), count)  # [B, n]
     is_constant = ~zeta.any(dim=1, keepdim=True)
@@ -74,7 +77,7 @@ def filter_moments(curve: Tensor, count: int, kind: CurveKind) -> Moments:
     )
 
 
-def window_moments(curve: Tensor, count: int, kind: CurveKind) -> Moments:
+def window_moments(curve: Tensor, count: int, kind: CurveKind, bonus: Tensor | None = None) -> Moments:
     """Reads moments as windows [a, b) with the largest sum of s - mean s; further ones lie outside those before.
 
     A constant curve, as one of a single frame, tells nothing: the first moment is the whole video, with reward 0.
@@ -83,6 +86,7 @@ def window_moments(curve: Tensor, count: int, kind: CurveKind) -> Moments:
         curve: [B, S] scores of frames.
         count: n; where all frames are taken, the last window is repeated.
         kind: of the curve; windows are the same for all.
+        bonus: of the candidates of the filter; not read.
     """
     num_frames = curve.shape[1]
     away = curve - curve.mean(dim=1, keepdim=True)
@@ -109,11 +113,30 @@ def window_moments(curve: Tensor, count: int, kind: CurveKind) -> Moments:
     )
 
 
-READERS: dict[CurveReading, Callable[[Tensor, int, CurveKind], Moments]] = {
+READERS: dict[CurveReading, Callable[[Tensor, int, CurveKind, Tensor | None], Moments]] = {
     "filter": filter_moments,
     "window": window_moments,
 }
 """by the strings of `config.CurveReading`"""
+
+
+def best_log_radius(curve: Tensor, kind: CurveKind) -> Tensor:
+    """Returns [B] the log of the radius of the Gaussian with the largest reward: curve [B, S]."""
+    _, radius = _candidates(curve)
+    return radius.log()[_rewards(curve, kind).argmax(dim=1)].to(curve.dtype)
+
+
+def _rewards(curve: Tensor, kind: CurveKind) -> Tensor:
+    """Returns [B, c] R(g) of the bank's candidates: curve [B, S]."""
+    zeta, (power, _) = zscored_curve(curve), READING[kind]
+    masks = gaussian_bank(*_candidates(curve), curve.shape[1]).to(zeta.dtype)  # [c, S]
+    return zeta @ (masks / (masks.square().sum(dim=1, keepdim=True) + ENERGY_FLOOR).pow(power)).T
+
+
+def duration_bonus(log_radius: Tensor, weight: float) -> Tensor:
+    """Returns [c] D(r) = -weight (log r - l)^2 / (2 * .7^2) of the bank's candidates; log_radius is l, a scalar."""
+    _, radius = _candidates(log_radius)
+    return -weight * (radius.log() - log_radius).square() / (2 * LOG_RADIUS_SPREAD**2)
 
 
 def _candidates(curve: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,9 @@ ALIGNMENT_ROWS: dict[str, CurveReading] = {
 
 
 def alignment_models(store: Store, train: np.ndarray, config: PPSConfig, count: int) -> dict[str, AlignmentModel]:
-    """Returns the models of the rows, fitted to the training pairs; none where the config leaves the rows out.
+    """Returns the models of the rows, fitted to the training pairs.
+
+    There are none where the config leaves the rows out, or where the data set has no training pairs.
 
     The row that a model is itself, an alignment with the default options, is left out.
 
@@ -31,7 +33,7 @@ def alignment_models(store: Store, train: np.ndarray, config: PPSConfig, count: 
         count: moments of each answer.
     """
     models = {}
-    for name, reading in ALIGNMENT_ROWS.items() if config.inference.alignment_rows else ():
+    for name, reading in ALIGNMENT_ROWS.items() if config.inference.alignment_rows and len(train) else ():
         options = AlignmentConfig(reading=reading)
         if config.method == "alignment" and config.alignment == options:
             continue

@@ -14,7 +14,6 @@ from torch import Tensor
 from pps_fast.alignment.confidence import Confidence, clarity_evidence, match_evidence
 from pps_fast.alignment.equations import linear_curve, smoothed_frames, smoothing_window, unit
 from pps_fast.alignment.model import NUM_PARTS, AlignmentModel
-from pps_fast.alignment.windows import READERS
 from pps_fast.config import PPSConfig
 from pps_fast.ground.sentences import Queries
 from pps_fast.model import PPS
@@ -77,8 +76,8 @@ class AlignmentScorer:
         return away / deviation.masked_fill(deviation == 0, 1)
 
     def score(self, frames: Tensor, queries: Queries, count: int) -> Scored:
-        direction = self._alignment.sentence(queries.batch) @ self._alignment.maps[NUM_PARTS].T  # [q, F]
-        parts = [self._score(block, direction, count) for block in frames.split(_BLOCK)]
+        sentence = self._alignment.sentence(queries.batch)  # [q, n]
+        parts = [self._score(block, sentence, count) for block in frames.split(_BLOCK)]
         has_confidence = self._confidence is not None
         return Scored(
             spans=torch.cat([part.spans for part in parts]),
@@ -87,10 +86,11 @@ class AlignmentScorer:
             clarity=torch.cat([part.clarity for part in parts if part.clarity is not None]) if has_confidence else None,
         )
 
-    def _score(self, frames: Tensor, direction: Tensor, count: int) -> Scored:
-        shape = (len(frames), len(direction))
+    def _score(self, frames: Tensor, sentence: Tensor, count: int) -> Scored:
+        shape = (len(frames), len(sentence))
+        direction = sentence @ self._alignment.maps[NUM_PARTS].T  # [q, F]
         curve = linear_curve(frames, direction.expand(len(frames), -1, -1)).flatten(0, 1)  # [v * q, S]
-        moments = READERS[self._options.reading](curve, count, self._options.curve)
+        moments = self._alignment.read(curve, sentence.repeat(len(frames), 1), count)
         spans = torch.stack([moments.start, moments.end], dim=-1).unflatten(0, shape).cpu()
         score = moments.reward.unflatten(0, shape).cpu()
         if self._confidence is None:

@@ -106,3 +106,15 @@ def test_vectors_of_sentences_are_missed_in_words() -> None:
     alignment = _alignment(AlignmentConfig(), replace(DATA, sentence_vectors=vectors))
     with pytest.raises(ValueError, match="fitted to vectors of sentences, and this data set has none"):
         alignment(Store(DATA).batch(TEST[:2], seed=0))
+
+
+def test_the_position_prior_draws_flat_curves_to_where_training_curves_are_high() -> None:
+    alignment = _alignment(AlignmentConfig(position_prior=5.0))
+    alignment.position_mean = torch.linspace(-1, 1, 20).double()
+    alignment.position_map = torch.zeros_like(alignment.position_map)
+    sentence = torch.zeros(2, alignment.sentence_mean.shape[0]).double()
+    curve = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 20)))
+    moments = alignment.read(torch.cat([curve, torch.zeros(1, 20).double()]), sentence, 1)
+    assert moments.end[0, 0] == 1 and moments.start[0, 0] > 0.3
+    # the prior alone is no answer
+    assert (moments.start[1, 0], moments.end[1, 0]) == (0, 1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pps_fast.alignment.equations import max_sum_window
-from pps_fast.alignment.windows import READERS, filter_moments, window_moments
+from pps_fast.alignment.windows import READERS, duration_bonus, filter_moments, window_moments
 from pps_fast.predict import temporal_iou
 from tests.support import alignment_oracle as oracle
 from tests.support.compare import assert_agree
@@ -70,12 +70,24 @@ def test_further_windows_lie_outside_those_before() -> None:
 def test_a_constant_curve_and_a_single_frame_answer_the_whole_video_with_reward_0(
     reading: str, num_frames: int
 ) -> None:
-    moments = READERS[reading](torch.full((2, num_frames), 0.3), 3, "linear")
+    moments = READERS[reading](torch.full((2, num_frames), 0.3), 3, "linear", None)
     assert (moments.start[:, 0] == 0).all() and (moments.end[:, 0] == 1).all() and (moments.reward == 0).all()
 
 
 @pytest.mark.parametrize("reading", READERS)
 def test_moments_lie_inside_the_video_and_have_masks(reading: str) -> None:
-    moments = READERS[reading](CURVES.float(), 4, "standardized")
+    moments = READERS[reading](CURVES.float(), 4, "standardized", None)
     assert (moments.start >= 0).all() and (moments.end <= 1).all() and (moments.start < moments.end).all()
     assert moments.masks.shape == (6, 4, 21) and (moments.masks.amax(dim=2) > 0.5).all()
+
+
+def test_a_duration_bonus_draws_the_answer_to_its_length() -> None:
+    plain = filter_moments(CURVES, 1, "linear")
+    for radius in (0.05, 0.4):
+        bonus = duration_bonus(torch.tensor(math.log(radius)), 1e4)
+        drawn = filter_moments(CURVES, 1, "linear", bonus)
+        inner = (drawn.start > 0) & (drawn.end < 1)
+        length = (drawn.end - drawn.start)[inner]
+        # the nearest radius of the bank
+        assert ((length / (2 * math.sqrt(2)) / radius).log().abs() < 0.06).all()
+    assert torch.equal(filter_moments(CURVES, 1, "linear", duration_bonus(torch.tensor(0.0), 0.0)).start, plain.start)

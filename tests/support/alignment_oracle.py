@@ -76,7 +76,9 @@ def pooled_frames(videos: Array, video_of_pair: Array, y: Array, pooling: str, *
     return z
 
 
-def filtered_moment(curve: Array, *, power: float = 0.25, extent: float = math.sqrt(2)) -> tuple[float, float]:
+def filtered_moment(
+    curve: Array, *, power: float = 0.25, extent: float = math.sqrt(2), is_clipped: bool = True
+) -> tuple[float, float]:
     """The moment of the Gaussian of largest reward, by trying all."""
     zeta, best, answer = zscore(curve), -math.inf, (0.0, 1.0)
     for j in range(64):
@@ -88,5 +90,7 @@ def filtered_moment(curve: Array, *, power: float = 0.25, extent: float = math.s
             reward = float(mask @ zeta) / (mask**2).sum() ** power
             if reward > best:
                 best = reward
-                answer = (max(center - extent * radius, 0.0), min(center + extent * radius, 1.0))
+                answer = (center - extent * radius, center + extent * radius)
+    if is_clipped:
+        answer = (max(answer[0], 0.0), min(answer[1], 1.0))
     return answer
