@@ -50,7 +50,7 @@ class Arguments:
     """directory of the result file; without one the table is only printed"""
 
 
-class MadeFeatures:
+class RandomFeatures:
     """Features [N, S, F] float16 that are made when they are read; `seconds` is what that has taken."""
 
     def __init__(self, num_videos: int, num_segments: int, frame_dim: int) -> None:
@@ -66,7 +66,7 @@ class MadeFeatures:
         return features
 
 
-class MadePairs:
+class RandomPairs:
     """What a fit reads of a data set, with made features."""
 
     sentence_vectors = None
@@ -74,7 +74,7 @@ class MadePairs:
     def __init__(self, count: int, options: Arguments) -> None:
         rng = np.random.default_rng(1)
         num_videos = max(round(count / options.pairs_per_video), 1)
-        self.features = MadeFeatures(num_videos, options.num_segments, options.frame_dim)
+        self.features = RandomFeatures(num_videos, options.num_segments, options.frame_dim)
         self.sample_video = np.sort(rng.integers(num_videos, size=count))
         self.words = [str(word) for word in range(_NUM_CLASSES)]
         self.word_ids = rng.integers(1, _NUM_CLASSES, size=(count, _NUM_WORDS))
@@ -87,7 +87,7 @@ class MadePairs:
 def measure(count: int, options: Arguments) -> dict[str, Any]:
     """Fits to `count` pairs in this process and returns seconds and memory."""
     set_threads(options.threads)
-    data: Any = MadePairs(count, options)
+    data: Any = RandomPairs(count, options)
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     wall, begin = time.perf_counter(), time.process_time()
     fit_alignment(data, np.arange(count), AlignmentConfig())

@@ -268,9 +268,7 @@ ALIGNMENT = Ablation(
 
 def _fitted(label: str, **options: str | float) -> Row:
     """Returns a row of the closed-form alignment; what it does not name has its default."""
-    defaults: dict[str, str | float] = {
-        "pooling": "cross", "curve": "linear", "reading": "filter", "position_prior": 0.0, "duration_prior": 0.0,
-    }  # fmt: skip
+    defaults = {"pooling": "cross", "curve": "linear", "reading": "filter", "position_prior": 0, "duration_prior": 0}
     return Row(label=label, overrides={f"alignment.{name}": value for name, value in {**defaults, **options}.items()})
 
 

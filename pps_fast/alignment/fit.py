@@ -25,10 +25,9 @@ from pps_fast.alignment.equations import (
     smoothing_window,
     unit,
     window_pooling,
-    zscored_curve,
 )
 from pps_fast.alignment.model import NUM_PARTS, FittedAlignment, centered_sentences, uses_words
-from pps_fast.alignment.windows import best_log_radius
+from pps_fast.alignment.priors import fit_priors
 from pps_fast.config import AlignmentConfig, FramePooling
 from pps_fast.data.record import PreparedData
 
@@ -65,11 +64,7 @@ def part_of_pairs(sample_video: np.ndarray) -> np.ndarray:
 
 
 def raw_sentence_vectors(data: PreparedData, samples: np.ndarray, weights: Tensor) -> Tensor:
-    """Returns [P, n] float32 unit vectors of sentences: the data set's own, or weighted sums of word vectors.
-
-    Args:
-        weights: [V] idf; [0] for the data set's own vectors.
-    """
+    """Returns [P, n] float32 unit vectors: weighted sums of word vectors, weights [V]; the data set's own for [0]."""
     if len(weights):
         word_ids, vectors = torch.from_numpy(data.word_ids[samples]), torch.from_numpy(data.word_vectors)
         blocks = (bag_of_words(block, vectors[block], weights) for block in word_ids.split(4096))
@@ -108,41 +103,12 @@ def fit_alignment(
     maps = torch.stack([*(sums.fit(without=part) for part in range(NUM_PARTS)), alignment]).float()
     return FittedAlignment(
         maps=maps.cpu(),
-        **_priors(pairs, maps, options, progress),
+        **fit_priors(pairs, maps, options, progress),
         word_weights=weights,
         sentence_mean=sentence_mean,
         frame_mean=pairs.frame_mean().float().cpu(),
         spread=(alignment @ (vectors * values.clamp_min(0).sqrt())).float().cpu(),
     )
-
-
-def _priors(pairs: TrainingPairs, maps: Tensor, options: AlignmentConfig, progress: bool) -> dict[str, Tensor]:
-    """Returns what the priors of the reading need, from linear curves of maps without the pairs of their part.
-
-    With Z [P, S] the z-scored curves and Y [P, n] the sentences: m = mean Z over the pairs, and the ridge regression
-    (A + tr(A) / n I)^-1 Y^T (Z - m) / P with A = Y^T Y / P.
-    """
-    num_segments, width = pairs.num_segments, maps.shape[2]
-    # of the products of [y, 1] with [y, zeta, log radius]
-    sums = torch.zeros(width + 1, width + num_segments + 1, dtype=torch.float64, device=maps.device)
-    if options.position_prior > 0 or options.duration_prior > 0:
-        for curve, sentences in pairs.curves(maps, progress):
-            zeta = zscored_curve(curve)
-            values = torch.cat([sentences, zeta, best_log_radius(curve, options.curve)[:, None]], dim=1)
-            sums += torch.cat([sentences, torch.ones_like(values[:, :1])], dim=1).double().T @ values.double()
-    count = pairs.count
-    moment, mean = sums[:width, :width] / count, sums[width, width:-1] / count
-    cross = sums[:width, width:-1] / count - torch.outer(sums[width, :width] / count, mean)
-    ridge = (moment.trace() / width).masked_fill(moment.trace() <= 0, 1)
-    position_map = torch.linalg.solve(moment + ridge * torch.eye(width).to(moment), cross)
-    # over pairs and segments; the sentences' mean is 0
-    variance = (position_map * (moment @ position_map)).sum() / num_segments
-    scale = mean.std(correction=0)
-    return {
-        "position_mean": (mean / scale.masked_fill(scale == 0, 1)).float().cpu(),
-        "position_map": (position_map / variance.sqrt().masked_fill(variance <= 0, 1)).float().cpu(),
-        "log_radius": (sums[width, -1] / count).float().cpu(),
-    }
 
 
 class TrainingPairs:
@@ -172,7 +138,7 @@ class TrainingPairs:
         self._block = max(_BLOCK_BYTES // num_bytes, 1)
         is_small = len(self._videos) * num_bytes <= _HELD_BYTES
         self._held: dict[int, Tensor] | None = {} if is_small else None
-        self._total: Tensor | None = None
+        self._total = torch.zeros(data.features.shape[2], dtype=torch.float64, device=device)
 
     def sums(self, pool: Pooling, partition: Partition, progress: bool) -> PairSums:
         """Returns the sums over all pairs: one pass over the features.
@@ -182,11 +148,11 @@ class TrainingPairs:
             partition: ranks of videos -> their parts, by which the sums are kept apart.
         """
         sums = PairSums(self._features.shape[2], self._sentences.shape[1], self.options, self.device)
-        total = torch.zeros(self._features.shape[2], dtype=torch.float64, device=self.device)
+        self._total.zero_()
         starts = range(0, len(self._videos), self._block)
         for start in tqdm(starts, desc="align", unit="block", disable=None if progress else True, leave=False):
             frames = self._frames(start)
-            total += frames.sum(dim=1).double().sum(dim=0)
+            self._total += frames.sum(dim=1).double().sum(dim=0)
             rank = torch.arange(start, start + len(frames))
             position, is_pair = self._pairs_of(rank)
             sentences = self._sentences[position].to(self.device)  # [videos, n, W]
@@ -194,7 +160,6 @@ class TrainingPairs:
             part = partition(rank)[:, None].expand_as(is_pair)[is_pair]
             is_pair = is_pair.to(self.device)
             sums.add(part, pooled[is_pair], sentences[is_pair])
-        self._total = total
         return sums
 
     def curves(self, maps: Tensor, progress: bool) -> Iterator[tuple[Tensor, Tensor]]:
@@ -218,8 +183,6 @@ class TrainingPairs:
 
     def frame_mean(self) -> Tensor:
         """Returns [F] float64, the mean of the videos' smoothed frames; after a first pass."""
-        if self._total is None:
-            raise RuntimeError("TrainingPairs.frame_mean: before the first pass over the frames")
         return self._total / (len(self._videos) * self._features.shape[1])
 
     def _frames(self, start: int) -> Tensor:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from safetensors.torch import load
+
 from pps_fast.alignment.confidence import Confidence
 from pps_fast.config_tree import from_dict
 from pps_fast.reading import FAILURES, brief
-from pps_fast.runs.model_folder import CONFIDENCE_FILE, MAX_NUM_WORDS, WORDS_FILE, metadata_of, read_listed
+from pps_fast.runs.model_folder import CONFIDENCE_FILE, MAX_NUM_WORDS, WORDS_FILE, read_listed
 
 
 def read_max_num_words(folder: Path) -> int:
@@ -21,7 +23,7 @@ def read_max_num_words(folder: Path) -> int:
     if content is None:
         return MAX_NUM_WORDS
     try:
-        return int(metadata_of(content).get("max_num_words", MAX_NUM_WORDS))
+        return int(load(content).get("max_num_words", MAX_NUM_WORDS))
     except FAILURES as error:
         raise ValueError(f"{folder / WORDS_FILE}: damaged ({brief(error)}); copy the whole folder again") from error
 

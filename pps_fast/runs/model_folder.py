@@ -138,8 +138,9 @@ def write_folder(
     # not safetensors' own writing to a file, which denies reading to everybody else
     contents = {name: save(_on_host(values)) for name, values in tensors.items() if values}
     if inputs is not None:
-        words = {"words": json.dumps(inputs.words), "max_num_words": str(inputs.max_num_words)}
-        contents[WORDS_FILE] = save({"vectors": torch.tensor(inputs.word_vectors)}, metadata=words)
+        vectors = {"vectors": torch.tensor(inputs.word_vectors), "max_num_words": torch.tensor(inputs.max_num_words)}
+        # one text alone: safetensors writes several in any order, and the same model has to have the same bytes
+        contents[WORDS_FILE] = save(vectors, metadata={"words": json.dumps(inputs.words)})
         if inputs.frame_mean is not None:
             statistics = {"mean": torch.tensor(inputs.frame_mean), "scale": torch.tensor(inputs.frame_scale)}
             contents[STATISTICS_FILE] = save(statistics)

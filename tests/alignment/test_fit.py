@@ -121,29 +121,3 @@ def test_a_fit_to_one_or_two_pairs_is_finite(pooling: str, count: int) -> None:
 def test_videos_of_zeros_are_no_direction() -> None:
     fitted = fit_alignment(replace(DATA, features=np.zeros_like(DATA.features)), TRAIN, AlignmentConfig())
     assert not fitted.maps.any() and not fitted.spread.any()
-
-
-def test_the_priors_are_the_mean_and_the_ridge_regression_of_the_cross_fitted_curves() -> None:
-    options = AlignmentConfig(pooling="mean", position_prior=0.2, duration_prior=0.5)
-    fitted = fit_alignment(DATA, TRAIN, options)
-    y = oracle.sentences(DATA.word_ids, DATA.word_vectors, TRAIN)[TRAIN]
-    part = part_of_pairs(DATA.sample_video[TRAIN])
-    videos = np.array([oracle.smoothed_video(video, 0.15) for video in DATA.features])[DATA.sample_video[TRAIN]]
-    z = videos.mean(axis=1)
-    maps = [oracle.fit_map(z[part != p], y[part != p]) for p in range(4)]
-    zeta = np.array([oracle.zscore(x @ maps[p] @ one) for x, p, one in zip(videos, part, y, strict=True)])
-    mean = zeta.mean(axis=0)
-    moment = y.T @ y / len(y)
-    ridge = np.trace(moment) / len(moment) * np.eye(len(moment))
-    weights = np.linalg.inv(moment + ridge) @ y.T @ (zeta - mean) / len(y)
-    assert_agree("mean", fitted.position_mean, torch.from_numpy(mean / mean.std()).float(), atol=1e-3)
-    expected = torch.from_numpy(weights / np.sqrt(((y @ weights) ** 2).mean())).float()
-    assert_agree("map", fitted.position_map, expected, rtol=1e-2, atol=1e-3)
-    found = [oracle.filtered_moment(curve, extent=1.0, is_clipped=False) for curve in zeta]
-    radii = np.array([(end - start) / 2 for start, end in found])
-    assert_agree("log radius", fitted.log_radius, torch.tensor(np.log(radii).mean()).float(), atol=1e-3)
-
-
-def test_without_priors_nothing_is_fitted_for_them() -> None:
-    fitted = fit_alignment(DATA, TRAIN, AlignmentConfig())
-    assert not fitted.position_mean.any() and not fitted.position_map.any() and fitted.log_radius == 0
