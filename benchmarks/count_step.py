@@ -51,6 +51,8 @@ DevicePath = Literal["gpu", "cpu"]
 _FREE = ("empty", "new_empty", "resize_", "set_", "_unsafe_view", "lift_fresh", "_local_scalar_dense", "is_same_size")
 # torch's operators and ours; not questions such as prim::device
 _SPACES = ("aten", "pps_fast")
+# an operator of ours that is no kernel but torch's product, with the sum it is added to
+PRODUCT = "weight_gradient"
 _CPU = torch.device("cpu")
 _NO_LIMIT = 1 << 40
 
@@ -87,18 +89,21 @@ def distinct_bytes(x: Tensor) -> int:
     return count * x.element_size()
 
 
-def attention_flop(name: str, arguments: dict[str, Any]) -> int:
-    """Returns the arithmetic of the products of an attention kernel by its equation, 0 for other kernels.
+def our_flop(name: str, arguments: dict[str, Any]) -> int:
+    """Returns the arithmetic of the products of an operator of ours, attention by its equation.
 
     Args:
-        name: of the operator, which ends in _fwd or _bwd.
-        arguments: query [G, H, Q, h] and key [G, H, T, h]; of shared_attention also key_bias [G, N, T].
+        name: of the operator; _fwd or _bwd is in an attention's.
+        arguments: of an attention, query [G, H, Q, h] and key [G, H, T, h], and of shared_attention key_bias [G, N, T],
+            or query, key and value together as `projected`; of weight_gradient, grad [R, C] and x [R, D].
     """
+    if name == PRODUCT:
+        return 2 * arguments["grad"].numel() * arguments["x"].shape[1]
     if "attention" not in name:
         return 0
-    query = arguments["query"]
-    product = 2 * query.numel() * arguments["key"].shape[2]
-    is_backward = name.endswith("_bwd")
+    query, key, _ = arguments.get("projected") or (arguments["query"], arguments["key"], None)
+    product = 2 * query.numel() * key.shape[2]
+    is_backward = "_bwd" in name
     if name.startswith("shared"):
         num_masks = arguments["key_bias"].shape[1]
         # scores once for all masks, and their two gradients; the rest once per mask
@@ -134,9 +139,11 @@ class Counter(TorchDispatchMode):
             return result
         if space == "pps_fast":
             names = [argument.name for argument in func._schema.arguments]
-            flop = attention_flop(name, {**dict(zip(names, args, strict=False)), **kwargs})
+            flop = our_flop(name, {**dict(zip(names, args, strict=False)), **kwargs})
         else:
-            formula = flop_registry.get(func.overloadpacket)
+            # torch has no formulas for a product with a ReLU behind it, and for one that is added in place
+            counted = torch.ops.aten.addmm if name in ("_addmm_activation", "addmm_") else func.overloadpacket
+            formula = flop_registry.get(counted)
             flop = 0 if formula is None else formula(*args, **kwargs, out_val=result)
         tensors = [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)]
         moved = sum(map(distinct_bytes, tensors))
@@ -195,6 +202,8 @@ def count(arguments: Arguments) -> list[Row]:
     with mode, _path(arguments.path):
         if arguments.evaluation:
             evaluate = evaluation_of(built.model, batch, arguments.precision == "bf16")
+            # the first call rounds the weights
+            evaluate()
             with Counter() as counter:
                 evaluate()
             return counter.rows
@@ -203,7 +212,8 @@ def count(arguments: Arguments) -> list[Row]:
 
 def _count_training(config: PPSConfig, model: nn.Module, objective: nn.Module, batch: Batch) -> list[Row]:
     step = step_of(config, model, objective)
-    # the first update moves parameters into flat buffers
+    # the first update moves parameters into flat buffers, the step after it rounds them once
+    step(batch)
     step(batch)
     counter = Counter()
 
@@ -272,7 +282,7 @@ def summary_rows(rows: Sequence[Row], by: str) -> list[Row]:
         empty = {by: row[by], "calls": 0, "kernels": 0, "bytes": 0, "flop": 0}
         group = groups.setdefault(row[by], empty)
         group["calls"] += 1
-        group["kernels"] += row["op"].startswith("pps_fast::")
+        group["kernels"] += row["op"].startswith("pps_fast::") and not row["op"].endswith(PRODUCT)
         group["bytes"] += row["bytes"]
         group["flop"] += row["flop"]
     return list(groups.values())

@@ -19,96 +19,32 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pps_fast.kernels.launch import device_of, empty, is_interpreted
-
-# as in the equation; scores here are in units of log 2, but the stand-in for minus infinity need not be converted
-HIDDEN_SCORE = tl.constexpr(-1e30)
-_EMPTY_ROW = tl.constexpr(-5e29)
-_LOG2_E = tl.constexpr(1.4426950408889634)
-
-
-@triton.jit
-def _dot(b_a, b_b, DOT: tl.constexpr):
-    """Returns the product, accumulated in fp32: "ieee" or "tf32" for fp32 operands, "upcast" for the interpreter."""
-    if DOT == "upcast":
-        # the interpreter cannot multiply bf16
-        return tl.dot(b_a.to(tl.float32), b_b.to(tl.float32), input_precision="ieee")
-    else:
-        return tl.dot(b_a, b_b, input_precision=DOT)
+from pps_fast.kernels.launch import device_of, empty
+from pps_fast.kernels.tiles import (
+    _EMPTY_ROW,
+    _dot,
+    _inputs,
+    _keys,
+    _like_heads,
+    _load,
+    _scores,
+    _shares,
+    _store,
+)
 
 
-@triton.jit
-def _tile(o_base, s_row, o_row, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Returns offsets [rows, D] and which of them exist."""
-    o_d = tl.arange(0, BLOCK_D)
-    o_tile = o_base + o_row.to(tl.int64)[:, None] * s_row + o_d[None, :]
-    return o_tile, (o_row < ROWS)[:, None] & (o_d < D)[None, :]
-
-
-@triton.jit
-def _load(p_x, o_base, s_row, o_row, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Loads a tile [rows, D], with 0 where nothing exists."""
-    o_tile, m_tile = _tile(o_base, s_row, o_row, ROWS, D, BLOCK_D)
-    return tl.load(p_x + o_tile, mask=m_tile, other=0.0)
-
-
-@triton.jit
-def _store(p_x, b_x, i_g, i_h, o_row, H: tl.constexpr, ROWS: tl.constexpr, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Stores a tile of a result whose memory layout is [G, rows, H, D]."""
-    o_tile, m_tile = _tile((i_g * ROWS * H + i_h) * D, H * D, o_row, ROWS, D, BLOCK_D)
-    tl.store(p_x + o_tile, b_x.to(p_x.dtype.element_ty), mask=m_tile)
-
-
-@triton.jit
-def _keys(p_bias, p_valid, i_g, o_t, T: tl.constexpr):
-    """Returns the bias of a block of keys in units of log 2, 0 without one, and which keys are not padding."""
-    m_t = o_t < T
-    b_bias = tl.zeros(o_t.shape, tl.float32)
-    if p_bias is not None:
-        b_bias = tl.load(p_bias + i_g * T + o_t, mask=m_t, other=0.0).to(tl.float32) * _LOG2_E
-    m_visible = m_t
-    if p_valid is not None:
-        m_visible = m_t & (tl.load(p_valid + i_g * T + o_t, mask=m_t, other=0) != 0)
-    return b_bias, m_visible
-
-
-@triton.jit
-def _scores(
-    b_q, b_k, b_bias, m_visible, o_q, o_t,
-    SCALE: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    T: tl.constexpr,
-    DOT: tl.constexpr,
-):  # fmt: skip
-    """Returns scores in units of log 2 and which of them are visible; keys beyond the last have score -inf."""
-    m_seen = m_visible[None, :]
-    if CAUSAL:
-        m_seen = m_seen & (o_t[None, :] <= o_q[:, None])
-    b_s = _dot(b_q, tl.trans(b_k), DOT) * (SCALE * _LOG2_E) + b_bias[None, :]
-    b_hidden = tl.where(o_t < T, HIDDEN_SCORE, float("-inf"))
-    return tl.where(m_seen, b_s, b_hidden[None, :]), m_seen
-
-
-@triton.jit
-def _shares(b_s, b_lse, T: tl.constexpr):
-    """Returns the softmax from scores and lse, 0 where lse is inf; a row without a visible key averages all keys."""
-    return tl.where((b_lse < _EMPTY_ROW)[:, None], 1.0 / T, tl.exp2(b_s - b_lse[:, None]))
-
-
-@triton.jit
+@triton.jit(do_not_specialize=["Q", "T"])
 def masked_attention_fwd_kernel(
     p_q, p_k, p_v, p_bias, p_valid, p_out, p_lse,
-    s_qg: tl.constexpr, s_qh: tl.constexpr, s_qn: tl.constexpr,
-    s_kg: tl.constexpr, s_kh: tl.constexpr, s_kn: tl.constexpr,
-    s_vg: tl.constexpr, s_vh: tl.constexpr, s_vn: tl.constexpr,
+    s_qg, s_qh, s_qn, s_kg, s_kh, s_kn, s_vg, s_vh, s_vn,
+    Q, T,
     SCALE: tl.constexpr,
     CAUSAL: tl.constexpr,
-    H: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
+    H: tl.constexpr, D: tl.constexpr,
+    NUM_Q: tl.constexpr, NUM_T: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
     DOT: tl.constexpr,
 ):  # fmt: skip
-    NUM_Q: tl.constexpr = (Q + BLOCK_Q - 1) // BLOCK_Q
-    NUM_T: tl.constexpr = (T + BLOCK_T - 1) // BLOCK_T
     i_program = tl.program_id(0).to(tl.int64)
     i_pair, i_q = i_program // NUM_Q, (i_program % NUM_Q).to(tl.int32)
     i_g, i_h = i_pair // H, i_pair % H
@@ -128,26 +64,25 @@ def masked_attention_fwd_kernel(
             b_k = _load(p_k, i_g * s_kg + i_h * s_kh, s_kn, o_t, T, D, BLOCK_D)
             b_v = _load(p_v, i_g * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
             b_bias, m_visible = _keys(p_bias, p_valid, i_g, o_t, T)
-            b_s, m_seen = _scores(b_q, b_k, b_bias, m_visible, o_q, o_t, SCALE, CAUSAL, T, DOT)
+            b_s, m_seen = _scores(b_q, b_k, b_bias, m_visible, o_q, o_t, T, SCALE, CAUSAL, DOT)
             b_new_max = tl.maximum(b_max, tl.max(b_s, axis=1))
             b_old = tl.exp2(b_max - b_new_max)
             b_p = tl.exp2(b_s - b_new_max[:, None])
             b_sum = b_sum * b_old + tl.sum(b_p, axis=1)
             b_out = b_out * b_old[:, None] + _dot(b_p.to(b_v.dtype), b_v, DOT)
             b_max = b_new_max
-    _store(p_out, b_out / b_sum[:, None], i_g, i_h, o_q, H, Q, D, BLOCK_D)
+    _store(p_out, b_out / b_sum[:, None], (i_g * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)
     tl.store(p_lse + i_pair * Q + o_q, b_max + tl.log2(b_sum), mask=o_q < Q)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["Q", "T"])
 def masked_attention_bwd_tile_kernel(
     p_q, p_k, p_v, p_bias, p_valid, p_grad, p_lse, p_grad_q, p_grad_k, p_grad_v, p_grad_bias,
-    s_qg: tl.constexpr, s_qh: tl.constexpr, s_qn: tl.constexpr,
-    s_kg: tl.constexpr, s_kh: tl.constexpr, s_kn: tl.constexpr,
-    s_vg: tl.constexpr, s_vh: tl.constexpr, s_vn: tl.constexpr,
+    s_qg, s_qh, s_qn, s_kg, s_kh, s_kn, s_vg, s_vh, s_vn, s_dqg, s_dqn, s_dkg, s_dkn,
+    Q, T,
     SCALE: tl.constexpr,
     CAUSAL: tl.constexpr,
-    H: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
+    H: tl.constexpr, D: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
     DOT: tl.constexpr,
 ):  # fmt: skip
@@ -160,33 +95,31 @@ def masked_attention_bwd_tile_kernel(
     b_grad = _load(p_grad, (i_g * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)
     b_lse = tl.load(p_lse + i_pair * Q + o_q, mask=o_q < Q, other=float("inf"))
     b_bias, m_visible = _keys(p_bias, p_valid, i_g, o_t, T)
-    b_s, m_seen = _scores(b_q, b_k, b_bias, m_visible, o_q, o_t, SCALE, CAUSAL, T, DOT)
+    b_s, m_seen = _scores(b_q, b_k, b_bias, m_visible, o_q, o_t, T, SCALE, CAUSAL, DOT)
     b_p = _shares(b_s, b_lse, T)
     b_grad_v = _dot(tl.trans(b_p.to(b_grad.dtype)), b_grad, DOT)
-    _store(p_grad_v, b_grad_v, i_g, i_h, o_t, H, T, D, BLOCK_D)
+    _store(p_grad_v, b_grad_v, i_g * s_dkg + i_h * D, s_dkn, o_t, T, D, BLOCK_D)
     b_dp = _dot(b_grad, tl.trans(b_v), DOT)
     b_ds = tl.where(m_seen, b_p * (b_dp - tl.sum(b_p * b_dp, axis=1)[:, None]), 0.0)
     if p_bias is not None:
         tl.store(p_grad_bias + i_pair * T + o_t, tl.sum(b_ds, axis=0), mask=o_t < T)
     b_ds = b_ds.to(b_q.dtype)
-    _store(p_grad_q, _dot(b_ds, b_k, DOT) * SCALE, i_g, i_h, o_q, H, Q, D, BLOCK_D)
-    _store(p_grad_k, _dot(tl.trans(b_ds), b_q, DOT) * SCALE, i_g, i_h, o_t, H, T, D, BLOCK_D)
+    _store(p_grad_q, _dot(b_ds, b_k, DOT) * SCALE, i_g * s_dqg + i_h * D, s_dqn, o_q, Q, D, BLOCK_D)
+    _store(p_grad_k, _dot(tl.trans(b_ds), b_q, DOT) * SCALE, i_g * s_dkg + i_h * D, s_dkn, o_t, T, D, BLOCK_D)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["Q", "T"])
 def masked_attention_bwd_q_kernel(
     p_q, p_k, p_v, p_bias, p_valid, p_grad, p_lse, p_out, p_delta, p_grad_q,
-    s_qg: tl.constexpr, s_qh: tl.constexpr, s_qn: tl.constexpr,
-    s_kg: tl.constexpr, s_kh: tl.constexpr, s_kn: tl.constexpr,
-    s_vg: tl.constexpr, s_vh: tl.constexpr, s_vn: tl.constexpr,
+    s_qg, s_qh, s_qn, s_kg, s_kh, s_kn, s_vg, s_vh, s_vn, s_dqg, s_dqn,
+    Q, T,
     SCALE: tl.constexpr,
     CAUSAL: tl.constexpr,
-    H: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
+    H: tl.constexpr, D: tl.constexpr,
+    NUM_Q: tl.constexpr, NUM_T: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
     DOT: tl.constexpr,
 ):  # fmt: skip
-    NUM_Q: tl.constexpr = (Q + BLOCK_Q - 1) // BLOCK_Q
-    NUM_T: tl.constexpr = (T + BLOCK_T - 1) // BLOCK_T
     i_program = tl.program_id(0).to(tl.int64)
     i_pair, i_q = i_program // NUM_Q, (i_program % NUM_Q).to(tl.int32)
     i_g, i_h = i_pair // H, i_pair % H
@@ -209,27 +142,25 @@ def masked_attention_bwd_q_kernel(
             b_k = _load(p_k, i_g * s_kg + i_h * s_kh, s_kn, o_t, T, D, BLOCK_D)
             b_v = _load(p_v, i_g * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
             b_bias, m_visible = _keys(p_bias, p_valid, i_g, o_t, T)
-            b_s, m_seen = _scores(b_q, b_k, b_bias, m_visible, o_q, o_t, SCALE, CAUSAL, T, DOT)
+            b_s, m_seen = _scores(b_q, b_k, b_bias, m_visible, o_q, o_t, T, SCALE, CAUSAL, DOT)
             b_dp = _dot(b_grad, tl.trans(b_v), DOT)
             b_ds = tl.where(m_seen, _shares(b_s, b_lse, T) * (b_dp - b_delta[:, None]), 0.0)
             b_grad_q += _dot(b_ds.to(b_k.dtype), b_k, DOT)
-    _store(p_grad_q, b_grad_q * SCALE, i_g, i_h, o_q, H, Q, D, BLOCK_D)
+    _store(p_grad_q, b_grad_q * SCALE, i_g * s_dqg + i_h * D, s_dqn, o_q, Q, D, BLOCK_D)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["Q", "T"])
 def masked_attention_bwd_kv_kernel(
     p_q, p_k, p_v, p_bias, p_valid, p_grad, p_lse, p_delta, p_grad_k, p_grad_v, p_grad_bias,
-    s_qg: tl.constexpr, s_qh: tl.constexpr, s_qn: tl.constexpr,
-    s_kg: tl.constexpr, s_kh: tl.constexpr, s_kn: tl.constexpr,
-    s_vg: tl.constexpr, s_vh: tl.constexpr, s_vn: tl.constexpr,
+    s_qg, s_qh, s_qn, s_kg, s_kh, s_kn, s_vg, s_vh, s_vn, s_dkg, s_dkn,
+    Q, T,
     SCALE: tl.constexpr,
     CAUSAL: tl.constexpr,
-    H: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
+    H: tl.constexpr, D: tl.constexpr,
+    NUM_Q: tl.constexpr, NUM_T: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
     DOT: tl.constexpr,
 ):  # fmt: skip
-    NUM_Q: tl.constexpr = (Q + BLOCK_Q - 1) // BLOCK_Q
-    NUM_T: tl.constexpr = (T + BLOCK_T - 1) // BLOCK_T
     i_program = tl.program_id(0).to(tl.int64)
     i_pair, i_t = i_program // NUM_T, (i_program % NUM_T).to(tl.int32)
     i_g, i_h = i_pair // H, i_pair % H
@@ -252,15 +183,15 @@ def masked_attention_bwd_kv_kernel(
             b_q = _load(p_q, i_g * s_qg + i_h * s_qh, s_qn, o_q, Q, D, BLOCK_D)
             b_grad = _load(p_grad, (i_g * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)
             b_delta = tl.load(p_delta + i_pair * Q + o_q, mask=o_q < Q, other=0.0)
-            b_s, m_seen = _scores(b_q, b_k, b_bias, m_visible, o_q, o_t, SCALE, CAUSAL, T, DOT)
+            b_s, m_seen = _scores(b_q, b_k, b_bias, m_visible, o_q, o_t, T, SCALE, CAUSAL, DOT)
             b_p = _shares(b_s, b_lse, T)
             b_grad_v += _dot(tl.trans(b_p.to(b_grad.dtype)), b_grad, DOT)
             b_dp = _dot(b_grad, tl.trans(b_v), DOT)
             b_ds = tl.where(m_seen, b_p * (b_dp - b_delta[:, None]), 0.0)
             b_grad_bias += tl.sum(b_ds, axis=0)
             b_grad_k += _dot(tl.trans(b_ds.to(b_q.dtype)), b_q, DOT)
-    _store(p_grad_k, b_grad_k * SCALE, i_g, i_h, o_t, H, T, D, BLOCK_D)
-    _store(p_grad_v, b_grad_v, i_g, i_h, o_t, H, T, D, BLOCK_D)
+    _store(p_grad_k, b_grad_k * SCALE, i_g * s_dkg + i_h * D, s_dkn, o_t, T, D, BLOCK_D)
+    _store(p_grad_v, b_grad_v, i_g * s_dkg + i_h * D, s_dkn, o_t, T, D, BLOCK_D)
     if p_bias is not None:
         tl.store(p_grad_bias + i_pair * T + o_t, b_grad_bias, mask=o_t < T)
 
@@ -289,48 +220,9 @@ def is_one_tile(num_queries: int, num_keys: int, tile: dict[str, int]) -> bool:
     return num_queries <= tile["BLOCK_Q"] and num_keys <= tile["BLOCK_T"]
 
 
-def dot_mode(tf32: bool) -> str:
-    """Returns how a kernel multiplies, see `_dot`."""
-    if is_interpreted():
-        return "upcast"
-    return "tf32" if tf32 else "ieee"
-
-
-def _rows(x: Tensor) -> Tensor:
-    """Returns x with the elements of a row adjacent in memory."""
-    return x if x.stride(-1) == 1 else x.contiguous()
-
-
-def _like_heads(x: Tensor, num_rows: int) -> Tensor:
-    """Allocates a result [G, H, num_rows, D] in the memory layout that projections read, [G, num_rows, H, D]."""
-    return empty(x, x.shape[0], num_rows, x.shape[1], x.shape[3], dtype=x.dtype).transpose(1, 2)
-
-
-def _inputs(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    key_bias: Tensor | None,
-    key_valid: Tensor | None,
-    causal: bool,
-    tf32: bool,
-) -> dict[str, Any]:
-    """Returns the arguments that all kernels share."""
-    rows: dict[str, Any] = {}
-    for letter, x in (("q", _rows(query)), ("k", _rows(key)), ("v", _rows(value))):
-        rows[f"p_{letter}"] = x
-        rows |= {f"s_{letter}{axis}": stride for axis, stride in zip("ghn", x.stride(), strict=False)}
-    return rows | {
-        "p_bias": None if key_bias is None else key_bias.contiguous(),
-        "p_valid": None if key_valid is None else key_valid.contiguous(),
-        "SCALE": query.shape[3] ** -0.5,
-        "CAUSAL": causal,
-        "H": query.shape[1],
-        "Q": query.shape[2],
-        "T": key.shape[2],
-        "D": query.shape[3],
-        "DOT": dot_mode(tf32),
-    }
+def _numbers(inputs: dict[str, Any], tile: dict[str, int]) -> dict[str, int]:
+    """Returns how many blocks the queries and the keys are cut into."""
+    return {"NUM_Q": triton.cdiv(inputs["Q"], tile["BLOCK_Q"]), "NUM_T": triton.cdiv(inputs["T"], tile["BLOCK_T"])}
 
 
 def masked_attention_fwd(
@@ -357,8 +249,9 @@ def masked_attention_fwd(
     out, lse = _like_heads(query, num_queries), empty(query, num, heads, num_queries)
     tile = blocks(num_queries, key.shape[2], head_dim, query.element_size())
     with device_of(query):
-        grid = (num * heads * triton.cdiv(num_queries, tile["BLOCK_Q"]),)
-        masked_attention_fwd_kernel[grid](**inputs, p_out=out, p_lse=lse, **tile)
+        numbers = _numbers(inputs, tile)
+        grid = (num * heads * numbers["NUM_Q"],)
+        masked_attention_fwd_kernel[grid](**inputs, p_out=out, p_lse=lse, **numbers, **tile)
     return out, lse
 
 
@@ -380,21 +273,48 @@ def masked_attention_bwd(
     Returns:
         gradients of query, key and value, in their shapes and dtype; of the bias [G, T] fp32, [G, 0] without a bias.
     """
+    grads = [_like_heads(x, x.shape[2]) for x in (query, key, value)]
+    grad_bias = masked_attention_bwd_into(grads, results, [query, key, value], key_bias, key_valid, causal, tf32)
+    return grads[0], grads[1], grads[2], grad_bias
+
+
+def masked_attention_bwd_into(
+    grads: list[Tensor],
+    results: list[Tensor],
+    projected: list[Tensor],
+    key_bias: Tensor | None,
+    key_valid: Tensor | None,
+    causal: bool,
+    tf32: bool,
+) -> Tensor:
+    """Gradients of the attention, Eq. (8), written where the caller wants them: into parts of packed projections.
+
+    Args:
+        grads: receive the gradients of query, key and value, in their shapes and dtype; rows [H, D] are contiguous, and
+            those of key and value have the same strides.
+        results: gradient of out [G, H, Q, D], and out and lse of the forward pass.
+        projected: query, key and value.
+        key_bias, key_valid, causal, tf32: as in the forward pass.
+    Returns:
+        gradient of the bias [G, T] fp32, [G, 0] without a bias.
+    """
+    query, key, value = projected
     (num, heads, num_queries, head_dim), num_keys = query.shape, key.shape[2]
-    inputs = _inputs(query, key, value, key_bias, key_valid, causal, tf32)
-    grad, out, lse = results
+    inputs, (grad, out, lse) = _inputs(query, key, value, key_bias, key_valid, causal, tf32), results
     inputs |= {"p_grad": grad.transpose(1, 2).contiguous(), "p_lse": lse}
-    grad_q, grad_k, grad_v = _like_heads(query, num_queries), _like_heads(query, num_keys), _like_heads(query, num_keys)
     grad_bias = empty(query, num, heads, 0 if key_bias is None else num_keys)
-    of_keys = {"p_grad_k": grad_k, "p_grad_v": grad_v, "p_grad_bias": grad_bias}
+    of_query = {"p_grad_q": grads[0], "s_dqg": grads[0].stride(0), "s_dqn": grads[0].stride(2)}
+    of_keys = {"p_grad_k": grads[1], "s_dkg": grads[1].stride(0), "s_dkn": grads[1].stride(2)}
+    of_keys |= {"p_grad_v": grads[2], "p_grad_bias": grad_bias}
     tile = blocks(num_queries, num_keys, head_dim, query.element_size())
     with device_of(query):
         if is_one_tile(num_queries, num_keys, tile):
-            masked_attention_bwd_tile_kernel[(num * heads,)](**inputs, **of_keys, p_grad_q=grad_q, **tile)
+            masked_attention_bwd_tile_kernel[(num * heads,)](**inputs, **of_keys, **of_query, **tile)
         else:
+            tile |= _numbers(inputs, tile)
             delta, out = empty(query, num, heads, num_queries), out.transpose(1, 2).contiguous()
-            grid = (num * heads * triton.cdiv(num_queries, tile["BLOCK_Q"]),)
-            masked_attention_bwd_q_kernel[grid](**inputs, p_out=out, p_delta=delta, p_grad_q=grad_q, **tile)
-            grid = (num * heads * triton.cdiv(num_keys, tile["BLOCK_T"]),)
+            grid = (num * heads * tile["NUM_Q"],)
+            masked_attention_bwd_q_kernel[grid](**inputs, p_out=out, p_delta=delta, **of_query, **tile)
+            grid = (num * heads * tile["NUM_T"],)
             masked_attention_bwd_kv_kernel[grid](**inputs, **of_keys, p_delta=delta, **tile)
-    return grad_q, grad_k, grad_v, grad_bias.sum(1)
+    return grad_bias.sum(1)

@@ -27,6 +27,8 @@ from pps_fast.kernels.launch import device_of, empty
 _BLOCK_ELEMENTS = 1024
 # classes that one warp holds at 8 per thread
 _NARROWEST_BLOCK = 256
+# most words of a short sentence
+_SHORT = 32
 # logits of the widest load, 16 bytes
 _WIDEST_LOAD = 8
 
@@ -56,7 +58,7 @@ def _num_targets(p_is_target, i_b, L, BLOCK_ALL: tl.constexpr):
     return o_all, m_all, tl.sum(m_all.to(tl.int32), axis=0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "s_b", "s_n", "s_l"])
 def reconstruction_nll_fwd_word_kernel(
     p_logits, p_targets, p_is_target, p_word, p_peak, p_log_sum,
     L, s_b, s_n, s_l,
@@ -97,7 +99,7 @@ def reconstruction_nll_fwd_word_kernel(
     tl.store(p_log_sum + o_word, tl.where(m_target, b_log_sum, 0.0), mask=m_l)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L"])
 def reconstruction_nll_fwd_mean_kernel(p_word, p_is_target, p_nll, L, BLOCK_ALL: tl.constexpr):
     i_n, i_b = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     i_pair = i_b * tl.num_programs(0) + i_n
@@ -108,7 +110,7 @@ def reconstruction_nll_fwd_mean_kernel(p_word, p_is_target, p_nll, L, BLOCK_ALL:
     tl.store(p_nll + i_pair, b_mean)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["L", "s_b", "s_n", "s_l"])
 def reconstruction_nll_bwd_kernel(
     p_logits, p_targets, p_is_target, p_grad, p_peak, p_log_sum, p_grad_logits,
     L, s_b, s_n, s_l,
@@ -145,6 +147,11 @@ def blocks(num_columns: int, num_classes: int) -> dict[str, int]:
     widths = [block_v >> shift for shift in range(3) if shift == 0 or block_v >> shift >= _NARROWEST_BLOCK]
     block_v = min(widths, key=lambda width: triton.cdiv(num_classes, width) * width)
     return {"BLOCK_L": min(_BLOCK_ELEMENTS // block_v, triton.next_power_of_2(num_columns)), "BLOCK_V": block_v}
+
+
+def block_all(num_columns: int) -> int:
+    """Returns the width of a tile that holds all words of a sentence; one for all short sentences."""
+    return max(triton.next_power_of_2(num_columns), _SHORT)
 
 
 def alignment(x: Tensor) -> int:
@@ -202,7 +209,7 @@ def reconstruction_nll_fwd(
             p_is_target=inputs["p_is_target"],
             p_nll=nll,
             L=num_columns,
-            BLOCK_ALL=triton.next_power_of_2(num_columns),
+            BLOCK_ALL=block_all(num_columns),
             num_warps=1,
         )
     return nll, peak, log_sum
@@ -237,6 +244,6 @@ def reconstruction_nll_bwd(
             p_peak=peak,
             p_log_sum=log_sum,
             p_grad_logits=grad_logits,
-            BLOCK_ALL=triton.next_power_of_2(num_columns),
+            BLOCK_ALL=block_all(num_columns),
         )
     return grad_logits

@@ -6,7 +6,8 @@ With keep 0 or 1, a hash of counters (see `pps_fast/randomness.py`), and scale =
     dn = dy weight                 dz = rstd (dn - mean dn - n mean(dn n))
     dx = dz                        dbranch = keep scale dz      dweight = sum dy n,  dbias = sum dy
 
-The backward pass computes keep again, so that it is never stored. Rows are summed in two steps, first within each
+Where the branch ends in a linear layer, the gradient of that layer's bias, sum dbranch, is computed on the way. The
+backward pass computes keep again, so that it is never stored. Rows are summed in two steps, first within each
 program's blocks of rows and then over programs in a fixed order, so that two runs agree bitwise.
 """
 
@@ -20,6 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from pps_fast.kernels.launch import device_of, empty
+from pps_fast.kernels.linear_gradient import add_totals
 
 # as in pps_fast/randomness.py
 _STEP = tl.constexpr(-1640531535)
@@ -40,11 +42,13 @@ def _hashed(b_word):
 
 
 @triton.jit
-def _kept(p_dropout_key, site, p_first, o_row, m_row, o_d, THRESHOLD: tl.constexpr, N: tl.constexpr, D: tl.constexpr):
+def _kept(p_dropout_key, site, p_first, o_row, m_row, o_d, N, THRESHOLD: tl.constexpr, D: tl.constexpr):
     """Returns which values dropout keeps in rows o_row, which are numbered over all sequences."""
-    i_sequence = o_row // N
+    # 32 bits hold the number of a row, and are divided by a run-time integer in a tenth of the instructions
+    i_row = o_row.to(tl.int32)
+    i_sequence = i_row // N
     b_dropout_key = _hashed(tl.load(p_dropout_key + i_sequence, mask=m_row, other=0) ^ (site * _STEP))
-    i_position = (o_row % N).to(tl.int32)
+    i_position = i_row % N
     if p_first is not None:
         i_position += tl.load(p_first + i_sequence, mask=m_row, other=0).to(tl.int32)
     o_value = i_position[:, None] * D + o_d[None, :]
@@ -63,14 +67,14 @@ def _rows(i_block, num_rows, D: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl
     return o_row, o_d, m_row, m_d, m_row[:, None] & m_d[None, :]
 
 
-@triton.jit(do_not_specialize=["site"])
+@triton.jit(do_not_specialize=["num_rows", "site", "N"])
 def residual_norm_fwd_kernel(
     p_x, p_branch, p_weight, p_bias, p_dropout_key, p_first, p_out, p_sum, p_mean, p_rstd,
-    num_rows, site,
+    num_rows, site, N,
     SCALE: tl.constexpr,
     THRESHOLD: tl.constexpr,
     EPS: tl.constexpr,
-    N: tl.constexpr, D: tl.constexpr,
+    D: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     o_row, o_d, m_row, m_d, m_all = _rows(tl.program_id(0), num_rows, D, BLOCK_R, BLOCK_D)
@@ -79,7 +83,7 @@ def residual_norm_fwd_kernel(
     b_branch = tl.load(p_branch + o_all, mask=m_all, other=0.0).to(tl.float32)
     if p_dropout_key is not None:
         b_branch = tl.where(
-            _kept(p_dropout_key, site, p_first, o_row, m_row, o_d, THRESHOLD, N, D), b_branch * SCALE, 0.0
+            _kept(p_dropout_key, site, p_first, o_row, m_row, o_d, N, THRESHOLD, D), b_branch * SCALE, 0.0
         )
     # normalize the sum as rounded, because the backward pass reads the rounded sum
     b_sum = (b_sum + b_branch).to(p_sum.dtype.element_ty)
@@ -96,19 +100,21 @@ def residual_norm_fwd_kernel(
     tl.store(p_rstd + o_row, b_rstd, mask=m_row)
 
 
-@triton.jit(do_not_specialize=["site"])
+@triton.jit(do_not_specialize=["num_rows", "site", "N"])
 def residual_norm_bwd_kernel(
     p_grad, p_weight, p_dropout_key, p_first, p_sum, p_mean, p_rstd,
-    p_grad_x, p_grad_branch, p_grad_weight, p_grad_bias,
-    num_rows, site,
+    p_grad_x, p_grad_branch, p_part,
+    num_rows, site, N,
     SCALE: tl.constexpr,
     THRESHOLD: tl.constexpr,
-    N: tl.constexpr, D: tl.constexpr,
+    D: tl.constexpr,
+    SUMS: tl.constexpr,
     BLOCKS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     i_program = tl.program_id(0)
     b_grad_weight = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
     b_grad_bias = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
+    b_branch_bias = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
     for i_block in range(BLOCKS):
         o_row, o_d, m_row, m_d, m_all = _rows(i_program * BLOCKS + i_block, num_rows, D, BLOCK_R, BLOCK_D)
         o_all = o_row[:, None] * D + o_d[None, :]
@@ -125,13 +131,17 @@ def residual_norm_bwd_kernel(
         tl.store(p_grad_x + o_all, b_grad.to(p_grad_x.dtype.element_ty), mask=m_all)
         if p_dropout_key is not None:
             b_grad = tl.where(
-                _kept(p_dropout_key, site, p_first, o_row, m_row, o_d, THRESHOLD, N, D), b_grad * SCALE, 0.0
+                _kept(p_dropout_key, site, p_first, o_row, m_row, o_d, N, THRESHOLD, D), b_grad * SCALE, 0.0
             )
         tl.store(p_grad_branch + o_all, b_grad.to(p_grad_branch.dtype.element_ty), mask=m_all)
+        if SUMS > 2:
+            b_branch_bias += tl.where(m_all, b_grad, 0.0)
     o_d = tl.arange(0, BLOCK_D)
-    o_sums = i_program.to(tl.int64) * D + o_d
-    tl.store(p_grad_weight + o_sums, tl.sum(b_grad_weight, axis=0), mask=o_d < D)
-    tl.store(p_grad_bias + o_sums, tl.sum(b_grad_bias, axis=0), mask=o_d < D)
+    o_sums = i_program.to(tl.int64) * (SUMS * D) + o_d
+    tl.store(p_part + o_sums, tl.sum(b_grad_weight, axis=0), mask=o_d < D)
+    tl.store(p_part + o_sums + D, tl.sum(b_grad_bias, axis=0), mask=o_d < D)
+    if SUMS > 2:
+        tl.store(p_part + o_sums + 2 * D, tl.sum(b_branch_bias, axis=0), mask=o_d < D)
 
 
 def blocks(width: int) -> dict[str, int]:
@@ -208,6 +218,30 @@ def residual_norm_bwd(
     Returns:
         gradients of x and branch [G, n, D] in their dtypes, of weight and bias [D] fp32.
     """
+    sums = [torch.zeros(weight.shape, dtype=torch.float32, device=grad.device) for _ in range(2)]
+    grads = residual_norm_bwd_into(sums, grad, weight, dropout_key, dropout, first_row, results, branch_dtype)
+    return *grads, sums[0], sums[1]
+
+
+def residual_norm_bwd_into(
+    sums: list[Tensor],
+    grad: Tensor,
+    weight: Tensor,
+    dropout_key: Tensor | None,
+    dropout: list[int],
+    first_row: Tensor | None,
+    results: list[Tensor],
+    branch_dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of LayerNorm(x + dropout(branch)), with those of [D] added to what is there.
+
+    Args:
+        sums: gradients of weight, of bias and, if there are three, of a bias that was added to the branch: [D] fp32,
+            contiguous, added to in place.
+        grad, weight, dropout_key, dropout, first_row, results, branch_dtype: as for `residual_norm_bwd`.
+    Returns:
+        gradients of x and branch [G, n, D] in their dtypes.
+    """
     summed, mean, rstd = results
     grad, weight = grad.contiguous(), weight.contiguous()
     num, length, width = summed.shape
@@ -218,13 +252,13 @@ def residual_norm_bwd(
     num_programs = triton.cdiv(num_blocks, per_program)
     grad_x = empty(grad, *grad.shape, dtype=summed.dtype)
     grad_branch = empty(grad, *grad.shape, dtype=branch_dtype)
-    grad_weight, grad_bias = (empty(grad, num_programs, width) for _ in range(2))
+    part = empty(grad, num_programs, len(sums), width)
     inputs = {"p_grad": grad, "p_weight": weight, "p_sum": summed, "p_mean": mean, "p_rstd": rstd}
-    gradients = {"p_grad_x": grad_x, "p_grad_branch": grad_branch}
-    gradients |= {"p_grad_weight": grad_weight, "p_grad_bias": grad_bias}
-    sizes = {"num_rows": num * length, "N": length, "D": width, "BLOCKS": per_program}
+    gradients = {"p_grad_x": grad_x, "p_grad_branch": grad_branch, "p_part": part}
+    sizes = {"num_rows": num * length, "N": length, "D": width, "SUMS": len(sums), "BLOCKS": per_program}
     with device_of(grad):
         residual_norm_bwd_kernel[(num_programs,)](
             **inputs, **gradients, **sizes, **_dropping(dropout_key, dropout, first_row), **tile
         )
-    return grad_x, grad_branch, grad_weight.sum(0), grad_bias.sum(0)
+        add_totals(part, sums)
+    return grad_x, grad_branch

@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from pps_fast.kernels.launch import device_of, empty
-from pps_fast.kernels.masked_attention import (
+from pps_fast.kernels.tiles import (
     _EMPTY_ROW,
     _dot,
     _inputs,
@@ -55,7 +55,7 @@ def shared_attention_fwd_kernel(
     b_k = _load(p_k, i_b * s_kg + i_h * s_kh, s_kn, o_t, T, D, BLOCK_D)
     b_v = _load(p_v, i_b * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
     b_none, m_visible = _keys(None, p_valid, i_b, o_t, T)
-    b_shared, m_seen = _scores(b_q, b_k, b_none, m_visible, o_q, o_t, SCALE, CAUSAL, T, DOT)
+    b_shared, m_seen = _scores(b_q, b_k, b_none, m_visible, o_q, o_t, T, SCALE, CAUSAL, DOT)
     for i in range(CHUNK):
         i_n = i_chunk * CHUNK + i
         if i_n < N:
@@ -66,7 +66,7 @@ def shared_attention_fwd_kernel(
             b_p = tl.exp2(b_s - b_max[:, None])
             b_sum = tl.sum(b_p, axis=1)
             b_out = _dot(b_p.to(b_v.dtype), b_v, DOT) / b_sum[:, None]
-            _store(p_out, b_out, i_g, i_h, o_q, H, Q, D, BLOCK_D)
+            _store(p_out, b_out, (i_g * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)
             tl.store(p_lse + (i_g * H + i_h) * Q + o_q, b_max + tl.log2(b_sum), mask=o_q < Q)
 
 
@@ -90,7 +90,7 @@ def shared_attention_bwd_kernel(
     b_k = _load(p_k, i_b * s_kg + i_h * s_kh, s_kn, o_t, T, D, BLOCK_D)
     b_v = _load(p_v, i_b * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
     b_none, m_visible = _keys(None, p_valid, i_b, o_t, T)
-    b_shared, m_seen = _scores(b_q, b_k, b_none, m_visible, o_q, o_t, SCALE, CAUSAL, T, DOT)
+    b_shared, m_seen = _scores(b_q, b_k, b_none, m_visible, o_q, o_t, T, SCALE, CAUSAL, DOT)
     b_ds = tl.zeros([BLOCK_Q, BLOCK_T], tl.float32)
     b_grad_v = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
     for i in range(CHUNK):
@@ -114,9 +114,9 @@ def shared_attention_bwd_kernel(
     num_samples = tl.num_programs(0) // H
     i_rows, i_keys = i_chunk * num_samples + i_b, (i_chunk * NUM_Q + i_q) * num_samples + i_b
     b_ds = b_ds.to(b_q.dtype)
-    _store(p_grad_q, _dot(b_ds, b_k, DOT) * SCALE, i_rows, i_h, o_q, H, Q, D, BLOCK_D)
-    _store(p_grad_k, _dot(tl.trans(b_ds), b_q, DOT) * SCALE, i_keys, i_h, o_t, H, T, D, BLOCK_D)
-    _store(p_grad_v, b_grad_v, i_keys, i_h, o_t, H, T, D, BLOCK_D)
+    _store(p_grad_q, _dot(b_ds, b_k, DOT) * SCALE, (i_rows * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)
+    _store(p_grad_k, _dot(tl.trans(b_ds), b_q, DOT) * SCALE, (i_keys * T * H + i_h) * D, H * D, o_t, T, D, BLOCK_D)
+    _store(p_grad_v, b_grad_v, (i_keys * T * H + i_h) * D, H * D, o_t, T, D, BLOCK_D)
 
 
 def blocks(num_queries: int, num_keys: int, head_dim: int, element_bytes: int) -> dict[str, int]:

@@ -12,7 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pps_fast.config import PPSConfig
+from pps_fast.encoder import fused_block
 from pps_fast.encoder.dropout import ResidualNorm
+from pps_fast.encoder.rows import repeat as repeat
+from pps_fast.encoder.rows import take_row as take_row
 from pps_fast.ops.masked_attention import masked_attention
 from pps_fast.ops.shared_attention import shared_attention
 
@@ -51,16 +54,6 @@ class Context:
     memory: Tensor | None = None
     memory_keys: Keys | None = None
     dropout_key: Tensor | None = None
-
-
-def repeat(x: Tensor, num_masks: int) -> Tensor:
-    """Repeats each sample once per mask: [B, ...] -> [B * N, ...]."""
-    return x.unsqueeze(1).expand(-1, num_masks, *x.shape[1:]).flatten(0, 1)
-
-
-def take_row(x: Tensor, row: Tensor) -> Tensor:
-    """One row of each sequence: [G, n, D] at row [G] -> [G, 1, D]."""
-    return x.gather(1, row[:, None, None].expand(-1, 1, x.shape[-1]))
 
 
 def uses_weight_absorption(config: PPSConfig, num_queries: int, num_keys: int, device_type: str) -> bool:
@@ -219,6 +212,8 @@ class Block(nn.Module):
         Returns:
             [G, n, D]; [G, 1, D] with `row`; [B * N, n, D] with `num_masks`.
         """
+        if fused_block.serves(self, x, keys, context, num_masks):
+            return fused_block.forward(self, x, keys, context, row, num_masks)
         dropout_key = context.dropout_key
         if row is not None:
             rows = take_row(x, row)

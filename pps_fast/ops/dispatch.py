@@ -45,6 +45,17 @@ def use_backend(name: str) -> Iterator[None]:
         _ambient = previous
 
 
+def wants_kernels(backend: str, is_interpreted: bool) -> bool:
+    """Whether ops called with this backend run kernels where these serve, and nobody listens to the calls one by one.
+
+    Args:
+        backend: the explicit argument.
+        is_interpreted: as for `Op`.
+    """
+    chosen = _ambient if backend == "auto" else backend
+    return chosen == "triton" or (chosen == "auto" and not is_interpreted) if listener is None else False
+
+
 def _check_name(name: str) -> None:
     if name not in BACKENDS:
         raise ValueError(f"backend = {name!r}: expected one of {', '.join(BACKENDS)}")

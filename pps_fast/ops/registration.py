@@ -20,6 +20,8 @@ LEAST_CAPABILITY, SHARED_BYTES = (8, 0), 99 << 10
 _NO_TRITON = "triton is not installed"
 
 _library = torch.library.Library("pps_fast", "FRAGMENT")
+# whether operators called with fake tensors run their launchers (see `ops.launches`)
+is_recording = False
 
 
 def load_kernel(name: str) -> ModuleType | None:
@@ -58,7 +60,12 @@ def register(launcher: Callable[..., Any] | None, fake: Callable[..., Any], muta
     _library.define(name + schema)
     for device in ("CPU", "CUDA"):
         _library.impl(name, launcher, device)
-    torch.library.register_fake(f"pps_fast::{name}", fake, lib=_library)
+    launch = launcher
+
+    def fake_or_launch(*args: Any, **kwargs: Any) -> Any:
+        return (launch if is_recording else fake)(*args, **kwargs)
+
+    torch.library.register_fake(f"pps_fast::{name}", fake_or_launch, lib=_library)
 
 
 def launcher_of(kernel: ModuleType | None, name: str) -> Callable[..., Any] | None:

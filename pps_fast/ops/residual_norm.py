@@ -39,8 +39,14 @@ def _fake_bwd(
     return grad_x, grad.new_empty(grad.shape, dtype=branch_dtype), grad_weight, grad_bias
 
 
+def _fake_bwd_into(sums: list[Tensor], grad: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    results, branch_dtype = others[-2:]
+    return grad.new_empty(grad.shape, dtype=results[0].dtype), grad.new_empty(grad.shape, dtype=branch_dtype)
+
+
 register(launcher_of(kernel, "residual_norm_fwd"), _fake_fwd)
 register(launcher_of(kernel, "residual_norm_bwd"), _fake_bwd)
+register(launcher_of(kernel, "residual_norm_bwd_into"), _fake_bwd_into, mutates=("sums",))
 
 
 class _FusedResidualNorm(torch.autograd.Function):

@@ -103,6 +103,8 @@ class CapturedStep(EagerStep):
         if len(samples) != self.batch_size or not self._can_replay(columns):
             return super().__call__(samples)
         recording = self._recordings[columns]
+        for optimizer in self.train_step.optimizers:
+            optimizer.refresh()
         self._index.copy_(torch.from_numpy(samples), non_blocking=True)
         recording.replay()
         # the next replay overwrites the recording's report

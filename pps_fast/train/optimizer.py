@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pps_fast.ops.clip_adam import AdamConstants, clip_adam
+from pps_fast.ops.weights import FlatWeights, memory_of, refresh
 
 MOMENTS = ("first_moment", "second_moment")
 """names of a parameter's state"""
@@ -23,25 +24,22 @@ class _Block:
 
     Attributes:
         parameters, gradients, first, second: the buffers.
+        weights: the parameters as products ask for them, rounded; each update writes the rounded copy.
     """
 
     parameters: Tensor
     gradients: Tensor
     first: Tensor
     second: Tensor
+    weights: FlatWeights
 
 
 @dataclass(frozen=True)
 class _Slot:
-    """Where a parameter is in the buffers: its memory (`_memory_of`), and the part that is its gradient."""
+    """Where a parameter is in the buffers: its memory (`memory_of`), and the part that is its gradient."""
 
     memory: int
     gradient: Tensor
-
-
-def _memory_of(x: Tensor) -> int:
-    """Identifies the memory that a tensor is part of; of fake tensors too, which have no address."""
-    return x.untyped_storage()._cdata
 
 
 class Adam(torch.optim.Optimizer):
@@ -165,7 +163,15 @@ class Adam(torch.optim.Optimizer):
         constants = AdamConstants(clip_norm, beta1, beta2, group["eps"], group["weight_decay"])
         buffers = zip(*((b.parameters, b.gradients, b.first, b.second) for b in self._blocks), strict=True)
         state = group["lr"], group["update"], is_finite
-        return clip_adam(*map(list, buffers), *state, constants, backend=self.backend)
+        norm = clip_adam(*map(list, buffers), *state, constants, backend=self.backend)
+        for block in self._blocks:
+            if block.weights.rounded is not None:
+                block.weights.rounded.copy_(block.parameters)
+        return norm
+
+    def refresh(self) -> None:
+        """Rounds anew what was changed since by others, for a recorded step, which reads the rounded copies."""
+        refresh(self._parameters)
 
     def _take_in(self) -> None:
         """Checks the parameters in the buffers, and moves those with a first gradient into them."""
@@ -175,7 +181,7 @@ class Adam(torch.optim.Optimizer):
             if slot is None:
                 if parameter.grad is not None:
                     new.setdefault(parameter.dtype, []).append(parameter)
-            elif _memory_of(parameter) != slot.memory:
+            elif memory_of(parameter) != slot.memory:
                 raise ValueError(
                     f"Adam: parameter {index} {list(parameter.shape)} was moved or converted after its first update; "
                     "make the optimizer after the model is on its device"
@@ -207,7 +213,8 @@ class Adam(torch.optim.Optimizer):
                 )
             begins.append(total)
             total += -(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT
-        block = _Block(*(torch.zeros(total, dtype=parameters[0].dtype, device=device) for _ in range(4)))
+        buffers = [torch.zeros(total, dtype=parameters[0].dtype, device=device) for _ in range(4)]
+        block = _Block(buffers[0], buffers[1], buffers[2], buffers[3], FlatWeights(buffers[0]))
         for parameter, begin in zip(parameters, begins, strict=True):
             part = slice(begin, begin + parameter.numel())
             value, gradient, first, second = (
@@ -223,5 +230,6 @@ class Adam(torch.optim.Optimizer):
                 if moment in state:
                     buffer.copy_(state[moment])
                 state[moment] = buffer
-            self._slots[parameter] = _Slot(_memory_of(parameter), gradient)
+            self._slots[parameter] = _Slot(memory_of(parameter), gradient)
+            block.weights.add(parameter, begin, gradient)
         self._blocks.append(block)

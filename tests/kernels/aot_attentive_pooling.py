@@ -35,8 +35,8 @@ def _mixtures(components: int, groups: int, positions: int) -> Iterator[Variant]
     yield Variant(label, kernel.peak_mixture_fwd_kernel, types, constants | floor)
     constants = {**shape, **kernel._bwd_blocks(positions)}
     read, written = ("p_masks", "p_importance", "p_log"), ("p_grad_masks", "p_grad_log_masks", "p_grad_importance")
-    types = _types(*read, "p_grad", "p_grad_log", *written) | {"num_rows": "i32"}
+    types = _types(*read, "p_grad", "p_grad_log", *written) | {"num_rows": 32 * components}
     yield Variant(label, kernel.mixture_bwd_kernel, types, constants)
     read = ("p_mixture", "p_peak", "p_peak_position", "p_grad", "p_grad_log")
-    types = _types(*read, "p_grad_masks") | {"num_rows": "i32"}
+    types = _types(*read, "p_grad_masks") | {"num_rows": 32 * components}
     yield Variant(label, kernel.peak_mixture_bwd_kernel, types, constants | floor)

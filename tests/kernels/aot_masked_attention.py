@@ -21,8 +21,10 @@ _SHAPES = (
     ("frames", 50, 50, 64, True, True, True, "bf16"),
     ("frames", 50, 50, 64, True, True, True, "fp32"),
     ("frames", 50, 50, 64, True, True, True, "tf32"),
-    ("words", 20, 50, 64, False, True, False, "bf16"),
-    ("words", 20, 50, 64, False, True, False, "tf32"),
+    ("one_row", 1, 50, 64, False, True, True, "bf16"),
+    ("words", 14, 50, 64, False, True, True, "bf16"),
+    ("long_words", 20, 50, 64, False, True, True, "bf16"),
+    ("long_words", 20, 50, 64, False, True, True, "tf32"),
     ("generator", 201, 201, 64, True, False, True, "bf16"),
     ("generator", 201, 201, 64, True, False, True, "tf32"),
     ("wide", 100, 100, 128, True, True, True, "tf32"),
@@ -41,15 +43,22 @@ def variants() -> Iterator[Variant]:
 def _variant(part: str, shape: tuple[Any, ...], tile: dict[str, int]) -> Variant:
     name, queries, keys, head_dim, causal, has_bias, has_padding, dtype = shape
     stored = "*bf16" if dtype == "bf16" else "*fp32"
-    signature = {name: "*fp32" if name in _FP32 else stored for name in ("p_q", "p_k", "p_v", *_RESULTS[part])}
-    constants = {"SCALE": head_dim**-0.5, "CAUSAL": causal, "H": _HEADS, "Q": queries, "T": keys, "D": head_dim}
+    pointers = ("p_q", "p_k", "p_v", *_RESULTS[part])
+    signature: dict[str, str | int] = {name: "*fp32" if name in _FP32 else stored for name in pointers}
+    signature |= {"Q": queries, "T": keys}
+    constants = {"SCALE": head_dim**-0.5, "CAUSAL": causal, "H": _HEADS, "D": head_dim}
     for pointer, kind, is_present in (("p_bias", "*fp32", has_bias), ("p_valid", "*i1", has_padding)):
         signature |= {pointer: kind} if is_present else {}
         constants |= {} if is_present else {pointer: None}
     # rows of a packed projection to query, key and value
     row = 3 * _HEADS * head_dim
     for letter, length in (("q", queries), ("k", keys), ("v", keys)):
-        constants |= {f"s_{letter}g": length * row, f"s_{letter}h": head_dim, f"s_{letter}n": row}
+        signature |= {f"s_{letter}g": length * row, f"s_{letter}h": head_dim, f"s_{letter}n": row}
+    signature |= {"s_dqg": queries * row, "s_dqn": row} if "p_grad_q" in pointers else {}
+    signature |= {"s_dkg": keys * row, "s_dkn": row} if "p_grad_k" in pointers else {}
+    if part != "bwd_tile":
+        numbers = {"NUM_Q": -(-queries // tile["BLOCK_Q"]), "NUM_T": -(-keys // tile["BLOCK_T"])}
+        constants |= numbers
     warps, stages = tile.pop("num_warps"), tile.pop("num_stages")
     constants |= tile | {"DOT": "tf32" if dtype == "tf32" else "ieee"}
     kernel = getattr(masked_attention, f"masked_attention_{part}_kernel")

@@ -25,8 +25,9 @@ def variants() -> Iterator[Variant]:
     for label, width, length, dtype, has_dropout, has_first_row in _KINDS:
         tile = residual_norm.blocks(width)
         num_warps = tile.pop("num_warps")
-        constants: dict[str, Any] = {"SCALE": 1 / 0.9, "THRESHOLD": 6554 - 32768, "N": length, "D": width, **tile}
-        signature = {"num_rows": "i32", "site": "i32"}
+        constants: dict[str, Any] = {"SCALE": 1 / 0.9, "THRESHOLD": 6554 - 32768, "D": width, **tile}
+        # a batch of the paper's size: 32 samples, 15 masks
+        signature: dict[str, str | int] = {"num_rows": 32 * 15 * length, "site": 7, "N": length}
         for pointer, kind, is_present in (("p_dropout_key", "*i32", has_dropout), ("p_first", "*i64", has_first_row)):
             if is_present:
                 signature[pointer] = kind
@@ -37,7 +38,8 @@ def variants() -> Iterator[Variant]:
         forward = {**signature, **rows, **statistics}
         yield Variant(label, residual_norm.residual_norm_fwd_kernel, forward, {**constants, "EPS": 1e-5}, num_warps)
         rows = dict.fromkeys(("p_grad", "p_sum", "p_grad_x", "p_grad_branch"), f"*{dtype}")
-        sums = ("p_weight", "p_mean", "p_rstd", "p_grad_weight", "p_grad_bias")
-        backward = {**signature, **rows, **dict.fromkeys(sums, "*fp32")}
-        # a batch of the paper's size: 32 samples, 15 masks, 50 positions
-        yield Variant(label, residual_norm.residual_norm_bwd_kernel, backward, {**constants, "BLOCKS": 16}, num_warps)
+        backward = {**signature, **rows, **dict.fromkeys(("p_weight", "p_mean", "p_rstd", "p_part"), "*fp32")}
+        kernel = residual_norm.residual_norm_bwd_kernel
+        for suffix, num_sums in (("", 2), ("_branch_bias", 3)):
+            sums = {**constants, "SUMS": num_sums, "BLOCKS": 16}
+            yield Variant(label + suffix, kernel, backward, sums, num_warps)

@@ -36,7 +36,8 @@ def _variant(part: str, label: str, masks: int, positions: int, head_dim: int, d
     element_bytes, is_backward = (4 if dtype == "fp32" else 2), part == "bwd"
     tile = shared_attention.blocks(positions, positions, head_dim, element_bytes)
     number, size = shared_attention.chunks(masks, is_backward)
-    signature = {name: "*fp32" if name in _FP32 else f"*{dtype}" for name in ("p_q", "p_k", "p_v", *_RESULTS[part])}
+    pointers = ("p_q", "p_k", "p_v", *_RESULTS[part])
+    signature: dict[str, str | int] = {name: "*fp32" if name in _FP32 else f"*{dtype}" for name in pointers}
     signature |= {"p_bias": "*fp32", "p_valid": "*i1"}
     if is_backward:
         # sums of several programs

@@ -10,10 +10,11 @@ import pytest
 
 from pps_fast import equations
 from pps_fast.kernels import masked_attention as kernel
+from pps_fast.kernels import tiles
 
 
 def test_constants_are_those_of_the_equation() -> None:
-    assert kernel.HIDDEN_SCORE.value == equations.HIDDEN_SCORE
+    assert tiles.HIDDEN_SCORE.value == equations.HIDDEN_SCORE
 
 
 @pytest.mark.parametrize("element_bytes", [2, 4])
@@ -38,7 +39,7 @@ def test_frames_of_the_reconstructor_are_one_tile_in_half_precision() -> None:
 
 def test_products_are_exact_unless_tf32_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     # the interpreter has no tensor cores
-    monkeypatch.setattr(kernel, "is_interpreted", lambda: True)
-    assert kernel.dot_mode(tf32=True) == kernel.dot_mode(tf32=False) == "upcast"
-    monkeypatch.setattr(kernel, "is_interpreted", lambda: False)
-    assert (kernel.dot_mode(tf32=False), kernel.dot_mode(tf32=True)) == ("ieee", "tf32")
+    monkeypatch.setattr(tiles, "is_interpreted", lambda: True)
+    assert tiles.dot_mode(tf32=True) == tiles.dot_mode(tf32=False) == "upcast"
+    monkeypatch.setattr(tiles, "is_interpreted", lambda: False)
+    assert (tiles.dot_mode(tf32=False), tiles.dot_mode(tf32=True)) == ("ieee", "tf32")

@@ -9,7 +9,7 @@ import pytest
 
 KERNELS = Path(__file__).resolve().parents[2] / "kernels"
 # no launcher and no kernel
-_SHARED_FILES = ("launch",)
+_SHARED_FILES = ("launch", "tiles")
 FILES = sorted(path for path in KERNELS.glob("*.py") if path.stem not in _SHARED_FILES)
 
 

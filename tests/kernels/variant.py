@@ -18,6 +18,8 @@ from typing import Any, NamedTuple
 import triton
 import triton.language as tl
 
+from pps_fast.ops.launches import unspecialized
+
 # attributes of other modules are not followed, so that kernels may not read them
 _COVERED_MODULES = ("triton", "math")
 
@@ -28,7 +30,7 @@ class Variant(NamedTuple):
     Attributes:
         label: unique among the variants of the kernel.
         kernel: the jit function.
-        signature: type of each argument that is not a constant, "*fp32", "*bf16", "i32", ...
+        signature: type of each argument that is not a constant, "*fp32", "*bf16", ...; the value of a run-time integer.
         constants: value of each constexpr argument.
         num_warps: as it is launched with.
         num_stages: as it is launched with.
@@ -36,7 +38,7 @@ class Variant(NamedTuple):
 
     label: str
     kernel: Any
-    signature: dict[str, str]
+    signature: dict[str, str | int]
     constants: dict[str, Any]
     num_warps: int = 4
     num_stages: int = 3
@@ -44,14 +46,27 @@ class Variant(NamedTuple):
     @property
     def types(self) -> dict[str, str]:
         """Type of every argument, in the kernel's order."""
-        types = {**self.signature, **dict.fromkeys(self.constants, "constexpr")}
+        types = {name: kind if isinstance(kind, str) else "i32" for name, kind in self.signature.items()}
+        types |= dict.fromkeys(self.constants, "constexpr")
         return {argument: types[argument] for argument in self.kernel.arg_names}
 
     @property
     def attributes(self) -> dict[tuple[int], list[list[Any]]]:
-        """What the compiler may assume of arguments: pointers are aligned to 16 bytes."""
-        kinds = enumerate(self.types.values())
-        return {(i,): [["tt.divisibility", 16]] for i, kind in kinds if kind.startswith("*")}
+        """What a launch tells the compiler: pointers are aligned to 16 bytes, and these integers are multiples of 16.
+
+        Raises:
+            ValueError: for a specialized integer of 1, which a launch would make a constant.
+        """
+        divisible = []
+        for index, name in enumerate(self.kernel.arg_names):
+            value = self.signature.get(name)
+            if isinstance(value, str):
+                divisible += [index] if value.startswith("*") else []
+            elif value is not None and name not in unspecialized(self.kernel):
+                if value == 1:
+                    raise ValueError(f"{self.kernel.__name__}: {name} = 1 is a constant of the launch")
+                divisible += [index] if value % 16 == 0 else []
+        return {(index,): [["tt.divisibility", 16]] for index in divisible}
 
     def digest(self, sm: int) -> str:
         """Returns a hash of the source and of everything else that decides what is compiled for an architecture."""

@@ -43,6 +43,7 @@ SLOW: dict[str, dict[str, float]] = {
         "test_twenty_steps_of_training_have_the_same_losses": 19.1,
         "test_a_golden_file_has_the_same_loss_and_gradients": 7.0,
         "test_a_step_with_dropout_has_the_same_loss_and_gradients": 4.8,
+        "test_a_step_of_every_preset_has_the_same_loss_and_gradients": 14.0,
     },
     "tests/test_info.py": {
         "test_the_command_prints_versions_devices_and_every_op": 5.8,

@@ -1,0 +1,131 @@
+"""What the kernels of both attentions have in common: tiles of heads, scores, and the arguments of a launch.
+
+Lengths and strides are run-time integers, so that a new sentence length needs no compilation. Lengths are not
+specialized by the launches either; strides are, because rows that begin at multiples of 16 are loaded 16 bytes at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from pps_fast.kernels.launch import empty, is_interpreted
+
+# as in the equation; scores here are in units of log 2, but the stand-in for minus infinity need not be converted
+HIDDEN_SCORE = tl.constexpr(-1e30)
+_EMPTY_ROW = tl.constexpr(-5e29)
+_LOG2_E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def _dot(b_a, b_b, DOT: tl.constexpr):
+    """Returns the product, accumulated in fp32: "ieee" or "tf32" for fp32 operands, "upcast" for the interpreter."""
+    if DOT == "upcast":
+        # the interpreter cannot multiply bf16
+        return tl.dot(b_a.to(tl.float32), b_b.to(tl.float32), input_precision="ieee")
+    else:
+        return tl.dot(b_a, b_b, input_precision=DOT)
+
+
+@triton.jit
+def _tile(o_base, s_row, o_row, ROWS, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Returns offsets [rows, D], which inside a tile fit into 32 bits (see `_rows`), and which of them exist."""
+    o_d = tl.arange(0, BLOCK_D)
+    o_tile = o_base + o_d[None, :] + o_row[:, None] * s_row
+    return o_tile, (o_row < ROWS)[:, None] & (o_d < D)[None, :]
+
+
+@triton.jit
+def _load(p_x, o_base, s_row, o_row, ROWS, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Loads a tile [rows, D], with 0 where nothing exists."""
+    o_tile, m_tile = _tile(o_base, s_row, o_row, ROWS, D, BLOCK_D)
+    return tl.load(p_x + o_tile, mask=m_tile, other=0.0)
+
+
+@triton.jit
+def _store(p_x, b_x, o_base, s_row, o_row, ROWS, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Stores a tile [rows, D]."""
+    o_tile, m_tile = _tile(o_base, s_row, o_row, ROWS, D, BLOCK_D)
+    tl.store(p_x + o_tile, b_x.to(p_x.dtype.element_ty), mask=m_tile)
+
+
+@triton.jit
+def _keys(p_bias, p_valid, i_g, o_t, T):
+    """Returns the bias of a block of keys in units of log 2, 0 without one, and which keys are not padding."""
+    m_t = o_t < T
+    b_bias = tl.zeros(o_t.shape, tl.float32)
+    if p_bias is not None:
+        b_bias = tl.load(p_bias + i_g * T + o_t, mask=m_t, other=0.0).to(tl.float32) * _LOG2_E
+    m_visible = m_t
+    if p_valid is not None:
+        m_visible = m_t & (tl.load(p_valid + i_g * T + o_t, mask=m_t, other=0) != 0)
+    return b_bias, m_visible
+
+
+@triton.jit
+def _scores(
+    b_q, b_k, b_bias, m_visible, o_q, o_t, T,
+    SCALE: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    DOT: tl.constexpr,
+):  # fmt: skip
+    """Returns scores in units of log 2 and which of them are visible; keys beyond the last have score -inf."""
+    m_seen = m_visible[None, :]
+    if CAUSAL:
+        m_seen = m_seen & (o_t[None, :] <= o_q[:, None])
+    b_s = _dot(b_q, tl.trans(b_k), DOT) * (SCALE * _LOG2_E) + b_bias[None, :]
+    b_hidden = tl.where(o_t < T, HIDDEN_SCORE, float("-inf"))
+    return tl.where(m_seen, b_s, b_hidden[None, :]), m_seen
+
+
+@triton.jit
+def _shares(b_s, b_lse, T):
+    """Returns the softmax from scores and lse, 0 where lse is inf; a row without a visible key averages all keys."""
+    return tl.where((b_lse < _EMPTY_ROW)[:, None], 1.0 / T, tl.exp2(b_s - b_lse[:, None]))
+
+
+def dot_mode(tf32: bool) -> str:
+    """Returns how a kernel multiplies, see `_dot`."""
+    if is_interpreted():
+        return "upcast"
+    return "tf32" if tf32 else "ieee"
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Returns x [G, H, n, D] with the elements of a row adjacent, and its rows less than 2^31 elements apart."""
+    return x if x.stride(-1) == 1 and x.shape[2] * x.stride(2) < 1 << 31 else x.contiguous()
+
+
+def _like_heads(x: Tensor, num_rows: int) -> Tensor:
+    """Allocates a result [G, H, num_rows, D] in the memory layout that projections read, [G, num_rows, H, D]."""
+    return empty(x, x.shape[0], num_rows, x.shape[1], x.shape[3], dtype=x.dtype).transpose(1, 2)
+
+
+def _inputs(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_bias: Tensor | None,
+    key_valid: Tensor | None,
+    causal: bool,
+    tf32: bool,
+) -> dict[str, Any]:
+    """Returns the arguments that all kernels share."""
+    rows: dict[str, Any] = {}
+    for letter, x in (("q", _rows(query)), ("k", _rows(key)), ("v", _rows(value))):
+        rows[f"p_{letter}"] = x
+        rows |= {f"s_{letter}{axis}": stride for axis, stride in zip("ghn", x.stride(), strict=False)}
+    return rows | {
+        "p_bias": None if key_bias is None else key_bias.contiguous(),
+        "p_valid": None if key_valid is None else key_valid.contiguous(),
+        "SCALE": query.shape[3] ** -0.5,
+        "CAUSAL": causal,
+        "H": query.shape[1],
+        "Q": query.shape[2],
+        "T": key.shape[2],
+        "D": query.shape[3],
+        "DOT": dot_mode(tf32),
+    }

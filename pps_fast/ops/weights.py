@@ -1,0 +1,109 @@
+"""Weights as the products of the fused path read them, and gradients where it accumulates them.
+
+A product in half precision reads rounded weights. They are rounded once per update and not once per use: a copy is kept
+beside each parameter and made anew after the parameter changed. An optimizer that keeps its parameters in flat
+buffers (`FlatWeights`) gets one flat copy, which its update writes, and lends its buffer of gradients.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
+
+
+def memory_of(x: Tensor) -> int:
+    """Identifies the memory that a tensor is part of; of fake tensors too, which have no address."""
+    return x.untyped_storage()._cdata
+
+
+@dataclass
+class FlatWeights:
+    """Parameters of one dtype in a flat buffer, [n].
+
+    Attributes:
+        values: the parameters.
+        rounded: their rounded copy, which each update must write; None until a product asks for it.
+    """
+
+    values: Tensor
+    rounded: Tensor | None = None
+
+    def add(self, parameter: Tensor, begin: int, gradient: Tensor) -> None:
+        """Registers a parameter whose memory is a part of the buffer.
+
+        Args:
+            begin: index of its first element.
+            gradient: contiguous buffer of its gradient, to which the backward pass may add.
+        """
+        _SLOTS[parameter] = _Slot(self, slice(begin, begin + parameter.numel()), gradient, parameter)
+
+
+class _Slot:
+    """A parameter's rounded copy, and whether it is current.
+
+    In-place changes of a parameter count up its version. An update of the flat buffer does not: it writes the copy.
+    """
+
+    def __init__(self, flat: FlatWeights | None, part: slice, gradient: Tensor | None, parameter: Tensor) -> None:
+        self.flat, self.part, self.gradient = flat, part, gradient
+        self.memory, self.version = memory_of(parameter), parameter._version
+        self.copy: Tensor | None = None
+
+    def rounded(self, parameter: Tensor, dtype: torch.dtype) -> Tensor:
+        if self.copy is None or self.copy.dtype != dtype:
+            self.copy = self._new_copy(parameter, dtype)
+        elif self.version != parameter._version:
+            self.copy.copy_(parameter)
+        self.version = parameter._version
+        return self.copy
+
+    def _new_copy(self, parameter: Tensor, dtype: torch.dtype) -> Tensor:
+        if self.flat is None:
+            return parameter.detach().to(dtype)
+        if self.flat.rounded is None or self.flat.rounded.dtype != dtype:
+            self.flat.rounded = self.flat.values.to(dtype)
+        copy = self.flat.rounded[self.part].view(parameter.shape)
+        # the flat copy may be older than the parameter's last change
+        return copy.copy_(parameter)
+
+
+# values are no reason to keep a parameter, which is why a slot does not refer to its own
+_SLOTS: Any = WeakTensorKeyDictionary()
+
+
+def _slot_of(parameter: Tensor) -> _Slot | None:
+    """Returns the slot of a parameter, None if it has none or was moved since."""
+    slot = _SLOTS.get(parameter)
+    return slot if slot is not None and slot.memory == memory_of(parameter) else None
+
+
+@torch.no_grad()
+def rounded(parameter: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns a parameter's values in a dtype, detached: the parameter itself, or its current copy."""
+    if parameter.dtype == dtype:
+        return parameter.detach()
+    if parameter.is_inference():
+        # such a tensor does not tell whether it changed
+        return parameter.to(dtype)
+    slot = _slot_of(parameter)
+    if slot is None:
+        slot = _SLOTS[parameter] = _Slot(None, slice(0), None, parameter)
+    return slot.rounded(parameter, dtype)
+
+
+def refresh(parameters: list[Tensor]) -> None:
+    """Makes the copies of parameters current, for a recorded step, which does not ask for them."""
+    for parameter in parameters:
+        slot = _slot_of(parameter)
+        if slot is not None and slot.copy is not None:
+            rounded(parameter, slot.copy.dtype)
+
+
+def gradient_of(parameter: Tensor) -> Tensor | None:
+    """Returns the buffer that a parameter's gradient is accumulated in, None where autograd accumulates it."""
+    slot = _slot_of(parameter)
+    return None if slot is None or slot.gradient is not parameter.grad else slot.gradient
