@@ -42,6 +42,8 @@ class InfoArguments:
     """named config whose ops are shown"""
     json: bool = False
     """print JSON instead of tables"""
+    compile: bool = False
+    """also compile the kernels of training and evaluation, several at once, so that no later step waits; needs a GPU"""
     config: Annotated[PPSConfig, tyro.conf.arg(name="")] = field(default_factory=PPSConfig)
     """all options of the preset"""
 
@@ -51,7 +53,7 @@ PROGRAM = Program(
     description="""Shows versions, devices, and which backend serves each op of a preset's training step: a fused Triton
 kernel, or the PyTorch equation and the reason why.""",
     options=InfoArguments,
-    first=("preset", "data.path", "json", "backend", "train.precision"),
+    first=("preset", "data.path", "json", "compile", "backend", "train.precision"),
     aliases={"--data": "--data.path"},
     examples="""python -m pps_fast.info
 python -m pps_fast.info --preset activitynet --train.precision bf16
@@ -146,6 +148,22 @@ def _op_lines(choice: Choice) -> list[str]:
     ]
 
 
+def _compile(arguments: InfoArguments) -> None:
+    """Compiles the kernels of the config's steps for the GPU; Triton keeps them on disk.
+
+    Raises:
+        ValueError: where there is no GPU.
+    """
+    import torch
+
+    from pps_fast.train.compile import compile_steps
+
+    if not torch.cuda.is_available():
+        raise ValueError("--compile: torch sees no CUDA device to compile for; leave the option out here")
+    sizes, num_columns = data_sizes(arguments.preset, arguments.config)
+    compile_steps(arguments.config, sizes, num_columns, "cuda")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
@@ -154,6 +172,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parse_with_preset(PROGRAM, argv, default="charades")
         info = collect(arguments.preset, arguments.config)
         print(json.dumps(info, indent=2) if arguments.json else format_info(info))
+        if arguments.compile:
+            _compile(arguments)
         return 0
 
     return exit_status(program, is_printing_all=True)

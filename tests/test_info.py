@@ -70,6 +70,15 @@ def test_a_missing_data_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> 
     assert error.startswith("error: ") and error.count("\n") == 1
 
 
+def test_compiling_without_a_gpu_is_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(info, "collect", lambda preset, config: {})
+    assert info.main(["--preset", "tiny", "--json", "--compile"]) == 2
+    assert "--compile: torch sees no CUDA device" in capsys.readouterr().err
+
+
 def test_a_missing_package_is_said_to_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(info, "_PACKAGES", ("torch", "no-such-package-as-this"))
     assert info.versions()["no-such-package-as-this"] == "not installed"

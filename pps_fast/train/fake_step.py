@@ -46,14 +46,14 @@ def record_step(
     with torch.device("meta"):
         model = PPS(config, sizes).train()
     with FakeTensorMode():
-        _make_fake(model, device)
+        make_fake(model, device)
         step = TRAIN_STEPS[config.train.update](model, config)
         step.autocast, step.differentiate = _autocast, _reach_leaves
         if device.type != "cpu":
             model.requires_grad_(False)
             step.differentiate = partial(_reach_all, step.parameters)
         with _WithoutDriver(), record_calls(_roots(model, step), _runnable) as records:
-            step(_fake_batch(sizes, num_columns, batch_size, device))
+            step(fake_batch(sizes, num_columns, batch_size, device))
     return records
 
 
@@ -103,7 +103,7 @@ class _WithoutDriver(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _make_fake(module: nn.Module, device: torch.device) -> None:
+def make_fake(module: nn.Module, device: torch.device) -> None:
     """Puts fake tensors on `device` in the place of all parameters and buffers."""
     for part in module.modules():
         for name, parameter in list(part.named_parameters(recurse=False)):
@@ -116,7 +116,9 @@ def _fake(x: Tensor, device: torch.device) -> Tensor:
     return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=device)
 
 
-def _fake_batch(sizes: FeatureSizes, num_columns: int, batch_size: int, device: torch.device) -> Batch:
+def fake_batch(sizes: FeatureSizes, num_columns: int, batch_size: int, device: torch.device) -> Batch:
+    """Returns a batch of fake tensors."""
+
     def empty(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(batch_size, *shape, dtype=dtype, device=device)
 
