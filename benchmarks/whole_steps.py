@@ -163,7 +163,7 @@ def _setting(dataset: str, device: torch.device, is_dry: bool) -> Setting:
             references[has_dropout] = tuple(step(batch).loss.total.item() for _ in range(2))  # type: ignore[assignment]
         flops = int(1e9 * matmul_gflop(lambda: step(batch)))
     values = sum(p.numel() for p in step.model.parameters())
-    batch_bytes = sum(x.numel() * x.element_size() for x in vars(batch).values())
+    batch_bytes = sum(x.numel() * x.element_size() for x in batch.tensors().values())
     # weights and two moments, read and written, in fp32; the batch, read
     return Setting(f"{dataset}_released", config, sizes, batch, references, Work(6 * 4 * values + batch_bytes, flops))
 

@@ -138,6 +138,6 @@ def test_wrong_indices_are_refused(store, arguments, message):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_batches_are_equal_on_both_devices(store):
     batch = Store(DATA, "cuda").batch(SAMPLES, seed=4, videos=SAMPLES % 12)
-    for name, value in vars(store.batch(SAMPLES, seed=4, videos=SAMPLES % 12)).items():
+    for name, value in store.batch(SAMPLES, seed=4, videos=SAMPLES % 12).tensors().items():
         assert getattr(batch, name).is_cuda
         torch.testing.assert_close(getattr(batch, name).cpu(), value, rtol=0, atol=0)

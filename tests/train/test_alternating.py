@@ -118,7 +118,7 @@ def test_a_bad_second_update_is_not_made_and_reported() -> None:
 
 def test_a_redrawn_batch_has_other_dropout_and_noise_and_is_the_same_each_time() -> None:
     again = redrawn(BATCH)
-    for name, value in vars(BATCH).items():
+    for name, value in BATCH.tensors().items():
         is_drawn = name in ("dropout_key", "word_noise")
         assert torch.equal(getattr(again, name), value) != is_drawn, name
         assert torch.equal(getattr(again, name), getattr(redrawn(BATCH), name)), name

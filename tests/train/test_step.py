@@ -149,7 +149,7 @@ def _fake_step(read_back: bool) -> None:
     step.model.apply(convert)
     step.objective.apply(convert)
     with mode:
-        fake = replace(batch, **tree_map(mode.from_tensor, vars(batch)))
+        fake = replace(batch, **tree_map(mode.from_tensor, batch.tensors()))
         optimizer = Adam(step.model.parameters(), lr=1e-2)
         step = TrainStep(step.model, step.objective, optimizer, 10.0)
         report = step(fake)
