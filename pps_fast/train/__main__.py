@@ -54,7 +54,7 @@ split. Every option of the preset can be changed. With no option at all, `demo` 
     options=TrainArguments,
     first=(
         "preset", "data.path", "data.fold", "out", "resume", "device", "threads",
-        "train.max_steps", "train.epochs", "train.batch_size", "train.learning_rate", "train.log_every",
+        "train.max_steps", "train.epochs", "train.batch_size", "train.learning_rate",
         "train.checkpoint_every", "losses.pull",
     ),
     aliases={"--data": "--data.path"},

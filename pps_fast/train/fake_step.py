@@ -146,7 +146,7 @@ def _roots(model: PPS, step: TrainStep) -> list[tuple[str, object]]:
         ("importance", model.pool.scorer),
         ("proposals", model.pool),
         ("negatives", model.negatives),
-        ("alignment", model.alignment),
+        *([("alignment", model.alignment)] if model.alignment is not None else []),
         *(("losses", objective) for objective in step.objectives),
         *(("update", optimizer) for optimizer in step.optimizers),
     ]

@@ -30,8 +30,8 @@ def test_attention_to_words_has_as_many_keys_as_words() -> None:
     num_keys = {
         words: {c.inputs["key"].shape[2] for c in attentions if keys_are_words(c.site) == words} for words in (0, 1)
     }
-    # words with the start token, and with the slot of q_cls behind them
-    assert num_keys[1] == {10, 11}
+    # slots that predict a word; words with the start token; and with the slot of q_cls behind them
+    assert num_keys[1] == {9, 10, 11}
     assert num_keys[0] == {SIZES.num_segments + 1, SIZES.num_segments // CONFIG.reconstructor.stride}
 
 
@@ -44,6 +44,7 @@ def test_groups_are_those_of_the_model(push_single: bool) -> None:
     }
     expected = {
         "proposals": model.pool.group,
+        "proposals.center_width": model.pool.group,
         "proposals.weighted": model.pool.group,
         "negatives": model.negatives.group,
         "losses.pull": objective.group,

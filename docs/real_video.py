@@ -1,0 +1,74 @@
+"""The first table of docs/results.md: does it work on real video? Read from the comparisons in benchmarks/results/lab/."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pps_fast.lab.report import cell, grid
+
+LAB = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "lab"
+# features and protocol -> comparison on folds 2 to 4
+COMPARISONS = {
+    "ViT-B/32, full": "compare_alignment_vitb32",
+    "ViT-L/14, full": "compare_alignment_vitl14",
+    "ViT-B/32, filtered": "compare_alignment_vitb32_filtered",
+    "ViT-L/14, filtered": "compare_alignment_vitl14_filtered",
+}
+# PPS as published, on fold 0 alone
+PUBLISHED_METHODS = "compare_charades_clip_small"
+LABELS = {
+    "alignment": "alignment, default",
+    "alignment_priors": "alignment, standardized curve and priors",
+    "charades_clip_align_small": "PPS with alignment (generator, no reconstruction), width 64",
+    "charades_clip_small": "PPS as published, width 64, 6 epochs, **fold 0 alone**",
+}
+_METRICS = ("R@1 IoU>=0.3", "R@1 IoU>=0.5", "R@1 IoU>=0.7", "R@1 mIoU")
+
+
+def real_video() -> list[str]:
+    """Returns the table, from blind guesses to people, for every feature set and protocol."""
+    lines = []
+    for title, name in COMPARISONS.items():
+        record = _read(name)
+        size = record["subsets"]["all"]
+        lines += [
+            f"**{title}**: folds 2 to 4, {size['pairs']:,} pairs of {size['videos']:,} videos "
+            f"([{name}](../benchmarks/results/lab/{name}.md)).",
+            "",
+            *grid(["R@1", *(metric.removeprefix("R@1 ") for metric in _METRICS)], _rows(record)),
+        ]
+    published = _read(PUBLISHED_METHODS)
+    (row,) = [row for row in published["rows"] if row["label"] == "charades_clip_small"]
+    rows = [
+        ["best blind baseline", *_cells(published["blind"]["all"])],
+        [LABELS["charades_clip_small"], *_cells(row["results"]["all"])],
+        ["... asked shuffled queries", *_cells(row["shuffled"]["all"])],
+    ]
+    people = {f"{label}, re-annotated pairs": estimates for label, estimates in published["human"].items()}
+    rows += [[label, *_cells(estimates)] for label, estimates in people.items()]
+    size = published["subsets"]["all"]
+    where = f"**ViT-B/32, full**, fold 0: {size['pairs']:,} pairs"
+    lines += [f"{where} ([{PUBLISHED_METHODS}](../benchmarks/results/lab/{PUBLISHED_METHODS}.md)).", ""]
+    return [*lines, *grid(["R@1", *(metric.removeprefix("R@1 ") for metric in _METRICS)], rows)]
+
+
+def _read(name: str) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((LAB / f"{name}.json").read_text(encoding="utf-8"))
+    return record
+
+
+def _cells(estimates: dict[str, Any]) -> list[str]:
+    return [cell(estimates.get(metric)) for metric in _METRICS]
+
+
+def _rows(record: dict[str, Any]) -> list[list[str]]:
+    """Returns the rows of one comparison, by rising mIoU from blind guesses."""
+    (reference,) = [row for row in record["rows"] if row["label"] == record["reference"]]
+    rows = [
+        ["best blind baseline, fitted with times", *_cells(record["blind"]["all"])],
+        [f"{LABELS[record['reference']]}, shuffled queries", *_cells(reference["shuffled"]["all"])],
+    ]
+    models = sorted(record["rows"], key=lambda row: row["results"]["all"][_METRICS[-1]]["value"])
+    return rows + [[LABELS[row["label"]], *_cells(row["results"]["all"])] for row in models]
