@@ -1,4 +1,4 @@
-"""The first table of docs/results.md: does it work on real video? Read from the comparisons in benchmarks/results/lab/."""
+"""The first table of docs/results.md, on real video, read from the comparisons in benchmarks/results/lab/."""
 
 from __future__ import annotations
 

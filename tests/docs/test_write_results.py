@@ -53,10 +53,10 @@ def test_figures_are_of_the_protocol_they_stand_under() -> None:
 
 def test_every_row_of_the_lab_stands_on_the_page_with_blind_baseline_and_control() -> None:
     page = write_results.page()
-    records = [write_results.read(path) for path in sorted(write_results.LAB.glob("*.json"))]
+    records = {path.stem: write_results.read(path) for path in sorted(write_results.LAB.glob("*.json"))}
     assert records
-    for record in records:
-        section = page.split(f"### {record['name']}: ")[1].split("\n### ")[0]
+    for name, record in records.items():
+        section = page.split(f"### {name}: ")[1].split("\n### ")[0]
         for row in record["rows"]:
             mean = f"{row['results']['all']['R@1 mIoU']['value']:.2f} ["
             assert any(line.startswith(f"| {row['label']} |") and mean in line for line in section.splitlines())
