@@ -2,10 +2,9 @@
 
 Evidence of a match is the mean over the moment of s less the score of the training videos' mean frame, divided by
 |M y|. A logistic function of it, fitted to training sentences with their own videos and with other ones, makes it a
-probability. Clarity is the sum of s - mean s
-over its max-sum window, divided by S, as a rank among training pairs. Curves come from maps that were fitted without
-the pair's part of the videos, as those of a new video do. No true time is read; lengths of videos tell how long moments
-are in seconds.
+probability. Clarity is the sum of s - mean s over its max-sum window, divided by S, as a rank among training pairs.
+Curves come from maps that were fitted without the pair's part of the videos, as those of a new video do. No true time
+is read; lengths of videos tell how long moments are in seconds.
 
 Letters: m curves, c moments of each.
 """
@@ -18,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pps_fast.alignment.equations import max_sum_window, smoothed_frames, smoothing_window, unit
+from pps_fast.alignment.equations import max_sum_window, window_mask
 from pps_fast.alignment.fit import part_of_pairs, raw_sentence_vectors
-from pps_fast.alignment.model import NUM_PARTS, Alignment, AlignmentModel, centered_sentences
+from pps_fast.alignment.model import NUM_PARTS, Alignment, AlignmentModel, centered_sentences, part_directions
 from pps_fast.data.record import PreparedData
 
 MAX_PAIRS = 2000
@@ -96,9 +95,7 @@ def clarity_evidence(curve: Tensor) -> Tensor:
     """Sum of s - mean s over its max-sum window, divided by S: [m, S] -> [m] float64."""
     away = curve.double() - curve.double().mean(dim=1, keepdim=True)
     start, end = max_sum_window(away)
-    position = torch.arange(curve.shape[1], device=curve.device)
-    inside = (position >= start[:, None]) & (position < end[:, None])
-    return (away * inside).sum(dim=1) / curve.shape[1]
+    return (away * window_mask(start, end, curve.shape[1])).sum(dim=1) / curve.shape[1]
 
 
 def fit_confidence(model: AlignmentModel, data: PreparedData, samples: np.ndarray) -> Confidence | None:
@@ -148,18 +145,14 @@ def _answers(
     """Returns match evidence, clarity evidence and length of the first moment of sentences in videos, [m] each."""
     alignment = model.alignment
     device = alignment.maps.device
-    window = smoothing_window(data.features.shape[1], alignment.options.smoothing)
     raw = raw_sentence_vectors(data, samples, alignment.word_weights.cpu()).to(device)
-    direction = torch.empty(len(samples), data.features.shape[2], device=device)
     sentences = centered_sentences(raw, alignment.sentence_mean)
-    for index in range(NUM_PARTS):
-        members = torch.from_numpy(part == index).to(device)
-        direction[members] = sentences[members] @ alignment.maps[index].T
+    direction = part_directions(alignment.maps[:NUM_PARTS], torch.from_numpy(part).to(device), sentences)
     parts = []
     for start in range(0, len(samples), _BLOCK):
         block = torch.from_numpy(data.features[videos[start : start + _BLOCK]]).to(device).float()
         along = direction[start : start + _BLOCK]
-        curve = alignment.curve(smoothed_frames(unit(block), window), along[:, None]).squeeze(1)
+        curve = alignment.curve(alignment.frames(block), along[:, None]).squeeze(1)
         moments = alignment.read(curve, sentences[start : start + _BLOCK], 1)
         match = match_evidence(alignment, curve, moments.start, moments.end, along).squeeze(1)
         parts.append((match.cpu(), clarity_evidence(curve).cpu(), (moments.end - moments.start).squeeze(1).cpu()))

@@ -189,11 +189,16 @@ def max_sum_window(curve: Tensor) -> tuple[Tensor, Tensor]:
     return is_start.int().argmax(dim=-1), end + 1
 
 
+def window_mask(start: Tensor, end: Tensor, num_frames: int) -> Tensor:
+    """Which frames are in the windows [a, b), as `max_sum_window` returns them: [...], [...] -> [..., S] bool."""
+    position = torch.arange(num_frames, device=start.device)
+    return (position >= start.unsqueeze(-1)) & (position < end.unsqueeze(-1))
+
+
 def window_pooling(frames: Tensor, curve: Tensor) -> Tensor:
     """z = mean of x over the `max_sum_window` of s - mean s: [B, S, F], [B, n, S] -> [B, n, F]."""
     start, end = max_sum_window(curve - curve.mean(dim=-1, keepdim=True))
-    position = torch.arange(curve.shape[-1], device=curve.device)
-    inside = (position >= start.unsqueeze(-1)) & (position < end.unsqueeze(-1))
+    inside = window_mask(start, end, curve.shape[-1])
     return (inside.to(frames.dtype) / (end - start).unsqueeze(-1)) @ frames
 
 

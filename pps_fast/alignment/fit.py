@@ -26,7 +26,7 @@ from pps_fast.alignment.equations import (
     unit,
     window_pooling,
 )
-from pps_fast.alignment.model import NUM_PARTS, FittedAlignment, centered_sentences, uses_words
+from pps_fast.alignment.model import NUM_PARTS, FittedAlignment, centered_sentences, part_directions, uses_words
 from pps_fast.alignment.priors import fit_priors
 from pps_fast.config import AlignmentConfig, FramePooling
 from pps_fast.data.record import PreparedData
@@ -170,7 +170,7 @@ class TrainingPairs:
             rank = torch.arange(start, start + len(frames))
             position, is_pair = self._pairs_of(rank)
             sentences = self._sentences[position].to(self.device)
-            curve = linear_curve(frames, _cross_direction(maps[:NUM_PARTS], _by_rank(rank.to(self.device)), sentences))
+            curve = linear_curve(frames, part_directions(maps[:NUM_PARTS], _by_rank(rank.to(self.device)), sentences))
             yield curve[is_pair.to(self.device)], sentences[is_pair.to(self.device)]
 
     def _pairs_of(self, rank: Tensor) -> tuple[Tensor, Tensor]:
@@ -258,17 +258,8 @@ def _in_sample_windows(alignment: Tensor, frames: Tensor, sentences: Tensor, ran
 def _cross_attention(
     maps: Tensor, partition: Partition, sharpness: float, frames: Tensor, sentences: Tensor, rank: Tensor
 ) -> Tensor:
-    direction = _cross_direction(maps, partition(rank), sentences)
+    direction = part_directions(maps, partition(rank), sentences)
     return attention_pooling(frames, linear_curve(frames, direction), sharpness)
-
-
-def _cross_direction(maps: Tensor, part: Tensor, sentences: Tensor) -> Tensor:
-    """Returns M y, [videos, n, F], by the map of each video's part: sentences [videos, n, W]."""
-    direction = torch.zeros(*sentences.shape[:2], maps.shape[1], device=sentences.device)
-    # a product for each part, not a map for each video
-    for index, one in enumerate(maps):
-        direction[part == index] = sentences[part == index] @ one.T
-    return direction
 
 
 def _fit_mean(pairs: TrainingPairs, options: AlignmentConfig, progress: bool) -> PairSums:

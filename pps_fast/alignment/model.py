@@ -65,6 +65,23 @@ def centered_sentences(raw: Tensor, sentence_mean: Tensor) -> Tensor:
     return (raw - sentence_mean).masked_fill((raw == 0).all(dim=1, keepdim=True), 0.0)
 
 
+def part_directions(maps: Tensor, part: Tensor, sentences: Tensor) -> Tensor:
+    """Returns M y, each by the map that was fitted without its part.
+
+    Args:
+        maps: [n, F, W] a map for each part.
+        part: [B] int64.
+        sentences: [B, ..., W] y of one or several sentences each.
+    Returns:
+        [B, ..., F].
+    """
+    direction = sentences.new_zeros(*sentences.shape[:-1], maps.shape[1])
+    # a product for each part, not a map for each sentence
+    for index, one in enumerate(maps):
+        direction[part == index] = sentences[part == index] @ one.T
+    return direction
+
+
 class Alignment(nn.Module):
     """Scores frames for sentences. It has buffers and no parameter: it is fitted (`fit.py`), not trained.
 
@@ -118,10 +135,20 @@ class Alignment(nn.Module):
             raise ValueError("an alignment in training needs the parts of its pairs: call Store.set_parts")
         # not under autocast, which would round the products
         with torch.autocast(batch.frames.device.type, enabled=False):
-            frames = smoothed_frames(unit(batch.frames), self._window).to(self.maps.dtype)
-            sentence = self.sentence(batch)
-            direction = self._direction(sentence, batch.part if is_cross_fitted else None)
-            return self.curve(frames, direction.unsqueeze(1)).squeeze(1)
+            return self._curve_of(batch, self.sentence(batch), batch.part if is_cross_fitted else None)
+
+    def answer(self, batch: Batch, count: int) -> Moments:
+        """Returns ranked moments of B queries, `count` of each."""
+        sentence = self.sentence(batch)
+        return self.read(self._curve_of(batch, sentence, None), sentence, count)
+
+    def _curve_of(self, batch: Batch, sentence: Tensor, part: Tensor | None) -> Tensor:
+        frames = self.frames(batch.frames).to(self.maps.dtype)
+        return self.curve(frames, self._direction(sentence, part).unsqueeze(1)).squeeze(1)
+
+    def frames(self, features: Tensor) -> Tensor:
+        """Returns the smoothed unit frames that curves are made of: features [B, S, F] as in the data set."""
+        return smoothed_frames(unit(features), self._window)
 
     def reward(self, masks: Tensor, curve: Tensor, frame_valid: Tensor, backend: Backend) -> Tensor:
         """Returns R(g) of masks [B, n, T] against curves [B, T], with the power that goes with the curve: [B, n]."""
@@ -189,7 +216,7 @@ class AlignmentModel(nn.Module):
             with_negatives: has no meaning for an alignment, which is not trained.
         """
         count = self.config.proposals.num_proposals
-        moments = self.alignment.read(self.alignment(batch), self.alignment.sentence(batch), count)
+        moments = self.alignment.answer(batch, count)
         return ModelOutput(proposals=_as_proposals(moments), positive_nll=-moments.reward, reward=moments.reward)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pps_fast.alignment.equations import ENERGY_FLOOR, gaussian_bank, max_sum_window, zscored_curve
+from pps_fast.alignment.equations import ENERGY_FLOOR, gaussian_bank, max_sum_window, window_mask, zscored_curve
 from pps_fast.config import CurveKind, CurveReading
 from pps_fast.predict import temporal_iou
 
@@ -60,10 +60,10 @@ def filter_moments(curve: Tensor, count: int, kind: CurveKind, bonus: Tensor | N
         kind: of the curve, which decides how it is read, see `READING`.
         bonus: [c] added to the reward of each candidate, see `duration_bonus`; None for nothing.
     """
-    zeta, (_, extent) = zscored_curve(curve), READING[kind]
-    center, radius = _candidates(curve)
+    zeta, (power, extent) = zscored_curve(curve), READING[kind]
+    center, radius = _candidates(curve.device)
     masks = gaussian_bank(center, radius, curve.shape[1]).to(zeta.dtype)  # [c, S]
-    reward = _rewards(curve, kind)
+    reward = _rewards(zeta, masks, power)  # [B, c]
     if bonus is not None:
         reward = reward + bonus.to(zeta.dtype)
     spans = torch.stack([center - extent * radius, center + extent * radius], dim=1).clamp(0, 1)
@@ -91,25 +91,23 @@ def window_moments(curve: Tensor, count: int, kind: CurveKind, bonus: Tensor | N
     num_frames = curve.shape[1]
     away = curve - curve.mean(dim=1, keepdim=True)
     is_constant = ~zscored_curve(curve).any(dim=1)
-    position = torch.arange(num_frames, device=curve.device)
     # more than any window can make good
     taken_value = -2 * away.abs().sum(dim=1, keepdim=True) - 1
     rest, starts, ends, rewards = away, [], [], []
     for _ in range(count):
         start, end = max_sum_window(rest)
         start, end = start.masked_fill(is_constant, 0), end.masked_fill(is_constant, num_frames)
-        inside = (position >= start[:, None]) & (position < end[:, None])
+        inside = window_mask(start, end, num_frames)
         starts.append(start)
         ends.append(end)
         rewards.append((away * inside).sum(dim=1).masked_fill(is_constant, 0.0))
         rest = torch.where(inside, taken_value, rest)
     start, end = torch.stack(starts, dim=1), torch.stack(ends, dim=1)
-    masks = (position >= start[:, :, None]) & (position < end[:, :, None])
     return Moments(
         start=start.to(curve.dtype) / num_frames,
         end=end.to(curve.dtype) / num_frames,
         reward=torch.stack(rewards, dim=1),
-        masks=masks.to(curve.dtype),
+        masks=window_mask(start, end, num_frames).to(curve.dtype),
     )
 
 
@@ -122,30 +120,29 @@ READERS: dict[CurveReading, Callable[[Tensor, int, CurveKind, Tensor | None], Mo
 
 def best_log_radius(curve: Tensor, kind: CurveKind) -> Tensor:
     """Returns [B] the log of the radius of the Gaussian with the largest reward: curve [B, S]."""
-    _, radius = _candidates(curve)
-    return radius.log()[_rewards(curve, kind).argmax(dim=1)].to(curve.dtype)
+    zeta, (center, radius) = zscored_curve(curve), _candidates(curve.device)
+    masks = gaussian_bank(center, radius, curve.shape[1]).to(zeta.dtype)
+    return radius.log()[_rewards(zeta, masks, READING[kind][0]).argmax(dim=1)].to(curve.dtype)
 
 
-def _rewards(curve: Tensor, kind: CurveKind) -> Tensor:
-    """Returns [B, c] R(g) of the bank's candidates: curve [B, S]."""
-    zeta, (power, _) = zscored_curve(curve), READING[kind]
-    masks = gaussian_bank(*_candidates(curve), curve.shape[1]).to(zeta.dtype)  # [c, S]
+def _rewards(zeta: Tensor, masks: Tensor, power: float) -> Tensor:
+    """Returns [B, c] R(g) of masks that all curves share: z-scored curves [B, S], masks [c, S]."""
     return zeta @ (masks / (masks.square().sum(dim=1, keepdim=True) + ENERGY_FLOOR).pow(power)).T
 
 
 def duration_bonus(log_radius: Tensor, weight: float) -> Tensor:
     """Returns [c] D(r) = -weight (log r - l)^2 / (2 * .7^2) of the bank's candidates; log_radius is l, a scalar."""
-    _, radius = _candidates(log_radius)
+    _, radius = _candidates(log_radius.device)
     return -weight * (radius.log() - log_radius).square() / (2 * LOG_RADIUS_SPREAD**2)
 
 
-def _candidates(curve: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns centers and radii [c] of the bank, float64 on the curve's device."""
+def _candidates(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Returns centers and radii [c] of the bank, float64."""
     center = (torch.arange(NUM_CENTERS, dtype=torch.float64) + 0.5) / NUM_CENTERS
     share = torch.arange(NUM_RADII, dtype=torch.float64) / (NUM_RADII - 1)
     radius = MIN_RADIUS * (MAX_RADIUS / MIN_RADIUS) ** share
     grid = torch.cartesian_prod(center, radius)
-    return grid[:, 0].to(curve.device), grid[:, 1].to(curve.device)
+    return grid[:, 0].to(device), grid[:, 1].to(device)
 
 
 def _distinct(reward: Tensor, spans: Tensor, count: int) -> Tensor:

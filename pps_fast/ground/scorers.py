@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pps_fast.alignment.confidence import Confidence, clarity_evidence, match_evidence
-from pps_fast.alignment.equations import linear_curve, smoothed_frames, smoothing_window, unit
+from pps_fast.alignment.equations import linear_curve
 from pps_fast.alignment.model import NUM_PARTS, AlignmentModel
 from pps_fast.config import PPSConfig
 from pps_fast.ground.sentences import Queries
@@ -64,11 +64,10 @@ class AlignmentScorer:
     def __init__(self, model: AlignmentModel, confidence: Confidence | None) -> None:
         self._alignment, self._confidence = model.alignment, confidence
         self._options = model.alignment.options
-        self._window = smoothing_window(model.sizes.num_segments, self._options.smoothing)
 
     def encode(self, windows: Tensor) -> Tensor:
         """Returns smoothed unit frames, of a standardized curve less their mean and divided by their spread."""
-        frames = smoothed_frames(unit(windows), self._window)
+        frames = self._alignment.frames(windows)
         if self._options.curve == "linear":
             return frames
         away = frames - self._alignment.frame_mean

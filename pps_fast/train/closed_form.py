@@ -55,9 +55,9 @@ def fit_in_closed_form(
         else:
             load_weights(checkpoint, model)
             header, confidence = read_header(checkpoint), read_confidence(checkpoint)
-        inputs = replace(inputs_of(store.data, splits.train), confidence=confidence)
 
         def save() -> None:
+            inputs = replace(inputs_of(store.data, splits.train), confidence=confidence)
             saved = save_checkpoint(run, model, {}, header, inputs)
             point(run, "latest", saved, step=0)
 
@@ -65,7 +65,8 @@ def fit_in_closed_form(
             if rewrite_deleted(run, config, lock):
                 save()
 
-        save()
+        if checkpoint is None:
+            save()
     return TrainResult(model=model, step=0, stopped_by=None, ensure_saved=ensure_saved)
 
 
