@@ -53,7 +53,7 @@ def run(arguments: AlignArguments) -> int:
     Raises:
         ValueError: for options, data or a folder that cannot be used.
     """
-    from pps_fast.eval.report import format_table
+    from pps_fast.eval.report import format_run
     from pps_fast.pipeline import train_and_evaluate
 
     sections = {"data": arguments.data, "alignment": arguments.alignment, "inference": arguments.inference}
@@ -61,11 +61,7 @@ def run(arguments: AlignArguments) -> int:
     result = train_and_evaluate(
         config, arguments.out, resume=arguments.resume, device=arguments.device, threads=arguments.threads
     )
-    if result.report is None:
-        print(f"the data have no test split, so that nothing was evaluated\nmodel: {result.model_dir}")
-        return 0
-    print(format_table(result.report, terminal_columns()))
-    print(f"\nwritten: {', '.join(map(str, result.written))}\nmodel: {result.model_dir}")
+    print(format_run(result.report, result.written, result.model_dir, terminal_columns()))
     return 0
 
 

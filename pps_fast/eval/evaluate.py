@@ -7,7 +7,7 @@ Letters: M scored samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 
@@ -23,9 +23,10 @@ from pps_fast.data.store import Store
 from pps_fast.eval.alignment_rows import ALIGNMENT_ROWS, alignment_models
 from pps_fast.eval.blind import blind_table, cross_fit_baselines, fit_blind_baselines
 from pps_fast.eval.bootstrap import VideoBootstrap
+from pps_fast.eval.compared import ComparedRows
 from pps_fast.eval.control import shuffle_queries
 from pps_fast.eval.metrics import MAX_RANK, SampleTable, clip_prediction, metric_means, sample_table, sample_values
-from pps_fast.eval.results import HEADLINE, MODEL, SHUFFLED, Answers, Comparison, EvalReport
+from pps_fast.eval.results import HEADLINE, MODEL, SHUFFLED, Answers, EvalReport
 from pps_fast.predict import predict
 from pps_fast.types import Prediction
 
@@ -240,25 +241,13 @@ def _statistics(
 ) -> dict[str, dict]:
     """Returns the fields rows, best_blind, best_alignment and control of the report."""
     values = {name: sample_values(table, thresholds) for name, table in tables.items()}
-    rows = {
-        name: {metric: bootstrap.estimate(column) for metric, column in columns.items()}
-        for name, columns in values.items()
+    compared = ComparedRows(values, MODEL, bootstrap)
+    return {
+        "rows": compared.rows,
+        "best_blind": compared.against_best(blind),
+        "best_alignment": compared.against_best(ALIGNMENT_ROWS),
+        "control": compared.against(SHUFFLED) if SHUFFLED in values else {},
     }
-
-    def against(row: str, metric: str) -> Comparison:
-        return Comparison(row=row, difference=bootstrap.estimate(values[MODEL][metric] - values[row][metric]))
-
-    def best_of(names: Iterable[str]) -> dict[str, Comparison]:
-        best = {}
-        for metric in values[MODEL]:
-            scores = {name: rows[name][metric].value for name in names if metric in rows.get(name, ())}
-            # of R@n no blind one where no training pair has times and all scored ones are of one video
-            if scores:
-                best[metric] = against(max(scores, key=lambda name: scores[name]), metric)
-        return best
-
-    control = {metric: against(SHUFFLED, metric) for metric in values[MODEL]} if SHUFFLED in rows else {}
-    return {"rows": rows, "best_blind": best_of(blind), "best_alignment": best_of(ALIGNMENT_ROWS), "control": control}
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from torch import Tensor
 from pps_fast.eval.answers import Matched, Query, Window
 from pps_fast.eval.blind import blind_table, cross_fit_baselines
 from pps_fast.eval.bootstrap import Estimate, VideoBootstrap
+from pps_fast.eval.compared import ComparedRows
 from pps_fast.eval.metrics import (
     AP_THRESHOLDS,
     MAX_RANK,
@@ -276,20 +277,9 @@ def _num_outside(matched: Matched, scored: Sequence[Query]) -> int:
 
 def _compared(values: dict[str, Values], files: list[str], bootstrap: VideoBootstrap) -> dict[str, Any]:
     """Returns the fields rows, best_blind and paired of the judgment; all but `files` are blind baselines."""
-    rows = {
-        name: {metric: bootstrap.estimate(column) for metric, column in columns.items()}
-        for name, columns in values.items()
+    compared, others = ComparedRows(values, files[0], bootstrap), files[1:]
+    return {
+        "rows": compared.rows,
+        "best_blind": compared.against_best(name for name in values if name not in files),
+        "paired": {other: compared.against(other) for other in others},
     }
-    first, *others = files
-
-    def against(row: str, metric: str) -> Comparison:
-        return Comparison(row=row, difference=bootstrap.estimate(values[first][metric] - values[row][metric]))
-
-    best_blind = {}
-    for metric in values[first]:
-        scores = {name: rows[name][metric].value for name in rows if name not in files and metric in rows[name]}
-        # of R@n there is none where all queries are of one video
-        if scores:
-            best_blind[metric] = against(max(scores, key=lambda name: scores[name]), metric)
-    paired = {other: {metric: against(other, metric) for metric in values[first]} for other in others}
-    return {"rows": rows, "best_blind": best_blind, "paired": paired}

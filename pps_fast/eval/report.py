@@ -6,6 +6,7 @@ Letters: C cross-entropy of the sentence reconstructed under a proposal.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,20 @@ def format_table(report: EvalReport, columns: int | None = None) -> str:
         lines += plain_table(rows, columns)
         lines += [wrapped(meaning, columns), ""] if meaning else [""]
     return "\n".join([*lines, *(wrapped(line, columns) for line in _conclusions(report))])
+
+
+def format_run(report: EvalReport | None, written: Sequence[Path], model_dir: Path, columns: int | None = None) -> str:
+    """Returns what a program says of a finished run: the table, the files, the model.
+
+    Args:
+        report: None where the data have no test split.
+        written: files of the report.
+        model_dir: of the model to use.
+        columns: as in `format_table`.
+    """
+    if report is None:
+        return f"the data have no test split, so that nothing was evaluated\nmodel: {model_dir}"
+    return f"{format_table(report, columns)}\n\nwritten: {', '.join(map(str, written))}\nmodel: {model_dir}"
 
 
 def format_markdown(report: EvalReport) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -159,14 +160,10 @@ class Grounder:
             A list of answers for each video, one for each sentence.
         """
         queries, scored = self._score(videos, sentences, top, sentence_vectors)
-        answers, first = [], 0
-        for video in videos:
-            rows = range(first, first + len(video.start))
-            first = rows.stop
-            answers.append(
-                [self._answer([video], [rows], scored, queries, index, top) for index in range(len(sentences))]
-            )
-        return answers
+        return [
+            [self._answer([video], [rows], scored, queries, index, top) for index in range(len(sentences))]
+            for video, rows in zip(videos, _rows_of(videos), strict=True)
+        ]
 
     def search(
         self, videos: Sequence[EncodedVideo], sentences: Sequence[str], *, top: int = 5, sentence_vectors: Any = None
@@ -176,10 +173,7 @@ class Grounder:
         The best moment of each video comes before all second ones, by falling match, or score where there is no match.
         """
         queries, scored = self._score(videos, sentences, top, sentence_vectors)
-        rows, first = [], 0
-        for video in videos:
-            rows.append(range(first, first + len(video.start)))
-            first = rows[-1].stop
+        rows = _rows_of(videos)
         return [self._answer(videos, rows, scored, queries, index, top) for index in range(len(sentences))]
 
     def _score(
@@ -231,6 +225,12 @@ class Grounder:
                 f"{better:.0f} or less (--segment-seconds)"
             )
             warnings.warn(text, Note, stacklevel=3)
+
+
+def _rows_of(videos: Sequence[EncodedVideo]) -> list[range]:
+    """Returns the rows of each video's windows, in the order of the videos."""
+    ends = list(accumulate(len(video.start) for video in videos))
+    return [range(end - len(video.start), end) for video, end in zip(videos, ends, strict=True)]
 
 
 def _moments(video: EncodedVideo, number: int, scored: Scored, row: int, index: int) -> list[Moment]:

@@ -73,7 +73,7 @@ def run(arguments: TrainArguments) -> int:
         ValueError: for options, data or a run directory that cannot be used.
         NonFiniteLossError: when training met a loss that is not finite.
     """
-    from pps_fast.eval.report import format_table
+    from pps_fast.eval.report import format_run
     from pps_fast.ops.choices import ops_line
     from pps_fast.pipeline import train_and_evaluate
 
@@ -100,11 +100,7 @@ def run(arguments: TrainArguments) -> int:
         threads = "" if arguments.threads is None else f" --threads {arguments.threads}"
         print(f"to continue: python -m pps_fast.train --resume --out {out}{threads}")
         return 128 + stopped_by
-    if result.report is None:
-        print(f"the data have no test split, so that nothing was evaluated\nmodel: {result.model_dir}")
-        return 0
-    print(format_table(result.report, terminal_columns()))
-    print(f"\nwritten: {', '.join(map(str, result.written))}\nmodel: {result.model_dir}")
+    print(format_run(result.report, result.written, result.model_dir, terminal_columns()))
     return 0
 
 
