@@ -26,7 +26,7 @@ from pps_fast.runs.run_directory import open_run, rewrite_deleted
 from pps_fast.train.loop import TrainResult
 
 SUFFICIENT_PAIRS = 735
-"""the fewest training pairs of real videos that were tried: with CLIP ViT-B/32 they reached 33 mIoU, 2,976 reach 36"""
+"""the fewest training pairs of real videos that were tried, by an earlier recipe whose results are not kept here"""
 
 
 def fit_in_closed_form(
