@@ -1,12 +1,12 @@
 """Everything that needs a GPU, in one command: python -m benchmarks.gpu_report
 
 Stages, each with a share of the budget, what it leaves going to those after it: environment (always: versions, clocks,
-measured ceilings); parity (every test case through every kernel, value and gradients against the float64
-equation); pytest (the tests marked `gpu`); steps (whole training steps beside the published formulation and torch's
-attention, eager and captured); training (30 epochs of Charades' size with their evaluations); curves (200 steps beside
-the published formulation); kernels (every op beside its baselines); compiled (whole steps by torch.compile and
-FlexAttention, which take minutes to compile: give them a command of their own). Columns are documented in
-whole_steps.py, full_training.py, ops.py and parity.py.
+measured ceilings); compile (the kernels of the steps that follow, in parallel); steps (whole training steps beside the
+published formulation and torch's attention, eager and captured); training (30 epochs of Charades' size with their
+evaluations); parity (every test case through every kernel, value and gradients against the float64 equation); pytest
+(the tests marked `gpu`, whole steps among them); curves (200 steps beside the published formulation); kernels (every
+op beside its baselines); compiled (whole steps by torch.compile and FlexAttention, which take minutes to compile: give
+them a command of their own). Columns are documented in whole_steps.py, full_training.py, ops.py and parity.py.
 
 Every row is written as a JSON line when it is known, tables in Markdown at the end. What fails, and what the budget
 leaves no time for, is a row with its reason. --stages runs some of them. --dry-run goes through them with tiny sizes on
@@ -22,9 +22,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
+from importlib.util import find_spec
 
 if __name__ == "__main__":
     # read by triton when it is imported
@@ -38,7 +39,7 @@ from benchmarks.cases import OpCase, cases_of  # noqa: E402
 from benchmarks.full_training import curve_table, curves, training, training_table  # noqa: E402
 from benchmarks.parity import is_alive, parity  # noqa: E402
 from benchmarks.report import NOTHING_MEASURED, Arguments, Report, kernel_table, markdown, parity_table  # noqa: E402
-from benchmarks.rows import ROOT, about_machine, commit  # noqa: E402
+from benchmarks.rows import ROOT, Row, about_machine, commit  # noqa: E402
 from benchmarks.timing import (  # noqa: E402
     PRECISIONS,  # noqa: E402
     OutOfTime,
@@ -46,10 +47,14 @@ from benchmarks.timing import (  # noqa: E402
     time_limit,
 )
 from benchmarks.whole_steps import compiled, step_table, steps  # noqa: E402
+from benchmarks.workers import num_processors, run_tasks  # noqa: E402
+from pps_fast.config_tree import override  # noqa: E402
 from pps_fast.info import data_sizes, devices, versions  # noqa: E402
 from pps_fast.ops import ALL_OPS  # noqa: E402
 from pps_fast.ops.choices import choices_of  # noqa: E402
+from pps_fast.ops.launches import compile_launches  # noqa: E402
 from pps_fast.presets import PRESETS  # noqa: E402
+from pps_fast.train.compile import step_launches  # noqa: E402
 from pps_fast.train.fake_step import record_step  # noqa: E402
 
 # what is timed first: a spent budget should leave out baselines, and those that compile above all
@@ -112,6 +117,27 @@ def kernels(report: Report) -> None:
                 return
 
 
+def compile_kernels(report: Report) -> None:
+    """Compiles the kernels of the steps and trainings that are timed, one process for each preset and precision."""
+    if report.is_dry:
+        report.add("compile", "refused", why="a dry run interprets the kernels")
+        return
+    presets = ("charades_released", "activitynet_released", "charades")
+    tasks = [(preset, precision) for precision in ("bf16", "fp32", "tf32") for preset in presets]
+    for (preset, precision), row in run_tasks(compiled_kernels, tasks, time.monotonic() + report.left()):
+        report.add("compile", **{"preset": preset, "precision": precision, **row})
+
+
+def compiled_kernels(preset: str, precision: str) -> Iterator[Row]:
+    """Yields one row: how many kernels a preset's steps have on this GPU, and how long compiling them took."""
+    begin = time.monotonic()
+    sizes, num_columns = data_sizes(preset, PRESETS[preset])
+    config = override(PRESETS[preset], {"train.precision": precision})
+    launches = step_launches(config, sizes, (num_columns, num_columns // 2), "cuda", config.train.batch_size)
+    compile_launches(launches, lambda number: None, num_threads=2)
+    yield {"status": "ok", "kernels": len(launches), "seconds": round(time.monotonic() - begin, 1)}
+
+
 def pytest_gpu(report: Report) -> None:
     """The tests marked gpu, in a process of their own; a dry run has one file of them skipped."""
     if report.left() <= 0:
@@ -119,6 +145,8 @@ def pytest_gpu(report: Report) -> None:
         return
     what = "tests/ops/test_gaussian_mask.py" if report.is_dry else "tests"
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", what]
+    if not report.is_dry and find_spec("xdist") is not None:
+        command += ["-n", str(min(num_processors(), 12)), "--dist", "worksteal"]
     kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET" or report.is_dry}
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=report.left(), env=kept)
@@ -132,10 +160,11 @@ def pytest_gpu(report: Report) -> None:
 
 # stages in the order they run in, with about the seconds each needs of the default budget
 STAGES: dict[str, tuple[Callable[[Report], None], float]] = {
-    "parity": (parity, 90.0),
+    "compile": (compile_kernels, 40.0),
+    "steps": (steps, 90.0),
+    "training": (training, 80.0),
+    "parity": (parity, 80.0),
     "pytest": (pytest_gpu, 60.0),
-    "steps": (steps, 100.0),
-    "training": (training, 90.0),
     "curves": (curves, 40.0),
     "kernels": (kernels, 50.0),
     "compiled": (compiled, 20.0),
@@ -164,7 +193,7 @@ def run_stages(report: Report, names: Sequence[str]) -> None:
         report.begin(weight / sum(STAGES[other][1] for other in chosen[index:]))
         begin = time.monotonic()
         try:
-            with time_limit(min(report.left() + GRACE, report.deadline - begin + LAST_GRACE)):
+            with time_limit(min(report.left() + GRACE, max(report.deadline - begin, 0.0) + LAST_GRACE)):
                 stage(report)
         except OutOfTime as error:
             report.add(name, "left out" if name in OPTIONAL else "not run", why=f"interrupted: {error}")

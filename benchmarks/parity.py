@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -16,7 +17,8 @@ from benchmarks.ops import relative_norm
 from benchmarks.report import Report
 from benchmarks.rows import Row
 from benchmarks.timing import matmul_precision
-from pps_fast.ops import OPS
+from benchmarks.workers import run_tasks
+from pps_fast.ops import ALL_OPS, OPS
 from pps_fast.ops.dispatch import Op
 from tests.support.cases import CASES, Case, to_arrays, to_tensors
 from tests.support.compare import assert_close
@@ -95,42 +97,56 @@ def precisions_of(op: Op) -> list[str]:
 def parity(report: Report) -> None:
     """Every case of every op that has a kernel, in every dtype; a dry run takes one case of each.
 
-    The first case of every op comes before the second of any, so that a spent budget leaves no op unseen.
+    On a GPU each op and dtype is a process of its own, several at once: most of the time goes to compiling.
     """
-    rounds: list[tuple[Op, str, list[Case]]] = []
-    for file, ops in OPS.items():
-        for op in ops:
-            if op.reasons(**CASES[op.name][0].inputs(torch.float32)) == [f"{op.name} has no fused kernel"]:
-                report.add("parity", "absent", op=op.name, why="no fused kernel")
-            else:
-                rounds.append((op, file, CASES[op.name][:1] if report.is_dry else CASES[op.name]))
-    longest = max((len(cases) for _, _, cases in rounds), default=0)
-    for index in range(longest):
-        for op, file, cases in rounds:
-            for name in precisions_of(op) if index < len(cases) else ():
-                if not _parity_case(report, op, file, cases[index], name):
-                    return
+    tasks: list[tuple[str, str]] = []
+    for op in ALL_OPS:
+        if op.reasons(**CASES[op.name][0].inputs(torch.float32)) == [f"{op.name} has no fused kernel"]:
+            report.add("parity", "absent", op=op.name, why="no fused kernel")
+        else:
+            tasks += [(op.name, dtype) for dtype in precisions_of(op)]
+    if report.is_dry:
+        called = ((task, row) for task in tasks for row in _dry_rows(report, *task))
+    else:
+        # those with most cases first, so that none of them is the last
+        tasks.sort(key=lambda task: -len(CASES[task[0]]))
+        called = run_tasks(cases_of_op, tasks, time.monotonic() + report.left())
+    for (name, dtype), row in called:
+        report.add("parity", **{"op": name, "dtype": dtype, **row})
 
 
-def _parity_case(report: Report, op: Op, file: str, case: Case, dtype: str) -> bool:
-    """Adds a row; False if no other case can follow."""
-    about = {"op": op.name, "case": case.name, "dtype": dtype}
+def _dry_rows(report: Report, name: str, dtype: str) -> Iterator[Row]:
+    """The first case of an op, in this process, unless time is spent."""
     if report.left() <= 0:
-        report.add("parity", "not run", **about, why="its share of the budget is spent; the cases after it neither")
-        return False
+        yield {"status": "not run", "why": "its share of the budget is spent"}
+    else:
+        yield parity_row(name, CASES[name][0], dtype, "cpu")
+
+
+def cases_of_op(name: str, dtype: str) -> Iterator[Row]:
+    """Yields the row of each case of an op on the GPU, until one breaks the CUDA context."""
+    for case in CASES[name]:
+        yield parity_row(name, case, dtype, "cuda")
+        if not is_alive(torch.device("cuda")):
+            yield {
+                "status": "not run",
+                "why": "the CUDA context is broken; the cases of this op after this one were not run",
+            }
+            return
+
+
+def parity_row(name: str, case: Case, dtype: str, device: str) -> Row:
+    """Returns the columns of a case: status, errors, and why if it is not right."""
+    file, op = next((file, op) for file, ops in OPS.items() for op in ops if op.name == name)
     is_tf32 = dtype == "tf32"
     try:
         with matmul_precision("high" if is_tf32 else "highest"):
             kind = torch.float32 if is_tf32 else DTYPES[dtype]
-            status, figures = check_parity(op, file, case, kind, report.device, TF32_CAP if is_tf32 else None)
+            status, figures = check_parity(op, file, case, kind, torch.device(device), TF32_CAP if is_tf32 else None)
     # whatever a kernel breaks on, the other kernels are checked too
     except Exception as error:
-        figures, status = {"why": f"{type(error).__name__}: {error}"}, "failed"
-    report.add("parity", status, **about, **figures)
-    if status == "failed" and not is_alive(report.device):
-        report.add("parity", "not run", why="the CUDA context is broken; the cases after this one were not run")
-        return False
-    return True
+        figures, status = {"why": f"{type(error).__name__}: {error}"[:2000]}, "failed"
+    return {"case": case.name, "status": status, **figures}
 
 
 def is_alive(device: torch.device) -> bool:

@@ -169,15 +169,19 @@ def test_a_wrong_value_gradient_or_unwritten_result_fails() -> None:
         assert status == "failed" and words in figures["why"], wrong.__name__
 
 
-def test_what_a_kernel_raises_is_a_row_and_the_others_are_still_checked(tmp_path: Path) -> None:
+def test_what_a_kernel_raises_is_a_row_and_the_others_are_still_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(**inputs: Any) -> Tensor:
         raise RuntimeError("out of resource: shared memory")
 
+    monkeypatch.setattr(parity, "OPS", {"gaussian_mask": (_mask_op(broken),)})
+    monkeypatch.setattr(parity, "ALL_OPS", (_mask_op(broken),))
     report = Report(gpu_report.Arguments(dry_run=True, out=tmp_path), torch.device("cpu"))
-    case = CASES["gaussian_mask"][1]
-    assert parity._parity_case(report, _mask_op(broken), "gaussian_mask", case, "fp32")
-    (row,) = _rows(tmp_path)
-    assert row["status"] == "failed" and row["why"] == "RuntimeError: out of resource: shared memory"
+    parity.parity(report)
+    assert [row["dtype"] for row in report.rows] == list(parity.DTYPES)
+    assert {row["why"] for row in report.rows} == {"RuntimeError: out of resource: shared memory"}
+    assert {row["status"] for row in _rows(tmp_path)} == {"failed"}
     assert "| gaussian_mask | fp32 | 0 | 1 | 0 |" in squeeze(gpu_report.markdown(report, gpu_report.TABLES))
 
 
