@@ -33,6 +33,8 @@ from tests.support.compare import assert_agree
 from tests.support.golden_model import Golden, batch_of, model_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+# with a GPU the compiled kernels are meant, and `-m gpu` runs these tests too
+pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []
 GOLDEN = Path(__file__).parent / "golden" / "tiny_topk2.npz"
 # two proposals, three components, four positions
 SMALL: dict[str, Any] = {"proposals__num_proposals": 2, "proposals__negatives__num_components": 1}
