@@ -16,10 +16,9 @@ MaskShape = Literal["gaussian", "gaussian_peak", "laplace"]
 CenterSource = Literal["per_component", "per_proposal"]
 WidthSource = Literal["per_proposal", "per_component", "first", "across_batch"]
 LayoutKind = Literal["ramp", "uniform"]
-NegativeKind = Literal[
-    "learned", "learned_inverse", "inverse", "sides", "sides_saturated", "sides_apart", "complement"
-]  # fmt: skip
+NegativeKind = Literal["learned", "learned_inverse", "inverse", "sides", "sides_saturated", "sides_apart", "complement"]
 FrameSummary = Literal["cls", "last_frame"]
+FrameInput = Literal["raw", "centered", "standardized"]
 ReconstructorSchedule = Literal["shared", "plain"]
 ImportanceSource = Literal["reconstructor", "generator", "none"]
 WordCls = Literal["vector", "scalar_per_batch_position", "none"]
@@ -109,6 +108,8 @@ class EncoderConfig:
     """dropout probability of inputs and residual branches"""
     frame_summary: FrameSummary = "cls"
     """where the generator reads its summary of the video: at a learned token after the frames, or at the last frame"""
+    frames: FrameInput = "raw"
+    """take features as they are, or less their mean over the training videos, or that over their standard deviation"""
     curve: CurveInput = "none"
     """give the generator the alignment's curve of the query, beside the frames ('added') or in their place ('only')"""
 

@@ -20,6 +20,7 @@ from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
 from pps_fast.encoder.curve import CURVE_INPUTS
 from pps_fast.encoder.embedding import WORD_CLS, WORD_TOKENS
+from pps_fast.encoder.frame_input import FRAME_INPUTS
 from pps_fast.generator import FRAME_SUMMARIES
 from pps_fast.losses import LOSS_TERMS, PULL_STRATEGIES
 from pps_fast.model import METHODS
@@ -131,6 +132,7 @@ REGISTRIES = {
     "CurveKind": READING,
     "CurveReading": READERS,
     "CurveInput": CURVE_INPUTS,
+    "FrameInput": FRAME_INPUTS,
     "BoundaryReading": READINGS,
 }
 

@@ -24,6 +24,7 @@ PAPER_BOTH = {
     "encoder.curve": "none",
     "encoder.dropout": 0.1,
     "encoder.frame_summary": "cls",
+    "encoder.frames": "raw",
     "encoder.hidden_dim": 256,
     "encoder.num_heads": 4,
     "generator.center_source": "per_component",

@@ -1,4 +1,4 @@
-"""Mean and scale of the frames of some videos."""
+"""Mean and scale of the frames of some videos, and how many segments only repeat frames."""
 
 from __future__ import annotations
 
@@ -32,3 +32,30 @@ def frame_statistics(data: PreparedData, samples: np.ndarray) -> tuple[np.ndarra
     mean = total / count
     variance = (squares / count - mean**2).clamp_min(0.0)
     return (origin.double() + mean).float().numpy(), variance.sqrt().float().numpy()
+
+
+# segments are a multiple of this where a number of them is proposed, which suits `reconstructor.stride`
+_STEP = 8
+
+
+def copies_note(num_frames: np.ndarray | None, num_segments: int) -> str | None:
+    """Returns a sentence for data of which most videos are stretched to more segments than they have frames, else None.
+
+    Segments that repeat a frame tell a model nothing and cost as much as others.
+
+    Args:
+        num_frames: [n] int64 frames of each video before resampling; None where that is not known.
+        num_segments: S, to which each video was resampled.
+    """
+    if num_frames is None or 2 * int((num_frames < num_segments).sum()) <= len(num_frames):
+        return None
+    median = float(np.median(num_frames))
+    proposed = max(_STEP, round(median / _STEP) * _STEP)
+    if proposed >= num_segments:
+        # most videos lack a frame or two, which does no harm
+        return None
+    copies = 100 * np.maximum(num_segments - num_frames, 0).sum() / (num_segments * len(num_frames))
+    return (
+        f"{num_segments} segments are more than most videos have frames (median {median:g}), so that {copies:.0f} % of "
+        f"them repeat a frame; prepare with --num-segments {proposed}"
+    )

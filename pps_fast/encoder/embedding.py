@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pps_fast.config import PPSConfig
 from pps_fast.encoder.dropout import Dropout
+from pps_fast.encoder.frame_input import FRAME_INPUTS
 from pps_fast.encoder.positions import add_positions
 from pps_fast.types import Batch, FeatureSizes
 
@@ -75,6 +76,7 @@ class Embedding(nn.Module):
     def __init__(self, config: PPSConfig, sizes: FeatureSizes) -> None:
         super().__init__()
         width = config.encoder.hidden_dim
+        self.frame_input = FRAME_INPUTS[config.encoder.frames](sizes.frame_dim)
         self.frame_projection = nn.Linear(sizes.frame_dim, width)
         self.word_projection = nn.Linear(sizes.word_dim, width)
         self.frame_dropout, self.query_dropout, self.hidden_query_dropout = (Dropout(config) for _ in range(3))
@@ -96,7 +98,7 @@ class Embedding(nn.Module):
         Returns:
             [B, S + 1, D], or [B, S, D] without v_cls.
         """
-        frames = batch.frames
+        frames = self.frame_input(batch.frames)
         if self.frame_cls is not None:
             cls = self.frame_cls.to(frames.dtype).expand(frames.shape[0], 1, -1)
             frames = torch.cat((frames, cls), 1)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pps_fast.data.record import PreparedSamples
+from pps_fast.data.statistics import copies_note
 from pps_fast.prepare.checks import check_lines
 
 
@@ -19,6 +20,8 @@ def format_summary(data: PreparedSamples, frame_dim: int, path: Path) -> str:
         path: the packed file.
     """
     rows = [*_content(data, frame_dim), *_words(data), *_folds(data), *_left_out(data), *check_lines(data.provenance)]
+    if (note := copies_note(data.num_frames, data.provenance["options"]["num_segments"])) is not None:
+        rows.append(("check segments", note))
     rows.append(("file", f"{path} ({path.stat().st_size / 2**20:.1f} MiB)"))
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)

@@ -201,6 +201,11 @@ def _correspondence(model: PPS) -> dict[str, tuple[list[str], str]]:
             f"generator.width_source = {generator.width_source!r}, center_source = {generator.center_source!r}: the "
             "published heads have a center and a width per component; use a *_released preset"
         )
+    if model.config.encoder.frames != "raw":
+        raise ValueError(
+            f"encoder.frames = {model.config.encoder.frames!r}: the published code takes features as they are; train "
+            "with encoder.frames = 'raw', on features that were standardized before `python -m pps_fast.prepare`"
+        )
     table = {}
     for name, _ in model.named_parameters():
         owner, _, leaf = name.rpartition(".")

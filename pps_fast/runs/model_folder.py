@@ -48,8 +48,9 @@ CONFIDENCE_FILE = "confidence.json"
 OLD_HEADER_FILE = "checkpoint.json"
 MAX_NUM_WORDS = 20
 """words of a sentence that count, where a folder does not say: what `prepare` keeps by default"""
-# names of the tensors that go into alignment.safetensors
+# names of the tensors that go into alignment.safetensors, and of a model's buffers that statistics.safetensors has
 _ALIGNMENT_PREFIX = "alignment."
+_STATISTICS = {"embed.frame_input.mean": "mean", "embed.frame_input.scale": "scale"}
 _UNREADABLE: tuple[type[Exception], ...] = (SafetensorError, *FAILURES)
 
 # file with the header -> its format and version
@@ -133,17 +134,19 @@ def write_folder(
 ) -> None:
     """Writes a model folder into an empty directory, model.json last."""
     alignment = {name: value for name, value in weights.items() if name.startswith(_ALIGNMENT_PREFIX)}
-    networks = {name: value for name, value in weights.items() if name not in alignment}
-    tensors = {MODEL_FILE: networks, ALIGNMENT_FILE: alignment, TRAINING_FILE: training}
+    networks = {name: value for name, value in weights.items() if name not in alignment and name not in _STATISTICS}
+    statistics = {_STATISTICS[name]: weights[name] for name in _STATISTICS if name in weights}
+    if not statistics and inputs is not None and inputs.frame_mean is not None:
+        statistics = {"mean": torch.tensor(inputs.frame_mean), "scale": torch.tensor(inputs.frame_scale)}
+    tensors = {
+        MODEL_FILE: networks, ALIGNMENT_FILE: alignment, STATISTICS_FILE: statistics, TRAINING_FILE: training
+    }  # fmt: skip
     # not safetensors' own writing to a file, which denies reading to everybody else
     contents = {name: save(_on_host(values)) for name, values in tensors.items() if values}
     if inputs is not None:
         vectors = {"vectors": torch.tensor(inputs.word_vectors), "max_num_words": torch.tensor(inputs.max_num_words)}
         # one text alone: safetensors writes several in any order, and the same model has to have the same bytes
         contents[WORDS_FILE] = save(vectors, metadata={"words": json.dumps(inputs.words)})
-        if inputs.frame_mean is not None:
-            statistics = {"mean": torch.tensor(inputs.frame_mean), "scale": torch.tensor(inputs.frame_scale)}
-            contents[STATISTICS_FILE] = save(statistics)
         contents[RECIPE_FILE] = _json_bytes(inputs.recipe)
         if inputs.confidence is not None:
             contents[CONFIDENCE_FILE] = _json_bytes(to_dict(inputs.confidence))
@@ -221,7 +224,7 @@ def read_tensors(folder: Path, name: str) -> dict[str, Tensor]:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Reads the weights of a model, of networks and alignment, verified against model.json.
+    """Reads the weights of a model, of networks and alignment, and its statistics, verified against model.json.
 
     Raises:
         ValueError: for a missing or damaged file; the message names it.
@@ -233,6 +236,10 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     for name in (MODEL_FILE, ALIGNMENT_FILE):
         if name in listed:
             tensors |= read_tensors(folder, name)
+    config = read_header(folder).config
+    if config.method == "proposals" and config.encoder.frames != "raw":
+        statistics = read_tensors(folder, STATISTICS_FILE)
+        tensors |= {name: statistics[theirs] for name, theirs in _STATISTICS.items() if theirs in statistics}
     return tensors
 
 

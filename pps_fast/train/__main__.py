@@ -73,6 +73,7 @@ def run(arguments: TrainArguments) -> int:
         ValueError: for options, data or a run directory that cannot be used.
         NonFiniteLossError: when training met a loss that is not finite.
     """
+    from pps_fast.data.statistics import copies_note
     from pps_fast.eval.report import format_run
     from pps_fast.ops.choices import ops_line
     from pps_fast.pipeline import train_and_evaluate
@@ -84,6 +85,8 @@ def run(arguments: TrainArguments) -> int:
     def show_input(run_input: RunInput) -> None:
         store, device = run_input.store, run_input.store.device
         print(_describe_input(store, run_input.splits, out), flush=True)
+        if note := copies_note(store.data.num_frames, store.sizes.num_segments):
+            print(f"note: {note}", flush=True)
         used.extend(_choices_of_step(config, store))
         print(ops_line(used), flush=True)
         if note := slow_precision(config.train.precision, device):

@@ -32,7 +32,7 @@ from pps_fast.train.cuda_graph import CapturedStep, EagerStep
 from pps_fast.train.interrupt import StopRequest
 from pps_fast.train.progress import Progress
 from pps_fast.train.schedule import learning_rate
-from pps_fast.train.state import load_training_state, training_state
+from pps_fast.train.state import load_training_state, take_statistics, training_state
 from pps_fast.train.step import StepReport
 from pps_fast.train.watch import FiniteWatch
 
@@ -142,9 +142,10 @@ class _Trainer:
         return inputs_of(self.store.data, self.samples)
 
     def restore(self, checkpoint: Path | None, progress: bool) -> None:
-        """Restores the state at `checkpoint`; None starts at the beginning, with fitting the model's alignment."""
+        """Restores the state at `checkpoint`; None starts at the beginning, with what the training videos decide."""
         begin_alignment(self.model, self.store, self.samples, is_fitted=checkpoint is not None, progress=progress)
         if checkpoint is None:
+            take_statistics(self.model, self.inputs)
             return
         tensors = restore(checkpoint, self.model)
         try:

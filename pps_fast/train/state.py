@@ -1,11 +1,17 @@
-"""State of training besides the weights: moments and update count of the optimizers, as named tensors."""
+"""State of training besides the weights: moments and update count of the optimizers, as named tensors.
+
+And what a model takes over from its training videos before the first update.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor, nn
 
+from pps_fast.model import PPS
+from pps_fast.runs.model_folder import ModelInputs
 from pps_fast.train.optimizer import MOMENTS, Adam
 
 _COUNT = "update"
@@ -53,3 +59,12 @@ def load_training_state(model: nn.Module, optimizers: Sequence[Adam], tensors: M
                 state[moment].copy_(saved)
             else:
                 state[moment] = saved.to(device=parameter.device, copy=True)
+
+
+def take_statistics(model: PPS, inputs: ModelInputs) -> None:
+    """Gives a model mean and scale of the frames of its training videos, in place, for `encoder.frames`.
+
+    A saved model has them, so that they are not taken again when it is loaded or resumed.
+    """
+    if inputs.frame_mean is not None and inputs.frame_scale is not None:
+        model.embed.frame_input.take(torch.from_numpy(inputs.frame_mean), torch.from_numpy(inputs.frame_scale))

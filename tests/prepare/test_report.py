@@ -25,6 +25,12 @@ def test_table_counts_what_was_kept(tmp_path):
     assert "skipped" not in rows and "shared videos" not in rows and "by protocol" not in rows
 
 
+def test_table_tells_of_segments_that_only_repeat_frames(tmp_path):
+    rows = summary(PrepareOptions(**{**make_inputs(tmp_path), "num_segments": 16}))
+    assert rows["check segments"].startswith("16 segments are more than most videos have frames (median 11)")
+    assert rows["check segments"].endswith("prepare with --num-segments 8")
+
+
 def test_table_tells_folds_skipped_rows_and_rows_left_out(tmp_path):
     inputs = {**make_inputs(tmp_path), "pool": tmp_path / "train.json", "train": None, "test": None, "folds": 2}
     write_json(tmp_path / "train.json", [*TRAIN, ["Z", 5.0, [0, 1], "door"], ["A", 10.0, [1, 11], "door"]])

@@ -139,3 +139,10 @@ def test_a_model_of_the_paper_cannot_be_exported():
     model = PPS(config, model_of(golden, torch.float32).sizes)
     with pytest.raises(ValueError, match="generator.width_source = 'per_proposal'"):
         export_released(model)
+
+
+def test_a_model_of_standardized_features_cannot_be_exported():
+    golden = Golden(GOLDEN / "tiny_topk2.npz")
+    model = PPS(override(golden.config(), {"encoder.frames": "standardized"}), model_of(golden, torch.float32).sizes)
+    with pytest.raises(ValueError, match="encoder.frames = 'standardized': the published code takes features as they"):
+        export_released(model)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import signal
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from pps_fast import pipeline
@@ -48,6 +50,19 @@ def test_a_step_beyond_the_free_memory_is_told_before_the_first(tmp_path, capsys
     assert notes[0].endswith(
         "1000 bytes are free: the system may stop it; lower --train.batch-size or use a larger machine"
     )
+
+
+def test_segments_that_repeat_frames_are_told_before_the_first_step(tmp_path, capsys, monkeypatch):
+    load = pipeline.load_data
+
+    def load_short(options):
+        data = load(options)
+        return replace(data, num_frames=np.full(len(data.video_ids), 8))
+
+    monkeypatch.setattr(pipeline, "load_data", load_short)
+    assert command.main([*OPTIONS, "--out", str(tmp_path / "run")]) == 0
+    second = capsys.readouterr().out.splitlines()[1]
+    assert second.startswith("note: 16 segments are more than most videos have frames (median 8)")
 
 
 def test_without_arguments_the_demo_trains_into_runs_demo(monkeypatch):
