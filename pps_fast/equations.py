@@ -436,7 +436,7 @@ def residual_norm(
         [G, n, D] in x's dtype; statistics are fp32 at least.
     """
     site_key = None if dropout_key is None else mix(dropout_key, site)
-    summed = _full_precision(add_dropout(x, branch, site_key, rate, first_row))
+    summed = _full_precision(add_dropout(x, branch, site_key, rate, 0 if first_row is None else first_row))
     # never half-precision rows with fp32 weights: CUDA refuses them, and a CPU adds up the weights' gradients in half
     # precision, which is 18 % off after 24,000 rows
     weight, bias = weight.to(summed.dtype), bias.to(summed.dtype)

@@ -86,7 +86,7 @@ class PPS(nn.Module):
         curve = None if self.alignment is None else self.alignment(batch, is_cross_fitted=self.training)
         guided = self.embed_curve(frames, curve, frame_valid)
         g_cls = self.generator(guided, frame_valid, query, word_valid[:, :-1], dropout_key)
-        inputs = self._reconstructor_input(batch, frames, frame_valid, word_valid)
+        inputs = self._reconstructor_input(batch, frames, word_valid)
         component_keys, *candidate_keys = self._mask_keys(dropout_key)
         components = self._components(g_cls, with_exponents=with_negatives)
         proposals = self.pool(g_cls, components, component_keys, self.reconstruct, inputs)
@@ -138,15 +138,13 @@ class PPS(nn.Module):
         slot = torch.arange(batch.words.shape[1] + 2, device=batch.frames.device)
         return segment < batch.num_frames.unsqueeze(1), slot < (batch.num_words + 1).unsqueeze(1)
 
-    def _reconstructor_input(
-        self, batch: Batch, frames: Tensor, frame_valid: Tensor, word_valid: Tensor
-    ) -> ReconstructorInput:
+    def _reconstructor_input(self, batch: Batch, frames: Tensor, word_valid: Tensor) -> ReconstructorInput:
         divisor = self.config.reconstructor.hidden_words_divisor
         is_hidden = hidden_words(batch.hide_prob, batch.word_noise, batch.num_words, divisor)
         query = self.embed.hidden_query(batch, is_hidden, batch.dropout_key if self.training else None)
         return ReconstructorInput(
-            frames=frames[:, self.kept],
-            frame_valid=frame_valid[:, self.kept],
+            frames=frames.index_select(1, self.kept),
+            frame_valid=self.kept < batch.num_frames.unsqueeze(1),
             query=query,
             word_valid=word_valid[:, : query.shape[1]],
             num_words=batch.num_words,

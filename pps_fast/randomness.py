@@ -194,11 +194,16 @@ def _decide(dropout_key: Tensor, pairs: Tensor, rate: float, out: Tensor) -> Ten
     return torch.ge(h.view(torch.int16), num_dropped_levels(rate) - NUM_LEVELS // 2, out=out)
 
 
-def _pairs_of(shape: tuple[int, int], first_row: Tensor | None, device: torch.device) -> Tensor:
-    """p * STEP of the pairs of rows [n, D]: [pairs] without `first_row`, else [G, pairs]."""
+def _pairs_of(shape: tuple[int, int], first_row: Tensor | int, device: torch.device) -> Tensor:
+    """p * STEP of the pairs that hold rows [n, D]: [pairs] where `first_row` is a number, else [G, pairs].
+
+    The first value is the second of its pair where the rows begin at an odd value.
+    """
     num_rows, width = shape
-    pairs = torch.arange((num_rows * width + 1) // 2, dtype=torch.int32, device=device) * STEP
-    if first_row is None:
+    begin = first_row * width if isinstance(first_row, int) else 0
+    end = begin + num_rows * width
+    pairs = torch.arange(begin // 2, (end + 1) // 2, dtype=torch.int32, device=device) * STEP
+    if isinstance(first_row, int):
         return pairs
     if width % 2:
         raise ValueError(f"dropout: rows of {width} values with first_row: expected an even number, as pairs decide")
@@ -214,18 +219,24 @@ def _chunks(dropout_key: Tensor, pairs: Tensor) -> Iterator[tuple[slice, Tensor]
 
 
 def _sum_with_kept(
-    x: Tensor | None, branch: Tensor, dropout_key: Tensor, rate: float, first_row: Tensor | None
+    x: Tensor | None,
+    branch: Tensor,
+    dropout_key: Tensor,
+    rate: float,
+    first_row: Tensor | int,
+    dtype: torch.dtype | None,
 ) -> Tensor:
     """Returns x + scaled branch with dropped values set to 0, [G, n, D]; without x, the second term alone."""
     shape = (branch.shape[1], branch.shape[2])
     pairs = _pairs_of(shape, first_row, branch.device)
     scale = 1 / (1 - num_dropped_levels(rate) / NUM_LEVELS)
-    result = torch.empty_like(branch, memory_format=torch.contiguous_format)
-    num_values = shape[0] * shape[1]
+    result = torch.empty_like(branch, dtype=dtype, memory_format=torch.contiguous_format)
+    begin = first_row * shape[1] % 2 if isinstance(first_row, int) else 0
+    values = slice(begin, begin + shape[0] * shape[1])
     for chosen, chunk_pairs in _chunks(dropout_key, pairs):
         part = branch[chosen]
         kept = torch.empty(len(part), 2 * pairs.shape[-1], dtype=branch.dtype, device=branch.device)
-        kept = _decide(dropout_key[chosen], chunk_pairs, rate, out=kept)[:, :num_values].view(part.shape)
+        kept = _decide(dropout_key[chosen], chunk_pairs, rate, out=kept)[:, values].view(part.shape)
         if x is None:
             torch.mul(part, kept.mul_(scale), out=result[chosen])
         else:
@@ -237,41 +248,50 @@ class _Dropout(torch.autograd.Function):
     """Scales kept values by 1 / (share kept) and adds them to x; the backward pass recomputes which are kept."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor | None, branch: Tensor, dropout_key: Tensor, rate: float, first_row: Tensor | None
-    ) -> Tensor:
-        ctx.save_for_backward(dropout_key, first_row)
-        ctx.has_sum, ctx.rate = x is not None, rate
-        return _sum_with_kept(x, branch, dropout_key, rate, first_row)
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        x, branch, dropout_key, ctx.rate, first_row, _ = inputs
+        is_number = isinstance(first_row, int)
+        ctx.save_for_backward(dropout_key, None if is_number else first_row)
+        ctx.first_row = first_row if is_number else 0
+        ctx.has_sum, ctx.dtype = x is not None, branch.dtype
+        return _sum_with_kept(*inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         dropout_key, first_row = ctx.saved_tensors
-        grad_branch = _Dropout.apply(None, grad, dropout_key, ctx.rate, first_row)
-        return grad if ctx.has_sum else None, grad_branch, None, None, None
+        first_row = ctx.first_row if first_row is None else first_row
+        grad_branch = _Dropout.apply(None, grad, dropout_key, ctx.rate, first_row, ctx.dtype)
+        return grad if ctx.has_sum else None, grad_branch, None, None, None, None
 
 
-def dropout(branch: Tensor, dropout_key: Tensor | None, rate: float, first_row: Tensor | None = None) -> Tensor:
+def dropout(
+    branch: Tensor,
+    dropout_key: Tensor | None,
+    rate: float,
+    first_row: Tensor | int = 0,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
     """Drops values of sequences at a rate and scales the others, so that the expectation stays.
 
     Args:
         branch: [G, n, D].
         dropout_key: [G] int32, already mixed with the site; None drops nothing.
         rate: 0 to below 1, rounded to 1 / 65,536.
-        first_row: [G] int64 position of the first of the n rows in its sequence, with D even; 0 when not given.
+        first_row: position of the first of the n rows in its sequence: one for all, or [G] int64 with D even.
+        dtype: of the result; None for that of `branch`.
     Returns:
         [G, n, D].
     """
     if dropout_key is None or num_dropped_levels(rate) == 0:
-        return branch
-    return _Dropout.apply(None, branch, dropout_key, rate, first_row)
+        return branch if dtype is None else branch.to(dtype)
+    return _Dropout.apply(None, branch, dropout_key, rate, first_row, dtype)
 
 
 def add_dropout(
-    x: Tensor, branch: Tensor, dropout_key: Tensor | None, rate: float, first_row: Tensor | None = None
+    x: Tensor, branch: Tensor, dropout_key: Tensor | None, rate: float, first_row: Tensor | int = 0
 ) -> Tensor:
     """x + dropout(branch), in x's dtype and without the intermediate result; arguments as `dropout`."""
     branch = branch.to(x.dtype)
     if dropout_key is None or num_dropped_levels(rate) == 0:
         return x + branch
-    return _Dropout.apply(x, branch, dropout_key, rate, first_row)
+    return _Dropout.apply(x, branch, dropout_key, rate, first_row, None)

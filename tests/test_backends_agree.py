@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -52,9 +53,11 @@ def _backward(model: PPS, batch: Batch) -> Tensor:
     return total
 
 
-def _step(config: PPSConfig, dtype: torch.dtype = torch.float32, batch: Batch = BATCH) -> dict[str, Tensor]:
-    """The loss and every gradient of a training step, by name."""
-    model = randomize(PPS(config, SIZES)).to(DEVICE, dtype).train()
+def _step(
+    config: PPSConfig, dtype: torch.dtype = torch.float32, batch: Batch = BATCH, seed: int = 0
+) -> dict[str, Tensor]:
+    """The loss and every gradient of a training step, by name; `seed` is that of the parameters."""
+    model = randomize(PPS(config, SIZES), seed).to(DEVICE, dtype).train()
     total = _backward(model, batch.to(DEVICE, dtype))
     return {"loss": total} | {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
@@ -112,14 +115,21 @@ def test_a_step_with_dropout_has_the_same_loss_and_gradients(schedule: str, call
 @pytest.mark.parametrize("method", [CPL, CNM], ids=["CPL", "CNM"])
 def test_a_step_of_the_ancestors_has_the_same_loss_and_gradients(method: dict[str, Any], calls: dict[str, int]) -> None:
     config = override(_config(), method)
-    fused = _step(override(config, {"backend": "triton"}))
-    assert len(calls) >= 8 and all(calls.values()), calls
-    equations = _step(override(config, {"backend": "torch"}))
-    exact = _step(override(config, {"backend": "torch"}), torch.float64)
-    assert len(exact) > 40 and any(name.startswith("head.") for name in exact)
-    errors, reference = _errors(fused, exact), _errors(equations, exact)
-    assert errors["loss"] <= 1e-6
-    assert max(errors.values()) <= min(max(2 * max(reference.values()), 1e-5), 2e-4), (errors, reference)
+    errors, reference = [], []
+    # a gradient in which much cancels has another error with every rounding: the median of draws tells more than one
+    for seed in range(3):
+        calls.clear()
+        fused = _step(override(config, {"backend": "triton"}), seed=seed)
+        assert len(calls) >= 8 and all(calls.values()), calls
+        equations, exact = (
+            _step(override(config, {"backend": "torch"}), dtype, seed=seed) for dtype in (torch.float32, torch.float64)
+        )
+        assert len(exact) > 40 and any(name.startswith("head.") for name in exact)
+        each = _errors(fused, exact)
+        assert each["loss"] <= 1e-6
+        errors.append(max(each.values()))
+        reference.append(max(_errors(equations, exact).values()))
+    assert median(errors) <= min(max(2 * median(reference), 1e-5), 2e-4), (errors, reference)
 
 
 def _distinct_presets() -> dict[str, PPSConfig]:

@@ -181,14 +181,23 @@ def test_rows_from_the_middle_of_a_sequence_are_those_of_the_whole(num_rows: int
     assert_agree("rows", part, whole[pick, rows])
 
 
-def test_odd_rows_have_no_first_row() -> None:
+@pytest.mark.parametrize("width", [1, 6, 7])
+@pytest.mark.parametrize("first_row", [1, 2, 5])
+def test_rows_of_any_width_may_begin_at_one_row_for_all_sequences(width: int, first_row: int) -> None:
+    dropout_key, x = _keys(5), torch.rand(5, 9, width) + 1
+    whole, rows = dropout(x, dropout_key, 0.4), slice(first_row, first_row + 3)
+    assert_agree("rows", dropout(x[:, rows], dropout_key, 0.4, first_row), whole[:, rows])
+    assert torch.equal(keep_mask(dropout_key, (3, width), 0.4, first_row), whole[:, rows] != 0)
+
+
+def test_odd_rows_have_no_first_row_of_each_sequence() -> None:
     with pytest.raises(ValueError, match="rows of 7 values with first_row: expected an even number"):
         keep_mask(_keys(2), (1, 7), 0.4, torch.tensor([0, 1]))
 
 
 @pytest.mark.parametrize("chunk", [1, 64, 1 << 18])
-@pytest.mark.parametrize("first_row", [None, torch.tensor([0, 3, 7, 1, 5])])
-def test_chunks_decide_like_the_whole(chunk: int, first_row: Tensor | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("first_row", [0, 3, torch.tensor([0, 3, 7, 1, 5])])
+def test_chunks_decide_like_the_whole(chunk: int, first_row: Tensor | int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU decides for all sequences at once, a CPU for as many as fit its cache."""
     dropout_key, x, branch = _keys(5), torch.rand(5, 3, 6), torch.rand(5, 3, 6)
     monkeypatch.setattr(randomness, "_CHUNK", chunk)
@@ -206,6 +215,15 @@ def test_dropout_keeps_dtype_and_decisions(dtype: torch.dtype, poisoned_empty: N
     assert got.dtype == dtype and torch.equal(got != 0, kept)
     # 4 / 3, rounded to the dtype twice
     assert_agree("kept", got[kept].double(), branch[kept].double() * 4 / 3, rtol=2 * torch.finfo(dtype).eps)
+
+
+def test_another_dtype_is_that_of_the_result_rounded_once() -> None:
+    branch = torch.rand(3, 4, 5, requires_grad=True)
+    got, expected = dropout(branch, _keys(3), 0.25, 0, torch.bfloat16), dropout(branch, _keys(3), 0.25)
+    assert torch.equal(got, expected.bfloat16())
+    got.sum().backward()
+    assert branch.grad.dtype == torch.float32 and torch.equal(branch.grad != 0, expected != 0)
+    assert dropout(branch, None, 0.25, 0, torch.bfloat16).dtype == torch.bfloat16
 
 
 def test_a_sum_has_the_dtype_of_its_first_term() -> None:
@@ -233,8 +251,8 @@ def test_rates_are_rounded_to_the_grid_of_levels() -> None:
 # --- gradients ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("first_row", [None, torch.tensor([4, 0])])
-def test_gradients_of_both_orders(first_row: Tensor | None) -> None:
+@pytest.mark.parametrize("first_row", [0, 1, torch.tensor([4, 0])])
+def test_gradients_of_both_orders(first_row: Tensor | int) -> None:
     x, branch = (torch.rand(2, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
     dropout_key = _keys(2)
     assert torch.autograd.gradcheck(lambda b: dropout(b, dropout_key, 0.4, first_row), branch)
@@ -262,8 +280,7 @@ def test_the_compiler_traces_dropout_in_one_graph() -> None:
 @pytest.mark.gpu
 def test_a_gpu_decides_like_a_cpu() -> None:
     dropout_key, first = _keys(64), torch.arange(64)
-    for first_row in (None, first):
-        there = None if first_row is None else first_row.cuda()
+    for first_row, there in ((3, 3), (first, first.cuda())):
         for number in (0, 40):
             got = keep_mask(mix(dropout_key.cuda(), number), (5, 256), 0.1, there)
             assert torch.equal(got.cpu(), keep_mask(mix(dropout_key, number), (5, 256), 0.1, first_row))

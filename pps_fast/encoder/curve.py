@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pps_fast.alignment.equations import zscored_curve
 from pps_fast.config import CurveInput, PPSConfig
-from pps_fast.encoder.positions import add_positions
+from pps_fast.encoder.positions import Positions
 
 
 def _added(frames: Tensor, rows: Tensor) -> Tensor:
@@ -41,6 +41,7 @@ class CurveEmbedding(nn.Module):
         super().__init__()
         self._join = CURVE_INPUTS[config.encoder.curve]
         self.projection = None if self._join is None else nn.Linear(1, config.encoder.hidden_dim)
+        self.positions = None if self._join is None else Positions(config.encoder.hidden_dim)
 
     def forward(self, frames: Tensor, curve: Tensor | None, frame_valid: Tensor) -> Tensor:
         """Joins the curve with the embedded frames, as the config says.
@@ -52,8 +53,8 @@ class CurveEmbedding(nn.Module):
         Returns:
             As frames; the frames themselves with `encoder.curve` = 'none'.
         """
-        if self._join is None or self.projection is None or curve is None:
+        if self._join is None or self.projection is None or self.positions is None or curve is None:
             return frames
         zeta = zscored_curve(curve, frame_valid[:, : curve.shape[1]])
-        rows = add_positions(self.projection(zeta.to(self.projection.weight.dtype).unsqueeze(-1)))
+        rows = self.positions(self.projection(zeta.to(self.projection.weight.dtype).unsqueeze(-1)))
         return self._join(frames, rows.to(frames.dtype))

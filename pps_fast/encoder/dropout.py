@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pps_fast.config import PPSConfig
+from pps_fast.ops.masked_attention import multiplied_as
 from pps_fast.ops.residual_norm import residual_norm
 from pps_fast.randomness import SITES, dropout, mix
 
@@ -20,11 +21,21 @@ class DropoutSite(nn.Module):
 
 
 class Dropout(DropoutSite):
-    """Dropout of a whole input (see `randomness.dropout`)."""
+    """Dropout of the input of a matrix product, in the dtype that it is multiplied as (see `randomness.dropout`)."""
 
-    def forward(self, x: Tensor, dropout_key: Tensor | None) -> Tensor:
-        """[G, n, D] -> [G, n, D]; `dropout_key` [G] int32 of the sequences, None for no dropout."""
-        return x if dropout_key is None else dropout(x, mix(dropout_key, self.site), self.rate)
+    def forward(self, x: Tensor, dropout_key: Tensor | None, first_row: int = 0) -> Tensor:
+        """Drops values of rows.
+
+        Args:
+            x: [G, n, D].
+            dropout_key: [G] int32 of the sequences; None for no dropout.
+            first_row: position of the first of the n rows in its sequence.
+        Returns:
+            [G, n, D].
+        """
+        if dropout_key is None:
+            return x
+        return dropout(x, mix(dropout_key, self.site), self.rate, first_row, multiplied_as(x))
 
 
 class ResidualNorm(DropoutSite):

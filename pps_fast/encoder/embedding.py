@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pps_fast.config import PPSConfig
 from pps_fast.encoder.dropout import Dropout
 from pps_fast.encoder.frame_input import FRAME_INPUTS
-from pps_fast.encoder.positions import add_positions
+from pps_fast.encoder.positions import Positions
 from pps_fast.types import Batch, FeatureSizes
 
 
@@ -82,6 +82,7 @@ class Embedding(nn.Module):
         self.frame_dropout, self.query_dropout, self.hidden_query_dropout = (Dropout(config) for _ in range(3))
         self.word_cls_dropout = Dropout(config)
         has_frame_cls, has_word_cls = config.encoder.frame_summary == "cls", config.reconstructor.word_cls != "none"
+        self.positions = Positions(width)
         self.frame_cls = nn.Parameter(torch.zeros(sizes.frame_dim)) if has_frame_cls else None
         self.start_word = nn.Parameter(torch.zeros(sizes.word_dim))
         self.hidden_word = nn.Parameter(torch.zeros(sizes.word_dim))
@@ -98,11 +99,13 @@ class Embedding(nn.Module):
         Returns:
             [B, S + 1, D], or [B, S, D] without v_cls.
         """
-        frames = self.frame_input(batch.frames)
-        if self.frame_cls is not None:
-            cls = self.frame_cls.to(frames.dtype).expand(frames.shape[0], 1, -1)
-            frames = torch.cat((frames, cls), 1)
-        return self.frame_projection(self.frame_dropout(frames, dropout_key))
+        num_samples, num_segments, _ = batch.frames.shape
+        frames = self.frame_projection(self.frame_dropout(self.frame_input(batch.frames), dropout_key))
+        if self.frame_cls is None:
+            return frames
+        # projected apart: frames need no gradient and are four times as wide as their projection
+        cls = self.frame_dropout(self.frame_cls.expand(num_samples, 1, -1), dropout_key, num_segments)
+        return torch.cat((frames, self.frame_projection(cls)), 1)
 
     def with_start(self, words: Tensor) -> Tensor:
         """Puts the start token before words: [B, n, W] -> [B, n + 1, W]."""
@@ -119,7 +122,7 @@ class Embedding(nn.Module):
         Returns:
             [B, L + 1, D].
         """
-        return add_positions(self.embedded_words(batch, dropout_key))
+        return self.positions(self.embedded_words(batch, dropout_key))
 
     def hidden_query(self, batch: Batch, is_hidden: Tensor, dropout_key: Tensor | None) -> Tensor:
         """Q-hat: start token, words with the hidden ones replaced, and q_cls behind the last word.
@@ -134,4 +137,4 @@ class Embedding(nn.Module):
         # the start token, in slot 0, and the slot behind the words are never hidden
         hidden_slots = nn.functional.pad(is_hidden, (1, 1))[:, : embedded.shape[1]]
         replacement = self.word_projection(self.hidden_word)
-        return add_positions(torch.where(hidden_slots.unsqueeze(-1), replacement, embedded))
+        return self.positions(torch.where(hidden_slots.unsqueeze(-1), replacement, embedded))

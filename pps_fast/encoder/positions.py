@@ -5,22 +5,45 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+# rows of the table that a model keeps; sentences of the data sets have at most 20 words
+_NUM_KEPT = 64
 
 
-def add_positions(x: Tensor) -> Tensor:
-    """Adds pe(p) = [sin(p w), cos(p w)], w_i = 10000^(-i / (D/2 - 1)), to position p; pe(0) = 0.
+def position_table(
+    num_positions: int, width: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Tensor:
+    """pe(p) = [sin(p w), cos(p w)], w_i = 10000^(-i / (D/2 - 1)); pe(0) = 0.
 
     Args:
-        x: [B, n, D], D even.
+        num_positions: n.
+        width: D, even.
     Returns:
-        [B, n, D].
+        [n, D].
     """
-    half = x.shape[-1] // 2
-    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-    index = torch.arange(half, device=x.device, dtype=dtype)
+    half = width // 2
+    index = torch.arange(half, device=device, dtype=dtype)
     frequency = torch.exp(index * (-math.log(10000) / max(half - 1, 1)))
-    position = torch.arange(x.shape[1], device=x.device, dtype=dtype)
+    position = torch.arange(num_positions, device=device, dtype=dtype)
     angle = position.unsqueeze(1) * frequency  # [n, D/2]
     table = torch.cat((angle.sin(), angle.cos()), -1)
-    return x + (table * (position > 0).unsqueeze(1)).to(x.dtype)
+    return table * (position > 0).unsqueeze(1)
+
+
+class Positions(nn.Module):
+    """Adds pe(p) to position p of [B, n, D]; the table is fp32 at least."""
+
+    table: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("table", position_table(_NUM_KEPT, width), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, n, D] -> [B, n, D] in x's dtype."""
+        num_positions, width = x.shape[1:]
+        if x.dtype == torch.float64 or num_positions > _NUM_KEPT:
+            dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+            return x + position_table(num_positions, width, dtype, x.device).to(x.dtype)
+        return x + self.table[:num_positions].to(x.dtype)

@@ -77,7 +77,7 @@ def allows_tf32() -> bool:
 def multiplied_as(x: Tensor) -> torch.dtype:
     """Returns the dtype that a matrix product converts x to: autocast's where it is on, else x's."""
     device = x.device.type
-    if x.dtype != torch.float64 and torch.is_autocast_enabled(device):
+    if x.dtype != torch.float64 and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
         return torch.get_autocast_dtype(device)
     return x.dtype
 

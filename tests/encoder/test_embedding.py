@@ -11,13 +11,15 @@ import torch
 from pps_fast.config import PPSConfig
 from pps_fast.encoder.dropout import number_sites
 from pps_fast.encoder.embedding import WORD_CLS, Embedding
-from pps_fast.encoder.positions import add_positions
+from pps_fast.encoder.positions import Positions
+from pps_fast.randomness import dropout, mix
 from tests.support.cases import SIZES, random_batch, randomize, small_config, take
 from tests.support.compare import assert_agree
 
 SCALAR = small_config(reconstructor__word_cls="scalar_per_batch_position")
 BATCH = random_batch(dtype=torch.float64)
 NOTHING = torch.zeros(4, 9, dtype=torch.bool)
+POSITIONS = Positions(SCALAR.encoder.hidden_dim)
 
 
 def _embedding(config: PPSConfig | None = None) -> Embedding:
@@ -33,10 +35,24 @@ def test_frames_are_projected_without_positions_and_v_cls_is_last() -> None:
     assert_agree("v_cls", got[:, -1], expected, atol=1e-13)
 
 
+@pytest.mark.parametrize("precision", ["fp64", "bf16"])
+def test_v_cls_drops_as_the_row_behind_the_frames(precision: str) -> None:
+    embed, dropout_key = _embedding(small_config(encoder__dropout=0.5)), BATCH.dropout_key
+    number_sites(embed)
+    rows = torch.cat((BATCH.frames, embed.frame_cls.expand(4, 1, -1)), 1)
+    dropped = dropout(rows, mix(dropout_key, embed.frame_dropout.site), 0.5)
+    batch = BATCH
+    if precision == "bf16":
+        embed, batch, dropped = embed.float(), BATCH.to(dtype=torch.float32), dropped.float()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        got, expected = embed.frames(batch, dropout_key), embed.frame_projection(dropped)
+    assert_agree("frames", got, expected, atol=1e-13 if precision == "fp64" else 0)
+
+
 def test_the_query_is_the_start_token_and_the_words_with_positions() -> None:
     embed = _embedding()
     words = torch.cat((embed.start_word.expand(4, 1, -1), BATCH.words), 1)
-    expected = add_positions(words @ embed.word_projection.weight.T + embed.word_projection.bias)
+    expected = POSITIONS(words @ embed.word_projection.weight.T + embed.word_projection.bias)
     assert_agree("query", embed.query(BATCH, None), expected, atol=1e-13)
 
 
@@ -46,7 +62,7 @@ def test_without_hidden_words_the_hidden_query_is_the_query_with_q_cls_behind_th
     bare = embed.word_cls.expand(4, 11, -1)
     for b, length in enumerate(BATCH.num_words.tolist()):
         assert_agree("words", got[b, : length + 1], query[b, : length + 1], atol=1e-13)
-        assert_agree("q_cls", got[b, length + 1], add_positions(bare)[b, length + 1], atol=1e-13)
+        assert_agree("q_cls", got[b, length + 1], POSITIONS(bare)[b, length + 1], atol=1e-13)
 
 
 def test_hidden_words_are_replaced_and_their_content_does_not_matter() -> None:
@@ -55,7 +71,7 @@ def test_hidden_words_are_replaced_and_their_content_does_not_matter() -> None:
     changed = replace(BATCH, words=BATCH.words + 3.0 * is_hidden.unsqueeze(-1))
     got = embed.hidden_query(BATCH, is_hidden, None)
     assert_agree("hidden", embed.hidden_query(changed, is_hidden, None), got)
-    expected = add_positions(embed.word_projection(embed.hidden_word).expand(1, 11, -1))[0]
+    expected = POSITIONS(embed.word_projection(embed.hidden_word).expand(1, 11, -1))[0]
     for b, word in is_hidden.nonzero().tolist():
         assert_agree("replacement", got[b, word + 1], expected[word + 1], atol=1e-13)
     open_slots = ~torch.nn.functional.pad(is_hidden, (1, 1))
@@ -82,7 +98,7 @@ def test_a_scalar_word_cls_fills_the_slot_of_sample_b_with_entry_b_before_the_pr
     weight, bias = embed.word_projection.weight, embed.word_projection.bias
     for b, length in enumerate(BATCH.num_words.tolist()):
         bare = (embed.word_cls[b] * weight.sum(1) + bias).expand(1, 11, -1)
-        assert_agree("q_cls", got[b, length + 1], add_positions(bare)[0, length + 1], atol=1e-13)
+        assert_agree("q_cls", got[b, length + 1], POSITIONS(bare)[0, length + 1], atol=1e-13)
 
 
 def test_a_scalar_word_cls_refuses_more_samples_than_it_has_entries() -> None:
@@ -119,7 +135,7 @@ def test_reused_words_are_the_query_without_the_last_but_for_the_hidden_ones() -
     replaced = (got != query).any(-1).nonzero()
     # the last of the columns has no slot
     assert replaced.tolist() == [[1, 3]]
-    expected = add_positions(embed.word_projection(embed.hidden_word).expand(1, 9, -1))[0, 3]
+    expected = POSITIONS(embed.word_projection(embed.hidden_word).expand(1, 9, -1))[0, 3]
     assert_agree("replacement", got[1, 3], expected, atol=1e-13)
 
 
@@ -133,7 +149,7 @@ def test_without_v_cls_the_frames_are_projected_alone() -> None:
 def test_without_q_cls_its_slot_depends_on_nothing() -> None:
     embed = _embedding(_ancestors())
     assert "word_cls" not in dict(embed.named_parameters())
-    bare = add_positions(embed.word_projection.bias.expand(1, 11, -1))[0]
+    bare = POSITIONS(embed.word_projection.bias.expand(1, 11, -1))[0]
     got = embed.hidden_query(BATCH, NOTHING, None)
     for b, length in enumerate(BATCH.num_words.tolist()):
         assert_agree("slot", got[b, length + 1], bare[length + 1], atol=1e-13)

@@ -63,7 +63,7 @@ def _steepness(inputs: dict) -> float:
     """The largest 1 / std of a row, which multiplies every rounding in the gradients of x and branch."""
     dropout_key = inputs.get("dropout_key")
     site_key = None if dropout_key is None else mix(dropout_key, inputs["site"])
-    summed = add_dropout(inputs["x"], inputs["branch"], site_key, inputs.get("rate", 0.0), inputs.get("first_row"))
+    summed = add_dropout(inputs["x"], inputs["branch"], site_key, inputs.get("rate", 0.0), inputs.get("first_row", 0))
     variance = summed.detach().float().var(-1, correction=0)
     return (variance + equations.NORM_EPS).rsqrt().max().item()
 
@@ -114,7 +114,7 @@ def test_without_dropout_it_is_the_layer_norm_of_a_sum() -> None:
 @pytest.mark.parametrize(("shape", "first_row"), [((5, 3, 8), False), ((5, 2, 64), True), ((3, 4, 7), False)])
 def test_what_is_dropped_is_what_the_counters_say(shape: tuple, first_row: bool, backend: str) -> None:
     inputs = _inputs(shape, 0.3, first_row)
-    kept = keep_mask(mix(inputs["dropout_key"], 5), shape[1:], 0.3, inputs.get("first_row"))
+    kept = keep_mask(mix(inputs["dropout_key"], 5), shape[1:], 0.3, inputs.get("first_row", 0))
     if backend == "triton":
         dropout_key, dropout = inputs["dropout_key"], [5, num_dropped_levels(0.3)]
         tensors = [inputs[name].detach() for name in WRT]

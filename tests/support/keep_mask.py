@@ -8,14 +8,14 @@ from torch import Tensor
 from pps_fast.randomness import _decide, _pairs_of
 
 
-def keep_mask(dropout_key: Tensor, shape: tuple[int, int], rate: float, first_row: Tensor | None = None) -> Tensor:
+def keep_mask(dropout_key: Tensor, shape: tuple[int, int], rate: float, first_row: Tensor | int = 0) -> Tensor:
     """Decides which values dropout keeps.
 
     Args:
-        key: [G] int32, one for each sequence.
-        shape: n and D of the sequences' values [G, n, D]; D even where `first_row` is given.
+        dropout_key: [G] int32, one for each sequence.
+        shape: n and D of the sequences' values [G, n, D]; D even where `first_row` is a tensor.
         rate: share that is dropped, 0 to below 1.
-        first_row: [G] int64 position of the first of the n rows in its sequence; 0 when not given.
+        first_row: position of the first of the n rows in its sequence, one for all or [G] int64.
     Returns:
         [G, n, D] bool, False where a value is dropped.
     """
@@ -23,4 +23,5 @@ def keep_mask(dropout_key: Tensor, shape: tuple[int, int], rate: float, first_ro
     pairs = _pairs_of(shape, first_row, dropout_key.device)
     kept = torch.empty(len(dropout_key), 2 * pairs.shape[-1], dtype=torch.bool, device=dropout_key.device)
     _decide(dropout_key, pairs, rate, out=kept)
-    return kept[:, : num_rows * width].unflatten(1, shape)
+    begin = first_row * width % 2 if isinstance(first_row, int) else 0
+    return kept[:, begin : begin + num_rows * width].unflatten(1, shape)
