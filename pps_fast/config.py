@@ -29,7 +29,8 @@ Selector = Literal["vote", "vote_loss_weighted", "vote_iou_weighted", "lowest_lo
 CurveInput = Literal["none", "added", "only"]
 BoundaryReading = Literal["center_width", "mask_level", "mass", "mean"]
 Backend = Literal["auto", "triton", "torch"]
-Precision = Literal["fp32", "tf32", "bf16"]
+Precision = Literal["auto", "fp32", "tf32", "bf16"]
+EvaluationPrecision = Literal["fp32", "bf16"]
 KeepPolicy = Literal["last", "validation"]
 Update = Literal["joint", "alternating"]
 Method = Literal["proposals", "alignment"]
@@ -298,6 +299,8 @@ class InferenceConfig:
     """how the answer is chosen: by votes, the proposal that reconstructs best (lowest_loss), or that of most reward"""
     batch_size: int = 32
     """samples in an evaluation batch"""
+    precision: EvaluationPrecision = "fp32"
+    """precision of matrix products at evaluation, whatever the model was trained in"""
     seed: int = 0
     """seed of the words that are hidden at evaluation"""
     iou_thresholds: tuple[float, ...] = (0.3, 0.5, 0.7)
@@ -375,7 +378,7 @@ class TrainConfig:
     weight_decay: float = 0.0
     """weight decay, decoupled from the gradient (AdamW)"""
     precision: Precision = "fp32"
-    """precision of matrix products; masks, softmax, losses and statistics are always fp32"""
+    """of matrix products, all else is fp32; auto is bf16 on a GPU or a CPU with AMX, decided when the run begins"""
     capture: bool = True
     """on a GPU, replay training steps as CUDA graphs; a step that cannot be captured runs eagerly, with a warning"""
     seed: int = 8
@@ -391,8 +394,7 @@ class TrainConfig:
     trace_every: int = 0
     """updates between lines of trace.jsonl, which records the proposals of a few samples for `draw`; 0: no file"""
     update: Update = "joint"
-    """'joint': all losses update all weights. 'alternating' (CNM): the reconstruction loss updates all but the mask
-    heads, then the other losses update the mask heads"""
+    """'joint': all losses train all; 'alternating' (CNM): reconstruction trains all but mask heads, the others these"""
     tensorboard: bool = False
     """also write TensorBoard events; needs the extra `track`"""
 
@@ -447,19 +449,17 @@ class PPSConfig:
             self.train.update,
             "losses.reconstruction and another loss above 0, one for each of the two updates",
         )
-        selector = self.inference.selector
         require(
-            self.reconstructs or selector in ("alignment", "vote"),
+            self.reconstructs or self.inference.selector in ("alignment", "vote"),
             "inference.selector",
-            selector,
+            self.inference.selector,
             "alignment or vote, because no loss trains the reconstruction: losses.reconstruction = contrastive = 0",
         )
 
     @property
     def reconstructs(self) -> bool:
         """Whether sentences are rebuilt: not where the alignment takes the place of both losses that need it."""
-        weights = self.losses
-        return weights.alignment == 0 or weights.reconstruction > 0 or weights.contrastive > 0
+        return self.losses.alignment == 0 or self.losses.reconstruction > 0 or self.losses.contrastive > 0
 
 
 def _check_mixtures(proposals: ProposalsConfig, reconstructor: ReconstructorConfig) -> None:

@@ -70,6 +70,18 @@ def free_memory_of(device: torch.device) -> int | None:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
 
 
+def choose_precision(device: torch.device) -> tuple[Precision, str]:
+    """Returns the precision that 'auto' stands for on a device, and why."""
+    import torch
+
+    if device.type == "cuda":
+        # a device that is only simulated cannot be asked
+        has_bf16 = not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False)
+        return ("bf16", "a GPU multiplies it") if has_bf16 else ("fp32", "this GPU has no instructions for bf16")
+    has_amx = any("amx_bf16" in flags.split() for flags in _cpu_lines("flags"))
+    return ("bf16", f"{cpu_name()} has AMX") if has_amx else ("fp32", f"{cpu_name()} has no AMX")
+
+
 def slow_precision(precision: Precision, device: torch.device) -> str | None:
     """Returns a sentence if a device has no instructions for the arithmetic of a precision, else None."""
     import torch
@@ -103,7 +115,12 @@ def devices() -> dict[str, dict[str, Any]]:
 
 def cpu_name() -> str:
     """Returns the CPU's model name as the operating system reports it."""
+    names = _cpu_lines("model name")
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _cpu_lines(name: str) -> list[str]:
+    """Returns what Linux says about each processor under that name; empty elsewhere."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return [line.split(":", 1)[1].strip() for line in lines if line.startswith(name)]

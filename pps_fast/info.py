@@ -15,6 +15,8 @@ import tyro
 from pps_fast import __version__
 from pps_fast.cli import PresetName, exit_status, parse_with_preset
 from pps_fast.config import PPSConfig
+from pps_fast.config_tree import override
+from pps_fast.devices import choose_precision
 from pps_fast.devices import cpu_name as cpu_name
 from pps_fast.devices import devices as devices
 from pps_fast.help_text import Program
@@ -113,7 +115,7 @@ def collect(preset: str, config: PPSConfig) -> dict[str, Any]:
 
     sizes, num_columns = data_sizes(preset, config)
     present = devices()
-    records = {name: record_step(config, sizes, num_columns, name) for name in present}
+    records = {name: record_step(_decided(config, name), sizes, num_columns, name) for name in present}
     ops = {name: [asdict(choice) for choice in choices_of(calls)] for name, calls in records.items()}
     return {
         "versions": versions(),
@@ -123,6 +125,14 @@ def collect(preset: str, config: PPSConfig) -> dict[str, Any]:
         "sizes": {**asdict(sizes), "num_columns": num_columns},
         "ops": ops,
     }
+
+
+def _decided(config: PPSConfig, device: str) -> PPSConfig:
+    """Returns the config with what 'auto' stands for on a device."""
+    import torch
+
+    is_auto = config.train.precision == "auto"
+    return override(config, {"train.precision": choose_precision(torch.device(device))[0]}) if is_auto else config
 
 
 def format_info(info: dict[str, Any]) -> str:

@@ -15,13 +15,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from pps_fast.config import PPSConfig, Selector
+from pps_fast.config import EvaluationPrecision, PPSConfig, Selector
 from pps_fast.config_tree import override
 from pps_fast.data.load import load_data
 from pps_fast.data.prepared import PreparedData
 from pps_fast.data.splits import Splits, select_samples
 from pps_fast.data.store import Store
-from pps_fast.devices import Device, choose_device, keep_freed_memory, set_threads
+from pps_fast.devices import Device, choose_device, choose_precision, keep_freed_memory, set_threads
 from pps_fast.eval import evaluate as scoring
 from pps_fast.eval.report import write_report
 from pps_fast.eval.results import EvalReport
@@ -29,7 +29,7 @@ from pps_fast.model import Model
 from pps_fast.runs.checkpoint import find_checkpoint, load_model, read_newest
 from pps_fast.runs.lock import owning
 from pps_fast.runs.matching import match_data
-from pps_fast.runs.run_directory import check_run
+from pps_fast.runs.run_directory import check_run, read_config
 from pps_fast.train.closed_form import fit_in_closed_form
 from pps_fast.train.loop import TrainResult, train
 from pps_fast.types import FeatureSizes
@@ -42,12 +42,16 @@ class RunInput:
     """What a run reads.
 
     Attributes:
+        config: of the run, with 'auto' decided.
         store: the data set on the device that trains.
         splits: which of its samples train, validate and test.
+        reason: why 'auto' stands for the precision in `config`; None where the precision was named.
     """
 
+    config: PPSConfig
     store: Store
     splits: Splits
+    reason: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +128,11 @@ def train_and_evaluate(
         config = override(config, {"data.path": str(Path(config.data.path).absolute())})
     # until the report is written
     with owning(Path(out)):
+        on_device = choose_device(device)
+        config, reason = _decide_precision(config, on_device, Path(out) if resume else None)
         check_run(Path(out), config, resume)
-        store = Store(load_data(config.data), choose_device(device))
-        run_input = RunInput(store=store, splits=select_samples(store.data, config.data))
+        store = Store(load_data(config.data), on_device)
+        run_input = RunInput(config=config, store=store, splits=select_samples(store.data, config.data), reason=reason)
         if on_start is not None:
             on_start(run_input)
         trained = _train(config, run_input, Path(out), resume, progress)
@@ -139,6 +145,17 @@ def _train(config: PPSConfig, run_input: RunInput, out: Path, resume: bool, prog
         return fit_in_closed_form(config, store, splits, out, resume=resume, progress=progress)
     scorer = scoring.validation_scorer(store, splits.validation, config)
     return train(config, store, splits, out, resume=resume, evaluate=scorer, progress=progress)
+
+
+def _decide_precision(config: PPSConfig, device: torch.device, run: Path | None) -> tuple[PPSConfig, str | None]:
+    """Replaces the precision 'auto' by that of the run that is resumed, or else by the device's; and says why."""
+    if config.train.precision != "auto":
+        return config, None
+    if run is None:
+        precision, reason = choose_precision(device)
+    else:
+        precision, reason = read_config(run).train.precision, "the run began with it"
+    return override(config, {"train.precision": precision}), reason
 
 
 def _report_run(trained: TrainResult, config: PPSConfig, run_input: RunInput, out: Path, progress: bool) -> RunResult:
@@ -171,6 +188,7 @@ def evaluate(
     split: SplitName = "test",
     fold: int | None = None,
     seed: int | None = None,
+    precision: EvaluationPrecision | None = None,
     selector: Selector | None = None,
     device: Device = "auto",
     threads: int | None = None,
@@ -183,13 +201,12 @@ def evaluate(
         data: file written by `python -m pps_fast.prepare`; None is what the model was trained on.
         split: which samples are scored; blind baselines are always fitted on the training samples.
         fold: test on this fold of the data; None is as the model was trained.
-        seed: of hidden words, shuffled queries and bootstrap, 0 or more; None is the model's `inference.seed`.
-        selector: how the top-1 moment is chosen; None is the model's `inference.selector`.
+        seed: of hidden words, shuffled queries and bootstrap; None is the model's `inference.seed`.
+        precision, selector: None is the model's `inference.precision` and `inference.selector`.
         device, threads: as for `train_and_evaluate`.
         out: folder for evaluation_SPLIT.json and .md, and predictions_SPLIT.jsonl; None writes nothing.
     Raises:
-        ValueError: for a model, data set or option that cannot be used, the training's sentences with other features,
-            words or splits, or samples that the model was trained on.
+        ValueError: for a model, data set or option that cannot be used, or samples that the model was trained on.
     Warns:
         UserWarning: where it is unknown whether the model has seen the scored videos in training.
     """
@@ -197,6 +214,7 @@ def evaluate(
         "data.path": None if data is None else str(data),
         "data.fold": fold,
         "inference.seed": seed,
+        "inference.precision": precision,
         "inference.selector": selector,
     }
     evaluation = evaluate_checkpoint(Path(model_dir), changes, split=split, device=device, threads=threads, out=out)

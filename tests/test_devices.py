@@ -10,7 +10,8 @@ import sys
 import pytest
 import torch
 
-from pps_fast.devices import choose_device, cpu_name, devices, set_threads, slow_precision
+import pps_fast.devices
+from pps_fast.devices import choose_device, choose_precision, cpu_name, devices, set_threads, slow_precision
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,26 @@ def test_bf16_on_a_cpu_without_its_instructions_is_noted(
     if is_slow:
         assert note.startswith(f"note: train.precision = 'bf16': this CPU ({capability}) has no instructions for bf16")
     assert slow_precision(precision, torch.device("cuda")) is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "device", "expected"),
+    [("fpu amx_bf16 amx_tile", "cpu", "bf16"), ("fpu avx512_bf16", "cpu", "fp32"), ("fpu", "cuda", "bf16")],
+)
+def test_auto_is_bf16_where_products_of_it_are_fast(
+    monkeypatch: pytest.MonkeyPatch, flags: str, device: str, expected: str
+) -> None:
+    monkeypatch.setattr(pps_fast.devices, "_cpu_lines", lambda name: [flags] if name == "flags" else ["A CPU"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    precision, reason = choose_precision(torch.device(device))
+    assert precision == expected
+    assert reason == ("a GPU multiplies it" if device == "cuda" else f"A CPU has {'' if 'amx' in flags else 'no '}AMX")
+
+
+def test_a_gpu_without_bf16_trains_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation)
+    assert choose_precision(torch.device("cuda")) == ("fp32", "this GPU has no instructions for bf16")
 
 
 def test_every_device_is_described():

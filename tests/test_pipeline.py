@@ -17,6 +17,8 @@ from pps_fast.data.prepared import write_prepared
 from pps_fast.data.splits import select_samples
 from pps_fast.files import Note
 from pps_fast.pipeline import RunResult, evaluate, evaluate_checkpoint, train_and_evaluate
+from pps_fast.runs.checkpoint import load_model
+from tests.support.compare import assert_agree
 from tests.support.prepared_data import write_version_1
 from tests.support.train_runs import small_config, weights
 
@@ -79,6 +81,33 @@ def test_a_run_finds_its_data_from_another_directory(tmp_path, monkeypatch):
     train_and_evaluate(override(CONFIG, {"data.path": "data.h5"}), "run", device="cpu", progress=False)
     monkeypatch.chdir(tmp_path / "elsewhere")
     assert evaluate("../run", device="cpu").num_samples == 12
+
+
+def test_auto_is_decided_when_a_run_begins_and_kept_when_it_is_resumed_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, auto = [], override(CONFIG, {"train.precision": "auto"})
+    run = {"device": "cpu", "threads": 1, "progress": False, "on_start": seen.append}
+    monkeypatch.setattr(pipeline, "choose_precision", lambda device: ("bf16", "a test says so"))
+    train_and_evaluate(override(auto, {"train.max_steps": 1}), tmp_path, **run)
+    monkeypatch.setattr(pipeline, "choose_precision", lambda device: ("fp32", "another machine"))
+    train_and_evaluate(auto, tmp_path, resume=True, **run)
+    assert [(each.config.train.precision, each.reason) for each in seen] == [
+        ("bf16", "a test says so"),
+        ("bf16", "the run began with it"),
+    ]
+    assert load_model(tmp_path)[1].train.precision == "bf16"
+
+
+def test_an_evaluation_in_bf16_rounds_and_is_asked_for(result: RunResult) -> None:
+    spans, again = (
+        evaluate(result.model_dir, device="cpu", precision=precision).answers.prediction.spans[..., 0]
+        for precision in ("fp32", "bf16")
+    )
+    assert_agree("fp32", spans, result.report.answers.prediction.spans[..., 0])
+    assert not torch.equal(again, spans)
+    # centers and widths are sigmoids of a product in bf16
+    assert_agree("bf16", again.sort().values, spans.sort().values, atol=0.02)
 
 
 def test_resumed_run_ends_like_one_that_was_not_stopped(result, tmp_path):

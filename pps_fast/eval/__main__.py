@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pps_fast.cli import exit_status, parse
-from pps_fast.config import Selector
+from pps_fast.config import EvaluationPrecision, Selector
 from pps_fast.devices import Device
 from pps_fast.eval.answers import PredictionsForm
 from pps_fast.help_text import Program
@@ -32,6 +32,8 @@ class EvalArguments:
     """folder for evaluation_SPLIT.json and .md, and predictions_SPLIT.jsonl; default: the model's"""
     seed: int | None = None
     """seed of hidden words, shuffled queries and bootstrap; default: the model's inference.seed"""
+    precision: EvaluationPrecision | None = None
+    """precision of matrix products; default: the model's inference.precision, fp32 unless the config names another"""
     selector: Selector | None = None
     """how the answer is chosen among the proposals; default: as the model was trained with"""
     predictions: Path | None = None
@@ -77,7 +79,7 @@ python -m pps_fast.eval --model runs/clip --data charades_clip.h5 --predictions 
 python -m pps_fast.eval --judge answers.jsonl --annotations highlight_val_release.jsonl""",
 )  # fmt: skip
 # options of a model that judged answers have no use for
-_OF_MODELS = ("data", "split", "fold", "selector", "predictions", "predictions_form", "device", "threads")
+_OF_MODELS = ("data", "split", "fold", "precision", "selector", "predictions", "predictions_form", "device", "threads")
 # options of judged answers
 _OF_ANSWERS = ("annotations", "durations", "protocol", "against", "clip")
 _THRESHOLDS = (0.3, 0.5, 0.7)
@@ -121,6 +123,7 @@ def _run_model(arguments: EvalArguments) -> int:
         "data.path": None if arguments.data is None else str(arguments.data),
         "data.fold": arguments.fold,
         "inference.seed": arguments.seed,
+        "inference.precision": arguments.precision,
         "inference.selector": arguments.selector,
         "inference.iou_thresholds": arguments.thresholds,
     }

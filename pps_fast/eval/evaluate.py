@@ -58,7 +58,9 @@ def predict_samples(
     size = config.inference.batch_size
     parts, positions = [], []
     batches = _of_one_shape(store.num_columns(samples), size)
-    with _evaluation_mode(model), torch.inference_mode():
+    is_bf16 = config.inference.precision == "bf16"
+    autocast = torch.autocast(store.device.type, dtype=torch.bfloat16, enabled=is_bf16)
+    with _evaluation_mode(model), torch.inference_mode(), autocast:
         for members in tqdm(batches, desc="evaluate", unit="batch", disable=None if progress else True, leave=False):
             filled = members[np.minimum(np.arange(size), len(members) - 1)]
             paired = None if videos is None else videos[filled]

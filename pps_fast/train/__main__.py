@@ -83,14 +83,12 @@ def run(arguments: TrainArguments) -> int:
     used: list[Choice] = []
 
     def show_input(run_input: RunInput) -> None:
-        store, device = run_input.store, run_input.store.device
+        store = run_input.store
         print(_describe_input(store, run_input.splits, out), flush=True)
         if note := copies_note(store.data.num_frames, store.sizes.num_segments):
             print(f"note: {note}", flush=True)
-        used.extend(_choices_of_step(config, store))
-        print(ops_line(used), flush=True)
-        if note := slow_precision(config.train.precision, device):
-            print(note, flush=True)
+        used.extend(_choices_of_step(run_input.config, store))
+        print("\n".join([ops_line(used), *_notes_on_precision(run_input)]), flush=True)
 
     result = train_and_evaluate(
         config, out, resume=arguments.resume, device=arguments.device, threads=arguments.threads, on_start=show_input
@@ -118,6 +116,14 @@ def _choices_of_step(config: PPSConfig, store: Store) -> list[Choice]:
     remedy = "lower --train.batch-size or use a larger machine"
     note_memory(saved.total, free_memory_of(store.device), f"a step of {size} samples", remedy)
     return choices_of(records)
+
+
+def _notes_on_precision(run_input: RunInput) -> list[str]:
+    """Says what 'auto' stands for and why, and where a device is slow in the precision."""
+    precision = run_input.config.train.precision
+    notes = [] if run_input.reason is None else [f"train.precision = 'auto': {precision}, as {run_input.reason}"]
+    slow = slow_precision(precision, run_input.store.device)
+    return notes if slow is None else [*notes, slow]
 
 
 def _config_with_data(arguments: TrainArguments) -> PPSConfig:

@@ -58,6 +58,8 @@ class TrainStep:
         clip_norm: float,
         precision: Precision = "fp32",
     ) -> None:
+        if precision == "auto":
+            raise ValueError("train.precision = 'auto': is decided for whole runs only; name fp32, tf32 or bf16")
         self.model = model
         self.objective = objective
         self.optimizer = optimizer

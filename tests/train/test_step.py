@@ -165,3 +165,8 @@ def test_step_of_the_whole_model_reads_nothing_back_from_the_device():
 def test_reading_the_loss_would_have_been_noticed():
     with pytest.raises(DataDependentOutputException):
         _fake_step(read_back=True)
+
+
+def test_a_step_has_a_precision_that_is_decided() -> None:
+    with pytest.raises(ValueError, match="train.precision = 'auto': is decided for whole runs only"):
+        _step(small_config(), precision="auto")
