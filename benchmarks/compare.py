@@ -11,6 +11,7 @@ test_plans.py for the plans. Only presets `*_released` compute what the publishe
 
 from __future__ import annotations
 
+import resource
 import statistics
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from benchmarks.rows import ROOT, Row, about_machine, append, table
 from benchmarks.step import BATCH_SIZE, build_step, evaluation_of, random_batch, sizes_of
 from benchmarks.timing import in_turn
 from pps_fast.config_tree import override
-from pps_fast.devices import Device, choose_device, keep_freed_memory, set_threads
+from pps_fast.devices import Device, choose_device, choose_precision, keep_freed_memory, set_threads
 from pps_fast.presets import PRESETS
 
 Implementation = Literal["published", "plain", "shared"]
@@ -97,7 +98,11 @@ def measure(arguments: Arguments) -> list[Row]:
     device = choose_device(arguments.device)
     runs = {name: build(arguments, name) for name in IMPLEMENTATIONS}
     seconds = in_turn(list(runs), runs.__getitem__, device, arguments.rounds, warm_up_rounds=1)
-    counted = {name: matmul_gflop(run) for name, run in runs.items()}
+    counted, faults = {}, {}
+    for name, run in runs.items():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        counted[name] = matmul_gflop(run)
+        faults[name] = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
     del runs
     rows = []
     for name in IMPLEMENTATIONS:
@@ -112,6 +117,8 @@ def measure(arguments: Arguments) -> list[Row]:
             "times_published": round(statistics.median(ratios), 3),
             "least_and_most": [round(min(ratios), 3), round(max(ratios), 3)],
             "matmul_gflop": round(counted[name], 1),
+            "page_faults": faults[name],
+            "has_amx": device.type == "cpu" and choose_precision(device)[0] == "bf16",
             "seconds": [round(value, 3) for value in seconds[name]],
             "peak_memory_gib": peak_memory(arguments, name) if arguments.memory else None,
         }
@@ -127,10 +134,12 @@ def report(rows: list[Row]) -> str:
         spread = "{:.2f} ({:.2f}, {:.2f})".format(row["times_published"], *row["least_and_most"])
         seconds = f"{statistics.median(row['seconds']):.2f}"
         name = f"{row['implementation']} {row['precision']}"
-        lines.append((name, spread, f"{row['matmul_gflop']:.0f}", seconds, row["peak_memory_gib"] or "-"))
+        others = (row["peak_memory_gib"] or "-", row["page_faults"])
+        lines.append((name, spread, f"{row['matmul_gflop']:.0f}", seconds, *others))
     first = f"{rows[0]['what']}, {rows[0]['preset']}, batch {rows[0]['batch_size']}, {rows[0]['hardware']}"
-    shown = table((*header, "seconds per step", "peak memory, GiB"), lines)
-    return "\n".join([first, "", *shown, "", "More times as fast is better; fewer GFLOP, seconds and GiB are better."])
+    first += " with AMX" if rows[0]["has_amx"] else ""
+    shown = table((*header, "seconds per step", "peak memory, GiB", "page faults"), lines)
+    return "\n".join([first, "", *shown, "", "More times as fast is better; fewer of all else are better."])
 
 
 def main(arguments: Arguments) -> int:

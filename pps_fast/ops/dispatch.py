@@ -85,6 +85,8 @@ class Op(Generic[P, R]):
             slow; "auto" then takes the equation.
         contract: what every backend expects of the arguments.
         rule: a check beyond the contract; returns a sentence about what is wrong with the arguments, or None.
+        shortcut: a function of torch that computes the same faster in some cases, and returns None in others; "auto"
+            asks it first.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Op(Generic[P, R]):
         is_interpreted: bool = False,
         contract: Contract | None = None,
         rule: Rule | None = None,
+        shortcut: Callable[..., R | None] | None = None,
     ) -> None:
         self.name = name
         self._torch = torch
@@ -105,6 +108,7 @@ class Op(Generic[P, R]):
         self.is_interpreted = is_interpreted
         self._contract = {} if contract is None else contract
         self._rule = rule
+        self._shortcut = shortcut
         self._describe()
 
     def _describe(self) -> None:
@@ -180,6 +184,10 @@ class Op(Generic[P, R]):
         if listener is not None:
             chosen = listener(self, chosen, args, kwargs)
         arguments = self._checked(args, kwargs)
+        if chosen == "auto" and self._shortcut is not None:
+            result = self._shortcut(**arguments)
+            if result is not None:
+                return result
         if chosen == "torch" or (chosen == "auto" and self.is_interpreted):
             return self._torch(*args, **kwargs)
         reasons = self._reasons(arguments)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pps_fast import equations
@@ -120,6 +121,30 @@ def _fused(
     return _FusedAttention.apply(query, key, value, key_bias, key_valid, causal, allows_tf32())
 
 
+def _flash(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_bias: Tensor | None = None,
+    key_valid: Tensor | None = None,
+    causal: bool = False,
+) -> Tensor | None:
+    """torch's flash attention, on a CPU for bf16 that needs no gradient: its backward pass and its fp32 are slower."""
+    is_bf16 = query.dtype == key.dtype == value.dtype == torch.bfloat16
+    if torch.is_grad_enabled() or query.device.type != "cpu" or not is_bf16:
+        return None
+    shape = (len(query), 1, query.shape[2], key.shape[2])
+    bias = torch.zeros((), device=query.device) if key_bias is None else key_bias.float()[:, None, None]
+    if key_valid is not None:
+        bias = bias.masked_fill(~key_valid[:, None, None], equations.HIDDEN_SCORE)
+    if causal:
+        future = torch.ones(shape[2:], dtype=torch.bool, device=query.device).triu(1)
+        bias = bias.masked_fill(future, equations.HIDDEN_SCORE)
+    # autocast would round the bias to bf16
+    with torch.autocast("cpu", enabled=False):
+        return F.scaled_dot_product_attention(query, key, value, bias.expand(shape))
+
+
 masked_attention = fused_op(
     equations.masked_attention,
     _fused,
@@ -132,4 +157,5 @@ masked_attention = fused_op(
     },
     _limits,
     rule=one_dtype,
+    shortcut=_flash,
 )

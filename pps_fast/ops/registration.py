@@ -81,6 +81,7 @@ def fused_op(
     *,
     name: str | None = None,
     rule: Rule | None = None,
+    shortcut: Callable[..., R | None] | None = None,
 ) -> Op[P, R]:
     """Returns the op of an equation and its kernel, which share the signature.
 
@@ -92,6 +93,7 @@ def fused_op(
             contract.
         name: of the op, if not the equation's.
         rule: a check beyond the contract, for both; see `Op`.
+        shortcut: see `Op`.
     """
     return Op(
         name or equation.__name__,
@@ -101,6 +103,7 @@ def fused_op(
         is_interpreted=is_interpreted(),
         contract=contract,
         rule=rule,
+        shortcut=shortcut,
     )
 
 

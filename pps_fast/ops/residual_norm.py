@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pps_fast import equations
 from pps_fast.ops.contract import exactly, floats, integers
 from pps_fast.ops.registration import first_order_only, fused_op, launcher_of, load_kernel, register
-from pps_fast.randomness import num_dropped_levels
+from pps_fast.randomness import add_dropout, mix, num_dropped_levels
 
 kernel = load_kernel("residual_norm")
 
@@ -114,6 +115,24 @@ def _fused(
     return out
 
 
+def _half(
+    x: Tensor,
+    branch: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    dropout_key: Tensor | None = None,
+    site: int = 0,
+    rate: float = 0.0,
+    first_row: Tensor | None = None,
+) -> Tensor | None:
+    """torch's LayerNorm of bf16 rows, with fp32 statistics, on a CPU: without gradients, which it sums in bf16."""
+    if torch.is_grad_enabled() or x.device.type != "cpu" or x.dtype != torch.bfloat16:
+        return None
+    site_key = None if dropout_key is None else mix(dropout_key, site)
+    summed = add_dropout(x, branch, site_key, rate, 0 if first_row is None else first_row)
+    return F.layer_norm(summed, weight.shape, weight, bias, equations.NORM_EPS)
+
+
 residual_norm = fused_op(
     equations.residual_norm,
     _fused,
@@ -127,4 +146,5 @@ residual_norm = fused_op(
     },
     _limits,
     rule=_even_rows,
+    shortcut=_half,
 )

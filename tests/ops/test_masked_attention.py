@@ -16,7 +16,7 @@ from pps_fast.equations import log_mask
 from pps_fast.ops.dispatch import BackendError, Op
 from pps_fast.ops.masked_attention import masked_attention
 from tests.support.cases import CASES, Case
-from tests.support.compare import assert_agree
+from tests.support.compare import assert_agree, assert_close
 from tests.support.op_check import DTYPES, HALF, check_backends, check_case, check_non_contiguous
 
 OPS = (masked_attention,)
@@ -362,3 +362,39 @@ def test_the_compiled_kernel_agrees_with_the_equation_on_a_gpu(
     inputs = {name: x.requires_grad_(x.is_floating_point()) for name, x in inputs.items()}
     for got, oracle in zip(_run(inputs, "triton", causal), _run(_in_double(inputs), "torch", causal), strict=True):
         _assert_near(got, oracle, LIMIT[dtype])
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("has_mask", [False, True])
+@pytest.mark.parametrize(("num_heads", "num_queries", "width"), [(4, 9, 8), (1, 13, 48)])
+def test_flash_attention_of_torch_serves_bf16_without_gradients(
+    num_heads: int, num_queries: int, width: int, has_mask: bool, causal: bool
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    num_keys = num_queries if causal else 7
+    lengths = {"query": num_queries, "key": num_keys, "value": num_keys}
+    # the layout of a packed projection
+    draws = {k: torch.randn(3, n, num_heads, width, generator=generator) for k, n in lengths.items()}
+    inputs = {name: draw.bfloat16().transpose(1, 2) for name, draw in draws.items()}
+    if has_mask:
+        inputs["key_bias"] = log_mask(torch.rand(3, num_keys, generator=generator))
+        inputs["key_valid"] = torch.arange(num_keys) < torch.tensor([[num_keys], [2], [0]])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        got = masked_attention(**inputs, causal=causal)
+    doubles = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
+    reference = masked_attention(**inputs, causal=causal, backend="torch")
+    oracle = masked_attention(**doubles, causal=causal, backend="torch")
+    assert_close("masked_attention", got, reference, oracle)
+    assert got.dtype == torch.bfloat16
+
+
+def test_flash_attention_of_torch_leaves_all_else_to_the_equation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", None)
+    x, half = torch.randn(2, 1, 5, 4), torch.randn(2, 1, 5, 4).bfloat16()
+    masked_attention(half, half, half)
+    with torch.no_grad():
+        for dtype in (torch.float64, torch.float32, torch.float16):
+            masked_attention(x.to(dtype), x.to(dtype), x.to(dtype))
+        masked_attention(half, half, half, backend="torch")
+        with pytest.raises(TypeError, match="not callable"):
+            masked_attention(half, half, half)

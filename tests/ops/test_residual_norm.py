@@ -17,7 +17,7 @@ from pps_fast.ops.residual_norm import residual_norm
 from pps_fast.randomness import NUM_LEVELS, add_dropout, mix, num_dropped_levels
 from tests.support import oracles
 from tests.support.cases import CASES, Case
-from tests.support.compare import assert_agree
+from tests.support.compare import assert_agree, assert_close
 from tests.support.keep_mask import keep_mask
 from tests.support.op_check import (
     DTYPES,
@@ -57,6 +57,21 @@ def _with_dtypes(inputs: dict, **dtypes: torch.dtype) -> dict:
     """The same leaves in other dtypes."""
     changed = {name: inputs[name].detach().to(dtype).requires_grad_() for name, dtype in dtypes.items()}
     return inputs | changed
+
+
+@pytest.mark.parametrize("rate", [None, 0.3])
+@pytest.mark.parametrize("first_row", [False, True])
+def test_bf16_rows_without_gradients_are_normalized_by_torch(
+    rate: float | None, first_row: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = _with_dtypes(_inputs((5, 7, 64), rate, first_row), x=torch.bfloat16, branch=torch.bfloat16)
+    doubles = _with_dtypes(inputs, **dict.fromkeys(WRT, torch.float64))
+    reference, oracle = residual_norm(**inputs, backend="torch"), residual_norm(**doubles, backend="torch")
+    with torch.no_grad():
+        monkeypatch.setattr(residual_norm, "_torch", None)
+        got = residual_norm(**inputs)
+    assert_close("residual_norm", got, reference, oracle)
+    assert got.dtype == torch.bfloat16
 
 
 def _steepness(inputs: dict) -> float:
