@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import tyro
 
@@ -29,12 +29,13 @@ from benchmarks.published_step import published_predictions
 from benchmarks.rows import ROOT, Row, about_machine, append, table
 from benchmarks.step import BATCH_SIZE, build_step, evaluation_of, random_batch, sizes_of
 from benchmarks.timing import in_turn
+from pps_fast.config import Precision
 from pps_fast.config_tree import override
 from pps_fast.devices import Device, choose_device, choose_precision, keep_freed_memory, set_threads
 from pps_fast.presets import PRESETS
 
-Implementation = Literal["published", "plain", "shared"]
-IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
+Implementation = Literal["published", "plain", "shared", "shared_bf16"]
+IMPLEMENTATIONS: tuple[Implementation, ...] = ("published", "plain", "shared")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Arguments:
     """timed rounds, after one warm-up round; every implementation has a turn in each"""
     evaluation: bool = False
     """evaluation steps instead of training steps"""
+    implementations: tuple[Implementation, ...] = IMPLEMENTATIONS
+    """what is compared, published first; shared_bf16 is in bf16 beside shared in fp32"""
     bf16: bool = False
     """bf16 with fp32 statistics for ours; the published formulation stays fp32"""
     device: Device = "auto"
@@ -65,6 +68,11 @@ class Arguments:
     """append JSON lines here"""
 
 
+def _precision_of(arguments: Arguments, implementation: Implementation) -> Precision:
+    is_bf16 = implementation != "published" and (arguments.bf16 or implementation == "shared_bf16")
+    return "bf16" if is_bf16 else "fp32"
+
+
 def build(arguments: Arguments, implementation: Implementation) -> Callable[[], Any]:
     """Returns a function that does one step; every implementation has a batch with the same content."""
     device = choose_device(arguments.device)
@@ -77,10 +85,10 @@ def build(arguments: Arguments, implementation: Implementation) -> Callable[[], 
             return lambda: published(batch)
         model = published.model.eval().requires_grad_(False)
         return lambda: published_predictions(model, batch)
-    precision = "bf16" if arguments.bf16 else "fp32"
-    changes = {"reconstructor.schedule": implementation, "train.precision": precision}
+    precision = _precision_of(arguments, implementation)
+    changes = {"reconstructor.schedule": implementation.removesuffix("_bf16"), "train.precision": precision}
     ours = build_step(override(config, changes), sizes, device)
-    return evaluation_of(ours.model, batch, arguments.bf16) if arguments.evaluation else lambda: ours(batch)
+    return evaluation_of(ours.model, batch, precision == "bf16") if arguments.evaluation else lambda: ours(batch)
 
 
 def peak_memory(arguments: Arguments, implementation: Implementation) -> float:
@@ -94,9 +102,15 @@ def peak_memory(arguments: Arguments, implementation: Implementation) -> float:
 
 
 def measure(arguments: Arguments) -> list[Row]:
-    """Returns a row for each implementation."""
+    """Returns a row for each implementation.
+
+    Raises:
+        ValueError: without the published formulation, which the ratios are of.
+    """
+    if arguments.implementations[:1] != ("published",):
+        raise ValueError(f"--implementations {' '.join(arguments.implementations)}: expected published first")
     device = choose_device(arguments.device)
-    runs = {name: build(arguments, name) for name in IMPLEMENTATIONS}
+    runs = {name: build(arguments, name) for name in arguments.implementations}
     seconds = in_turn(list(runs), runs.__getitem__, device, arguments.rounds, warm_up_rounds=1)
     counted, faults = {}, {}
     for name, run in runs.items():
@@ -105,7 +119,7 @@ def measure(arguments: Arguments) -> list[Row]:
         faults[name] = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
     del runs
     rows = []
-    for name in IMPLEMENTATIONS:
+    for name in arguments.implementations:
         ratios = [base / value for base, value in zip(seconds["published"], seconds[name], strict=True)]
         row = {
             "what": "evaluation step" if arguments.evaluation else "training step",
@@ -113,7 +127,7 @@ def measure(arguments: Arguments) -> list[Row]:
             "batch_size": arguments.batch_size,
             "rounds": arguments.rounds,
             "implementation": name,
-            "precision": "bf16" if arguments.bf16 and name != "published" else "fp32",
+            "precision": _precision_of(arguments, name),
             "times_published": round(statistics.median(ratios), 3),
             "least_and_most": [round(min(ratios), 3), round(max(ratios), 3)],
             "matmul_gflop": round(counted[name], 1),
@@ -133,7 +147,7 @@ def report(rows: list[Row]) -> str:
     for row in rows:
         spread = "{:.2f} ({:.2f}, {:.2f})".format(row["times_published"], *row["least_and_most"])
         seconds = f"{statistics.median(row['seconds']):.2f}"
-        name = f"{row['implementation']} {row['precision']}"
+        name = f"{row['implementation'].removesuffix('_bf16')} {row['precision']}"
         others = (row["peak_memory_gib"] or "-", row["page_faults"])
         lines.append((name, spread, f"{row['matmul_gflop']:.0f}", seconds, *others))
     first = f"{rows[0]['what']}, {rows[0]['preset']}, batch {rows[0]['batch_size']}, {rows[0]['hardware']}"

@@ -36,6 +36,18 @@ def test_every_implementation_has_a_row_and_ours_multiplies_less(
     assert rows[0]["times_published"] == 1
 
 
+def test_both_precisions_of_the_shared_plan_stand_side_by_side(narrow: Any) -> None:
+    narrow(compare, width=32, num_layers=1)
+    names = ("published", "shared", "shared_bf16")
+    rows = compare.measure(
+        compare.Arguments(batch_size=1, rounds=1, evaluation=True, memory=False, implementations=names)
+    )
+    assert [row["precision"] for row in rows] == ["fp32", "fp32", "bf16"]
+    assert "| shared bf16 " in compare.report(rows)
+    with pytest.raises(ValueError, match="--implementations shared: expected published first"):
+        compare.measure(compare.Arguments(implementations=("shared",)))
+
+
 @pytest.mark.slow
 def test_the_peak_memory_is_that_of_a_process_of_its_own() -> None:
     block = torch.ones(200, 2**20)  # 0.8 GiB that the other process has not
