@@ -115,7 +115,7 @@ class Counter(TorchDispatchMode):
     """Adds a row for every operator that is called inside it and would launch something.
 
     Attributes:
-        rows: op, phase, bytes, flop of each call.
+        rows: op, phase, bytes, flop of each call, and values, the elements of its largest result.
         phase: of the calls to come.
     """
 
@@ -147,7 +147,9 @@ class Counter(TorchDispatchMode):
             flop = 0 if formula is None else formula(*args, **kwargs, out_val=result)
         tensors = [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, Tensor)]
         moved = sum(map(distinct_bytes, tensors))
-        self.rows.append({"op": f"{space}::{name}", "phase": self.phase, "bytes": moved, "flop": flop})
+        values = max((x.numel() for x in tree_leaves(result) if isinstance(x, Tensor)), default=0)
+        row = {"op": f"{space}::{name}", "phase": self.phase, "bytes": moved, "flop": flop, "values": values}
+        self.rows.append(row)
         return result
 
 

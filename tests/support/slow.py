@@ -7,6 +7,10 @@ with AMX. Tests may also carry `@pytest.mark.slow` themselves.
 from __future__ import annotations
 
 SLOW: dict[str, dict[str, float]] = {
+    "tests/benchmarks/test_count_step.py": {
+        "test_no_count_of_a_step_grows": 20.0,
+        "test_nothing_in_an_evaluation_on_a_cpu_is_larger_than_the_logits": 6.0,
+    },
     "tests/benchmarks/test_gpu_report.py": {
         "test_a_dry_run_goes_through_every_stage_and_says_that_nothing_was_measured": 20.7,
     },
