@@ -52,12 +52,14 @@ def keep_freed_memory() -> bool:
     """Lets this process keep the memory that it frees, for what it allocates next; returns whether it will.
 
     A C library otherwise gives large blocks back to the system, which maps them in anew page by page: about 67,000 page
-    faults in a training step on a CPU. Memory between steps stays at its peak instead. Nothing is done without glibc,
-    or where the user has chosen settings of its allocator (MALLOC_*, GLIBC_TUNABLES).
+    faults in a training step on a CPU. Memory between steps stays at its peak instead. torch also asks for huge pages,
+    if it has allocated nothing before. Nothing is done without glibc, or where the user has chosen settings of its
+    allocator (MALLOC_*, GLIBC_TUNABLES); a user's THP_MEM_ALLOC_ENABLE, which torch reads, stays.
     """
     chosen = [name for name in os.environ if name.startswith("MALLOC_")]
     if platform.libc_ver()[0] != "glibc" or chosen or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", ""):
         return False
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     set_option = ctypes.CDLL(None).mallopt
     # not a list: each is set even if an earlier one is refused
     return all([set_option(option, value) for option, value in _KEEP_OPTIONS.items()])

@@ -42,7 +42,7 @@ def test_threads_are_set_and_checked():
 
 
 _FAULTS = """
-import resource, torch
+import os, resource, torch
 from pps_fast.devices import keep_freed_memory
 print(keep_freed_memory())
 def touch(): return torch.ones(12 << 20)
@@ -50,21 +50,31 @@ for _ in range(10): touch()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(5): touch()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(os.environ.get("THP_MEM_ALLOC_ENABLE"))
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told to keep memory")
 @pytest.mark.parametrize(
-    "settings", [{}, {"MALLOC_TRIM_THRESHOLD_": "131072"}, {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=131072"}]
+    "settings",
+    [
+        {},
+        {"THP_MEM_ALLOC_ENABLE": "0"},
+        {"MALLOC_TRIM_THRESHOLD_": "131072"},
+        {"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=131072"},
+    ],
 )
 def test_freed_memory_is_kept_unless_the_user_has_chosen(settings: dict[str, str]) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    environment.pop("THP_MEM_ALLOC_ENABLE", None)
     environment |= {"GLIBC_TUNABLES": "", **settings}
+    is_chosen = bool(settings) and "THP_MEM_ALLOC_ENABLE" not in settings
     done = subprocess.run([sys.executable, "-c", _FAULTS], env=environment, capture_output=True, text=True, check=True)
-    is_kept, faults = done.stdout.split()
-    assert is_kept == str(not settings)
+    is_kept, faults, huge_pages = done.stdout.split()
+    assert is_kept == str(not is_chosen)
+    assert huge_pages == (str(None) if is_chosen else settings.get("THP_MEM_ALLOC_ENABLE", "1"))
     # 48 MiB are 12,288 pages, mapped in anew each time they were given back
-    assert int(faults) < 100 if not settings else int(faults) > 5 * 10_000
+    assert int(faults) > 5 * 10_000 if is_chosen else int(faults) < 100
 
 
 @pytest.mark.parametrize(
