@@ -8,7 +8,7 @@ mask with causal order and padding folded in) is made in every call, as a model 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 from unittest.mock import patch
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pps_fast.encoder import transformer
+from pps_fast.encoder import fused_block, transformer
 from pps_fast.equations import HIDDEN_SCORE
 
 AttentionName = Literal["ours", "sdpa", "flex"]
@@ -35,7 +35,11 @@ def attention(name: AttentionName, compiler: Callable[..., Any] | None = None) -
         functions = {"masked_attention": sdpa_masked, "shared_attention": sdpa_shared}
     elif name == "flex":
         functions = _flex_functions(compiler or partial(torch.compile, dynamic=False))
-    with patch.multiple(transformer, **functions) if functions else nullcontext():
+    if not functions:
+        yield
+        return
+    # fused sub-layers have their attention inside
+    with patch.multiple(transformer, **functions), patch.object(fused_block, "serves", lambda *arguments: False):
         yield
 
 

@@ -138,20 +138,28 @@ def compiled_kernels(preset: str, precision: str) -> Iterator[Row]:
     yield {"status": "ok", "kernels": len(launches), "seconds": round(time.monotonic() - begin, 1)}
 
 
+def gpu_test_files() -> list[str]:
+    """Returns the files of the tests that are marked gpu; to collect all others takes longer than to run these."""
+    paths = sorted((ROOT / "tests").rglob("test_*.py"))
+    return [str(path.relative_to(ROOT)) for path in paths if "pytest.mark.gpu" in path.read_text(encoding="utf-8")]
+
+
 def pytest_gpu(report: Report) -> None:
     """The tests marked gpu, in a process of their own; a dry run has one file of them skipped."""
     if report.left() <= 0:
         report.add("pytest", "not run", why="the budget is spent")
         return
-    what = "tests/ops/test_gaussian_mask.py" if report.is_dry else "tests"
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", what]
+    files = ["tests/ops/test_gaussian_mask.py"] if report.is_dry else gpu_test_files()
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *files]
     if not report.is_dry and find_spec("xdist") is not None:
         command += ["-n", str(min(num_processors(), 12)), "--dist", "worksteal"]
     kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET" or report.is_dry}
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=report.left(), env=kept)
-    except subprocess.TimeoutExpired:
-        report.add("pytest", "not run", why="not finished within the budget")
+    except subprocess.TimeoutExpired as error:
+        # what was printed until then
+        tail = (error.stdout or b"").decode(errors="replace")[-1500:]
+        report.add("pytest", "not run", why=f"not finished within the budget; so far: {tail}")
         return
     lines = done.stdout.strip().splitlines() or [done.stderr.strip()]
     failed = {"why": "\n".join(lines[-40:])} if done.returncode != 0 else {}

@@ -77,8 +77,9 @@ def _rows(
     b_center = tl.load(p_center + o_row, mask=m_row, other=0.5).to(tl.float32)
     b_width = tl.load(p_width + o_row, mask=m_row, other=1.0).to(tl.float32)
     b_std = tl.maximum(b_width, WIDTH_FLOOR) / SIGMA
-    b_position = o_t.to(tl.float32) / (T - 1)
-    b_d = (b_position[None, :] - b_center[:, None]) / b_std[:, None]
+    # exact division, as in the equation: at a peak the distance is 0 and not nearly 0
+    b_position = tl.div_rn(o_t.to(tl.float32), (T - 1) * 1.0)
+    b_d = tl.div_rn(b_position[None, :] - b_center[:, None], b_std[:, None])
     m_all = m_row[:, None] & (o_t < T)[None, :]
     return o_row, o_t, m_row, m_all, b_width, b_std, b_d
 
@@ -180,7 +181,13 @@ def _launch(kernel: Any, center: Tensor, num_positions: int, **arguments: Any) -
     blocks = _blocks(num_positions)
     with device_of(center):
         kernel[(triton.cdiv(center.numel(), blocks["BLOCK_R"]),)](
-            p_center=center, num_rows=center.numel(), T=num_positions, **blocks, **arguments
+            p_center=center,
+            num_rows=center.numel(),
+            T=num_positions,
+            **blocks,
+            **arguments,
+            # a fused multiply-add would leave a rest of the exponent at its own peak, where an inverse mask is 0
+            enable_fp_fusion=False,
         )
 
 

@@ -44,7 +44,7 @@ def _fake(grad: Tensor, result: Tensor | None, bias: Tensor) -> None:
     return None
 
 
-register(weight_gradient, _fake_weight, mutates=("weight",))
+register(weight_gradient, _fake_weight, mutates=("weight",), has_kernel=False)
 register(launcher_of(kernel, "linear_gradient"), _fake, mutates=("grad", "bias"))
 
 

@@ -42,7 +42,12 @@ def is_interpreted() -> bool:
     return _launch is not None and _launch.is_interpreted()
 
 
-def register(launcher: Callable[..., Any] | None, fake: Callable[..., Any], mutates: Iterable[str] = ()) -> None:
+def register(
+    launcher: Callable[..., Any] | None,
+    fake: Callable[..., Any],
+    mutates: Iterable[str] = (),
+    has_kernel: bool = True,
+) -> None:
     """Registers a launcher as the operator `torch.ops.pps_fast.<its name>` for CPU and CUDA.
 
     Its schema is read from its annotations. Where Triton is not installed there is no launcher, and no operator, as
@@ -52,6 +57,7 @@ def register(launcher: Callable[..., Any] | None, fake: Callable[..., Any], muta
         launcher: on tensors, without autograd; or None.
         fake: makes results of the right shapes, dtypes and strides, for torch.compile.
         mutates: arguments that are written to.
+        has_kernel: whether the launcher launches kernels of ours, which `ops.launches` records; else it calls torch.
     """
     if launcher is None:
         return
@@ -63,7 +69,7 @@ def register(launcher: Callable[..., Any] | None, fake: Callable[..., Any], muta
     launch = launcher
 
     def fake_or_launch(*args: Any, **kwargs: Any) -> Any:
-        return (launch if is_recording else fake)(*args, **kwargs)
+        return (launch if is_recording and has_kernel else fake)(*args, **kwargs)
 
     torch.library.register_fake(f"pps_fast::{name}", fake_or_launch, lib=_library)
 

@@ -52,9 +52,11 @@ def record_cuda_graph(program: Program) -> Recording:
     with torch.cuda.stream(stream):
         for _ in range(_WARM_UPS):
             program()
-    torch.cuda.current_stream().wait_stream(stream)
+    current = torch.cuda.current_stream()
+    current.wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # a capture that fails leaves its own stream as the current one
+    with torch.cuda.stream(current), torch.cuda.graph(graph):
         report = program()
     return Recording(graph.replay, report)
 
@@ -100,12 +102,15 @@ class CapturedStep(EagerStep):
     def __call__(self, samples: np.ndarray) -> StepReport:
         """Trains on [B] samples of the pass that the store began; the report is the caller's to keep."""
         columns = self._columns(samples)
-        if len(samples) != self.batch_size or not self._can_replay(columns):
+        if len(samples) != self.batch_size:
+            return super().__call__(samples)
+        # before a recording, too: its warm-up runs on these samples, and others may have more columns
+        self._index.copy_(torch.from_numpy(samples), non_blocking=True)
+        if not self._can_replay(columns):
             return super().__call__(samples)
         recording = self._recordings[columns]
         for optimizer in self.train_step.optimizers:
             optimizer.refresh()
-        self._index.copy_(torch.from_numpy(samples), non_blocking=True)
         recording.replay()
         # the next replay overwrites the recording's report
         return recording.report.clone()
@@ -128,7 +133,8 @@ class CapturedStep(EagerStep):
 @contextmanager
 def restored(train_step: TrainStep) -> Iterator[None]:
     """Restores parameters, moments and counts at the end of the block; moments that it created become zero."""
-    before = {name: tensor.clone() for name, tensor in _state(train_step).items()}
+    # a clone that autograd knows of would keep nodes of the parameters alive, on a stream that no capture may wait for
+    before = {name: tensor.detach().clone() for name, tensor in _state(train_step).items()}
     try:
         yield
     finally:

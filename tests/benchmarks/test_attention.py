@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.attention import attention, sdpa_masked, sdpa_shared
 from pps_fast import equations
-from pps_fast.encoder import transformer
+from pps_fast.encoder import fused_block, transformer
 from tests.support.compare import assert_agree
 
 VALID = torch.tensor([[True, True, True, True, False], [True, True, True, False, False]])
@@ -40,6 +40,16 @@ def test_sdpa_gives_values_and_gradients_of_the_equations(causal: bool, valid: T
             _gradients(ours, inputs, **others), _gradients(equation, inputs, **others), strict=True
         ):
             assert_agree("sdpa", got, expected, atol=1e-10)
+
+
+def test_a_model_that_serves_fused_sub_layers_attends_by_the_replacement() -> None:
+    served, before = object(), fused_block.serves
+    with attention("sdpa"):
+        assert not fused_block.serves(served, served, served, served, None)
+        assert transformer.masked_attention is sdpa_masked
+    assert fused_block.serves is before
+    with attention("ours"):
+        assert fused_block.serves is before
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

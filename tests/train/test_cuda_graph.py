@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd.graph import get_gradient_edge
 
 from pps_fast.config_tree import override
 from pps_fast.data.store import Store
@@ -99,6 +100,25 @@ def test_batches_of_another_size_run_eagerly() -> None:
     run = CapturedStep(_train_step(store), store, 4, recorder)
     _losses(store, run, _batches(size=3))
     assert recorder.num_recordings == 0
+
+
+def test_a_recording_warms_up_on_its_own_samples_and_finds_no_node_of_another_stream() -> None:
+    store = Store(DATA)
+    step, recorder, seen = _train_step(store), FakeRecorder(), []
+    run = CapturedStep(step, store, 4, lambda program: record(program))
+
+    def record(program: Program) -> Recording:
+        # other samples may have more words than the recording has columns, which a GPU's gather does not survive
+        seen.append(run._index.clone())
+        for parameter in step.parameters:
+            # a node that is still alive is the same at the next look, and a capture must wait for its stream
+            get_gradient_edge(parameter).node.metadata["seen"] = True
+            assert "seen" not in get_gradient_edge(parameter).node.metadata
+        return recorder(program)
+
+    _losses(store, run, _batches())
+    firsts = {int(store.num_columns(samples).max()): samples for samples in reversed(_batches())}
+    assert {tuple(index.tolist()) for index in seen} == {tuple(samples) for samples in firsts.values()}
 
 
 def test_what_cannot_be_captured_is_said_once_and_trains_eagerly() -> None:
