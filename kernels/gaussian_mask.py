@@ -30,6 +30,8 @@ from pps_fast.kernels.launch import device_of, empty
 SHAPES = ("gaussian", "gaussian_peak", "laplace")
 # as in the equation
 MASK_FLOOR = tl.constexpr(1e-10)
+# a fused multiply-add would leave a rest of the exponent at its own peak, where an inverse mask is 0
+OPTIONS = {"enable_fp_fusion": False}
 # positions held by one program; few rows per program keep many programs in the grid
 _BLOCK_ELEMENTS = 1024
 
@@ -186,8 +188,7 @@ def _launch(kernel: Any, center: Tensor, num_positions: int, **arguments: Any) -
             T=num_positions,
             **blocks,
             **arguments,
-            # a fused multiply-add would leave a rest of the exponent at its own peak, where an inverse mask is 0
-            enable_fp_fusion=False,
+            **OPTIONS,
         )
 
 

@@ -77,7 +77,7 @@ def compile_variant(variant: Variant, sm: int) -> Row:
     compiled = triton.compile(
         ASTSource(variant.kernel, variant.types, variant.constants, variant.attributes),
         target=GPUTarget("cuda", sm, WARP_SIZE),
-        options={"num_warps": variant.num_warps, "num_stages": variant.num_stages},
+        options={"num_warps": variant.num_warps, "num_stages": variant.num_stages, **variant.options},
     )
     ptx = compiled.asm["ptx"]
     usage = _resource_usage(compiled.asm["cubin"])

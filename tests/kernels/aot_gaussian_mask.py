@@ -22,4 +22,4 @@ def variants() -> Iterator[Variant]:
             (gaussian_mask.gaussian_mask_fwd_kernel, forward),
             (gaussian_mask.gaussian_mask_bwd_kernel, backward),
         ):
-            yield Variant(label, kernel, {**pointers, "num_rows": 32 * 28}, constants)
+            yield Variant(label, kernel, {**pointers, "num_rows": 32 * 28}, constants, options=gaussian_mask.OPTIONS)

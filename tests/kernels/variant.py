@@ -11,8 +11,8 @@ import functools
 import hashlib
 import inspect
 import textwrap
-from collections.abc import Callable
-from types import ModuleType
+from collections.abc import Callable, Mapping
+from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
 
 import triton
@@ -34,6 +34,7 @@ class Variant(NamedTuple):
         constants: value of each constexpr argument.
         num_warps: as it is launched with.
         num_stages: as it is launched with.
+        options: further ones of the compiler that it is launched with.
     """
 
     label: str
@@ -42,6 +43,7 @@ class Variant(NamedTuple):
     constants: dict[str, Any]
     num_warps: int = 4
     num_stages: int = 3
+    options: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def types(self) -> dict[str, str]:
@@ -71,7 +73,7 @@ class Variant(NamedTuple):
     def digest(self, sm: int) -> str:
         """Returns a hash of the source and of everything else that decides what is compiled for an architecture."""
         arguments = (self.types, sorted(self.constants.items()), self.attributes)
-        options = (sm, self.num_warps, self.num_stages, triton.__version__)
+        options = (sm, self.num_warps, self.num_stages, triton.__version__, *sorted(self.options.items()))
         return hashlib.sha256(repr((sources(self.kernel.fn), arguments, options)).encode()).hexdigest()[:16]
 
 
