@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,7 @@ def load_npy(path: Path) -> np.ndarray:
     with open(path, "rb") as file:
         _check_header(file, path.stat().st_size)
         file.seek(0)
-        return np.lib.format.read_array(file, allow_pickle=False)
+        return _read(file)
 
 
 class Archive:
@@ -62,7 +63,7 @@ class Archive:
         with self._file.open(info) as stream:
             _check_header(stream, info.file_size)
         with self._file.open(info) as stream:
-            return np.lib.format.read_array(stream, allow_pickle=False)
+            return _read(stream)
 
 
 @contextmanager
@@ -90,6 +91,16 @@ def require_plausible_archive(members: list[zipfile.ZipInfo]) -> None:
         raise Refused(f"{what} {sizes}; it is damaged or hostile, fetch it again")
     if unpacked > _ALWAYS_READ:
         require_memory(unpacked, what)
+
+
+def _read(stream: IO[bytes]) -> np.ndarray:
+    """Reads an array whose header was checked; refuses texts with numbers that are no characters."""
+    array = np.lib.format.read_array(stream, allow_pickle=False)
+    if array.dtype.kind == "U" and array.nbytes:
+        codes = np.ascontiguousarray(array).reshape(-1).view(np.dtype("u4").newbyteorder(array.dtype.byteorder))
+        if codes.max() > sys.maxunicode:
+            raise Refused("holds texts with characters that do not exist; it is damaged, fetch it again")
+    return array
 
 
 def _check_header(stream: IO[bytes], num_bytes: int) -> None:

@@ -10,7 +10,8 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import tyro
@@ -20,7 +21,7 @@ from pps_fast.files import Note
 from pps_fast.help_text import Program, find_options, flag_of, full_help, negated, short_help
 from pps_fast.interrupts import InterruptWatch
 from pps_fast.presets import PRESETS, UnknownPresetError
-from pps_fast.reading import MAX_MESSAGE, cut, one_sentence
+from pps_fast.reading import MAX_MESSAGE, cut, cut_lines, one_sentence
 from pps_fast.streams import tolerant_streams
 
 if TYPE_CHECKING:
@@ -55,9 +56,22 @@ def parse(program: Program[Arguments], argv: Sequence[str], start: Arguments | N
     if "--help" in words or "-h" in words:
         print(short_help(program, start, words))
         sys.exit(0)
-    if start is None:
-        return tyro.cli(program.options, args=words, prog=program.command)
-    return tyro.cli(program.options, args=words, prog=program.command, default=start)
+    with _brief_complaint():
+        if start is None:
+            return tyro.cli(program.options, args=words, prog=program.command)
+        return tyro.cli(program.options, args=words, prog=program.command, default=start)
+
+
+@contextmanager
+def _brief_complaint() -> Iterator[None]:
+    """Cuts what the parser prints about wrong options to MAX_MESSAGE characters: it repeats every word."""
+    complaint = StringIO()
+    try:
+        with redirect_stderr(complaint):
+            yield
+    finally:
+        if complaint.getvalue():
+            print(cut_lines(complaint.getvalue().rstrip("\n")), file=sys.stderr)
 
 
 def _check_words(argv: Sequence[str]) -> None:

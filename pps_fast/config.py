@@ -12,6 +12,8 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from pps_fast.config_limits import LARGEST
+
 MaskShape = Literal["gaussian", "gaussian_peak", "laplace"]
 CenterSource = Literal["per_component", "per_proposal"]
 WidthSource = Literal["per_proposal", "per_component", "first", "across_batch"]
@@ -47,12 +49,15 @@ def require(condition: bool, name: str, value: Any, expected: str) -> None:
 
 
 def _check_values(config: Any, prefix: str) -> None:
-    """Raises ValueError for a number that is not finite, or a value that is not one of its Literal's strings."""
+    """Raises ValueError for a number not finite or above `LARGEST`, or a value that is none of its Literal's strings."""
     for name, hint in typing.get_type_hints(type(config)).items():
         value, choices = getattr(config, name), typing.get_args(hint)
         if typing.get_origin(hint) is Literal:
             require(value in choices, f"{prefix}.{name}", value, "one of " + ", ".join(choices))
         require(hint is not float or math.isfinite(value), f"{prefix}.{name}", value, "a finite number")
+        most = LARGEST.get(f"{prefix}.{name}")
+        if most is not None and value is not None:
+            require(value <= most, f"{prefix}.{name}", value, f"at most {most:,}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,12 +122,8 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         _check_values(self, "encoder")
         require(self.hidden_dim > 0 and self.hidden_dim % 2 == 0, "encoder.hidden_dim", self.hidden_dim, "even, > 0")
-        require(
-            self.num_heads > 0 and self.hidden_dim % self.num_heads == 0,
-            "encoder.num_heads",
-            self.num_heads,
-            f"a divisor of encoder.hidden_dim = {self.hidden_dim}",
-        )
+        is_divisor = self.num_heads > 0 and self.hidden_dim % self.num_heads == 0
+        require(is_divisor, "encoder.num_heads", self.num_heads, f"a divisor of encoder.hidden_dim = {self.hidden_dim}")
         require(0 <= self.dropout < 1, "encoder.dropout", self.dropout, "0 to below 1")
 
 
@@ -314,12 +315,9 @@ class InferenceConfig:
         _check_values(self, "inference")
         require(self.batch_size >= 1, "inference.batch_size", self.batch_size, "at least 1")
         require(self.num_bootstrap >= 1, "inference.num_bootstrap", self.num_bootstrap, "at least 1")
-        require(
-            len(self.iou_thresholds) > 0 and all(0 < m <= 1 for m in self.iou_thresholds),
-            "inference.iou_thresholds",
-            self.iou_thresholds,
-            "one or more values above 0, at most 1",
-        )
+        marks = self.iou_thresholds
+        has_marks = len(marks) > 0 and all(0 < m <= 1 for m in marks)
+        require(has_marks, "inference.iou_thresholds", marks, "one or more values above 0, at most 1")
 
 
 @dataclass(frozen=True, kw_only=True)

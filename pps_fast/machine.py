@@ -15,6 +15,8 @@ _CGROUPS = (
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
 )
+# times what is free: estimates are closer than that, and no swap space is that large
+_HOPELESS = 4
 
 
 def free_memory() -> int | None:
@@ -39,17 +41,21 @@ def require_memory(num_bytes: int, what: str, remedy: str = "use a larger machin
 
 
 def note_memory(num_bytes: int, free: int | None, what: str, remedy: str = "use a larger machine") -> None:
-    """Says in one sentence where an estimate of what is needed is more than what is free; refuses nothing.
+    """Says in one sentence where an estimate of what is needed is more than what is free.
 
     Args:
         num_bytes: estimate of what will be taken.
         free: bytes; None where the system does not tell.
 
+    Raises:
+        Refused: where it is so much more that no estimate is that wrong: "WHAT needs about ... are free; REMEDY".
     Warns:
         Note: "WHAT needs about 3.7 GiB of memory, 2.0 GiB are free: the system may stop it; REMEDY".
     """
     if free is not None and num_bytes > free:
         sizes = f"needs about {size_text(num_bytes)} of memory, {size_text(free)} are free"
+        if num_bytes > _HOPELESS * free:
+            raise Refused(f"{what} {sizes}; {remedy}")
         warnings.warn(f"{what} {sizes}: the system may stop it; {remedy}", Note, stacklevel=2)
 
 

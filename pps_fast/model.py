@@ -12,6 +12,7 @@ from pps_fast.encoder.dropout import number_sites
 from pps_fast.encoder.embedding import Embedding
 from pps_fast.equations import gaussian_exponent
 from pps_fast.generator import Generator
+from pps_fast.machine import require_memory
 from pps_fast.proposals.heads import ComponentHead
 from pps_fast.proposals.layout import layout_of
 from pps_fast.proposals.mixture import ProposalMixture
@@ -179,6 +180,21 @@ class PPS(nn.Module):
 
 Model = PPS | AlignmentModel
 METHODS: dict[Method, type[PPS] | type[AlignmentModel]] = {"proposals": PPS, "alignment": AlignmentModel}
+
+
+def require_model_memory(config: PPSConfig, sizes: FeatureSizes, num_copies: int = 1) -> None:
+    """Refuses a model whose weights do not fit into the free memory, before any of it is allocated.
+
+    Args:
+        num_copies: how many arrays of each weight's size there will be; gradients and moments are such.
+    Raises:
+        ValueError: with both sizes and the options that lower the first.
+    """
+    with torch.device("meta"):
+        model = build_model(config, sizes)
+    weights = sum(x.numel() * x.element_size() for x in model.parameters())
+    remedy = "lower encoder.hidden_dim, num_layers of generator and reconstructor, or proposals.num_proposals"
+    require_memory(num_copies * weights, "the model", remedy)
 
 
 def build_model(config: PPSConfig, sizes: FeatureSizes) -> Model:

@@ -25,7 +25,7 @@ from pps_fast.devices import Device, choose_device, choose_precision, keep_freed
 from pps_fast.eval import evaluate as scoring
 from pps_fast.eval.report import write_report
 from pps_fast.eval.results import EvalReport
-from pps_fast.model import Model
+from pps_fast.model import Model, require_model_memory
 from pps_fast.runs.checkpoint import find_checkpoint, load_model, read_newest
 from pps_fast.runs.lock import owning
 from pps_fast.runs.matching import match_data
@@ -133,6 +133,8 @@ def train_and_evaluate(
         check_run(Path(out), config, resume)
         store = Store(load_data(config.data), on_device)
         run_input = RunInput(config=config, store=store, splits=select_samples(store.data, config.data), reason=reason)
+        # weights; on a CPU also their gradients and the optimizer's two moments
+        require_model_memory(config, store.sizes, 4 if on_device.type == "cpu" else 1)
         if on_start is not None:
             on_start(run_input)
         trained = _train(config, run_input, Path(out), resume, progress)

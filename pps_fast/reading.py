@@ -192,6 +192,24 @@ def cut(text: str, limit: int) -> str:
     return f"{text[:head]} ... {text[len(text) - (limit - 5 - head) :]}"
 
 
+def cut_lines(text: str, limit: int = MAX_MESSAGE) -> str:
+    """Returns a text of several lines, within a box or not; of more than `limit` characters, it loses middle lines.
+
+    Colors, the box and the blanks that fill it do not count.
+    """
+    lines = text.split("\n")
+    sizes = [len(re.sub(r"\x1b\[[0-9;]*m", "", line).strip("\u2502\u256d\u256e\u2570\u256f\u2500 ")) for line in lines]
+    if sum(sizes) <= limit:
+        return text
+    head, tail, free = 0, len(lines), limit - 40
+    while head < tail and min(sizes[head], sizes[tail - 1]) <= free:
+        # two lines of the beginning for one of the end
+        is_head = sizes[head] <= free and (sizes[tail - 1] > free or sum(sizes[:head]) <= 2 * sum(sizes[tail:]))
+        free -= sizes[head] if is_head else sizes[tail - 1]
+        head, tail = (head + 1, tail) if is_head else (head, tail - 1)
+    return "\n".join([*lines[:head], f"  ... {tail - head:,} more lines ...", *lines[tail:]])
+
+
 def shown(path: str | Path) -> str:
     """Returns a path as messages show it: a very long one loses its middle."""
     return cut(str(path), _MAX_PATH)

@@ -79,3 +79,18 @@ def test_an_archive_beyond_the_memory_is_refused(tmp_path, monkeypatch):
         file.writestr("a.npy", _header("(20000000,)", bytes(80_000_000)))
     with open_npz(tmp_path / "x.npz") as archive, pytest.raises(Refused, match="entry a needs 76.3 MiB of memory"):
         archive.load("a")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_texts_with_numbers_that_are_no_characters_are_refused(order, tmp_path):
+    good = np.array([["door", "\U0010ffff"], ["", "caf\xe9"]], dtype=f"{order}U4")
+    np.save(tmp_path / "x.npy", good)
+    assert load_npy(tmp_path / "x.npy").tolist() == good.tolist()
+    codes = np.ascontiguousarray(good).view(f"{order}u4")
+    codes[0, 1] = 0x110000
+    np.save(tmp_path / "x.npy", codes.view(f"{order}U4"))
+    np.savez(tmp_path / "x.npz", words=codes.view(f"{order}U4"))
+    with pytest.raises(Refused, match="characters that do not exist"):
+        load_npy(tmp_path / "x.npy")
+    with open_npz(tmp_path / "x.npz") as archive, pytest.raises(Refused, match="characters that do not exist"):
+        archive.load("words")

@@ -217,3 +217,13 @@ def test_exit_status_lets_results_and_bugs_through():
     assert exit_status(lambda: 7) == 7
     with pytest.raises(KeyError):
         exit_status(bug)
+
+
+@pytest.mark.parametrize("count", [3, 400, 4000])
+def test_a_complaint_of_the_parser_is_short_whatever_the_number_of_words(count, capsys):
+    with pytest.raises(SystemExit):
+        _parse("--counts", *map(str, range(count)))
+    lines = capsys.readouterr().err.splitlines()
+    assert sum(len(line.strip("│╭╮╰╯─ ")) for line in lines) <= 1000
+    assert "--counts" in "".join(lines[:4]) and "--help" in "".join(lines[-2:])
+    assert any("more lines" in line for line in lines) == (count > 3)

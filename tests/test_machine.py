@@ -38,8 +38,10 @@ def test_what_does_not_fit_is_refused_with_both_sizes(monkeypatch, tmp_path):
 def test_an_estimate_beyond_the_free_memory_is_a_note_of_one_sentence():
     note_memory(2048, 2048, "this")
     note_memory(1 << 60, None, "this")
-    expected = r"^this needs about 1\.0 MiB of memory, 2\.0 KiB are free: the system may stop it; go elsewhere$"
+    expected = r"^this needs about 1\.0 MiB of memory, 256\.0 KiB are free: the system may stop it; go elsewhere$"
     with pytest.warns(Note, match=expected):
+        note_memory(1 << 20, 1 << 18, "this", "go elsewhere")
+    with pytest.raises(ValueError, match=r"^this needs about 1\.0 MiB of memory, 2\.0 KiB are free; go elsewhere$"):
         note_memory(1 << 20, 2048, "this", "go elsewhere")
 
 

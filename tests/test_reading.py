@@ -14,7 +14,18 @@ import h5py
 import numpy as np
 import pytest
 
-from pps_fast.reading import MAX_MESSAGE, Refused, cause_of, cut, listed, one_sentence, reading, require_file, shown
+from pps_fast.reading import (
+    MAX_MESSAGE,
+    Refused,
+    cause_of,
+    cut,
+    cut_lines,
+    listed,
+    one_sentence,
+    reading,
+    require_file,
+    shown,
+)
 
 
 def _system(number: int) -> OSError:
@@ -122,3 +133,13 @@ def test_messages_are_one_printable_line():
     assert len(shown("z" * 999)) == 240
     assert listed("abc") == "a, b, c" and listed(range(3000), most=2) == "0, 1 and 2,998 more"
     assert listed([]) == ""
+
+
+def test_a_text_of_many_lines_loses_those_of_its_middle():
+    box = ["\u256d" + "\u2500" * 70, *(f"\u2502 line {number}{' ' * 60}\u2502" for number in range(500)), "the end"]
+    assert cut_lines("\n".join(box[:60])) == "\n".join(box[:60])
+    lines = cut_lines("\n".join(box), 300).split("\n")
+    assert lines[:3] == box[:3] and lines[-2:] == box[-2:]
+    (number,) = [index for index, line in enumerate(lines) if "more lines" in line]
+    assert lines[number].split() == ["...", str(502 - len(lines) + 1), "more", "lines", "..."]
+    assert sum(len(line.strip("\u2502\u256d\u2500 ")) for line in lines) <= 300

@@ -23,6 +23,7 @@ import numpy as np
 from pps_fast.config import PlantedConfig
 from pps_fast.data.record import PreparedData, feature_recipe
 from pps_fast.data.tokens import hiding_probabilities
+from pps_fast.machine import require_memory
 
 VERBS = ("opens", "closes", "takes", "holds", "washes", "throws", "lifts", "fixes")
 NOUNS = ("door", "cup", "book", "window", "bag", "towel", "laptop", "chair")
@@ -78,7 +79,7 @@ def planted_data(config: PlantedConfig) -> PreparedData:
     a third of all). The last fifth of the videos is the test split.
 
     Raises:
-        ValueError: for a negative seed.
+        ValueError: for a negative seed, or features that do not fit into the free memory.
     """
     rng = _generator(config.seed, stream=0)
     videos = [_draw_video(rng) for _ in range(config.num_videos)]
@@ -147,6 +148,8 @@ def planted_videos(
 
 def planted_features(*, num_segments: int, frame_dim: int, **options: Any) -> np.ndarray:
     """Returns the features of `planted_videos`, which takes the same options, as one array [N, S, F] float16."""
+    size = 2 * len(options["durations_s"]) * num_segments * frame_dim
+    require_memory(size, "planted features", "lower the number of videos, of segments or of dimensions")
     features = np.empty((len(options["durations_s"]), num_segments, frame_dim), dtype=np.float16)
     # one video at a time: float32 copies of a whole data set would take twice its final memory
     videos = planted_videos(num_segments=num_segments, frame_dim=frame_dim, **options)

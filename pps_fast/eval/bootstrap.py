@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pps_fast.machine import require_memory
+
 # bounds of the 95 % percentile interval
 _QUANTILES = (0.025, 0.975)
 
@@ -29,7 +31,7 @@ class VideoBootstrap:
         seed: of the resamplings.
 
     Raises:
-        ValueError: without samples.
+        ValueError: without samples, or for more resamples than fit into the free memory.
     """
 
     def __init__(self, video: Tensor, *, num_resamples: int, seed: int) -> None:
@@ -37,6 +39,9 @@ class VideoBootstrap:
             raise ValueError("VideoBootstrap: no samples to resample; choose a split that has samples")
         _, self._row = torch.unique(video, return_inverse=True)
         self.num_videos = int(self._row.max()) + 1
+        # numbers drawn, ones and counts
+        size = 3 * 8 * num_resamples * self.num_videos
+        require_memory(size, f"a bootstrap of {num_resamples:,} resamples", "lower inference.num_bootstrap")
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.randint(self.num_videos, (num_resamples, self.num_videos), generator=generator)
         ones = torch.ones_like(drawn, dtype=torch.float64)

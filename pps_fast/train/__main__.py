@@ -87,7 +87,7 @@ def run(arguments: TrainArguments) -> int:
         print(_describe_input(store, run_input.splits, out), flush=True)
         if note := copies_note(store.data.num_frames, store.sizes.num_segments):
             print(f"note: {note}", flush=True)
-        used.extend(_choices_of_step(run_input.config, store))
+        used.extend(_choices_of_step(run_input.config, store, len(run_input.splits.train)))
         print("\n".join([ops_line(used), *_notes_on_precision(run_input)]), flush=True)
 
     result = train_and_evaluate(
@@ -105,12 +105,16 @@ def run(arguments: TrainArguments) -> int:
     return 0
 
 
-def _choices_of_step(config: PPSConfig, store: Store) -> list[Choice]:
-    """Returns what serves each op of a step, and says beforehand where a step needs more memory than is free."""
+def _choices_of_step(config: PPSConfig, store: Store, num_samples: int) -> list[Choice]:
+    """Returns what serves each op of a step, and says beforehand where a step needs more memory than is free.
+
+    Args:
+        num_samples: of the training split, which a batch cannot exceed.
+    """
     from pps_fast.ops.choices import choices_of
     from pps_fast.train.fake_step import SavedBytes, record_step
 
-    size = config.train.batch_size
+    size = max(1, min(config.train.batch_size, num_samples))
     with SavedBytes() as saved:
         records = record_step(config, store.sizes, store.data.word_ids.shape[1], store.device, size)
     remedy = "lower --train.batch-size or use a larger machine"

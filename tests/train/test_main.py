@@ -43,13 +43,22 @@ def test_run_trains_evaluates_and_reports(tmp_path, capsys):
 
 
 def test_a_step_beyond_the_free_memory_is_told_before_the_first(tmp_path, capsys, monkeypatch):
+    remedy = "lower --train.batch-size or use a larger machine"
+    for free, status, word, end in (
+        (300_000, 0, "note", f"293.0 KiB are free: the system may stop it; {remedy}"),
+        (1000, 2, "error", f"1000 bytes are free; {remedy}"),
+    ):
+        monkeypatch.setattr(command, "free_memory_of", lambda device, free=free: free)
+        assert command.main([*OPTIONS, "--out", str(tmp_path / word)]) == status
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith(f"{word}: ")]
+        assert len(lines) == 1 and lines[0].startswith(f"{word}: a step of 8 samples needs about ")
+        assert lines[0].endswith(end)
+
+
+def test_a_batch_is_estimated_by_the_samples_that_there_are(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(command, "free_memory_of", lambda device: 1000)
-    assert command.main([*OPTIONS, "--out", str(tmp_path / "run")]) == 0
-    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
-    assert len(notes) == 1 and notes[0].startswith("note: a step of 8 samples needs about ")
-    assert notes[0].endswith(
-        "1000 bytes are free: the system may stop it; lower --train.batch-size or use a larger machine"
-    )
+    assert command.main([*OPTIONS, "--out", str(tmp_path / "run"), "--train.batch-size=1000000"]) == 2
+    assert "error: a step of 48 samples needs about " in capsys.readouterr().err
 
 
 def test_segments_that_repeat_frames_are_told_before_the_first_step(tmp_path, capsys, monkeypatch):
