@@ -49,7 +49,7 @@ def require(condition: bool, name: str, value: Any, expected: str) -> None:
 
 
 def _check_values(config: Any, prefix: str) -> None:
-    """Raises ValueError for a number not finite or above `LARGEST`, or a value that is none of its Literal's strings."""
+    """Raises ValueError for a number not finite or above `LARGEST`, or a value that is not in its Literal."""
     for name, hint in typing.get_type_hints(type(config)).items():
         value, choices = getattr(config, name), typing.get_args(hint)
         if typing.get_origin(hint) is Literal:

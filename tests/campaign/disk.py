@@ -26,6 +26,10 @@ _OLDER = {
     "train data.h5": {},
     "train resumed": {"run": "run"},
     "eval data.h5": {"new": "run"},
+    "eval alignment": {},
+    "align data.h5": {},
+    "align resumed": {"ali": "ali"},
+    "judge answers.jsonl": {},
     "draw curves": {},
     "published in": {},
     "published out": {"x.pt": "cpl.pt"},
@@ -92,7 +96,7 @@ def _harm(scenario: Scenario, before: dict[str, str], after: dict[str, str], is_
     faults = []
     for name, content in before.items():
         # a run that goes on replaces its logs and pointers; its checkpoints it deletes when newer ones are whole
-        is_of_run = name.startswith(("disk/run/", "disk/lab/", "disk/new/"))
+        is_of_run = name.startswith(("disk/run/", "disk/lab/", "disk/new/", "disk/ali/"))
         if after.get(name) != content and not is_written and not is_of_run:
             faults.append(f"{name} was harmed")
     faults += [f"{name} is left" for name in after if Path(name).name.startswith(".tmp-") or name.endswith("lock.json")]

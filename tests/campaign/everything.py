@@ -6,9 +6,10 @@ import contextlib
 import importlib
 
 _NAMES = (
-    *(f"pps_fast.{name}.__main__" for name in ("train", "eval", "prepare", "draw", "published")),
-    *(f"pps_fast.{name}" for name in ("blind", "info", "compare", "ablate", "pipeline", "prepare.build")),
+    *(f"pps_fast.{name}.__main__" for name in ("train", "eval", "prepare", "draw", "published", "ground")),
+    *(f"pps_fast.{name}" for name in ("blind", "info", "compare", "ablate", "align", "pipeline", "prepare.build")),
     *(f"pps_fast.{name}" for name in ("prepare.report", "eval.report", "lab.command", "lab.human", "draw.pictures")),
+    *(f"pps_fast.{name}" for name in ("ground.report", "ground.sources", "eval.judge_report", "train.closed_form")),
     *(f"pps_fast.{name}" for name in ("published.convert", "train.fake_step", "ops.choices", "ops.record")),
     # loaded by torch, tyro, numpy and matplotlib when a program runs
     *("torch._dynamo", "torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes", "numpy.ma"),

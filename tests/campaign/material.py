@@ -18,7 +18,7 @@ import torch
 
 from pps_fast.data.identity import describe_data
 from pps_fast.data.load import load_data
-from pps_fast.data.prepared import read_prepared, write_prepared
+from pps_fast.data.prepared import PreparedData, read_prepared, write_prepared
 from pps_fast.model import PPS
 from pps_fast.presets import PRESETS
 from pps_fast.published.weights import export_released
@@ -35,6 +35,7 @@ RUN = ["--preset=tiny", "--train.max-steps=2", "--train.log-every=1", "--train.c
 _PREPARE = ["--out", "{}/out.h5", "--protocol", "as_is", "--num-segments", "8", "--max-num-words", "6"]
 _ROWS = ["--train", "{}/train.json", "--test", "{}/test.json"]
 _HDF5, _NPZ = ["--features", "{}/features.hdf5"], ["--vocabulary", "{}/words.npz"]
+_ALIGN = ["--threads=1", "--device=cpu", "--inference.num-bootstrap=20"]
 _PACKED = ("data.h5", "old.h5")
 
 
@@ -50,6 +51,7 @@ class Scenario:
         targets: glob patterns of the files that are spoiled.
         writes: names that the command may create or replace, or below which it may.
         is_checked: whether all of what is spoiled is covered by a sha256, so that a change must be noticed.
+        is_printing: whether what it prints is its result, in lines of JSON.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Scenario:
     targets: tuple[str, ...]
     writes: tuple[str, ...] = ()
     is_checked: bool = False
+    is_printing: bool = False
 
     def command(self, folder: Path) -> list[str]:
         """Returns the command line for a folder."""
@@ -80,6 +83,9 @@ def make(folder: Path) -> Path:
     data = load_data(small_config().data)
     write_prepared(folder / "data.h5", data)
     write_version_1(folder / "old.h5", data)
+    _write_clips(folder, data)
+    _write_answers(folder)
+    _write_sentences(folder)
     config = PRESETS["cpl_demo"]
     torch.manual_seed(0)
     torch.save({"model_parameters": export_released(PPS(config, data.sizes)), "num_updates": 3}, folder / "cpl.pt")
@@ -87,6 +93,7 @@ def make(folder: Path) -> Path:
         "run": ["pps_fast.train.__main__", *RUN, "--data", f"{folder}/data.h5", "--out", f"{folder}/run"],
         "cpl": ["pps_fast.published.__main__", "import", f"{folder}/cpl.pt", "--preset=cpl_demo", f"--out={folder}/cpl",
                 "--data", f"{folder}/data.h5"],
+        "ali": ["pps_fast.align", *_ALIGN, "--data", f"{folder}/data.h5", "--out", f"{folder}/ali"],
         "lab": ["pps_fast.compare", "tiny", *LAB[1:], "--jobs=1", "--no-plots", f"--out={folder}/lab"],
     }.items():  # fmt: skip
         # where a server that an experiment starts looks for the project
@@ -135,6 +142,44 @@ def _write_features(folder: Path) -> None:
         torch.save({"x": torch.from_numpy(frames_of(video))}, folder / f"pt/{video}.pt")
 
 
+def _write_clips(folder: Path, data: PreparedData) -> None:
+    """Writes features of two videos of the packed file in the forms that questions are asked of."""
+    frames, lengths = [data.features[video].astype(np.float32) for video in (0, 1)], [("id", "length")]
+    np.save(folder / "clip.npy", frames[0])
+    np.savez_compressed(folder / "clip.npz", features=frames[0])
+    with h5py.File(folder / "clips.hdf5", "w") as file:
+        for video, values in enumerate(frames):
+            file[f"clip{video}"] = values
+            lengths.append((f"clip{video}", str(data.duration_s[video])))
+    with open(folder / "clips.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(lengths)
+
+
+def _write_answers(folder: Path) -> None:
+    """Writes answers to the annotated queries, by number and by words, in the two forms of the field."""
+    for name in ("answers", "ranked"):
+        lines = []
+        for index, (video, duration, times, sentence) in enumerate([*TRAIN, *TEST]):
+            windows = [[times[0], min(duration, times[1] + 1), 0.9], [0, duration, 0.5]]
+            form = {"pred_relevant_windows": windows}
+            if name == "ranked":
+                form = {"ranked_predicted_windows": windows, "predicted_window": windows[0][:2]}
+            lines.append(json.dumps({"qid": index, "vid": video, "query": sentence, **form}))
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _write_sentences(folder: Path) -> None:
+    """Writes a vector of each annotated sentence: rows, an entry for each query, a folder."""
+    sentences = [row[3] for row in (*TRAIN, *TEST)]
+    vectors = np.random.default_rng(1).standard_normal((len(sentences), 6)).astype(np.float32)
+    np.savez(folder / "rows.npz", vectors=vectors, sentences=np.array(sentences), encoder=np.array("test@1"))
+    (folder / "sentences").mkdir()
+    with h5py.File(folder / "entries.h5", "w") as file:
+        for index, vector in enumerate(vectors):
+            file[f"{index}/last_hidden_state"] = np.stack([vector, vector + 1])
+            np.savez(folder / f"sentences/qid{index}.npz", pooler_output=vector)
+
+
 def _write_vocabularies(folder: Path) -> None:
     vectors = np.random.default_rng(0).standard_normal((len(WORDS), 5)).astype(np.float32)
     content = {
@@ -163,6 +208,31 @@ def _with_packed(make_one: Callable[[str], Scenario]) -> list[Scenario]:
     return [make_one(name) for name in _PACKED]
 
 
+def _ground(
+    name: str, reads: tuple[str, ...], targets: tuple[str, ...], *argv: str, is_checked: bool = False
+) -> Scenario:
+    return Scenario(
+        name=f"ground {name}",
+        program="pps_fast.ground.__main__",
+        argv=("person opens the door", "a person takes a cup", "--jsonl", "--threads=1", *argv),
+        reads=reads,
+        targets=targets,
+        is_checked=is_checked,
+        is_printing=True,
+    )
+
+
+def _judge(name: str, answers: str, *argv: str) -> Scenario:
+    return Scenario(
+        name=f"judge {name}",
+        program="pps_fast.eval.__main__",
+        argv=("--judge={}/" + answers, "--annotations={}/queries.jsonl", "--out={}/new", *argv),
+        reads=("answers.jsonl", "ranked.jsonl", "queries.jsonl"),
+        targets=(name,),
+        writes=("new",),
+    )
+
+
 _BASE = ("train.json", "test.json", "features.hdf5", "words.npz")
 SCENARIOS: list[Scenario] = [
     _prepare("published json", "train.json", _BASE, *_ROWS, *_HDF5, *_NPZ),
@@ -188,6 +258,45 @@ SCENARIOS: list[Scenario] = [
         _prepare(name, name, (name, *_BASE[2:]), "--pool={}/" + name, "--folds=2", *_HDF5, *_NPZ)
         for name in ("captions.json", "queries.jsonl")
     ),
+    *(
+        _prepare(f"sentences {name}", target, ("queries.jsonl", name, *_BASE[2:]), "--train={}/queries.jsonl",
+                 "--sentence-vectors={}/" + name, *options, *_HDF5, *_NPZ)
+        for name, target, options in (("rows.npz", "rows.npz", ()),
+                                      ("entries.h5", "entries.h5", ("--sentence-key=last_hidden_state", "--sentence-encoder=test@1")),
+                                      ("sentences", "sentences/*", ("--sentence-encoder=test@1",)))
+    ),
+    _ground("npy", ("ali", "clip.npy"), ("clip.npy",), "--model={}/ali", "--features={}/clip.npy", "--duration=30"),
+    _ground("npz", ("ali", "clip.npz"), ("clip.npz",), "--model={}/ali", "--features={}/clip.npz",
+            "--segment-seconds=5", "--frames-per-second=1"),
+    *(
+        _ground(target, ("ali", "clips.hdf5", "clips.csv"), (target,), "--model={}/ali", "--features={}/clips.hdf5",
+                "--durations={}/clips.csv")
+        for target in ("clips.hdf5", "clips.csv")
+    ),
+    *_with_packed(lambda name: _ground(name, ("ali", name), (name,), "--model={}/ali", "--features={}/" + name,
+                                       "--min-match=0", is_checked=name == "data.h5")),
+    _ground("alignment", ("ali", "clip.npy"), ("ali/checkpoints/*/*",), "--model={}/ali", "--features={}/clip.npy",
+            is_checked=True),
+    _ground("run", ("run", "clip.npy"), ("run/*.json", "run/checkpoints/*/*"), "--model={}/run",
+            "--features={}/clip.npy"),
+    _judge("answers.jsonl", "answers.jsonl"),
+    _judge("ranked.jsonl", "ranked.jsonl", "--against={}/answers.jsonl", "--clip"),
+    _judge("queries.jsonl", "answers.jsonl", "--protocol=filtered"),
+    *_with_packed(lambda name: Scenario(
+        name=f"align {name}", program="pps_fast.align", reads=(name,), targets=(name,), is_checked=name == "data.h5",
+        argv=(*_ALIGN, "--data={}/" + name, "--out={}/new"), writes=("new",))),
+    Scenario(
+        name="align resumed", program="pps_fast.align", reads=("ali", "data.h5"),
+        targets=("ali/*.json", "ali/*.jsonl", "ali/checkpoints/*/*"),
+        argv=(*_ALIGN, "--data={}/data.h5", "--out={}/ali", "--resume"), writes=("ali",)),
+    Scenario(
+        name="eval alignment", program="pps_fast.eval.__main__", reads=("ali", "data.h5"), is_checked=True,
+        targets=("ali/checkpoints/*/*",), writes=("new", "moments.jsonl"),
+        argv=("--model={}/ali", "--data={}/data.h5", "--threads=1", "--out={}/new", "--predictions={}/moments.jsonl")),
+    Scenario(
+        name="draw variants", program="pps_fast.draw.__main__", reads=("run", "old_run", "data.h5"),
+        targets=("run/checkpoints/*/*", "old_run/*.json", "old_run/checkpoints/*/*", "data.h5"), writes=("x.png",),
+        argv=("variants", "--models", "{}/run", "{}/old_run", "--data={}/data.h5", "--out={}/x.png")),
     *_with_packed(lambda name: Scenario(
         name=f"blind {name}", program="pps_fast.blind", reads=(name,), targets=(name,), is_checked=name == "data.h5",
         argv=("--data", "{}/" + name, "--draws=3", "--out={}/blind.json"), writes=("blind.json",))),
