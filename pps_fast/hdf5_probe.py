@@ -115,10 +115,8 @@ def _look(path: bytes, patience_s: float) -> bytes:
 
 def _walk(path: bytes, writer: int) -> bool:
     """Touches what a reader touches, and writes a byte for every object; returns whether a text cannot be read."""
-    has_bad_texts = False
     with h5py.File(os.fsdecode(path), "r") as file:
-        for name in file.attrs:
-            file.attrs[name]
+        has_bad_texts = not _has_readable_attributes(file)
         waiting: list[h5py.Group] = [file]
         seen: set[int] = set()
         while waiting:
@@ -136,6 +134,16 @@ def _walk(path: bytes, writer: int) -> bool:
                     # the next object may still be one that hangs
                     continue
     return has_bad_texts
+
+
+def _has_readable_attributes(file: h5py.File) -> bool:
+    """Returns whether each attribute of a file can be read; one that cannot must not end the look at the rest."""
+    try:
+        for name in file.attrs:
+            file.attrs[name]
+    except (KeyError, ValueError, TypeError, RuntimeError, OSError, MemoryError):
+        return False
+    return True
 
 
 def _touch(item: h5py.Group | h5py.Dataset | h5py.Datatype, waiting: list[h5py.Group]) -> bool:

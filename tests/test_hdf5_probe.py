@@ -48,8 +48,13 @@ def test_what_the_library_refuses_itself_is_its_reader_s_to_tell(content, tmp_pa
     require_harmless(tmp_path / "a.h5")
 
 
-def test_a_text_that_cannot_be_read_is_refused_where_texts_are_needed(tmp_path):
+@pytest.mark.parametrize("has_attribute", [False, True])
+def test_a_text_that_cannot_be_read_is_refused_where_texts_are_needed(has_attribute, tmp_path):
     path = _with_texts(tmp_path / "a.h5")
+    if has_attribute:
+        # read first; it cannot be read either
+        with h5py.File(path, "a") as file:
+            file.attrs["format"] = "a text"
     content = path.read_bytes()
     path.write_bytes(content.replace(b"GCOL", b"GONE"))
     require_harmless(path)

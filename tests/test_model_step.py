@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException
 
+from pps_fast import machine
 from pps_fast.config import PPSConfig
+from pps_fast.config_tree import override
 from pps_fast.losses import Objective
-from pps_fast.model import PPS
+from pps_fast.model import PPS, require_model_memory
 from pps_fast.presets import PRESETS
 from pps_fast.types import Batch, LossReport, ModelOutput
 from tests.support.cases import NEEDED, SIZES, random_batch, randomize, small_config
@@ -200,3 +202,15 @@ def _tensors(record: Any) -> dict[str, Tensor]:
         if value is not None:
             results |= _tensors(value) if dataclasses.is_dataclass(value) else {item.name: value}
     return results
+
+
+def test_a_model_beyond_the_free_memory_is_refused_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = small_config()
+    size = sum(weight.numel() * weight.element_size() for weight in PPS(config, SIZES).parameters())
+    monkeypatch.setattr(machine, "free_memory", lambda: 4 * size)
+    require_model_memory(config, SIZES, 4)
+    with pytest.raises(ValueError, match=r"^the model needs .* are free; lower encoder\.hidden_dim, num_layers of"):
+        require_model_memory(config, SIZES, 5)
+    # hundreds of gigabytes, of which nothing is allocated
+    with pytest.raises(ValueError, match=r"^the model needs \d{3}\.\d GiB of memory"):
+        require_model_memory(override(config, {"encoder.hidden_dim": 65_536, "encoder.num_heads": 4}), SIZES)

@@ -149,7 +149,7 @@ def planted_videos(
 def planted_features(*, num_segments: int, frame_dim: int, **options: Any) -> np.ndarray:
     """Returns the features of `planted_videos`, which takes the same options, as one array [N, S, F] float16."""
     size = 2 * len(options["durations_s"]) * num_segments * frame_dim
-    require_memory(size, "planted features", "lower the number of videos, of segments or of dimensions")
+    require_memory(size, "the planted data", "lower the number of videos, of segments or of dimensions")
     features = np.empty((len(options["durations_s"]), num_segments, frame_dim), dtype=np.float16)
     # one video at a time: float32 copies of a whole data set would take twice its final memory
     videos = planted_videos(num_segments=num_segments, frame_dim=frame_dim, **options)

@@ -233,6 +233,7 @@ def _judge(name: str, answers: str, *argv: str) -> Scenario:
     )
 
 
+_ENTRIES = ("--sentence-key=last_hidden_state", "--sentence-encoder=test@1")
 _BASE = ("train.json", "test.json", "features.hdf5", "words.npz")
 SCENARIOS: list[Scenario] = [
     _prepare("published json", "train.json", _BASE, *_ROWS, *_HDF5, *_NPZ),
@@ -262,7 +263,7 @@ SCENARIOS: list[Scenario] = [
         _prepare(f"sentences {name}", target, ("queries.jsonl", name, *_BASE[2:]), "--train={}/queries.jsonl",
                  "--sentence-vectors={}/" + name, *options, *_HDF5, *_NPZ)
         for name, target, options in (("rows.npz", "rows.npz", ()),
-                                      ("entries.h5", "entries.h5", ("--sentence-key=last_hidden_state", "--sentence-encoder=test@1")),
+                                      ("entries.h5", "entries.h5", _ENTRIES),
                                       ("sentences", "sentences/*", ("--sentence-encoder=test@1",)))
     ),
     _ground("npy", ("ali", "clip.npy"), ("clip.npy",), "--model={}/ali", "--features={}/clip.npy", "--duration=30"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pps_fast import machine
 from pps_fast.config import PlantedConfig
 from pps_fast.data.synthetic import KINDS, MAX_NUM_WORDS, NOUNS, VERBS, num_events, planted_data, planted_features
 
@@ -226,3 +227,9 @@ def test_the_order_of_the_sentences_does_not_matter():
 def test_negative_seed_is_refused():
     with pytest.raises(ValueError, match="seed of planted data = -1: expected 0 or more"):
         plant([[0.0, 1.0]], seed=-1)
+
+
+def test_planted_features_beyond_the_free_memory_are_refused(monkeypatch):
+    monkeypatch.setattr(machine, "free_memory", lambda: 1000)
+    with pytest.raises(ValueError, match=r"^the planted data needs .* free; lower the number of videos"):
+        planted_data(PlantedConfig())

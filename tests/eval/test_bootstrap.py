@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from pps_fast import machine
 from pps_fast.eval.bootstrap import VideoBootstrap
 
 SEEDED = {"num_resamples": 400, "seed": 0}
@@ -74,3 +75,10 @@ def test_no_samples_are_refused() -> None:
 def test_other_number_of_values_is_refused() -> None:
     with pytest.raises(ValueError, match=r"values of shape \[3\] for 4 samples"):
         VideoBootstrap(torch.arange(4), **SEEDED).estimate(torch.zeros(3))
+
+
+def test_more_resamples_than_the_memory_has_room_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "free_memory", lambda: 1 << 20)
+    VideoBootstrap(torch.arange(40), num_resamples=1000, seed=0)
+    with pytest.raises(ValueError, match=r"^a bootstrap of 1,100 resamples needs .*; lower inference\.num_bootstrap$"):
+        VideoBootstrap(torch.arange(40), num_resamples=1100, seed=0)
