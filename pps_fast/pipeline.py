@@ -131,14 +131,19 @@ def train_and_evaluate(
         on_device = choose_device(device)
         config, reason = _decide_precision(config, on_device, Path(out) if resume else None)
         check_run(Path(out), config, resume)
-        store = Store(load_data(config.data), on_device)
-        run_input = RunInput(config=config, store=store, splits=select_samples(store.data, config.data), reason=reason)
-        # weights; on a CPU also their gradients and the optimizer's two moments
-        require_model_memory(config, store.sizes, 4 if on_device.type == "cpu" else 1)
+        run_input = _read_input(config, on_device, reason)
         if on_start is not None:
             on_start(run_input)
         trained = _train(config, run_input, Path(out), resume, progress)
         return _report_run(trained, config, run_input, Path(out), progress)
+
+
+def _read_input(config: PPSConfig, device: torch.device, reason: str | None) -> RunInput:
+    """Reads what a run needs, and refuses a model that does not fit into the memory beside it."""
+    store = Store(load_data(config.data), device)
+    # weights; on a CPU also their gradients and the optimizer's two moments
+    require_model_memory(config, store.sizes, 4 if device.type == "cpu" else 1)
+    return RunInput(config=config, store=store, splits=select_samples(store.data, config.data), reason=reason)
 
 
 def _train(config: PPSConfig, run_input: RunInput, out: Path, resume: bool, progress: bool) -> TrainResult:
