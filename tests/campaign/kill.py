@@ -14,9 +14,9 @@ _CALLS, _SECONDS = 160, 3.0
 
 
 def attempt(rng: random.Random, folder: Path, expected: Path, tally: Tally) -> list[str]:
-    """Kills a run two to six times, finishes it, and returns what is wrong with it."""
+    """Kills a run three to nine times, finishes it, and returns what is wrong with it."""
     run, output = folder / "run", folder / "output.txt"
-    for _ in range(rng.randint(2, 6)):
+    for _ in range(rng.randint(3, 9)):
         die_at = rng.randint(1, _CALLS) if rng.random() < 0.6 else None
         process = start(_argv(run), output, die_at)
         process.join(PATIENCE_S if die_at is not None else rng.uniform(0.05, _SECONDS))
