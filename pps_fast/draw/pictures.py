@@ -24,6 +24,7 @@ from pps_fast.draw.timeline import draw_timeline
 from pps_fast.draw.trajectories import TracedQuery, TracedRun, draw_trajectories
 from pps_fast.draw.variants import draw_variants
 from pps_fast.draw.view import View
+from pps_fast.eval.evaluate import note_batch_memory
 from pps_fast.files import replace_bytes
 from pps_fast.model import PPS
 from pps_fast.predict import predict
@@ -177,6 +178,7 @@ def _choose_sample(data: PreparedData, config: PPSConfig, options: QueryOptions)
 def _view(model: torch.nn.Module, config: PPSConfig, store: Store, sample: int) -> View:
     """Asks one query in a batch of the shape that the evaluation uses, so that the answer is the one it scored."""
     query, data = _query(store.data, sample), store.data
+    note_batch_memory(config, store)
     samples = np.full(config.inference.batch_size, sample)
     with torch.inference_mode():
         output = _first(model(store.batch(samples, seed=config.inference.seed)))

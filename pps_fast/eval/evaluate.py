@@ -20,6 +20,7 @@ from pps_fast.config import PPSConfig
 from pps_fast.data.prepared import PreparedData
 from pps_fast.data.splits import Splits
 from pps_fast.data.store import Store
+from pps_fast.devices import free_memory_of
 from pps_fast.eval.alignment_rows import ALIGNMENT_ROWS, alignment_models
 from pps_fast.eval.blind import blind_table, cross_fit_baselines, fit_blind_baselines
 from pps_fast.eval.bootstrap import VideoBootstrap
@@ -27,6 +28,7 @@ from pps_fast.eval.compared import ComparedRows
 from pps_fast.eval.control import shuffle_queries
 from pps_fast.eval.metrics import MAX_RANK, SampleTable, clip_prediction, metric_means, sample_table, sample_values
 from pps_fast.eval.results import HEADLINE, MODEL, SHUFFLED, Answers, EvalReport
+from pps_fast.machine import note_memory
 from pps_fast.predict import predict
 from pps_fast.types import Prediction
 
@@ -51,10 +53,11 @@ def predict_samples(
     Returns:
         Prediction of the M samples in their order, on the CPU, moments clipped to [0, 1].
     Raises:
-        ValueError: without samples.
+        ValueError: without samples, or for batches far beyond the free memory.
     """
     if len(samples) == 0:
         raise ValueError("predict_samples: no samples; choose a split that has samples")
+    note_batch_memory(config, store)
     size = config.inference.batch_size
     parts, positions = [], []
     batches = _of_one_shape(store.num_columns(samples), size)
@@ -70,6 +73,19 @@ def predict_samples(
             positions.append(members)
     order = torch.from_numpy(np.argsort(np.concatenate(positions)))
     return clip_prediction(_take(_join(parts), order))
+
+
+def note_batch_memory(config: PPSConfig, store: Store) -> None:
+    """Says, or refuses, where a batch of an evaluation needs more memory than is free; see `machine.note_memory`.
+
+    Counted are its frames and, where sentences are rebuilt, the logits of all proposals: nothing in it is larger.
+    """
+    size, sizes = config.inference.batch_size, store.sizes
+    values = sizes.num_segments * sizes.frame_dim
+    if config.method == "proposals" and config.reconstructs:
+        values += config.proposals.num_proposals * store.data.word_ids.shape[1] * sizes.vocab_size
+    what = f"an evaluation batch of {size:,} samples"
+    note_memory(4 * size * values, free_memory_of(store.device), what, "lower inference.batch_size")
 
 
 def _of_one_shape(num_columns: np.ndarray, size: int) -> list[np.ndarray]:

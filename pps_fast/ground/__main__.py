@@ -13,6 +13,7 @@ import tyro
 
 from pps_fast.cli import exit_status, parse
 from pps_fast.devices import Device
+from pps_fast.ground.answers import MAX_TOP
 from pps_fast.help_text import Program
 from pps_fast.text_table import terminal_columns, wrapped
 
@@ -148,8 +149,8 @@ def _check(arguments: GroundArguments) -> None:
         value = getattr(arguments, name)
         if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"--{name.replace('_', '-')} {value}: expected a number above 0")
-    if arguments.top < 1:
-        raise ValueError(f"--top {arguments.top}: expected 1 or more")
+    if not 1 <= arguments.top <= MAX_TOP:
+        raise ValueError(f"--top {arguments.top}: expected 1 to {MAX_TOP:,}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, overload
 
+MAX_TOP = 1000
+"""most moments of an answer: each is searched for in turn"""
 # of two moments of a video that overlap more, the worse one is no further answer
 MAX_OVERLAP = 0.5
 

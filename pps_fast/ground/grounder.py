@@ -14,7 +14,7 @@ from pps_fast.alignment.confidence import Confidence
 from pps_fast.alignment.model import AlignmentModel, uses_words
 from pps_fast.config import PPSConfig
 from pps_fast.files import Note
-from pps_fast.ground.answers import Answer, Moment, best_moments
+from pps_fast.ground.answers import MAX_TOP, Answer, Moment, best_moments
 from pps_fast.ground.scorers import AlignmentScorer, NetworkScorer, Scored, Scorer
 from pps_fast.ground.segments import EncodedVideo, segments_of
 from pps_fast.ground.sentences import ModelWords, Queries, encode_queries
@@ -181,8 +181,8 @@ class Grounder:
     ) -> tuple[Queries, Scored]:
         if not videos:
             raise ValueError("ground: no video; give one at least")
-        if top < 1:
-            raise ValueError(f"top = {top}: expected 1 or more")
+        if not 1 <= top <= MAX_TOP:
+            raise ValueError(f"top = {top}: expected 1 to {MAX_TOP:,}")
         queries = encode_queries(sentences, self._words, vectors, self._sentence_dim)
         with torch.inference_mode():
             frames = videos[0].frames if len(videos) == 1 else torch.cat([video.frames for video in videos])

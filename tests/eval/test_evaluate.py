@@ -9,16 +9,18 @@ import numpy as np
 import pytest
 import torch
 
+import pps_fast.eval.evaluate as evaluate_module
 from pps_fast.config_tree import override
 from pps_fast.data.splits import Splits
 from pps_fast.data.store import Store
 from pps_fast.eval.alignment_rows import ALIGNMENT_ROWS
 from pps_fast.eval.blind import WHOLE_VIDEO
 from pps_fast.eval.control import shuffle_queries
-from pps_fast.eval.evaluate import evaluate, predict_samples, score
+from pps_fast.eval.evaluate import evaluate, note_batch_memory, predict_samples, score
 from pps_fast.eval.metrics import metric_means, sample_table
 from pps_fast.eval.report import format_markdown, format_table
 from pps_fast.eval.results import HEADLINE, MODEL, SHUFFLED
+from pps_fast.files import Note
 from pps_fast.model import PPS
 from pps_fast.types import Prediction
 from tests.support.compare import assert_agree
@@ -273,3 +275,18 @@ def test_where_no_sample_has_times_there_are_answers_and_no_score() -> None:
         assert "No pair of the test split has times" in text
     with pytest.raises(ValueError, match="no sample has times"):
         score(SeesOnlyTheVideo(), nothing, SPLITS.test, CONFIG)
+
+
+def test_batches_far_beyond_the_free_memory_are_refused_before_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = store().sizes
+    logits = CONFIG.proposals.num_proposals * DATA.word_ids.shape[1] * size.vocab_size
+    needed = 4 * 1000 * (size.num_segments * size.frame_dim + logits)
+    config = override(CONFIG, {"inference.batch_size": 1000})
+    monkeypatch.setattr(evaluate_module, "free_memory_of", lambda device: needed)
+    note_batch_memory(config, store())
+    monkeypatch.setattr(evaluate_module, "free_memory_of", lambda device: needed - 1)
+    with pytest.warns(Note, match=r"^an evaluation batch of 1,000 samples needs about .*; lower inference\.batch_size"):
+        note_batch_memory(config, store())
+    monkeypatch.setattr(evaluate_module, "free_memory_of", lambda device: needed // 5)
+    with pytest.raises(ValueError, match=r"^an evaluation batch of 1,000 samples .*; lower inference\.batch_size$"):
+        predict_samples(SeesOnlyTheVideo(), store(), SPLITS.test, config)

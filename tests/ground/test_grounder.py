@@ -140,7 +140,8 @@ def test_a_long_video_is_read_in_windows_and_a_coarse_one_is_warned_of() -> None
         (np.ones((9, 6)), {"duration_s": 0.0}, "duration_s = 0.0: expected seconds above 0"),
         (np.ones((9, 6)), {"segment_seconds": 5.0}, "length of the video is unknown"),
         (np.ones((9, 6)), {"segment_seconds": 0.0, "duration_s": 5.0}, "segment_seconds = 0.0"),
-        (np.ones((9, 6)), {"top": 0}, "top = 0: expected 1 or more"),
+        (np.ones((9, 6)), {"top": 0}, "top = 0: expected 1 to 1,000"),
+        (np.ones((9, 6)), {"top": 1001}, "top = 1001: expected 1 to 1,000"),
         (np.ones((9, 6)), {"sentence_vector": np.ones(4)}, "sentence_vectors: the model was trained on words"),
     ],
 )

@@ -58,6 +58,7 @@ def test_a_model_with_networks_says_that_it_has_no_match(tmp_path: Path, capsys:
         (["--json", "--jsonl", SENTENCE], "--json and --jsonl: choose one"),
         (["--duration", "0", SENTENCE], "--duration 0.0: expected a number above 0"),
         (["--top", "0", SENTENCE], "--top 0"),
+        (["--top", str(2**63), SENTENCE], f"--top {2**63}: expected 1 to 1,000"),
         (["--segment-seconds", "5", SENTENCE], "length of the video is unknown"),
         (["yak"], "no word that the model knows"),
     ],
