@@ -17,28 +17,40 @@ from torch import Tensor
 from pps_fast.kernels.launch import device_of, empty
 
 # rows and columns held by one program at a time
-_BLOCK_R, _BLOCK_C = 32, 128
-# most programs over the rows, each of which writes its sums to its own row
-_MAX_PROGRAMS = 128
+_BLOCK_R, _BLOCK_C = 16, 128
+# most programs, four on each of 132 processors; those over the same columns each write their sums to their own row
+_MAX_PROGRAMS = 528
 # partial sums and columns that are added up at once
-_TOTAL_P, _TOTAL_C = 64, 32
+_TOTAL_P, _TOTAL_C = 128, 32
+
+
+@triton.jit
+def _load(p_x, i_block, o_c, num_rows, C, BLOCK_R: tl.constexpr):
+    """Returns a block of rows, 0 beyond the last row and column, with its offsets and mask."""
+    o_row = i_block.to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+    o_all, m_all = o_row[:, None] * C + o_c[None, :], (o_row < num_rows)[:, None] & (o_c < C)[None, :]
+    return tl.load(p_x + o_all, mask=m_all, other=0.0), o_all, m_all
 
 
 @triton.jit(do_not_specialize=["num_rows"])
 def linear_gradient_sum_kernel(
     p_grad, p_result, p_part,
     num_rows, C,
-    BLOCKS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    i_program = tl.program_id(0)
+    i_program, num_programs = tl.program_id(0), tl.num_programs(0)
     o_c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     b_part = tl.zeros([BLOCK_R, BLOCK_C], tl.float32)
-    for i_block in range(BLOCKS):
-        o_row = (i_program * BLOCKS + i_block).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
-        o_all, m_all = o_row[:, None] * C + o_c[None, :], (o_row < num_rows)[:, None] & (o_c < C)[None, :]
-        b_grad = tl.load(p_grad + o_all, mask=m_all, other=0.0)
+    b_next, o_next, m_next = _load(p_grad, i_program, o_c, num_rows, C, BLOCK_R)
+    b_next_result = b_next
+    if p_result is not None:
+        b_next_result = _load(p_result, i_program, o_c, num_rows, C, BLOCK_R)[0]
+    for i_block in range(i_program, tl.cdiv(num_rows, BLOCK_R), num_programs):
+        b_grad, b_result, o_all, m_all = b_next, b_next_result, o_next, m_next
+        # the next rows come while these are added
+        b_next, o_next, m_next = _load(p_grad, i_block + num_programs, o_c, num_rows, C, BLOCK_R)
         if p_result is not None:
-            b_result = tl.load(p_result + o_all, mask=m_all, other=0.0).to(tl.float32)
+            b_next_result = _load(p_result, i_block + num_programs, o_c, num_rows, C, BLOCK_R)[0]
             b_grad = tl.where(b_result > 0, b_grad, 0.0).to(b_grad.dtype)
             tl.store(p_grad + o_all, b_grad, mask=m_all)
         b_part += b_grad.to(tl.float32)
@@ -54,7 +66,7 @@ def linear_gradient_total_kernel(
     i_target = tl.program_id(0)
     o_c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     b_total = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
-    for i_block in range(BLOCKS):
+    for i_block in tl.static_range(BLOCKS):
         o_part = i_block * BLOCK_P + tl.arange(0, BLOCK_P)
         o_all = (o_part[:, None] * tl.num_programs(0) + i_target) * C + o_c[None, :]
         b_total += tl.load(p_part + o_all, mask=(o_part < num_parts)[:, None] & (o_c < C)[None, :], other=0.0)
@@ -80,16 +92,14 @@ def add_totals(part: Tensor, targets: list[Tensor]) -> None:
     number = triton.next_power_of_2(triton.cdiv(num_parts, _TOTAL_P))
     linear_gradient_total_kernel[(num_targets, triton.cdiv(width, _TOTAL_C))](
         p_part=part, p_first=first, p_second=second, p_third=third, num_parts=num_parts, C=width,
-        BLOCKS=number, BLOCK_P=_TOTAL_P, BLOCK_C=_TOTAL_C, num_warps=4,
+        BLOCKS=number, BLOCK_P=_TOTAL_P, BLOCK_C=_TOTAL_C, num_warps=8,
     )  # fmt: skip
 
 
-def programs(num_rows: int) -> tuple[int, int]:
-    """Returns how many programs sum the rows, and how many blocks of rows each of them sums."""
-    num_blocks = triton.cdiv(num_rows, _BLOCK_R)
-    # a power of two, so that few numbers of rows need a compilation of their own
-    per_program = triton.next_power_of_2(triton.cdiv(num_blocks, _MAX_PROGRAMS))
-    return triton.cdiv(num_blocks, per_program), per_program
+def programs(num_rows: int, width: int) -> tuple[int, int]:
+    """Returns the grid: how many programs share the rows, and how many the columns."""
+    across = triton.cdiv(width, _BLOCK_C)
+    return min(triton.cdiv(num_rows, _BLOCK_R), max(_MAX_PROGRAMS // across, 1)), across
 
 
 def linear_gradient(grad: Tensor, result: Tensor | None, bias: Tensor) -> None:
@@ -101,11 +111,11 @@ def linear_gradient(grad: Tensor, result: Tensor | None, bias: Tensor) -> None:
         bias: [C] fp32, contiguous, added to in place.
     """
     num_rows, width = grad.shape
-    number, per_program = programs(num_rows)
-    part = empty(grad, number, 1, width)
+    grid = programs(num_rows, width)
+    part = empty(grad, grid[0], 1, width)
     with device_of(grad):
-        linear_gradient_sum_kernel[(number, triton.cdiv(width, _BLOCK_C))](
+        linear_gradient_sum_kernel[grid](
             p_grad=grad, p_result=result, p_part=part, num_rows=num_rows, C=width,
-            BLOCKS=per_program, BLOCK_R=_BLOCK_R, BLOCK_C=_BLOCK_C, num_warps=4,
+            BLOCK_R=_BLOCK_R, BLOCK_C=_BLOCK_C, num_warps=4,
         )  # fmt: skip
         add_totals(part, [bias])

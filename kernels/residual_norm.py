@@ -27,10 +27,11 @@ from pps_fast.kernels.linear_gradient import add_totals
 _STEP = tl.constexpr(-1640531535)
 _FIRST = tl.constexpr(-2048144789)
 _SECOND = tl.constexpr(-1028477387)
-# values held by one program at a time
-_BLOCK_ELEMENTS = 4096
-# most programs of the backward pass, each of which writes its sums to its own row
-_MAX_PROGRAMS = 512
+# values held by one program at a time, forward and backward
+_BLOCK_ELEMENTS, _BLOCK_ELEMENTS_BWD = 1024, 2048
+# most programs of the backward pass, each of which writes its sums to its own row: as many as their registers let run
+# at once on an H100 or H200, three on each of 132 processors
+_MAX_PROGRAMS = 396
 
 
 @triton.jit
@@ -61,7 +62,8 @@ def _kept(p_dropout_key, site, p_first, o_row, m_row, o_d, N, THRESHOLD: tl.cons
 @triton.jit
 def _rows(i_block, num_rows, D: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
     """Returns offsets and masks of a block of rows."""
-    o_row = i_block.to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+    # the interpreter's loops count in numbers of Python
+    o_row = tl.to_tensor(i_block).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     o_d = tl.arange(0, BLOCK_D)
     m_row, m_d = o_row < num_rows, o_d < D
     return o_row, o_d, m_row, m_d, m_row[:, None] & m_d[None, :]
@@ -100,6 +102,18 @@ def residual_norm_fwd_kernel(
     tl.store(p_rstd + o_row, b_rstd, mask=m_row)
 
 
+@triton.jit
+def _load_rows(
+    p_grad, p_sum, p_mean, p_rstd, i_block, num_rows, D: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr
+):
+    """Returns what the backward pass reads of a block of rows; 0 beyond the last one."""
+    o_row, o_d, m_row, m_d, m_all = _rows(i_block, num_rows, D, BLOCK_R, BLOCK_D)
+    o_all = o_row[:, None] * D + o_d[None, :]
+    b_grad = tl.load(p_grad + o_all, mask=m_all, other=0.0)
+    b_sum = tl.load(p_sum + o_all, mask=m_all, other=0.0)
+    return b_grad, b_sum, tl.load(p_mean + o_row, mask=m_row, other=0.0), tl.load(p_rstd + o_row, mask=m_row, other=0.0)
+
+
 @triton.jit(do_not_specialize=["num_rows", "site", "N"])
 def residual_norm_bwd_kernel(
     p_grad, p_weight, p_dropout_key, p_first, p_sum, p_mean, p_rstd,
@@ -109,19 +123,25 @@ def residual_norm_bwd_kernel(
     THRESHOLD: tl.constexpr,
     D: tl.constexpr,
     SUMS: tl.constexpr,
-    BLOCKS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     i_program = tl.program_id(0)
+    num_programs = tl.num_programs(0)
     b_grad_weight = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
     b_grad_bias = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
     b_branch_bias = tl.zeros([BLOCK_R, BLOCK_D], tl.float32)
-    for i_block in range(BLOCKS):
-        o_row, o_d, m_row, m_d, m_all = _rows(i_program * BLOCKS + i_block, num_rows, D, BLOCK_R, BLOCK_D)
+    b_next_grad, b_next_sum, b_next_mean, b_next_rstd = _load_rows(
+        p_grad, p_sum, p_mean, p_rstd, i_program, num_rows, D, BLOCK_R, BLOCK_D
+    )
+    for i_block in range(i_program, tl.cdiv(num_rows, BLOCK_R), num_programs):
+        o_row, o_d, m_row, m_d, m_all = _rows(i_block, num_rows, D, BLOCK_R, BLOCK_D)
         o_all = o_row[:, None] * D + o_d[None, :]
-        b_grad = tl.load(p_grad + o_all, mask=m_all, other=0.0).to(tl.float32)
-        b_sum = tl.load(p_sum + o_all, mask=m_all, other=0.0).to(tl.float32)
-        b_mean = tl.load(p_mean + o_row, mask=m_row, other=0.0)
-        b_rstd = tl.load(p_rstd + o_row, mask=m_row, other=0.0)
+        b_grad, b_sum = b_next_grad.to(tl.float32), b_next_sum.to(tl.float32)
+        b_mean, b_rstd = b_next_mean, b_next_rstd
+        # the next rows come while these are computed
+        b_next_grad, b_next_sum, b_next_mean, b_next_rstd = _load_rows(
+            p_grad, p_sum, p_mean, p_rstd, i_block + num_programs, num_rows, D, BLOCK_R, BLOCK_D
+        )
         b_normal = tl.where(m_all, (b_sum - b_mean[:, None]) * b_rstd[:, None], 0.0)
         b_grad_weight += b_grad * b_normal
         b_grad_bias += b_grad
@@ -144,10 +164,11 @@ def residual_norm_bwd_kernel(
         tl.store(p_part + o_sums + 2 * D, tl.sum(b_branch_bias, axis=0), mask=o_d < D)
 
 
-def blocks(width: int) -> dict[str, int]:
+def blocks(width: int, is_backward: bool = False) -> dict[str, int]:
     """Returns block sizes and warps of a launch."""
     block_d = max(triton.next_power_of_2(width), 16)
-    return {"BLOCK_R": max(_BLOCK_ELEMENTS // block_d // 4, 1), "BLOCK_D": block_d, "num_warps": 4}
+    num_elements = _BLOCK_ELEMENTS_BWD if is_backward else _BLOCK_ELEMENTS
+    return {"BLOCK_R": max(num_elements // block_d, 1), "BLOCK_D": block_d, "num_warps": 4}
 
 
 def _dropping(dropout_key: Tensor | None, dropout: list[int], first_row: Tensor | None) -> dict[str, Any]:
@@ -245,17 +266,14 @@ def residual_norm_bwd_into(
     summed, mean, rstd = results
     grad, weight = grad.contiguous(), weight.contiguous()
     num, length, width = summed.shape
-    tile = blocks(width)
-    num_blocks = triton.cdiv(num * length, tile["BLOCK_R"])
-    # a power of two, so that few numbers of rows need a compilation of their own
-    per_program = triton.next_power_of_2(triton.cdiv(num_blocks, _MAX_PROGRAMS))
-    num_programs = triton.cdiv(num_blocks, per_program)
+    tile = blocks(width, is_backward=True)
+    num_programs = min(triton.cdiv(num * length, tile["BLOCK_R"]), _MAX_PROGRAMS)
     grad_x = empty(grad, *grad.shape, dtype=summed.dtype)
     grad_branch = empty(grad, *grad.shape, dtype=branch_dtype)
     part = empty(grad, num_programs, len(sums), width)
     inputs = {"p_grad": grad, "p_weight": weight, "p_sum": summed, "p_mean": mean, "p_rstd": rstd}
     gradients = {"p_grad_x": grad_x, "p_grad_branch": grad_branch, "p_part": part}
-    sizes = {"num_rows": num * length, "N": length, "D": width, "SUMS": len(sums), "BLOCKS": per_program}
+    sizes = {"num_rows": num * length, "N": length, "D": width, "SUMS": len(sums)}
     with device_of(grad):
         residual_norm_bwd_kernel[(num_programs,)](
             **inputs, **gradients, **sizes, **_dropping(dropout_key, dropout, first_row), **tile

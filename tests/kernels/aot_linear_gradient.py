@@ -13,8 +13,7 @@ _NUM_ROWS = 32 * 28 * 50
 
 def variants() -> Iterator[Variant]:
     """Yields the shipped variants."""
-    number, per_program = kernel.programs(_NUM_ROWS)
-    blocks = {"BLOCKS": per_program, "BLOCK_R": kernel._BLOCK_R, "BLOCK_C": kernel._BLOCK_C}
+    blocks = {"BLOCK_R": kernel._BLOCK_R, "BLOCK_C": kernel._BLOCK_C}
     for label, dtype, width, has_relu in (
         ("packed_bf16", "bf16", 768, False),
         ("packed_fp32", "fp32", 768, False),
@@ -27,6 +26,7 @@ def variants() -> Iterator[Variant]:
         yield Variant(label, kernel.linear_gradient_sum_kernel, signature, constants)
     for width in (256, 768):
         signature = dict.fromkeys(("p_part", "p_first", "p_second", "p_third"), "*fp32")
+        number = kernel.programs(_NUM_ROWS, width)[0]
         constants = {"BLOCKS": 2, "BLOCK_P": kernel._TOTAL_P, "BLOCK_C": kernel._TOTAL_C}
         signature |= {"num_parts": number, "C": width}
-        yield Variant(f"{width}", kernel.linear_gradient_total_kernel, signature, constants)
+        yield Variant(f"{width}", kernel.linear_gradient_total_kernel, signature, constants, num_warps=8)

@@ -41,5 +41,6 @@ def variants() -> Iterator[Variant]:
         backward = {**signature, **rows, **dict.fromkeys(("p_weight", "p_mean", "p_rstd", "p_part"), "*fp32")}
         kernel = residual_norm.residual_norm_bwd_kernel
         for suffix, num_sums in (("", 2), ("_branch_bias", 3)):
-            sums = {**constants, "SUMS": num_sums, "BLOCKS": 16}
-            yield Variant(label + suffix, kernel, backward, sums, num_warps)
+            tile = residual_norm.blocks(width, is_backward=True)
+            num_warps = tile.pop("num_warps")
+            yield Variant(label + suffix, kernel, backward, {**constants, "SUMS": num_sums, **tile}, num_warps)

@@ -54,7 +54,7 @@ def test_any_number_of_programs_and_parts_sums_every_row_once(
     monkeypatch.setattr(kernel, "_BLOCK_R", 4)
     monkeypatch.setattr(kernel, "_MAX_PROGRAMS", 5)
     monkeypatch.setattr(kernel, "_TOTAL_P", 2)
-    assert kernel.programs(4 * 17 + 1) == (5, 4)
+    assert kernel.programs(4 * 17 + 1, 6) == (5, 1) and kernel.programs(3, 700) == (1, 6)
     for rows in (1, 20, 69):
         grad, bias = _draw(rows, 6), torch.zeros(6)
         torch.ops.pps_fast.linear_gradient(grad, None, bias)

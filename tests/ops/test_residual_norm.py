@@ -175,7 +175,7 @@ def test_programs_of_the_backward_pass_take_any_number_of_blocks(
 ) -> None:
     monkeypatch.setattr(kernel, "_MAX_PROGRAMS", limit)
     # few rows in a block, so that there are many blocks
-    monkeypatch.setattr(kernel, "_BLOCK_ELEMENTS", 2048)
+    monkeypatch.setattr(kernel, "_BLOCK_ELEMENTS_BWD", 512)
     _assert_same(_inputs(shape, 0.2, first_row=True), near=1e-5)
 
 
