@@ -11,8 +11,8 @@ there is one), with its evaluation, seconds_evaluation, and its checkpoints; sec
 paper's 12,408 pairs, always computed; train_samples_per_s, the median of the log's lines; eval_samples_per_s;
 peak_memory_gib; warnings.
 
-Rows with what = "evaluation" are evaluations alone (`eval.evaluate.score`, in fp32), with other batch sizes too, beside
-the published evaluation step on the same pairs.
+Rows with what = "evaluation" are evaluations alone (`eval.evaluate.score`), with other batch sizes and precisions too,
+beside the published evaluation step on the same pairs.
 
 `curves` trains the published formulation and ours, in fp32 and bf16, on the same batches from the same weights, without
 dropout, on planted data. Columns: steps; first, largest and last difference of the losses from the published ones, and
@@ -29,6 +29,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from benchmarks.report import Report
 from benchmarks.rows import Row, short, table
 from benchmarks.step import BATCH_SIZE, LENGTH_QUANTILES, MAX_NUM_WORDS, SIZES, build_step
 from benchmarks.whole_steps import RUNS_EAGERLY, TINY_STEP
-from pps_fast.config import PPSConfig, Precision
+from pps_fast.config import EvaluationPrecision, PPSConfig, Precision
 from pps_fast.config_tree import override
 from pps_fast.data.load import load_data
 from pps_fast.data.prepared import PreparedData
@@ -216,24 +217,33 @@ def _totals(clock: _Clock, measured: float, epochs: int, pairs: int) -> Row:
 
 def _evaluations(report: Report, model: PPS, store: Store, splits: Splits) -> None:
     """Rows of evaluations alone: ours with several batch sizes, and the published evaluation step."""
-    for size in (8,) if report.is_dry else (BATCH_SIZE, 128, 512):
-        config = override(model.config, {"inference.batch_size": size})
-        _evaluation(report, "ours", size, len(splits.validation), lambda c=config: score(model, store, splits.test, c))
+    settings: tuple[tuple[EvaluationPrecision, int], ...] = (("bf16", 512), ("fp32", 512), ("fp32", BATCH_SIZE))
+    for precision, size in (("fp32", 8),) if report.is_dry else settings:
+        config = override(model.config, {"inference.batch_size": size, "inference.precision": precision})
+        evaluate = partial(score, model, store, splits.test, config)
+        _evaluation(report, "ours", size, len(splits.test), evaluate, precision)
     size = 8 if report.is_dry else BATCH_SIZE
     config = override(PRESETS["charades_released"], TINY_STEP if report.is_dry else {})
     published = build_published_step(config, store.sizes, report.device).model.eval().requires_grad_(False)
     samples = splits.test[: size * 20]
 
-    def evaluate() -> None:
+    def evaluate_published() -> None:
         for first in range(0, len(samples), size):
             published_predictions(published, store.batch(samples[first : first + size], seed=0))
 
-    _evaluation(report, "published", size, len(samples), evaluate)
+    _evaluation(report, "published", size, len(samples), evaluate_published)
 
 
-def _evaluation(report: Report, implementation: str, size: int, pairs: int, evaluate: Callable[[], Any]) -> None:
+def _evaluation(
+    report: Report,
+    implementation: str,
+    size: int,
+    pairs: int,
+    evaluate: Callable[[], Any],
+    precision: EvaluationPrecision = "fp32",
+) -> None:
     """Adds the row of an evaluation; the second run is timed."""
-    about = {"what": "evaluation", "implementation": implementation, "precision": "fp32"}
+    about = {"what": "evaluation", "implementation": implementation, "precision": precision}
     about |= {"batch_size": size, "pairs": pairs}
     if report.left() <= 0:
         report.add("training", "left out", **about, why="the stage's share of the budget is spent")
@@ -354,11 +364,11 @@ def training_table(rows: list[Row]) -> list[str]:
     names = ("precision", "pairs", "epochs measured", "first epoch, s", "epoch, s", "evaluation, s", "all epochs, s")
     shown = [*table((*names, "with the paper's pairs, s", "training pairs/s", "peak memory, GiB"), lines), ""]
     evaluations = [
-        [row.get(name, "-") for name in ("implementation", "batch_size", "pairs", *_EVALUATION_TIMES)]
+        [row.get(name, "-") for name in ("implementation", "precision", "batch_size", "pairs", *_EVALUATION_TIMES)]
         for row in rows
         if row.get("what") == "evaluation"
     ]
-    shown += table(("evaluation by", "batch size", "pairs", "seconds", "pairs/s"), evaluations)
+    shown += table(("evaluation by", "precision", "batch size", "pairs", "seconds", "pairs/s"), evaluations)
     return [*shown, "", "Fewer seconds, more pairs per second and less memory are better."]
 
 

@@ -298,8 +298,8 @@ class InferenceConfig:
 
     selector: Selector = "vote_loss_weighted"
     """how the answer is chosen: by votes, the proposal that reconstructs best (lowest_loss), or that of most reward"""
-    batch_size: int = 32
-    """samples in an evaluation batch"""
+    batch_size: int | None = None
+    """samples in an evaluation batch; without it 32, and 512 on a GPU where no sample depends on others of its batch"""
     precision: EvaluationPrecision = "fp32"
     """precision of matrix products at evaluation, whatever the model was trained in"""
     seed: int = 0
@@ -313,7 +313,7 @@ class InferenceConfig:
 
     def __post_init__(self) -> None:
         _check_values(self, "inference")
-        require(self.batch_size >= 1, "inference.batch_size", self.batch_size, "at least 1")
+        require(self.batch_size is None or self.batch_size >= 1, "inference.batch_size", self.batch_size, "at least 1")
         require(self.num_bootstrap >= 1, "inference.num_bootstrap", self.num_bootstrap, "at least 1")
         marks = self.iou_thresholds
         has_marks = len(marks) > 0 and all(0 < m <= 1 for m in marks)

@@ -10,10 +10,26 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from pps_fast.config import PPSConfig
 from pps_fast.types import ModelOutput, Prediction
 
+# samples of an evaluation batch where the config names no number. A GPU is told to do as much for 512 as for 32
+_BATCH_SIZE, _BATCH_SIZE_OF_GPU = 32, 512
 # of the published metric: makes the overlap of a moment of length 0 with itself 1 instead of 0/0
 _SMOOTHING = 1e-10
+
+
+def mixes_samples(config: PPSConfig) -> bool:
+    """Whether the answer to a sample depends on the others of its batch, as in the published code."""
+    is_mixing = config.generator.width_source == "across_batch"
+    return is_mixing or config.reconstructor.word_cls == "scalar_per_batch_position"
+
+
+def evaluation_batch_size(config: PPSConfig, device: torch.device) -> int:
+    """Returns how many samples an evaluation asks the model at once."""
+    if config.inference.batch_size is not None:
+        return config.inference.batch_size
+    return _BATCH_SIZE if device.type == "cpu" or mixes_samples(config) else _BATCH_SIZE_OF_GPU
 
 
 def temporal_iou(first: Tensor, second: Tensor) -> Tensor:

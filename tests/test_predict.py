@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from pps_fast.config import Selector
-from pps_fast.predict import SELECTORS, pairwise_iou, predict, temporal_iou
+from pps_fast.config_tree import override
+from pps_fast.predict import SELECTORS, evaluation_batch_size, pairwise_iou, predict, temporal_iou
+from pps_fast.presets import PRESETS
 from pps_fast.types import Components, ModelOutput, Proposals
 from tests.support.compare import assert_agree
 
@@ -29,6 +31,24 @@ RULES = {
     "cpl_charades": "vote_iou_weighted",
     "none": "lowest_loss",
 }
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes", "on_cpu", "on_gpu"),
+    [
+        ("charades", {}, 32, 512),
+        # its samples see each other, so that another batch is another answer
+        ("charades_released", {}, 32, 32),
+        ("charades_released", {"inference.batch_size": 7}, 7, 7),
+        ("charades", {"inference.batch_size": 7}, 7, 7),
+    ],
+)
+def test_a_gpu_is_asked_more_at_once_where_samples_do_not_mix(
+    preset: str, changes: dict, on_cpu: int, on_gpu: int
+) -> None:
+    config = override(PRESETS[preset], changes)
+    sizes = [evaluation_batch_size(config, torch.device(name)) for name in ("cpu", "cuda")]
+    assert sizes == [on_cpu, on_gpu]
 
 
 def _output(nll: Tensor, start: Tensor, end: Tensor, reward: Tensor | None = None) -> ModelOutput:

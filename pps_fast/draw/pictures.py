@@ -27,7 +27,7 @@ from pps_fast.draw.view import View
 from pps_fast.eval.evaluate import note_batch_memory
 from pps_fast.files import replace_bytes
 from pps_fast.model import PPS
-from pps_fast.predict import predict
+from pps_fast.predict import evaluation_batch_size, predict
 from pps_fast.proposals.layout import layout_of
 from pps_fast.runs.checkpoint import load_pps, read_header, read_newest
 from pps_fast.runs.matching import match_data
@@ -179,7 +179,7 @@ def _view(model: torch.nn.Module, config: PPSConfig, store: Store, sample: int) 
     """Asks one query in a batch of the shape that the evaluation uses, so that the answer is the one it scored."""
     query, data = _query(store.data, sample), store.data
     note_batch_memory(config, store)
-    samples = np.full(config.inference.batch_size, sample)
+    samples = np.full(evaluation_batch_size(config, store.device), sample)
     with torch.inference_mode():
         output = _first(model(store.batch(samples, seed=config.inference.seed)))
     splits = select_samples(data, config.data)

@@ -29,7 +29,7 @@ from pps_fast.eval.control import shuffle_queries
 from pps_fast.eval.metrics import MAX_RANK, SampleTable, clip_prediction, metric_means, sample_table, sample_values
 from pps_fast.eval.results import HEADLINE, MODEL, SHUFFLED, Answers, EvalReport
 from pps_fast.machine import note_memory
-from pps_fast.predict import predict
+from pps_fast.predict import evaluation_batch_size, predict
 from pps_fast.types import Prediction
 
 
@@ -45,7 +45,7 @@ def predict_samples(
     """Runs the model on M samples, negatives and dropout off, and selects their moments.
 
     Hidden words depend on `config.inference.seed` and the sample alone, and so does the shape of the batch it is in:
-    samples with as many word columns go together, and every batch is filled up to `config.inference.batch_size` by
+    samples with as many word columns go together, and every batch is filled up to `evaluation_batch_size` by
     repeating its last sample, whose further answers are dropped. The model's training mode is restored afterwards.
 
     Args:
@@ -58,7 +58,7 @@ def predict_samples(
     if len(samples) == 0:
         raise ValueError("predict_samples: no samples; choose a split that has samples")
     note_batch_memory(config, store)
-    size = config.inference.batch_size
+    size = evaluation_batch_size(config, store.device)
     parts, positions = [], []
     batches = _of_one_shape(store.num_columns(samples), size)
     is_bf16 = config.inference.precision == "bf16"
@@ -80,7 +80,7 @@ def note_batch_memory(config: PPSConfig, store: Store) -> None:
 
     Counted are its frames and, where sentences are rebuilt, the logits of all proposals: nothing in it is larger.
     """
-    size, sizes = config.inference.batch_size, store.sizes
+    size, sizes = evaluation_batch_size(config, store.device), store.sizes
     values = sizes.num_segments * sizes.frame_dim
     if config.method == "proposals" and config.reconstructs:
         values += config.proposals.num_proposals * store.data.word_ids.shape[1] * sizes.vocab_size

@@ -17,7 +17,7 @@ from pps_fast.alignment.model import NUM_PARTS, AlignmentModel
 from pps_fast.config import PPSConfig
 from pps_fast.ground.sentences import Queries
 from pps_fast.model import PPS
-from pps_fast.predict import predict
+from pps_fast.predict import evaluation_batch_size, mixes_samples, predict
 from pps_fast.types import Prediction
 
 # windows whose curves are read at a time
@@ -109,10 +109,8 @@ class NetworkScorer:
 
     def __init__(self, model: PPS, config: PPSConfig) -> None:
         self._model, self._selector = model, config.inference.selector
-        # the published code mixes the samples of a batch
-        is_mixing = config.generator.width_source == "across_batch"
-        is_mixing |= config.reconstructor.word_cls == "scalar_per_batch_position"
-        self._batch_size = 1 if is_mixing else config.inference.batch_size
+        device = next(model.parameters()).device
+        self._batch_size = 1 if mixes_samples(config) else evaluation_batch_size(config, device)
 
     def encode(self, windows: Tensor) -> Tensor:
         """Returns the windows as they are."""
