@@ -12,20 +12,12 @@ from collections.abc import Collection
 from pathlib import Path
 
 from pps_fast.files import TEMPORARY, is_litter, is_temporary
+from pps_fast.runs import model_folder
 from pps_fast.runs.lock import LOCK_FILE
 
 CHECKPOINTS = "checkpoints"
 # all files that a checkpoint may have
-_CHECKPOINT_FILES = {
-    "checkpoint.json",
-    "model.json",
-    "model.safetensors",
-    "training.safetensors",
-    "words.safetensors",
-    "statistics.safetensors",
-    "alignment.safetensors",
-    "recipe.json",
-}
+_CHECKPOINT_FILES = {value for name, value in vars(model_folder).items() if name.endswith("_FILE")}
 _CHECKPOINT = re.compile(r"step_\d{6,}")
 _TEMPORARY_CHECKPOINT = re.compile(re.escape(TEMPORARY) + _CHECKPOINT.pattern)
 

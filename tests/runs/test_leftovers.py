@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pps_fast.runs.checkpoint import find_checkpoint
 from pps_fast.runs.leftovers import delete_checkpoint, delete_leftovers, has_only_leftovers, is_checkpoint
+from tests.support.grounders import alignment_run, network_run
 
 
 def _checkpoint(folder: Path, name: str = "step_000002", files: tuple[str, ...] = ("model.safetensors",)) -> Path:
@@ -57,6 +60,18 @@ def test_only_a_directory_of_our_name_with_nothing_but_our_files_is_ours(
     make: Callable[[Path], Path], expected: bool, tmp_path: Path
 ) -> None:
     assert is_checkpoint(make(tmp_path)) is expected
+
+
+@pytest.mark.parametrize("run", [alignment_run, lambda: network_run()[0]], ids=["alignment", "networks"])
+def test_whatever_a_model_writes_is_deletable_as_a_checkpoint_and_as_a_left_over_of_one(
+    run: Callable[[], Path], tmp_path: Path
+) -> None:
+    checkpoint = find_checkpoint(run())
+    assert is_checkpoint(checkpoint) and len(list(checkpoint.iterdir())) > 3
+    shutil.copytree(checkpoint, tmp_path / "run" / "checkpoints" / f".tmp-{checkpoint.name}")
+    assert has_only_leftovers(tmp_path / "run")
+    delete_leftovers(tmp_path / "run")
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
 def test_deleted_checkpoint_is_gone_whole(tmp_path: Path) -> None:
