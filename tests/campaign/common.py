@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from stat import S_ISDIR, S_ISLNK, S_ISREG
@@ -19,9 +20,10 @@ from typing import Any
 
 import torch
 
-from pps_fast.runs.metrics_log import read_metrics
+from pps_fast.runs.metrics_log import METRICS_FILE, read_metrics
 from tests.support.train_runs import _CONTEXT, SMALL, weights
 
+TRAIN, FIT = "pps_fast.train.__main__", "pps_fast.align"
 OPTIONS = [
     "--threads=1",
     "--preset=tiny",
@@ -29,6 +31,8 @@ OPTIONS = [
     "--inference.num-bootstrap=20",
     *(f"--{name.replace('_', '-')}={value}" for name, value in SMALL.items()),
 ]
+# of an alignment, which is fitted and not trained
+FIT_OPTIONS = [option for option in OPTIONS if not option.startswith(("--preset", "--train"))]
 # on a machine that is busy with other work, too
 PATIENCE_S = 600
 # names of others in a run directory, which must outlive everything
@@ -61,20 +65,20 @@ class Tally:
         return "\n".join([head, *([f"  {kinds}"] if kinds else []), *self.lost])
 
 
-def start(argv: list[str], output: Path, die_at: int | None = None) -> BaseProcess:
-    """Starts a small training; what it prints goes to `output`.
+def start(argv: list[str], output: Path, die_at: int | None = None, program: str = TRAIN) -> BaseProcess:
+    """Starts a small training, or fit of an alignment; what it prints goes to `output`.
 
     Args:
         die_at: the call of the file system, counted from 1, in the middle of which the process kills itself.
     """
-    process = _CONTEXT.Process(target=_train, args=([*OPTIONS, *argv], str(output), die_at), daemon=True)
+    words = [*(OPTIONS if program == TRAIN else FIT_OPTIONS), *argv]
+    process = _CONTEXT.Process(target=_run, args=(program, words, str(output), die_at), daemon=True)
     process.start()
     return process
 
 
-def _train(argv: list[str], output: str, die_at: int | None) -> None:
-    from pps_fast.train.__main__ import main
-
+def _run(program: str, argv: list[str], output: str, die_at: int | None) -> None:
+    main = import_module(program).main
     torch.set_num_interop_threads(1)
     if die_at is not None:
         _die_within_call(die_at)
@@ -114,15 +118,16 @@ def _die_within_call(number: int) -> None:
 
 
 def reference(folder: Path) -> Path:
-    """Trains without any trouble and returns the run directory.
+    """Trains and fits without any trouble, in reference and reference_fit, and returns the first run directory.
 
     Raises:
         RuntimeError: where even that does not work.
     """
-    process = start(["--out", str(folder / "reference")], folder / "reference.txt")
-    process.join(PATIENCE_S)
-    if process.exitcode != 0:
-        raise RuntimeError((folder / "reference.txt").read_text(encoding="utf-8"))
+    for name, program in {"reference": TRAIN, "reference_fit": FIT}.items():
+        process = start(["--out", str(folder / name)], folder / "reference.txt", program=program)
+        process.join(PATIENCE_S)
+        if process.exitcode != 0:
+            raise RuntimeError((folder / "reference.txt").read_text(encoding="utf-8"))
     return folder / "reference"
 
 
@@ -138,8 +143,10 @@ def faults_of(run: Path, expected: Path, output: Path) -> list[str]:
     faults = []
     if weights(run) != weights(expected):
         faults.append("other weights")
-    steps = [[line["step"] for line in read_metrics(path)] for path in (run, expected)]
-    if steps[0] != steps[1]:
+    # a fit has none
+    logs = [path for path in (run, expected) if (expected / METRICS_FILE).is_file()]
+    steps = [[line["step"] for line in read_metrics(path)] for path in logs]
+    if steps and steps[0] != steps[1]:
         faults.append(f"metrics of the steps {steps[0]}")
     faults += [f"{name} is gone" for name in FOREIGN if not (run / name).is_file()]
     faults += [f"{path.name} is left" for path in run.rglob("*") if path.name.startswith((".tmp-", "lock.json"))]
