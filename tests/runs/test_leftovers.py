@@ -62,7 +62,7 @@ def test_only_a_directory_of_our_name_with_nothing_but_our_files_is_ours(
     assert is_checkpoint(make(tmp_path)) is expected
 
 
-@pytest.mark.parametrize("run", [alignment_run, lambda: network_run()[0]], ids=["alignment", "networks"])
+@pytest.mark.parametrize("run", [alignment_run, lambda: network_run("tiny")[0]], ids=["alignment", "networks"])
 def test_whatever_a_model_writes_is_deletable_as_a_checkpoint_and_as_a_left_over_of_one(
     run: Callable[[], Path], tmp_path: Path
 ) -> None:
