@@ -68,23 +68,25 @@ class PPS(nn.Module):
         self.register_buffer("kept", kept, persistent=False)
         number_sites(self)
 
-    def forward(self, batch: Batch, with_negatives: bool = True) -> ModelOutput:
+    def forward(self, batch: Batch, with_negatives: bool = True, *, is_cross_fitted: bool = False) -> ModelOutput:
         """Proposes, mixes and reconstructs.
 
         Args:
             batch: B samples.
             with_negatives: False leaves out what only training needs; scores of the positives do not change.
+            is_cross_fitted: take curves from maps that have not seen the pairs, as in training, also in eval mode.
         Returns:
             Proposals and C of positives, easy negatives and the whole video; rewards of the positives, in place of
             every C where `config.reconstructs` is off.
         Raises:
-            ValueError: if the batch's sizes are not the model's, or parts are missing in training with an alignment.
+            ValueError: if the batch's sizes are not the model's, or parts are missing for cross-fitted curves.
         """
         self._check(batch)
         dropout_key = batch.dropout_key if self.training else None
         frames, query = self.embed.frames(batch, dropout_key), self.embed.query(batch, dropout_key)
         frame_valid, word_valid = self._valid(batch, frames.shape[1])
-        curve = None if self.alignment is None else self.alignment(batch, is_cross_fitted=self.training)
+        is_cross_fitted |= self.training
+        curve = None if self.alignment is None else self.alignment(batch, is_cross_fitted=is_cross_fitted)
         guided = self.embed_curve(frames, curve, frame_valid)
         g_cls = self.generator(guided, frame_valid, query, word_valid[:, :-1], dropout_key)
         inputs = self._reconstructor_input(batch, frames, word_valid)

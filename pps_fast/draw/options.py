@@ -49,7 +49,7 @@ class Variants(QueryOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class Curves:
-    """learning curves: losses, gradient norm, learning rate, validation mIoU"""
+    """learning curves: losses, gradient norm, learning rate, what the video tells, validation mIoU"""
 
     runs: tuple[Path, ...]
     """run folders"""

@@ -2,7 +2,9 @@
 
 Lines of training: step (updates done, this one included), epoch (pass over the data, from 1), lr (of this update), loss
 (total of this batch), terms (unweighted, by name), grad_norm (before clipping), seconds (of training since the run
-began), samples_per_s (since the line before). Lines of validation: step, epoch, validation (metrics by name).
+began), samples_per_s (since the line before). Lines of validation: step, epoch, validation (metrics by name). Lines of
+what the video tells, once an epoch: step, epoch, split and num_pairs that it was measured on, video_gain (nats, reward,
+their standard errors, and the margins of the contrastive loss; see `train.video_gain`).
 """
 
 from __future__ import annotations
@@ -14,7 +16,10 @@ from pps_fast.config_tree import flatten
 from pps_fast.reading import reading
 from pps_fast.runs.json_lines import JsonLines, read_lines
 from pps_fast.runs.records import METRICS_FILE as METRICS_FILE
-from pps_fast.runs.records import TrainingLine, ValidationLine, checked_line
+from pps_fast.runs.records import TrainingLine, ValidationLine, VideoGainLine, checked_line
+
+# field that only lines of this kind have; the others are lines of training
+_KINDS = {"validation": ValidationLine, "video_gain": VideoGainLine}
 
 
 class MetricsLog:
@@ -52,7 +57,7 @@ class MetricsLog:
         self._lines.write(values)
         if self._writer is not None:
             for name, value in flatten(values, "/").items():
-                if name not in ("step", "epoch"):
+                if name not in ("step", "epoch", "split", "num_pairs"):
                     self._writer.add_scalar(name, value, values["step"])
 
 
@@ -65,9 +70,12 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     path = run / METRICS_FILE
     with reading(path):
         return [
-            checked_line(line, ValidationLine if "validation" in line else TrainingLine, f"line {number}")
-            for number, line in enumerate(read_lines(path), start=1)
+            checked_line(line, _kind(line), f"line {number}") for number, line in enumerate(read_lines(path), start=1)
         ]
+
+
+def _kind(line: dict[str, Any]) -> type:
+    return next((kind for name, kind in _KINDS.items() if name in line), TrainingLine)
 
 
 def require_tensorboard() -> type:

@@ -100,6 +100,24 @@ class ValidationLine:
 
 
 @dataclass(frozen=True, kw_only=True)
+class VideoGainLine:
+    """A line of metrics.jsonl about what the video tells a model, see `train.video_gain`."""
+
+    step: int
+    epoch: int
+    split: str
+    num_pairs: int
+    video_gain: dict[str, float]
+
+    def __post_init__(self) -> None:
+        require_count("step", self.step)
+        require_count("num_pairs", self.num_pairs)
+        names = {"nats", "reward"} & self.video_gain.keys()
+        require(bool(names), "video_gain", self.video_gain, "nats or reward")
+        require_finite("a value", *self.video_gain.values())
+
+
+@dataclass(frozen=True, kw_only=True)
 class TraceLine:
     """A line of trace.jsonl, see `trace`: n samples, E components and K proposals of each."""
 

@@ -21,7 +21,7 @@ from pps_fast.model import PPS, Model
 from pps_fast.runs.checkpoint import TRAINING_FILE, Header, describe_data, read_header, restore, save_checkpoint
 from pps_fast.runs.environment import differences_that_move_bits, environment
 from pps_fast.runs.lock import RunLock, owning
-from pps_fast.runs.metrics_log import MetricsLog, require_tensorboard
+from pps_fast.runs.metrics_log import MetricsLog
 from pps_fast.runs.model_folder import ModelInputs, inputs_of
 from pps_fast.runs.pointers import point, prune, read_pointer
 from pps_fast.runs.run_directory import open_run, rewrite_deleted
@@ -30,13 +30,13 @@ from pps_fast.train.alternating import TRAIN_STEPS
 from pps_fast.train.cross_fit import begin_alignment
 from pps_fast.train.cuda_graph import CapturedStep, EagerStep
 from pps_fast.train.interrupt import StopRequest
+from pps_fast.train.options import Evaluate, check_options, is_validation_due
 from pps_fast.train.progress import Progress
 from pps_fast.train.schedule import learning_rate
 from pps_fast.train.state import load_training_state, take_statistics, training_state
 from pps_fast.train.step import StepReport
+from pps_fast.train.video_gain import VideoGain
 from pps_fast.train.watch import FiniteWatch
-
-Evaluate = Callable[[PPS], dict[str, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ def train(
         ValueError: for a run directory that cannot be used or is in use, no validation split, or no tensorboard.
         NonFiniteLossError: when loss or gradient is not finite; the last checkpoint stays.
     """
-    _check_options(config, splits, evaluate)
+    check_options(config, splits, evaluate)
     run = Path(directory)
     with owning(run) as lock:
         trainer = _Trainer(config, store, splits, run, evaluate, lock)
@@ -97,21 +97,6 @@ def train(
         ):
             trainer.run_steps(log, trace, stop, bar)
     return trainer.result(stop.signal)
-
-
-def _check_options(config: PPSConfig, splits: Splits, evaluate: Evaluate | None) -> None:
-    if config.train.tensorboard:
-        require_tensorboard()
-    wanted = [f"train.keep = {config.train.keep!r}"] if config.train.keep == "validation" else []
-    if config.train.evaluate_every > 0:
-        wanted.append(f"train.evaluate_every = {config.train.evaluate_every}")
-    if wanted and len(splits.validation) == 0:
-        raise ValueError(
-            f"{wanted[0]}: needs a validation split, and the data have none; "
-            "hold out a part of the training videos with --data.validation-fraction 0.1"
-        )
-    if wanted and evaluate is None:
-        raise ValueError(f"{wanted[0]}: needs `evaluate`; pass train the function that scores the model")
 
 
 class _Trainer:
@@ -131,7 +116,7 @@ class _Trainer:
         self.steps_per_epoch = -(-len(self.samples) // options.batch_size)
         self.watch = FiniteWatch(self.train_step, store.data, self.steps_per_epoch)
         self.last_step = min(options.epochs * self.steps_per_epoch, options.max_steps or 2**62)
-        self.data = describe_data(store.data)
+        self.data, self.gain = describe_data(store.data), VideoGain(config, store, splits)
         self.step, self._samples_since_mark = 0, 0
         self._begin = self._mark = time.perf_counter()
         self._latest: Path | None = None
@@ -140,6 +125,11 @@ class _Trainer:
     def inputs(self) -> ModelInputs:
         """What the saved models need besides their weights; computed for the first of them."""
         return inputs_of(self.store.data, self.samples)
+
+    @property
+    def epoch(self) -> int:
+        """Pass over the data of the last update, from 1."""
+        return -(-self.step // self.steps_per_epoch)
 
     def restore(self, checkpoint: Path | None, progress: bool) -> None:
         """Restores the state at `checkpoint`; None starts at the beginning, with what the training videos decide."""
@@ -179,7 +169,10 @@ class _Trainer:
             if is_last or self.step % options.log_every == 0:
                 self._log(log, report, shown)
             self._trace(trace, is_last)
-            score = self._validate(log, is_last) if is_last or is_epoch_end else None
+            score = None
+            if is_last or is_epoch_end:
+                self._measure_gain(log)
+                score = self._validate(log, is_last)
             # read once: a signal after this line stops the loop after the next step, which is then saved
             stopping = stop.signal is not None
             if is_last or is_epoch_end or stopping or self.step % options.checkpoint_every == 0:
@@ -211,11 +204,10 @@ class _Trainer:
         now = time.perf_counter()
         samples_per_s = self._samples_since_mark / (now - self._mark)
         self._mark, self._samples_since_mark = now, 0
-        epoch = (self.step - 1) // self.steps_per_epoch + 1
         log.write(
             {
                 "step": self.step,
-                "epoch": epoch,
+                "epoch": self.epoch,
                 "lr": learning_rate(self.step - 1, self.config.train),
                 "loss": total,
                 "terms": dict(zip(loss.terms, terms, strict=True)),
@@ -224,7 +216,7 @@ class _Trainer:
                 "samples_per_s": samples_per_s,
             }
         )
-        shown.log(step=self.step, epoch=epoch, loss=total, samples_per_s=samples_per_s)
+        shown.log(step=self.step, epoch=self.epoch, loss=total, samples_per_s=samples_per_s)
 
     def _trace(self, trace: Trace, is_last: bool) -> None:
         """Writes a line of the trace if one is due; time spent here is no training speed."""
@@ -234,13 +226,21 @@ class _Trainer:
             trace.write(self.model, self.step)
             self._mark += time.perf_counter() - began
 
+    def _measure_gain(self, log: MetricsLog) -> None:
+        """Writes what the video tells the model; may warn from half of the updates on: before, no model knows much."""
+        self._check()
+        began = time.perf_counter()
+        line = self.gain.line(self.model, self.step, self.epoch)
+        self._mark += time.perf_counter() - began
+        if line is not None:
+            log.write(line)
+            if 2 * self.step >= self.last_step:
+                self.gain.warn(line["video_gain"])
+
     def _validate(self, log: MetricsLog, is_last: bool) -> float | None:
         """Scores the model on the validation split if that is due now, and returns its mIoU."""
-        options, evaluate = self.config.train, self.evaluate
-        if evaluate is None or (options.keep != "validation" and options.evaluate_every == 0):
-            return None
-        epochs, rest = divmod(self.step, self.steps_per_epoch)
-        if not is_last and (rest or epochs % max(options.evaluate_every, 1)):
+        evaluate, options = self.evaluate, self.config.train
+        if evaluate is None or not is_validation_due(options, self.step, self.steps_per_epoch, is_last=is_last):
             return None
         self._check()
         began = time.perf_counter()
@@ -249,7 +249,7 @@ class _Trainer:
         self.model.train()
         # time spent here is no training speed
         self._mark += time.perf_counter() - began
-        log.write({"step": self.step, "epoch": -(-self.step // self.steps_per_epoch), "validation": metrics})
+        log.write({"step": self.step, "epoch": self.epoch, "validation": metrics})
         return metrics["mIoU"]
 
     def _save(self, score: float | None) -> None:

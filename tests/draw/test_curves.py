@@ -49,6 +49,29 @@ def test_without_a_validation_there_is_no_empty_panel():
     ]  # fmt: skip
 
 
+def _gains(margin: float | None, *values: float) -> list[dict]:
+    margins = {} if margin is None else {"whole_video_margin": margin, "negative_margin": 2 * margin}
+    return [
+        {"step": 10 * number, "video_gain": {"nats": value, "reward": -value, **margins}}
+        for number, value in enumerate(values, start=1)
+    ]
+
+
+def test_what_the_video_tells_has_panels_of_its_own_with_the_smaller_margin_once():
+    runs = {"a": _lines(1.0) + _gains(0.1, 0.0, 0.3), "b": _lines(1.0) + _gains(0.1, 0.2), "c": _lines(1.0)}
+    panels = _panels(draw_curves(runs))
+    assert list(panels)[-2:] == ["gain of the video, nats (dashed: margin)", "gain of the video, reward"]
+    first, second, margin = panels["gain of the video, nats (dashed: margin)"].get_lines()
+    assert list(first.get_xdata()) == [10, 20] and list(first.get_ydata()) == [0.0, 0.3]
+    assert second.get_label() == "b" and set(margin.get_ydata()) == {0.1} and margin.get_linestyle() == "--"
+    assert [line.get_label() for line in panels["gain of the video, reward"].get_lines()] == ["a", "b"]
+
+
+def test_where_no_margin_is_asked_for_none_is_drawn():
+    panels = _panels(draw_curves({"a": _lines(1.0) + _gains(None, 0.1)}))
+    assert len(panels["gain of the video, nats (dashed: margin)"].get_lines()) == 1
+
+
 @pytest.mark.parametrize("runs", [{}, {"young": []}, {"a": _lines(1.0), "young": []}])
 def test_run_without_a_line_is_refused(runs):
     with pytest.raises(ValueError, match="no line of training in (nothing|young); train a few steps first"):

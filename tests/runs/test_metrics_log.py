@@ -11,6 +11,7 @@ from pps_fast.runs.json_lines import read_lines
 from pps_fast.runs.metrics_log import METRICS_FILE, MetricsLog, read_metrics, require_tensorboard
 
 LINE = {"step": 1, "epoch": 1, "lr": 0.1, "loss": 2.0, "terms": {"pull": 0.5}, "grad_norm": 1.0, "seconds": 3.0}
+GAIN = {"step": 1, "epoch": 1, "split": "train", "num_pairs": 64, "video_gain": {"nats": 0.1, "nats_error": 0.01}}
 VALIDATION = {"step": 1, "epoch": 1, "validation": {"mIoU": 30.0}}
 
 
@@ -19,7 +20,9 @@ def test_lines_are_on_the_disk_at_once_and_appended(tmp_path):
         log.write(LINE)
         assert read_metrics(tmp_path) == [LINE]
         log.write({**LINE, "step": 2})
-    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2]
+        log.write({**GAIN, "step": 2})
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 2]
+    assert read_metrics(tmp_path)[-1]["video_gain"] == GAIN["video_gain"]
 
 
 def test_resumed_log_drops_later_lines_and_a_torn_one(tmp_path):
@@ -40,6 +43,9 @@ def test_resumed_log_drops_later_lines_and_a_torn_one(tmp_path):
         ({**LINE, "loss": "2"}, "metrics.jsonl: line 2: the line.loss = '2': expected float"),
         ({**LINE, "terms": {"pull": float("nan")}}, "line 2: a value = nan: expected a finite number"),
         ({**LINE, "terms": []}, "line 2: the line.terms = \\[\\]: expected an object"),
+        ({**GAIN, "video_gain": {"other": 1.0}}, "line 2: video_gain = .*: expected nats or reward"),
+        ({**GAIN, "video_gain": {"nats": float("inf")}}, "line 2: a value = inf: expected a finite number"),
+        ({**GAIN, "num_pairs": -1}, "line 2: num_pairs = -1: expected a count"),
         ({"step": 2}, "line 2: the field epoch is missing"),
         ({**VALIDATION, "validation": {}}, "line 2: validation = {}: expected metrics with mIoU"),
         ({"epoch": 2}, "line 2 is no object with a step"),
@@ -80,7 +86,11 @@ def test_tensorboard_gets_every_number_by_a_path_like_name(tmp_path, monkeypatch
     monkeypatch.setattr("pps_fast.runs.metrics_log.require_tensorboard", lambda: Writer)
     with MetricsLog(tmp_path, step=4, tensorboard=True) as log:
         log.write({"step": 5, "epoch": 1, "loss": 2.0, "terms": {"pull": 0.5}})
-    assert written == [(str(tmp_path / "tensorboard"), 5), ("loss", 2.0, 5), ("terms/pull", 0.5, 5), "closed"]
+        log.write({**GAIN, "step": 5})
+    assert written == [
+        (str(tmp_path / "tensorboard"), 5), ("loss", 2.0, 5), ("terms/pull", 0.5, 5),
+        ("video_gain/nats", 0.1, 5), ("video_gain/nats_error", 0.01, 5), "closed",
+    ]  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

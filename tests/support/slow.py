@@ -72,4 +72,8 @@ SLOW: dict[str, dict[str, float]] = {
         "test_the_paper_s_step_takes_seconds_and_warns_of_nothing": 6.0,
         "test_a_gpu_takes_all_masks_at_once_and_projects_the_memory": 4.4,
     },
+    "tests/train/test_video_gain.py": {
+        "test_where_the_video_shows_the_sentence_its_gain_grows_beyond_the_margins_and_nothing_is_said": 6.0,
+        "test_random_features_gain_nothing_and_that_is_said_once": 6.0,
+    },
 }
