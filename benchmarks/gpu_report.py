@@ -150,7 +150,7 @@ def pytest_gpu(report: Report) -> None:
         report.add("pytest", "not run", why="the budget is spent")
         return
     files = ["tests/ops/test_gaussian_mask.py"] if report.is_dry else gpu_test_files()
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *files]
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-m", "gpu", "-p", "no:cacheprovider", *files]
     if not report.is_dry and find_spec("xdist") is not None:
         command += ["-n", str(min(num_processors(), 12)), "--dist", "worksteal"]
     kept = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET" or report.is_dry}

@@ -63,7 +63,7 @@ def _kept(p_dropout_key, site, p_first, o_row, m_row, o_d, N, THRESHOLD: tl.cons
 def _rows(i_block, num_rows, D: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr):
     """Returns offsets and masks of a block of rows."""
     # the interpreter's loops count in numbers of Python
-    o_row = tl.to_tensor(i_block).to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
+    o_row = tl.cast(i_block, tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
     o_d = tl.arange(0, BLOCK_D)
     m_row, m_d = o_row < num_rows, o_d < D
     return o_row, o_d, m_row, m_d, m_row[:, None] & m_d[None, :]

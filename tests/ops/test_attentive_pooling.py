@@ -110,7 +110,8 @@ def _run(op: Op, backend: str, tensors: list[torch.Tensor], group: torch.Tensor,
     results = values_of(op(*wanted, group, num_groups, backend=backend))
     grads = []
     for index, result in enumerate(results):
-        grad = torch.linspace(-2, 3 + index, result.numel(), device=result.device, dtype=result.dtype)
+        # rounded, so that it is the same for results of any precision
+        grad = torch.linspace(-2, 3 + index, result.numel(), device=result.device).to(result.dtype)
         grads.append(grad.reshape(result.shape).transpose(0, 1).contiguous().transpose(0, 1))
     torch.autograd.backward(results, grads)
     return [*(result.detach() for result in results), *(x.grad for x in wanted)]
@@ -257,4 +258,5 @@ def test_the_compiled_kernels_agree_with_the_equations_on_a_gpu(op: Op, componen
     got = _run(op, "triton", tensors, group, components // 4)
     expected = _run(op, "torch", [x.double() for x in tensors], group, components // 4)
     for value, exact in zip(got, expected, strict=True):
-        assert_agree(op.name, value.double(), exact, rtol=1e-5)
+        # where the gradient of a component alone is 0, rounding is not
+        assert_agree(op.name, value.double(), exact, rtol=1e-5, atol=1e-6)
