@@ -20,26 +20,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from pps_fast.kernels.dropout import _STEP, _hashed, _kept_values
 from pps_fast.kernels.launch import device_of, empty
 from pps_fast.kernels.linear_gradient import add_totals
 
-# as in pps_fast/randomness.py
-_STEP = tl.constexpr(-1640531535)
-_FIRST = tl.constexpr(-2048144789)
-_SECOND = tl.constexpr(-1028477387)
 # values held by one program at a time, forward and backward
 _BLOCK_ELEMENTS, _BLOCK_ELEMENTS_BWD = 1024, 2048
 # most programs of the backward pass, each of which writes its sums to its own row: as many as their registers let run
 # at once on an H100 or H200, three on each of 132 processors
 _MAX_PROGRAMS = 396
-
-
-@triton.jit
-def _hashed(b_word):
-    """Finishes `mix` of pps_fast/randomness.py for words that are already combined with their dropout key."""
-    b_word = b_word * _FIRST
-    b_word = b_word ^ (b_word >> 15)
-    return b_word * _SECOND
 
 
 @triton.jit
@@ -52,11 +41,7 @@ def _kept(p_dropout_key, site, p_first, o_row, m_row, o_d, N, THRESHOLD: tl.cons
     i_position = i_row % N
     if p_first is not None:
         i_position += tl.load(p_first + i_sequence, mask=m_row, other=0).to(tl.int32)
-    o_value = i_position[:, None] * D + o_d[None, :]
-    b_hash = _hashed(((o_value >> 1) * _STEP) ^ b_dropout_key[:, None])
-    # two values share a hashed word: the even one takes its lower half, the odd one its upper half
-    b_level = tl.where((o_value & 1) == 0, (b_hash << 16) >> 16, b_hash >> 16)
-    return b_level >= THRESHOLD
+    return _kept_values(b_dropout_key[:, None], i_position[:, None] * D + o_d[None, :], THRESHOLD)
 
 
 @triton.jit

@@ -80,6 +80,7 @@ TESTED_ELSEWHERE: dict[str, str] = {
 # kernels of what is no equation of the paper, and where their torch form stands
 NOT_IN_THE_PAPER = {
     "clip_adam": "pps_fast/ops/clip_adam.py",
+    "dropout": "pps_fast/ops/dropout.py",
     "linear_gradient": "pps_fast/ops/linear_gradient.py",
 }
 # may write to the terminal besides entry points, report.py and cli.py, and why

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from pps_fast.config import PPSConfig
+from pps_fast.ops.dropout import dropout
 from pps_fast.ops.masked_attention import multiplied_as
 from pps_fast.ops.residual_norm import residual_norm
-from pps_fast.randomness import SITES, dropout, mix
+from pps_fast.randomness import SITES
 
 
 class DropoutSite(nn.Module):
@@ -17,6 +18,7 @@ class DropoutSite(nn.Module):
     def __init__(self, config: PPSConfig) -> None:
         super().__init__()
         self.rate = config.encoder.dropout
+        self.backend = config.backend
         self.site = 0
 
 
@@ -35,7 +37,7 @@ class Dropout(DropoutSite):
         """
         if dropout_key is None:
             return x
-        return dropout(x, mix(dropout_key, self.site), self.rate, first_row, multiplied_as(x))
+        return dropout(x, dropout_key, self.site, self.rate, first_row, multiplied_as(x), self.backend)
 
 
 class ResidualNorm(DropoutSite):
@@ -43,7 +45,6 @@ class ResidualNorm(DropoutSite):
 
     def __init__(self, config: PPSConfig) -> None:
         super().__init__(config)
-        self.backend = config.backend
         self.weight = nn.Parameter(torch.ones(config.encoder.hidden_dim))
         self.bias = nn.Parameter(torch.zeros(config.encoder.hidden_dim))
 
