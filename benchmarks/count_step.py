@@ -48,7 +48,8 @@ from pps_fast.types import Batch  # noqa: E402
 Preset = Literal["charades", "activitynet", "charades_released", "activitynet_released"]
 DevicePath = Literal["gpu", "cpu"]
 # calls that launch nothing although they return no view: allocations, and questions of the host
-_FREE = ("empty", "new_empty", "resize_", "set_", "_unsafe_view", "lift_fresh", "_local_scalar_dense", "is_same_size")
+_ALLOCATIONS = ("empty", "new_empty", "resize_", "set_", "_unsafe_view", "lift_fresh")
+_FREE = (*_ALLOCATIONS, "_local_scalar_dense", "is_same_size", "promote_types")
 # torch's operators and ours; not questions such as prim::device
 _SPACES = ("aten", "pps_fast")
 # an operator of ours that is no kernel but torch's product, with the sum it is added to

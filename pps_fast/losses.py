@@ -132,7 +132,7 @@ class Objective(nn.Module):
     """
 
     group: Tensor
-    pushed: Tensor
+    pushed: Tensor | slice
     one_group: Tensor
 
     def __init__(self, config: PPSConfig, terms: Sequence[str] = tuple(LOSS_TERMS)) -> None:
@@ -143,9 +143,12 @@ class Objective(nn.Module):
         layout = layout_of(config.proposals)
         self.num_proposals = layout.num_proposals
         self.weights = {name: getattr(config.losses, name) for name in terms if getattr(config.losses, name) != 0}
-        pushed = range(layout.num_components) if config.losses.push_single else layout.mixed
         self.register_buffer("group", torch.tensor(layout.group), persistent=False)
-        self.register_buffer("pushed", torch.tensor(tuple(pushed), dtype=torch.int64), persistent=False)
+        if config.losses.push_single:
+            # all components, by a slice, which copies nothing
+            self.pushed = slice(None)
+        else:
+            self.register_buffer("pushed", torch.tensor(tuple(layout.mixed), dtype=torch.int64), persistent=False)
         self.register_buffer("one_group", torch.zeros(layout.num_proposals, dtype=torch.int64), persistent=False)
 
     def forward(self, output: ModelOutput) -> LossReport:

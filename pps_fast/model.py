@@ -56,6 +56,7 @@ class PPS(nn.Module):
             generator.center_source,
             generator.width_source,
             generator.max_width,
+            config.backend,
         )
         borrowed = self.generator if config.reconstructor.shares_generator else None
         self.reconstruct = Reconstructor(config, sizes.vocab_size, borrowed)

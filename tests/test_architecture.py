@@ -73,6 +73,7 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "pps_fast/draw/options.py": "tests/test_help_text.py",
     "pps_fast/draw/pictures.py": "tests/draw/test_main.py",
     "pps_fast/lab/options.py": "tests/test_help_text.py",
+    "pps_fast/encoder/linear.py": "tests/ops/test_linear.py",
     "pps_fast/ops/__init__.py": "tests/ops/test_choices.py",
     # tests/support/compare.py, how tensors are compared, has the folder's name
     "pps_fast/compare.py": "tests/test_compare.py",

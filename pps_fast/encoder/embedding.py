@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pps_fast.config import PPSConfig
 from pps_fast.encoder.dropout import Dropout
 from pps_fast.encoder.frame_input import FRAME_INPUTS
+from pps_fast.encoder.linear import Linear
 from pps_fast.encoder.positions import Positions
 from pps_fast.types import Batch, FeatureSizes
 
@@ -77,8 +78,8 @@ class Embedding(nn.Module):
         super().__init__()
         width = config.encoder.hidden_dim
         self.frame_input = FRAME_INPUTS[config.encoder.frames](sizes.frame_dim)
-        self.frame_projection = nn.Linear(sizes.frame_dim, width)
-        self.word_projection = nn.Linear(sizes.word_dim, width)
+        self.frame_projection = Linear(sizes.frame_dim, width, config.backend)
+        self.word_projection = Linear(sizes.word_dim, width, config.backend)
         self.frame_dropout, self.query_dropout, self.hidden_query_dropout = (Dropout(config) for _ in range(3))
         self.word_cls_dropout = Dropout(config)
         has_frame_cls, has_word_cls = config.encoder.frame_summary == "cls", config.reconstructor.word_cls != "none"

@@ -11,16 +11,7 @@ import torch
 from torch import Tensor
 
 from pps_fast import randomness
-from pps_fast.ops.dispatch import wants_kernels
-from pps_fast.ops.registration import (
-    device_reasons,
-    dtype_reasons,
-    empty_reasons,
-    is_interpreted,
-    launcher_of,
-    load_kernel,
-    register,
-)
+from pps_fast.ops.registration import launcher_of, load_kernel, register, runs_kernels
 from pps_fast.randomness import mix, num_dropped_levels
 
 kernel = load_kernel("dropout")
@@ -48,13 +39,6 @@ class _FusedDropout(torch.autograd.Function):
         return _FusedDropout.apply(grad, dropout_key, *ctx.others), None, None, None, None
 
 
-def _serves(x: Tensor, backend: str) -> bool:
-    """Whether the kernel runs: nobody is told why not, as the result is the same."""
-    if not wants_kernels(backend, is_interpreted()) or torch.compiler.is_compiling():
-        return False
-    return not (device_reasons("x", x) or dtype_reasons({"x": x}) or empty_reasons({"x": x}))
-
-
 def dropout(
     x: Tensor, dropout_key: Tensor, site: int, rate: float, first_row: int, dtype: torch.dtype, backend: str
 ) -> Tensor:
@@ -72,6 +56,6 @@ def dropout(
         [G, n, D].
     """
     num_dropped = num_dropped_levels(rate)
-    if num_dropped and _serves(x, backend):
+    if num_dropped and runs_kernels(x, backend):
         return _FusedDropout.apply(x, dropout_key, [site, num_dropped], first_row, dtype)
     return randomness.dropout(x, mix(dropout_key, site), rate, first_row, dtype)

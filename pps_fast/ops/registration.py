@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pps_fast.ops.contract import FLOATING, Axes, Contract, Rule
-from pps_fast.ops.dispatch import BackendError, Op, P, R
+from pps_fast.ops.dispatch import BackendError, Op, P, R, wants_kernels
 
 FUSED_DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 # what every kernel is compiled for and keeps within (tests/kernels)
@@ -185,6 +185,13 @@ def empty_reasons(tensors: dict[str, Tensor]) -> list[str]:
         for name, x in tensors.items()
         if 0 in x.shape
     ]
+
+
+def runs_kernels(x: Tensor, backend: str) -> bool:
+    """Whether what is no op of its own runs kernels on x, silently: the other way computes the same."""
+    if not wants_kernels(backend, is_interpreted()) or torch.compiler.is_compiling():
+        return False
+    return not (device_reasons("x", x) or dtype_reasons({"x": x}) or empty_reasons({"x": x}))
 
 
 def size_reasons(name: str, what: str, size: int, limit: int) -> list[str]:

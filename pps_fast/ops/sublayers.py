@@ -143,7 +143,8 @@ class _SelfAttention(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         ctx.parameters = inputs[:_NUM_PARAMETERS]
         x, key_bias, key_valid, num_heads, num_masks, dropout = inputs[_NUM_PARAMETERS:]
-        rows = x.to(multiplied_as(x))
+        # torch multiplies rows apart from each other by a copy of the weight for each sequence
+        rows = x.to(multiplied_as(x)).contiguous()
         packed = _linear(ctx, rows, _IN_WEIGHT)
         # masks share scores where they condition this attention, and all of it where they do not
         ctx.is_shared, ctx.is_repeated = num_masks is not None and key_bias is not None, num_masks is not None

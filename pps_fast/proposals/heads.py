@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pps_fast import equations
+from pps_fast.ops.linear import as_multiplied
 from pps_fast.proposals.layout import MixtureLayout
 
 
@@ -25,6 +26,11 @@ def _proposal_index(layout: MixtureLayout) -> list[int]:
 def _first_index(layout: MixtureLayout) -> list[int]:
     """One value per component, of which all components of a proposal take that of the first."""
     return [layout.offsets[k] for k in layout.group]
+
+
+def _in_order(value: Tensor, index: Tensor, count: Tensor) -> Tensor:
+    """Component e of sample b reads value[b, e], which copies nothing."""
+    return value
 
 
 def _same_sample(value: Tensor, index: Tensor, count: Tensor) -> Tensor:
@@ -44,12 +50,12 @@ def _across_batch(value: Tensor, index: Tensor, count: Tensor) -> Tensor:
 # source -> (index of the value that each component takes, how it is read from the batch); by the names of
 # `config.CenterSource` and `config.WidthSource`
 CENTERS = {
-    "per_component": (_component_index, _same_sample),
+    "per_component": (_component_index, _in_order),
     "per_proposal": (_proposal_index, _same_sample),
 }
 WIDTHS = {
     "per_proposal": (_proposal_index, _same_sample),
-    "per_component": (_component_index, _same_sample),
+    "per_component": (_component_index, _in_order),
     "first": (_first_index, _same_sample),
     "across_batch": (_first_index, _across_batch),
 }
@@ -69,6 +75,7 @@ class ComponentHead(nn.Module):
         layout: K proposals with E components.
         center_source, width_source: keys of CENTERS and WIDTHS.
         max_width: widths stay below it, as a fraction of the video.
+        backend: see `config.PPSConfig`.
     """
 
     center_index: Tensor
@@ -76,10 +83,16 @@ class ComponentHead(nn.Module):
     count: Tensor
 
     def __init__(
-        self, hidden_dim: int, layout: MixtureLayout, center_source: str, width_source: str, max_width: float = 1.0
+        self,
+        hidden_dim: int,
+        layout: MixtureLayout,
+        center_source: str,
+        width_source: str,
+        max_width: float = 1.0,
+        backend: str = "auto",
     ) -> None:
         super().__init__()
-        self.max_width = max_width
+        self.max_width, self.backend = max_width, backend
         self.center = nn.Linear(hidden_dim, _num_values(layout, center_source))
         self.width = nn.Linear(hidden_dim, _num_values(layout, width_source))
         center_index, self._read_center = CENTERS[center_source]
@@ -98,8 +111,10 @@ class ComponentHead(nn.Module):
         Returns:
             center [B, E] in (0, 1) and width [B, E] in (0, max_width).
         """
-        center = equations.centers(g_cls, self.center.weight, self.center.bias)
-        width = self.max_width * equations.widths(g_cls, self.width.weight, self.width.bias)
+        of_center, of_width = (
+            as_multiplied(g_cls, (head.weight, head.bias), self.backend) for head in (self.center, self.width)
+        )
+        center, width = equations.centers(g_cls, *of_center), self.max_width * equations.widths(g_cls, *of_width)
         return (
             self._read_center(center, self.center_index, self.count),
             self._read_width(width, self.width_index, self.count),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pps_fast import equations
 from pps_fast.config import PPSConfig
 from pps_fast.ops.attentive_pooling import importance, mixture, peak_mixture
+from pps_fast.ops.linear import as_multiplied
 from pps_fast.proposals.layout import MixtureLayout
 from pps_fast.proposals.readings import READINGS, Mixed
 from pps_fast.reconstructor.reconstructor import Reconstructor
@@ -25,6 +26,7 @@ class ImportanceFromReconstructor(nn.Module):
     def __init__(self, config: PPSConfig, layout: MixtureLayout) -> None:
         super().__init__()
         width = config.encoder.hidden_dim
+        self.backend = config.backend
         self.register_buffer("mixed", torch.tensor(layout.mixed, dtype=torch.int64), persistent=False)
         # without mixtures, every importance is 1 and there is nothing to score
         self.inner = nn.Linear(width, width, bias=False) if layout.mixed else None
@@ -47,7 +49,8 @@ class ImportanceFromReconstructor(nn.Module):
         if self.inner is None or self.outer is None:
             return score
         r_cls = reconstructor.summaries(inputs, masks.take(self.mixed.expand(len(g_cls), -1)))
-        mixed_score = equations.importance_score(r_cls, self.inner.weight, self.outer.weight)
+        weights = as_multiplied(r_cls, (self.inner.weight, self.outer.weight), self.backend)
+        mixed_score = equations.importance_score(r_cls, *weights)
         return score.index_copy(1, self.mixed, mixed_score.to(score.dtype))
 
 

@@ -53,7 +53,8 @@ class LearnedNegatives(nn.Module):
         layout = uniform(options.num_proposals, options.negatives.num_components)
         self.options = options
         self.backend = config.backend
-        self.head = ComponentHead(config.encoder.hidden_dim, layout, "per_component", "per_component")
+        sources = ("per_component", "per_component")
+        self.head = ComponentHead(config.encoder.hidden_dim, layout, *sources, backend=config.backend)
         self.register_buffer("group", torch.tensor(layout.group), persistent=False)
 
     def component_masks(self, inputs: NegativeInput) -> Tensor:

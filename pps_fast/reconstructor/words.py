@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from pps_fast.config import PPSConfig
+from pps_fast.encoder.linear import Linear
 from pps_fast.ops.reconstruction_nll import reconstruction_nll
 from pps_fast.types import Batch, Reconstruction, ReconstructorInput
 
@@ -62,13 +63,12 @@ def target_columns(num_words: Tensor, num_columns: int, target_length: str) -> T
     return torch.arange(num_columns, device=num_words.device) < count.unsqueeze(1)
 
 
-class Vocabulary(nn.Linear):
+class Vocabulary(Linear):
     """The layer that predicts a class of the vocabulary from each row of R^M."""
 
     def __init__(self, config: PPSConfig, vocab_size: int) -> None:
-        super().__init__(config.encoder.hidden_dim, vocab_size)
+        super().__init__(config.encoder.hidden_dim, vocab_size, config.backend)
         self.options = config.reconstructor
-        self.backend = config.backend
 
     def num_targets(self, batch: Batch) -> int:
         """How many words of a sentence may have to be predicted: its columns, and its end where that is a target."""

@@ -1,0 +1,111 @@
+"""Linear layers on the fused path have the results and the gradients of torch's, with fewer roundings."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pps_fast.encoder.linear import Linear
+from pps_fast.ops.dispatch import BackendError
+from pps_fast.ops.linear import as_multiplied
+from pps_fast.ops.registration import is_interpreted
+from pps_fast.ops.weights import rounded
+from pps_fast.train.optimizer import Adam
+from tests.support.compare import assert_agree
+
+pytestmark = pytest.mark.skipif(not is_interpreted(), reason="needs Triton's interpreter, without a GPU")
+
+
+def _draw(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _layers() -> list[Linear]:
+    """A layer on the fused path and its copy on torch's."""
+    torch.manual_seed(0)
+    layers = [Linear(6, 5, "triton")]
+    layers.append(deepcopy(layers[0]))
+    layers[1].backend = "torch"
+    return layers
+
+
+def _gradients(layer: Linear, x: Tensor, grad: Tensor) -> list[Tensor]:
+    leaf = x.clone().requires_grad_()
+    # a layer that is used twice sums both gradients
+    out = layer(leaf) + layer(leaf[:, :2]).sum()
+    out.backward(grad.to(out.dtype))
+    return [out.detach(), leaf.grad, layer.weight.grad, layer.bias.grad]
+
+
+def test_result_and_gradients_are_those_of_torch() -> None:
+    x, grad = _draw(3, 7, 6, seed=1), _draw(3, 7, 5, seed=2)
+    for got, expected in zip(*(_gradients(layer, x, grad) for layer in _layers()), strict=True):
+        assert_agree("fp32", got, expected, rtol=2e-6)
+
+
+def test_in_bf16_gradients_of_parameters_are_nearer_to_float64() -> None:
+    x, grad = _draw(3, 200, 6, seed=1), _draw(3, 200, 5, seed=2)
+    exact = _gradients(_layers()[1].double(), x.bfloat16().double(), grad.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        got, expected = (_gradients(layer, x, grad) for layer in _layers())
+    assert [each.dtype for each in got] == [each.dtype for each in expected]
+    for index in (2, 3):
+        errors = [(each[index].double() - exact[index]).norm() for each in (got, expected)]
+        assert errors[0] <= errors[1] <= 0.02 * exact[index].norm()
+
+
+@pytest.mark.parametrize("is_layer", [True, False])
+def test_gradients_are_added_where_the_update_reads_them(is_layer: bool) -> None:
+    # copies of the second layer's weights are made, in the same buffer, after the first has used its own
+    fused, plain = ([layer, deepcopy(layer)] for layer in _layers())
+    parameters = [each for layer in fused for each in layer.parameters()]
+    optimizer = Adam(parameters, lr=0.0, backend="torch")
+
+    def backward(layers: list[Linear]) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            total = _loss(layers[0], is_layer) + 2 * _loss(layers[1], is_layer)
+        total.backward()
+
+    for _ in range(2):
+        backward(fused)
+        optimizer.step()
+    memory = [each.grad.data_ptr() for each in parameters]
+    backward(fused)
+    backward(plain)
+    assert [each.grad.data_ptr() for each in parameters] == memory
+    for got, expected in zip(parameters, (each for layer in plain for each in layer.parameters()), strict=True):
+        assert_agree("gradient", got.grad, expected.grad, rtol=0.02)
+
+
+def _loss(layer: Linear, is_layer: bool) -> Tensor:
+    x = _draw(4, 6, seed=3).requires_grad_()
+    return (layer(x) if is_layer else nn.functional.linear(x, *_parameters(layer, x))).float().square().sum()
+
+
+def _parameters(layer: Linear, x: Tensor) -> list[Tensor]:
+    return as_multiplied(x, (layer.weight, layer.bias), layer.backend)
+
+
+def test_parameters_for_an_equation_are_the_rounded_copies_with_the_same_gradients() -> None:
+    fused, plain = _layers()
+    x = _draw(4, 6, seed=3)
+    with torch.autocast("cpu", torch.bfloat16):
+        weight, _ = _parameters(fused, x)
+        assert weight.data_ptr() == rounded(fused.weight, torch.bfloat16).data_ptr()
+        assert _parameters(plain, x)[0] is plain.weight
+        for layer in (fused, plain):
+            _loss(layer, is_layer=False).backward()
+    assert_agree("weight", fused.weight.grad, plain.weight.grad)
+    assert_agree("bias", fused.bias.grad, plain.bias.grad)
+    # outside autocast there is nothing to round
+    assert _parameters(fused, x)[0] is fused.weight
+
+
+def test_a_second_derivative_is_refused() -> None:
+    layer, x = _layers()[0], _draw(4, 6, seed=3)
+    (first,) = torch.autograd.grad(layer(x).square().sum(), layer.weight, create_graph=True)
+    with pytest.raises(BackendError, match="a linear layer: the kernel's gradient has no gradient of its own"):
+        first.sum().backward()
