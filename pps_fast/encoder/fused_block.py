@@ -11,13 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from pps_fast.encoder.dropout import ResidualNorm
-from pps_fast.encoder.rows import take_row
 from pps_fast.ops.dispatch import wants_kernels
 from pps_fast.ops.masked_attention import masked_attention
 from pps_fast.ops.registration import is_interpreted
 from pps_fast.ops.residual_norm import residual_norm
 from pps_fast.ops.shared_attention import shared_attention
-from pps_fast.ops.sublayers import Dropout, Parameters, cross_attention, feed_forward, self_attention
+from pps_fast.ops.sublayers import (
+    Dropout,
+    Parameters,
+    cross_attention,
+    feed_forward,
+    self_attention,
+    self_attention_of_row,
+)
 
 if TYPE_CHECKING:
     from pps_fast.encoder.transformer import Block, Context, Keys, MultiHeadAttention
@@ -64,7 +70,7 @@ def forward(block: Block, x: Tensor, keys: Keys, context: Context, row: Tensor |
     else:
         # one row of a causal attention sees what is not behind it
         seen = keys.until(row, x.shape[1])
-        x = cross_attention(take_row(x, row), x, parameters, ending, (seen.log_mask, seen.valid), num_heads)
+        x = self_attention_of_row(x, row, parameters, ending, (seen.log_mask, seen.valid), num_heads)
     of_memory, norm = context.memory_keys, block.cross_norm
     if block.cross_attention is not None and norm is not None and context.memory is not None and of_memory is not None:
         parameters, chosen = _of_attention(block.cross_attention, norm), (of_memory.log_mask, of_memory.valid)

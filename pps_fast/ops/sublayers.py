@@ -197,7 +197,8 @@ class _CrossAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         ctx.parameters = inputs[:_NUM_PARAMETERS]
-        x, memory, key_bias, key_valid, num_heads, dropout = inputs[_NUM_PARAMETERS:]
+        x, memory, key_bias, key_valid, num_heads, dropout, ctx.index = inputs[_NUM_PARAMETERS:]
+        x = memory.gather(1, ctx.index) if x is None else x
         ctx.num_heads, ctx.tf32, ctx.memory_dtype = num_heads, allows_tf32(), memory.dtype
         ctx.of_query, ctx.of_keys = slice(x.shape[-1]), slice(x.shape[-1], None)
         rows, memory = x.to(multiplied_as(x)), memory.to(multiplied_as(x))
@@ -226,8 +227,12 @@ class _CrossAttention(torch.autograd.Function):
         weight = rounded(ctx.parameters[_IN_WEIGHT], rows.dtype)
         grad_x = _add_product(grad_x, grad_query, weight[ctx.of_query])
         grad_memory = (grad_packed @ weight[ctx.of_keys]).view(memory.shape).to(ctx.memory_dtype)
+        if ctx.index is not None:
+            # the memory's row is what attends
+            grad_memory.scatter_add_(1, ctx.index, grad_x)
         grad_bias = None if key_bias is None else grad_bias.to(key_bias.dtype)
-        return *sums.results(), grad_x, grad_memory, grad_bias, None, None, None
+        of_x = grad_x if ctx.index is None else None
+        return *sums.results(), of_x, grad_memory, grad_bias, None, None, None, None
 
 
 def feed_forward(x: Tensor, parameters: Parameters, dropout: Dropout) -> Tensor:
@@ -269,4 +274,21 @@ def cross_attention(
     Args:
         keys: log of the mask that weights the memory, [G, T] or None; and which of it is valid, [G, T] bool or None.
     """
-    return _CrossAttention.apply(*parameters, x, memory, *keys, num_heads, dropout)
+    return _CrossAttention.apply(*parameters, x, memory, *keys, num_heads, dropout, None)
+
+
+def self_attention_of_row(
+    x: Tensor,
+    row: Tensor,
+    parameters: Parameters,
+    dropout: Dropout,
+    keys: tuple[Tensor | None, Tensor | None],
+    num_heads: int,
+) -> Tensor:
+    """LN(x + dropout(self-attention of x)) at one row of each sequence: x [G, n, D] at row [G] -> [G, 1, D].
+
+    Args:
+        keys: as of `cross_attention`, with x as its memory; the keys behind the row are not valid.
+    """
+    index = row[:, None, None].expand(-1, 1, x.shape[-1])
+    return _CrossAttention.apply(*parameters, None, x, *keys, num_heads, dropout, index)

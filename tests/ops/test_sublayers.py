@@ -97,7 +97,7 @@ def _error(got: Tensor, exact: Tensor) -> float:
 def fused_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Returns the names of the sub-layers that ran fused; filled while the test runs."""
     names: list[str] = []
-    for name in ("self_attention", "cross_attention", "feed_forward"):
+    for name in ("self_attention", "self_attention_of_row", "cross_attention", "feed_forward"):
         function = getattr(fused_block, name)
 
         def spy(*args: Any, _name: str = name, _function: Any = function, **kwargs: Any) -> Tensor:
@@ -112,7 +112,7 @@ def fused_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_block_of_fused_sublayers_is_the_block(name: str, fused_calls: list[str], poisoned_empty: None) -> None:
     inputs = CASES[name]()
     got = _run(_block("triton", torch.float32), inputs, torch.float32)
-    attentions = ["cross_attention" if "row" in inputs else "self_attention"]
+    attentions = ["self_attention_of_row" if "row" in inputs else "self_attention"]
     attentions += ["cross_attention"] if "memory" in inputs else []
     assert fused_calls == [*attentions, "feed_forward"]
     reference = _run(_block("torch", torch.float32), inputs, torch.float32)
