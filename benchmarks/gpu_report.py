@@ -168,14 +168,14 @@ def pytest_gpu(report: Report) -> None:
 
 # stages in the order they run in, with about the seconds each needs of the default budget
 STAGES: dict[str, tuple[Callable[[Report], None], float]] = {
-    "compile": (compile_kernels, 40.0),
-    "steps": (steps, 90.0),
-    "training": (training, 80.0),
-    "parity": (parity, 80.0),
+    "compile": (compile_kernels, 45.0),
+    "steps": (steps, 100.0),
+    "training": (training, 95.0),
+    "parity": (parity, 40.0),
     "pytest": (pytest_gpu, 60.0),
     "curves": (curves, 40.0),
-    "kernels": (kernels, 50.0),
-    "compiled": (compiled, 20.0),
+    "kernels": (kernels, 55.0),
+    "compiled": (compiled, 25.0),
 }
 TABLES = {
     "parity": parity_table,
