@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
 
 Device = Literal["auto", "cpu", "cuda"]
+MAX_THREADS = 4096
+"""more than any machine has; a system that cannot start a thread ends the process"""
 # options of glibc's mallopt in bytes: M_MMAP_THRESHOLD, M_TRIM_THRESHOLD and M_TOP_PAD of malloc.h
 _KEEP_OPTIONS = {-3: 1 << 30, -1: (1 << 31) - 1, -2: 64 << 20}
 
@@ -37,14 +39,14 @@ def set_threads(number: int | None) -> None:
     """Lets torch use that many CPU threads in this process; None leaves torch's own choice.
 
     Raises:
-        ValueError: for a number below 1.
+        ValueError: for a number below 1, or above MAX_THREADS.
     """
     import torch
 
     if number is None:
         return
-    if number < 1:
-        raise ValueError(f"threads = {number}: expected at least 1")
+    if not 1 <= number <= MAX_THREADS:
+        raise ValueError(f"threads = {number}: expected 1 to {MAX_THREADS:,}")
     torch.set_num_threads(number)
 
 

@@ -37,8 +37,9 @@ def test_threads_are_set_and_checked():
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
-    with pytest.raises(ValueError, match="threads = 0"):
-        set_threads(0)
+    for number in (0, 4097, 10**30):
+        with pytest.raises(ValueError, match=f"threads = {number}: expected 1 to 4,096"):
+            set_threads(number)
 
 
 _FAULTS = """

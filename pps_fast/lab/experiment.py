@@ -12,13 +12,16 @@ from pps_fast.config_tree import override
 from pps_fast.data.load import load_data
 from pps_fast.data.prepared import PreparedData
 from pps_fast.data.splits import select_samples
-from pps_fast.devices import Device, choose_device
+from pps_fast.devices import MAX_THREADS, Device, choose_device
 from pps_fast.lab.options import LabOptions
 from pps_fast.lab.pool import Outcome, run_jobs
 from pps_fast.lab.results import read_result
 from pps_fast.lab.runs import RESULT_FILE, Run, is_finished, num_updates, plan_run
 from pps_fast.lab.statistics import SeedFold
 from pps_fast.machine import free_memory, note_memory
+
+# of a row; each is a run
+_MOST_SEEDS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +43,7 @@ def design_of(config: PPSConfig, num_seeds: int, folds: tuple[int, ...]) -> Desi
     Raises:
         ValueError: for fewer than one seed, or a fold that is named twice.
     """
-    require(num_seeds >= 1, "seeds", num_seeds, "at least 1")
+    require(1 <= num_seeds <= _MOST_SEEDS, "seeds", num_seeds, f"1 to {_MOST_SEEDS:,}")
     require(len(set(folds)) == len(folds), "folds", list(folds), "each fold once")
     first = config.train.seed
     return Design(seeds=tuple(range(first, first + num_seeds)), folds=folds or (config.data.fold,))
@@ -97,7 +100,7 @@ def run_planned(runs: list[Run], data: PreparedData, options: LabOptions) -> Out
         ValueError: for options, a fold that the data set does not have, or a test split without times, before anything
             is trained.
     """
-    require(options.threads >= 1, "threads", options.threads, "at least 1")
+    require(1 <= options.threads <= MAX_THREADS, "threads", options.threads, f"1 to {MAX_THREADS:,}")
     jobs = num_jobs(options.jobs, options.device)
     splits = {run.config.data: select_samples(data, run.config.data) for run in runs}
     for each in splits.values():

@@ -108,10 +108,16 @@ def test_jobs_are_the_cpus_of_this_process_or_one_on_a_gpu(monkeypatch):
         num_jobs(0, "cpu")
 
 
+@pytest.mark.parametrize("number", [0, 10_001, 10**9])
+def test_a_number_of_seeds_that_nobody_wants_is_refused(number):
+    with pytest.raises(ValueError, match=f"seeds = {number}: expected 1 to 10,000"):
+        design_of(PPSConfig(), number, ())
+
+
 def test_fold_that_the_data_lack_is_refused_before_training(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "run_jobs", lambda *arguments, **options: pytest.fail("trained"))
     runs = plan({"full model": PPSConfig()}, Design(seeds=(1,), folds=(0,)), DESCRIBED)
     with pytest.raises(ValueError, match=r"--data\.fold \(--fold\) 0: the data set has no folds"):
         run_planned(runs, DATA, LabOptions(out=tmp_path))
-    with pytest.raises(ValueError, match="threads = 0"):
+    with pytest.raises(ValueError, match="threads = 0: expected 1 to 4,096"):
         run_planned(runs, DATA, LabOptions(out=tmp_path, threads=0))
