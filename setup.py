@@ -73,6 +73,7 @@ setup(
         "test": TEST,
         "plot": ["matplotlib>=3.8"],
         "track": ["tensorboard>=2.16"],
+        "encoder": ["transformers>=4.56"],
         "dev": [*TEST, "ruff>=0.6", "mypy>=1.18"],
     },
     # Linux alone: nothing has been tried on macOS or Windows

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from pps_fast.ground import sentences
+from pps_fast.prepare import sentence_vectors
 from tests.support.documents import ROOT, Block, GuideError, broken_links, code_spans, read_blocks, read_commands
+from tests.support.encoders import counting_encoder
 from tests.support.programs import check_program, has_option
 from tests.support.readme_inputs import write_inputs
 from tests.support.walkthrough import Walkthrough, follow
@@ -34,7 +37,10 @@ def _block(language: str, text: str, path: str = "") -> Block:
     return Block(language, path, text, "test:1")
 
 
-def test_the_readme_can_be_followed_from_top_to_bottom(tmp_path: Path) -> None:
+def test_the_readme_can_be_followed_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # the library of encoders is an extra
+    for module in (sentence_vectors, sentences):
+        monkeypatch.setattr(module, "open_encoder", counting_encoder)
     write_inputs(tmp_path)
     walkthrough = follow(README, tmp_path, EXECUTES)
     assert (tmp_path / "runs" / "first" / "evaluation_test.md").is_file()

@@ -22,7 +22,11 @@ MARKDOWN = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "be
 # each can stand for anything; the name says what it is instead: rows, options, record, sizes
 VAGUE = {"found", "given", "made", "own", "here", "sound"}
 # files in which a key is not one of attention, and what it is
-OTHER_KEYS = {"pps_fast/prepare/readers/features.py": "h5py's and numpy's word for the name of an array in a file"}
+_NAME_IN_A_FILE = "h5py's and numpy's word for the name of an array in a file"
+OTHER_KEYS = {
+    "pps_fast/prepare/readers/features.py": _NAME_IN_A_FILE,
+    "pps_fast/prepare/feature_options.py": _NAME_IN_A_FILE,
+}
 
 NOUNS = re.compile(r"\b(opponents?|contestants?|peers?|rivals?|blind rows?)\b", re.IGNORECASE)
 _ISE = "emphas|equal|final|general|initial|maxim|minim|normal|optim|organ|parallel|penal|quant|random|real|recogn"

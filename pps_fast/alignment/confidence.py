@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pps_fast.alignment.equations import max_sum_window, window_mask
 from pps_fast.alignment.fit import part_of_pairs, raw_sentence_vectors
-from pps_fast.alignment.model import NUM_PARTS, Alignment, AlignmentModel, centered_sentences, part_directions
+from pps_fast.alignment.model import NUM_PARTS, Alignment, centered_sentences, part_directions
 from pps_fast.data.record import PreparedData
 
 MAX_PAIRS = 2000
@@ -98,11 +98,11 @@ def clarity_evidence(curve: Tensor) -> Tensor:
     return (away * window_mask(start, end, curve.shape[1])).sum(dim=1) / curve.shape[1]
 
 
-def fit_confidence(model: AlignmentModel, data: PreparedData, samples: np.ndarray) -> Confidence | None:
-    """Calibrates a fitted model on its training pairs; None where no part of the videos has two.
+def fit_confidence(alignment: Alignment, data: PreparedData, samples: np.ndarray) -> Confidence | None:
+    """Calibrates a fitted alignment on its training pairs; None where no part of the videos has two.
 
     Args:
-        samples: [P] int64, the pairs that the model was fitted to.
+        samples: [P] int64, the pairs that the alignment was fitted to.
     """
     part = part_of_pairs(data.sample_video[samples])
     chosen = np.linspace(0, len(samples) - 1, min(len(samples), MAX_PAIRS)).round().astype(np.int64)
@@ -113,8 +113,8 @@ def fit_confidence(model: AlignmentModel, data: PreparedData, samples: np.ndarra
     is_other = videos != data.sample_video[asked_again]
     if not is_other.any():
         return None
-    matched, clarity, length = _answers(model, data, asked, part[chosen], data.sample_video[asked])
-    other, _, _ = _answers(model, data, asked_again[is_other], other_part[is_other], videos[is_other])
+    matched, clarity, length = _answers(alignment, data, asked, part[chosen], data.sample_video[asked])
+    other, _, _ = _answers(alignment, data, asked_again[is_other], other_part[is_other], videos[is_other])
     fitted = Confidence(
         slope=0.0,
         intercept=0.0,
@@ -140,10 +140,9 @@ def _other_videos(sample_video: np.ndarray, part: np.ndarray, shift: int) -> np.
 
 
 def _answers(
-    model: AlignmentModel, data: PreparedData, samples: np.ndarray, part: np.ndarray, videos: np.ndarray
+    alignment: Alignment, data: PreparedData, samples: np.ndarray, part: np.ndarray, videos: np.ndarray
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns match evidence, clarity evidence and length of the first moment of sentences in videos, [m] each."""
-    alignment = model.alignment
     device = alignment.maps.device
     raw = raw_sentence_vectors(data, samples, alignment.word_weights.cpu()).to(device)
     sentences = centered_sentences(raw, alignment.sentence_mean)

@@ -147,10 +147,10 @@ def _candidates(device: torch.device) -> tuple[Tensor, Tensor]:
 
 def _distinct(reward: Tensor, spans: Tensor, count: int) -> Tensor:
     """Returns [B, n] candidates by falling reward that overlap no better one much: reward [B, c], spans [c, 2]."""
-    rest, chosen = reward, []
-    for _ in range(count):
-        best = rest.argmax(dim=1)
-        chosen.append(best)
+    rest, chosen = reward, [reward.argmax(dim=1)]
+    while len(chosen) < count:
+        best = chosen[-1]
         overlap = temporal_iou(spans[best][:, None], spans[None])  # [B, c]
         rest = rest.masked_fill(overlap > _MAX_OVERLAP, -torch.inf)
+        chosen.append(rest.argmax(dim=1))
     return torch.stack(chosen, dim=1)

@@ -165,14 +165,16 @@ class PreparedData(PreparedSamples):
         return content_parts(self)
 
 
-def feature_recipe(sources: list[dict[str, Any]], num_segments: int) -> dict[str, Any]:
+def feature_recipe(sources: list[dict[str, Any]], num_segments: int, joining: str | None = None) -> dict[str, Any]:
     """Returns the record of how features were made.
 
     Args:
         sources: name and format of each source of features, without folders.
         num_segments: S, to which each video was resampled.
+        joining: how several sources were made one; None for a single one, which is taken as it is.
     """
-    return {"sources": sources, "num_segments": num_segments, "resampling": "means of equal parts", "dtype": "float16"}
+    recipe = {"sources": sources, "num_segments": num_segments, "resampling": "means of equal parts"}
+    return {**recipe, "dtype": "float16", **({} if joining is None else {"joining": joining})}
 
 
 def _require(condition: bool, field: str, value: Any, expected: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from pps_fast.cli import exit_status, parse
 from pps_fast.devices import Device
 from pps_fast.ground.answers import MAX_TOP
 from pps_fast.help_text import Program
+from pps_fast.prepare.feature_options import FeatureOptions, sources_of, split_name
 from pps_fast.text_table import terminal_columns, wrapped
 
 if TYPE_CHECKING:
@@ -24,15 +25,16 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroundArguments:
+class GroundArguments(FeatureOptions):
     """Options of the command."""
 
     sentences: tyro.conf.Positional[tuple[str, ...]] = ()
     """what to look for, each sentence in quotes"""
     model: Path
     """model folder or run folder of `python -m pps_fast.align`, `train` or `published`"""
-    features: Path
-    """one video (npy, npz), or many: a file or folder that `python -m pps_fast.prepare` reads or has written"""
+    features: tuple[Path, ...]
+    """one video (npy, npz), or many: a file or folder that `python -m pps_fast.prepare` reads or has written. Several,
+    each as NAME:PATH, are joined as there"""
     video: str | None = None
     """look in this video alone; default: in all videos of --features"""
     duration: float | None = None
@@ -47,6 +49,9 @@ class GroundArguments:
     """below this match, the probability that a sentence is about a video, the answer is 'not found'"""
     segment_seconds: float | None = None
     """divide longer videos into windows of this many seconds, which overlap by half"""
+    sentence_encoder: str | None = None
+    """folder or NAME of the encoder of sentences, for a model that was fitted to vectors of whole sentences; default:
+    the one that the model names (needs transformers, the extra `encoder`)"""
     json: bool = False
     """print one JSON document"""
     jsonl: bool = False
@@ -66,10 +71,10 @@ time is needed. Videos are encoded once, whatever the number of sentences.""",
     positional="sentences",
     first=(
         "sentences", "model", "features", "video", "duration", "durations", "top", "min_match", "segment_seconds",
-        "json", "jsonl",
+        "sentence_encoder", "json", "jsonl",
     ),
-    more="""match counts own and other videos as equally likely, so that of many videos some reach 0.5 by chance. Models
-with networks (PPS, CPL, CNM) have neither match nor clarity: how well a proposal rebuilds the sentence hardly depends
+    more="""match counts own and other videos as equally likely, so that of many videos some reach 0.5 by chance. PPS
+with an alignment in it has match and clarity from that. Other models with networks (PPS, CPL, CNM) have neither: how well a proposal rebuilds the sentence hardly depends
 on the video. Among many videos they rank by that all the same, and say so.""",
     examples="""python -m pps_fast.ground --model runs/clip --features clip.npy --duration 30 "person opens the door"
 python -m pps_fast.ground --model runs/clip --features clip.h5 --video 3MSZA "person turns a light on" "a dog barks"
@@ -83,12 +88,13 @@ def run(arguments: GroundArguments) -> int:
     Raises:
         ValueError: for a model, features, sentences or options that cannot be used.
     """
+    arguments = with_sentences(arguments)
     _check(arguments)
     from pps_fast.devices import choose_device, set_threads
     from pps_fast.ground.grounder import load
 
     set_threads(arguments.threads)
-    grounder = load(arguments.model, choose_device(arguments.device))
+    grounder = load(arguments.model, choose_device(arguments.device), arguments.sentence_encoder)
     began = time.perf_counter()
     videos = _encode(arguments, grounder)
     encode_s, began = time.perf_counter() - began, time.perf_counter()
@@ -96,10 +102,28 @@ def run(arguments: GroundArguments) -> int:
     ms_per_query = 1000 * (time.perf_counter() - began) / len(answers)
     if grounder.no_match is not None:
         print(f"note: {grounder.no_match}", file=sys.stderr)
-    record = {"model": str(arguments.model), "features": str(arguments.features), "num_videos": len(videos)}
+    features = [str(path) for path in arguments.features]
+    record: dict[str, Any] = {"model": str(arguments.model), "num_videos": len(videos)}
+    record["features"] = features if len(features) > 1 else features[0]
     record |= {"encode_s": encode_s, "ms_per_query": ms_per_query, "no_match": grounder.no_match}
     _print(arguments, answers, record)
     return 0
+
+
+def with_sentences(arguments: GroundArguments) -> GroundArguments:
+    """Returns the arguments with the sentences that followed the last path of --features among the sentences.
+
+    An option with several values takes every word up to the next option; what is there and looks like no path, with a
+    blank or without an ending, is a sentence unless it is a file.
+    """
+    sentences = tuple(str(path) for path in arguments.features[1:] if _is_sentence(str(path)))
+    kept = tuple(path for path in arguments.features if str(path) not in sentences)
+    return replace(arguments, features=kept, sentences=arguments.sentences + sentences)
+
+
+def _is_sentence(word: str) -> bool:
+    looks_like_path = "/" in word or ":" in word or Path(word).suffix != ""
+    return (" " in word or not looks_like_path) and not Path(split_name(word)[1]).exists()
 
 
 def _encode(arguments: GroundArguments, grounder: Grounder) -> list[EncodedVideo]:
@@ -108,8 +132,12 @@ def _encode(arguments: GroundArguments, grounder: Grounder) -> list[EncodedVideo
 
     from pps_fast.ground.sources import Videos
 
+    sources = sources_of(arguments)
+    if sorted(str(source.name) for source in sources) == sorted(grounder.source_names):
+        # side by side in the order of the training
+        sources.sort(key=lambda source: grounder.source_names.index(str(source.name)))
     source = Videos(
-        arguments.features,
+        sources,
         video=arguments.video,
         durations=arguments.durations,
         duration_s=arguments.duration,

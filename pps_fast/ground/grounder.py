@@ -1,10 +1,12 @@
-"""Asks a model folder: features of a video and a sentence in, ranked moments in seconds out. No true time is needed."""
+"""Asks a model folder: features of a video and a sentence in, ranked moments in seconds out. No true time is needed.
+
+Letters: q sentences, n their vectors' width.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,13 @@ from pps_fast.alignment.confidence import Confidence
 from pps_fast.alignment.model import AlignmentModel, uses_words
 from pps_fast.config import PPSConfig
 from pps_fast.files import Note
-from pps_fast.ground.answers import MAX_TOP, Answer, Moment, best_moments
+from pps_fast.ground.answers import MAX_TOP, Answer, best_moments
+from pps_fast.ground.ranking import ranked, rows_of
 from pps_fast.ground.scorers import AlignmentScorer, NetworkScorer, Scored, Scorer
 from pps_fast.ground.segments import EncodedVideo, segments_of
-from pps_fast.ground.sentences import ModelWords, Queries, encode_queries
+from pps_fast.ground.sentences import ModelSentences, ModelWords, Queries, encode_queries
 from pps_fast.model import Model
-from pps_fast.runs.answering import read_confidence, read_max_num_words
+from pps_fast.runs.answering import read_confidence, read_max_num_words, read_recipe
 from pps_fast.runs.checkpoint import find_checkpoint, load_model
 from pps_fast.runs.model_folder import read_words
 from pps_fast.types import FeatureSizes
@@ -30,20 +33,22 @@ _NO_NETWORK_MATCH = (
 )
 _NOT_CALIBRATED = (
     "the confidence of this model is not calibrated: it was fitted by an older pps_fast or to too few videos; "
-    "fit it again with `python -m pps_fast.align`"
+    "fit or train it again"
 )
 # a moment shorter than so many segments is hardly seen
 _SEGMENTS_OF_A_MOMENT = 3
 
 
-def load(directory: str | Path, device: torch.device | str = "cpu") -> Grounder:
+def load(directory: str | Path, device: torch.device | str = "cpu", sentence_encoder: str | None = None) -> Grounder:
     """Returns the grounder of a model: one with proposals (PPS, CPL, CNM) or an alignment alone.
 
     Args:
         directory: a model folder, or a run directory, of which the checkpoint to use is taken.
         device: where it shall compute.
+        sentence_encoder: folder, NAME or NAME@REVISION of the encoder of sentences, for a model that was fitted to
+            vectors of whole sentences; None for the one that the folder names, loaded when it is first needed.
     Raises:
-        ValueError: for a folder that cannot be used; the message names it.
+        ValueError: for a folder or an encoder that cannot be used; the message names it.
     """
     folder = find_checkpoint(Path(directory))
     model, config, sizes = load_model(folder, device)
@@ -59,7 +64,13 @@ def load(directory: str | Path, device: torch.device | str = "cpu") -> Grounder:
         max_num_words=read_max_num_words(folder),
         seed=config.inference.seed,
     )
-    return Grounder(model, config, sizes, known, read_confidence(folder))
+    recipe = read_recipe(folder)
+    sentences = ModelSentences(recipe.get("sentence_vectors") or {}, sentence_encoder)
+    grounder = Grounder(model, config, sizes, known, sentences, read_confidence(folder), recipe)
+    if sentence_encoder is not None:
+        # what is named and cannot be used is told at once
+        grounder.require_encoder()
+    return grounder
 
 
 class Grounder:
@@ -69,21 +80,44 @@ class Grounder:
         config, sizes: what the model was built from.
         confidence: how its confidence is calibrated, None where it is not.
         no_match: a sentence that says why moments have no match and no clarity, None where they have.
+        source_names: of the features that the model was trained with, where these are several joined ones.
     """
 
     def __init__(
-        self, model: Model, config: PPSConfig, sizes: FeatureSizes, words: ModelWords, confidence: Confidence | None
+        self,
+        model: Model,
+        config: PPSConfig,
+        sizes: FeatureSizes,
+        words: ModelWords,
+        sentences: ModelSentences,
+        confidence: Confidence | None,
+        recipe: dict[str, Any],
     ) -> None:
         self.config, self.sizes, self.confidence = config, sizes, confidence
-        self._words = words
-        self._sentence_dim = 0
+        self._words, self._sentences = words, sentences
+        self._sources = recipe.get("sources", []) if recipe.get("joining") else []
+        self.source_names = tuple(str(source["source"]) for source in self._sources)
+        has_alignment = model.alignment is not None
+        reads_words = not has_alignment or uses_words(config.alignment, sizes)
+        self._sentence_dim = 0 if reads_words else sizes.sentence_dim
+        self.no_match = None if has_alignment else _NO_NETWORK_MATCH
+        if has_alignment and confidence is None:
+            self.no_match = _NOT_CALIBRATED
         self._scorer: Scorer
         if isinstance(model, AlignmentModel):
-            self._scorer = AlignmentScorer(model, confidence)
-            self._sentence_dim = 0 if uses_words(config.alignment, sizes) else sizes.sentence_dim
-            self.no_match = _NOT_CALIBRATED if confidence is None else None
+            self._scorer = AlignmentScorer(model.alignment, confidence)
         else:
-            self._scorer, self.no_match = NetworkScorer(model, config), _NO_NETWORK_MATCH
+            self._scorer = NetworkScorer(model, config, confidence)
+
+    def require_encoder(self) -> None:
+        """Loads the encoder of sentences.
+
+        Raises:
+            ValueError: for a model that reads words, or an encoder that cannot be used.
+        """
+        if not self._sentence_dim:
+            raise ValueError("sentence_encoder: the model was trained on words, and reads these alone; leave it out")
+        self._sentences.open(self._sentence_dim)
 
     def encode(
         self,
@@ -111,7 +145,9 @@ class Grounder:
         if isinstance(frames, torch.Tensor):
             frames = frames.detach().cpu().float().numpy()
         num_segments, width = self.sizes.num_segments, self.sizes.frame_dim
-        windows, start, end = segments_of(frames, num_segments, width, duration_s, segment_seconds)
+        parts = " + ".join(f"{source['source']} {source['width']}" for source in self._sources)
+        origin = f" ({parts}, joined)" if parts else ""
+        windows, start, end = segments_of(frames, num_segments, width, duration_s, segment_seconds, origin)
         if duration_s is not None:
             self._warn_of_long_segments(duration_s * (end[0] - start[0]))
         on_device = torch.from_numpy(windows).to(self._words.vectors.device).float()
@@ -136,7 +172,7 @@ class Grounder:
             sentence: in the language of the training; words that the model does not know are named in the answer.
             duration_s, segment_seconds: as in `encode`; not read for an encoded video.
             top: most moments to return; a model with proposals has no more than these.
-            sentence_vector: [n] vector of the sentence, for a model that was fitted to such vectors.
+            sentence_vector: [n] vector of the sentence, for a model that was fitted to such vectors; None to encode it.
         Returns:
             At least one moment, ranked.
         Raises:
@@ -155,14 +191,15 @@ class Grounder:
         Args:
             videos, sentences: one of each at least.
             top: most moments of an answer.
-            sentence_vectors: [n, n] a vector for each sentence, for a model that was fitted to such vectors.
+            sentence_vectors: [q, n] a vector for each of q sentences, for a model that was fitted to such vectors; None
+                to encode them.
         Returns:
             A list of answers for each video, one for each sentence.
         """
         queries, scored = self._score(videos, sentences, top, sentence_vectors)
         return [
             [self._answer([video], [rows], scored, queries, index, top) for index in range(len(sentences))]
-            for video, rows in zip(videos, _rows_of(videos), strict=True)
+            for video, rows in zip(videos, rows_of(videos), strict=True)
         ]
 
     def search(
@@ -172,9 +209,15 @@ class Grounder:
 
         The best moment of each video comes before all second ones, by falling match, or score where there is no match.
         """
-        queries, scored = self._score(videos, sentences, top, sentence_vectors)
-        rows = _rows_of(videos)
-        return [self._answer(videos, rows, scored, queries, index, top) for index in range(len(sentences))]
+        rows = rows_of(videos)
+        # where there are more windows than moments asked for, the first one of each is mostly enough
+        count = 1 if rows and rows[-1].stop > top else top
+        queries, scored = self._score(videos, sentences, count, sentence_vectors)
+        answers = [self._answer(videos, rows, scored, queries, index, top) for index in range(len(sentences))]
+        if count < top and any(len(answer) < top for answer in answers):
+            queries, scored = self._score(videos, sentences, top, sentence_vectors)
+            answers = [self._answer(videos, rows, scored, queries, index, top) for index in range(len(sentences))]
+        return answers
 
     def _score(
         self, videos: Sequence[EncodedVideo], sentences: Sequence[str], top: int, vectors: Any
@@ -183,6 +226,8 @@ class Grounder:
             raise ValueError("ground: no video; give one at least")
         if not 1 <= top <= MAX_TOP:
             raise ValueError(f"top = {top}: expected 1 to {MAX_TOP:,}")
+        if vectors is None and self._sentence_dim and sentences:
+            vectors = self._sentences.encode(sentences, self._sentence_dim)
         queries = encode_queries(sentences, self._words, vectors, self._sentence_dim)
         with torch.inference_mode():
             frames = videos[0].frames if len(videos) == 1 else torch.cat([video.frames for video in videos])
@@ -198,18 +243,11 @@ class Grounder:
         top: int,
     ) -> Answer:
         """Returns the answer to one sentence about some videos, whose windows are these rows of what was scored."""
-        by_window = [
-            _moments(video, number, scored, row, index)
-            for video, windows in zip(videos, rows, strict=True)
-            for number, row in enumerate(windows)
-        ]
-        moments = []
-        # the model's order within a window; rewards of different windows cannot be compared, probabilities can
-        for ranked in zip(*by_window, strict=True):
-            moments += sorted(ranked, key=lambda one: one.score if one.match is None else one.match, reverse=True)
+        windows = [(video, number) for video in videos for number in range(len(video.start))]
+        stretch = slice(rows[0].start, rows[-1].stop)
         return Answer(
             sentence=queries.sentences[index],
-            moments=best_moments(moments, top),
+            moments=best_moments(ranked(scored, windows, index, stretch), top),
             unknown_words=queries.unknown_words[index],
             num_cut=queries.num_cut[index],
         )
@@ -225,33 +263,3 @@ class Grounder:
                 f"{better:.0f} or less (--segment-seconds)"
             )
             warnings.warn(text, Note, stacklevel=3)
-
-
-def _rows_of(videos: Sequence[EncodedVideo]) -> list[range]:
-    """Returns the rows of each video's windows, in the order of the videos."""
-    ends = list(accumulate(len(video.start) for video in videos))
-    return [range(end - len(video.start), end) for video, end in zip(videos, ends, strict=True)]
-
-
-def _moments(video: EncodedVideo, number: int, scored: Scored, row: int, index: int) -> list[Moment]:
-    """Returns the moments of one window of a video for one sentence."""
-    offset, length = video.start[number], video.end[number] - video.start[number]
-    spans = scored.spans[row, index].tolist()
-    match = None if scored.match is None else float(scored.match[row, index])
-    clarity = None if scored.clarity is None else float(scored.clarity[row, index])
-    moments = []
-    for score, (start, end) in zip(scored.score[row, index].tolist(), spans, strict=True):
-        start, end = offset + length * start, offset + length * end
-        moments.append(
-            Moment(
-                video=video.name,
-                start=start,
-                end=end,
-                start_s=None if video.duration_s is None else start * video.duration_s,
-                end_s=None if video.duration_s is None else end * video.duration_s,
-                score=score,
-                match=match,
-                clarity=clarity,
-            )
-        )
-    return moments

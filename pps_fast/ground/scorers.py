@@ -5,7 +5,7 @@ Letters: v windows of videos, q sentences, c moments of each.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pps_fast.alignment.confidence import Confidence, clarity_evidence, match_evidence
 from pps_fast.alignment.equations import linear_curve
-from pps_fast.alignment.model import NUM_PARTS, AlignmentModel
+from pps_fast.alignment.model import NUM_PARTS, Alignment
 from pps_fast.config import PPSConfig
 from pps_fast.ground.sentences import Queries
 from pps_fast.model import PPS
@@ -57,13 +57,13 @@ class AlignmentScorer:
     """Reads moments from curves.
 
     Args:
-        model: fitted.
-        confidence: of the model, or None where it is not calibrated.
+        alignment: fitted.
+        confidence: of it, or None where it is not calibrated.
     """
 
-    def __init__(self, model: AlignmentModel, confidence: Confidence | None) -> None:
-        self._alignment, self._confidence = model.alignment, confidence
-        self._options = model.alignment.options
+    def __init__(self, alignment: Alignment, confidence: Confidence | None) -> None:
+        self._alignment, self._confidence = alignment, confidence
+        self._options = alignment.options
 
     def encode(self, windows: Tensor) -> Tensor:
         """Returns smoothed unit frames, of a standardized curve less their mean and divided by their spread."""
@@ -105,10 +105,17 @@ class AlignmentScorer:
 
 
 class NetworkScorer:
-    """Ranks the proposals of a model with networks as its evaluation does: the answer first, then by rising C."""
+    """Ranks the proposals of a model with networks as its evaluation does: the answer first, then by rising C.
 
-    def __init__(self, model: PPS, config: PPSConfig) -> None:
+    Match and clarity are those of the alignment in it, where it has one: of the video and the sentence, whichever
+    moment the networks choose.
+    """
+
+    def __init__(self, model: PPS, config: PPSConfig, confidence: Confidence | None) -> None:
         self._model, self._selector = model, config.inference.selector
+        self._alignment: AlignmentScorer | None = None
+        if model.alignment is not None and confidence is not None:
+            self._alignment = AlignmentScorer(model.alignment, confidence)
         device = next(model.parameters()).device
         self._batch_size = 1 if mixes_samples(config) else evaluation_batch_size(config, device)
 
@@ -127,9 +134,13 @@ class NetworkScorer:
                 spans.append(ranked.spans[:, :count].cpu())
                 score.append(-ranked.nll[:, :count].cpu())
         shape = (num_windows, num_sentences)
-        return Scored(
+        scored = Scored(
             spans=torch.cat(spans).clamp(0, 1).unflatten(0, shape), score=torch.cat(score).unflatten(0, shape)
         )
+        if self._alignment is None:
+            return scored
+        sure = self._alignment.score(self._alignment.encode(frames), queries, 1)
+        return replace(scored, match=sure.match, clarity=sure.clarity)
 
 
 def _answer_first(prediction: Prediction) -> Prediction:

@@ -31,7 +31,12 @@ class EncodedVideo:
 
 
 def segments_of(
-    frames: Any, num_segments: int, width: int, duration_s: float | None, segment_seconds: float | None
+    frames: Any,
+    num_segments: int,
+    width: int,
+    duration_s: float | None,
+    segment_seconds: float | None,
+    origin: str = "",
 ) -> tuple[np.ndarray, tuple[float, ...], tuple[float, ...]]:
     """Returns windows of a video resampled as `python -m pps_fast.prepare` does, [n, S, F] float16, and their bounds.
 
@@ -41,6 +46,7 @@ def segments_of(
         duration_s: length in seconds, or None.
         segment_seconds: length of a window; a longer video is divided into windows that overlap by half at least. None
             takes the video as one.
+        origin: what features of that width are, for the message about others.
     Returns:
         The windows, and their starts and ends as fractions of the video.
     Raises:
@@ -53,7 +59,7 @@ def segments_of(
         raise ValueError(f"frames: {error}") from error
     if checked.shape[1] != width:
         raise ValueError(
-            f"frames: width {checked.shape[1]}, the model was trained with features of width {width}; "
+            f"frames: width {checked.shape[1]}, the model was trained with features of width {width}{origin}; "
             "take the features that it was trained with"
         )
     bounds = window_bounds(len(checked), duration_s, segment_seconds)

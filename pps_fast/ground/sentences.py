@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pps_fast.data.store import rounded_columns
 from pps_fast.data.tokens import encode_sentences, tokenize
+from pps_fast.prepare.readers.encoders import SentenceEncoder, open_encoder
 from pps_fast.randomness import gumbel_noise
 from pps_fast.types import Batch
 
@@ -54,6 +55,56 @@ class Queries:
         values = {name: value[index] for name, value in self.batch.tensors().items() if name != "frames"}
         values["num_frames"] = torch.full_like(index, frames.shape[1])
         return Batch(frames=frames, **values)
+
+
+class ModelSentences:
+    """The encoder of whole sentences that a model was fitted with, loaded when it is first needed.
+
+    Args:
+        source: the model's record of its sentence vectors, which names the encoder; empty where it has none.
+        named: folder, NAME or NAME@REVISION in its place, or None.
+    """
+
+    def __init__(self, source: dict[str, Any], named: str | None) -> None:
+        self._recorded, self._named = source.get("encoder"), named
+        self._encoder: SentenceEncoder | None = None
+
+    def encode(self, sentences: Sequence[str], width: int) -> np.ndarray:
+        """Returns vectors [n, width] of n sentences; errors as `open`."""
+        return self.open(width).encode(sentences)
+
+    def open(self, width: int) -> SentenceEncoder:
+        """Returns the encoder, loaded.
+
+        Raises:
+            ValueError: for one that nobody names, that cannot be used, or that makes vectors of another width.
+        """
+        if self._encoder is None:
+            encoder = self._load(width)
+            if encoder.width != width:
+                raise ValueError(
+                    f"sentence encoder {encoder.name}: makes vectors of width {encoder.width}, the model was fitted to "
+                    f"width {width}, of {self._recorded or 'an encoder that it does not name'}; name that one"
+                )
+            self._encoder = encoder
+        return self._encoder
+
+    def _load(self, width: int) -> SentenceEncoder:
+        if self._named is not None:
+            return open_encoder(self._named)
+        if self._recorded is None:
+            raise ValueError(
+                "the model was fitted to vectors of whole sentences, not to words, and does not say of which encoder; "
+                "name it as sentence_encoder (--sentence-encoder), or give the vectors as sentence_vectors "
+                f"[sentences, {width}]"
+            )
+        try:
+            return open_encoder(str(self._recorded))
+        except ValueError as error:
+            raise ValueError(
+                f"the model was fitted to vectors of the encoder {self._recorded}, which new sentences need: "
+                f"{error}; or name its folder as sentence_encoder (--sentence-encoder)"
+            ) from error
 
 
 def encode_queries(sentences: Sequence[str], known: ModelWords, vectors: Any, sentence_dim: int) -> Queries:

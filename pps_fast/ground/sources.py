@@ -1,9 +1,11 @@
-"""Where a question's videos come from: one array, a file or folder of many, or a file of `prepare`."""
+"""Where a question's videos come from: one array, a file or folder of many, or a file of `prepare`; or several of these
+as sources of the same videos."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,11 @@ from pps_fast.arrays import load_npy, open_npz
 from pps_fast.data.packing import FORMAT
 from pps_fast.data.prepared import read_prepared
 from pps_fast.hdf5 import open_hdf5
+from pps_fast.prepare.feature_options import FeatureSource
 from pps_fast.prepare.readers.annotations import read_durations
-from pps_fast.prepare.readers.features import DEFAULT_NPZ_KEY, BadVideo, FeatureReader, open_features
+from pps_fast.prepare.readers.features import DEFAULT_NPZ_KEY, BadVideo, FeatureReader
+from pps_fast.prepare.readers.joined import AnyReader, JoinedReader, open_source
+from pps_fast.prepare.readers.naming import hint
 from pps_fast.prepare.readers.problems import Problems
 from pps_fast.reading import listed, reading
 
@@ -22,8 +27,8 @@ class Videos:
     """Videos by name, read one at a time; used as a `with` block.
 
     Args:
-        path: an array file (npy, npz), a file or folder that `python -m pps_fast.prepare` reads features from, or one
-            that it has written.
+        sources: each an array file (npy, npz), a file or folder that `python -m pps_fast.prepare` reads features from,
+            or one that it has written; several are joined as there, and arrays are then of one video.
         video: the only video to take, None for all.
         durations: csv file with columns id and length, or None.
         duration_s: length of the only video, or None.
@@ -34,7 +39,7 @@ class Videos:
 
     def __init__(
         self,
-        path: Path,
+        sources: Sequence[FeatureSource],
         *,
         video: str | None = None,
         durations: Path | None = None,
@@ -45,31 +50,55 @@ class Videos:
         self._durations = {} if durations is None else read_durations([durations], problems)
         problems.settle()
         self._frames_per_second = frames_per_second
-        self._exit = ExitStack()
-        self._reader = self._exit.enter_context(self._open(path))
-        known = sorted(self._reader.ids())
-        if video is not None and video not in known:
-            self._exit.close()
-            raise ValueError(f"--video {video}: not in {path}, which has {listed(known)}")
-        self.names = known if video is None else [video]
-        if duration_s is not None and len(self.names) > 1:
-            self._exit.close()
-            raise ValueError(f"--duration: {path} has {len(self.names):,} videos; name one with --video")
-        if duration_s is not None:
-            self._durations = {self.names[0]: duration_s}
+        with ExitStack() as stack:
+            self._reader = self._open(sources)
+            stack.callback(self._reader.close)
+            self.names = self._chosen(video)
+            if duration_s is not None and len(self.names) > 1:
+                raise ValueError(
+                    f"--duration: {self._reader.name} has {len(self.names):,} videos; name one with --video"
+                )
+            if duration_s is not None:
+                self._durations = {self.names[0]: duration_s}
+            self._exit = stack.pop_all()
 
-    def _open(self, path: Path) -> FeatureReader:
+    def _chosen(self, video: str | None) -> list[str]:
+        known = sorted(self._reader.ids())
+        if video is None:
+            if not known:
+                raise ValueError(f"{self._reader.name}: no video; {_no_common_video(self._reader)}")
+            return known
+        if video not in known:
+            raise ValueError(f"--video {video}: not in {self._reader.name}, which has {listed(known)}")
+        return [video]
+
+    def _open(self, sources: Sequence[FeatureSource]) -> AnyReader:
+        if len(sources) == 1:
+            return self._open_one(sources[0], sources[0].path.stem)
+        # files of one array each belong to the same video, whatever their names
+        name = sources[0].path.stem
+        with ExitStack() as stack:
+            readers = {
+                str(source.name): stack.enter_context(self._open_one(source, name, source.name)) for source in sources
+            }
+            return JoinedReader(readers=readers, close=stack.pop_all().close)
+
+    def _open_one(self, source: FeatureSource, video: str, name: str | None = None) -> FeatureReader:
+        path = source.path
         if path.suffix in (".npy", ".npz") and path.is_file():
-            return FeatureReader(name=path.name, file_format="array", locate={path.stem: path}, load=_load_array)
+            load = partial(_load_array, source.key)
+            return FeatureReader(name=name or path.name, file_format="array", locate={video: path}, load=load)
         if path.is_file() and _is_prepared(path):
             data = read_prepared(path)
             rows = {name: row for row, name in enumerate(data.video_ids)}
             lengths = {name: float(data.duration_s[row]) for name, row in rows.items()}
             self._durations = {**lengths, **self._durations}
             return FeatureReader(
-                name=path.name, file_format="prepared", locate=rows, load=lambda row: data.features[row]
+                name=name or path.name, file_format="prepared", locate=rows, load=lambda row: data.features[row]
             )
-        return open_features(path)
+        reader = open_source(source)
+        reader.name = name or reader.name
+        return reader
 
     def __enter__(self) -> Videos:
         return self
@@ -94,13 +123,25 @@ class Videos:
             yield name, frames, length
 
 
-def _load_array(path: Path) -> np.ndarray:
+def _no_common_video(reader: AnyReader) -> str:
+    """Returns what to do where there is no video, or none that all sources have."""
+    if not isinstance(reader, JoinedReader):
+        return "name another file or folder"
+    first, second, *_ = reader.readers.values()
+    remedy = hint(sorted(first.locate), second.locate, f"{second.name}:")
+    has = f"{first.name} has {listed(sorted(first.locate), 3)}, {second.name} has {listed(sorted(second.locate), 3)}"
+    return f"{has}; pass {remedy or 'what differs in their names, as with --feature-suffix'}"
+
+
+def _load_array(wanted: str | None, path: Path) -> np.ndarray:
     if path.suffix == ".npy":
         return load_npy(path)
     with open_npz(path) as archive:
-        name = archive.names[0] if len(archive.names) == 1 else DEFAULT_NPZ_KEY
+        name = wanted or (archive.names[0] if len(archive.names) == 1 else DEFAULT_NPZ_KEY)
         if name not in archive.names:
-            raise BadVideo(f"has the arrays {listed(archive.names)}, and none is named {name!r}")
+            raise BadVideo(
+                f"has the arrays {listed(archive.names)}, and none is named {name!r}; name one with --feature-key"
+            )
         return archive.load(name)
 
 

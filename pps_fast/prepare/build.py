@@ -13,12 +13,14 @@ from pps_fast.data.packing import Packing
 from pps_fast.data.record import PreparedSamples, feature_recipe
 from pps_fast.data.synthetic import planted_videos
 from pps_fast.prepare.checks import require_room_for_video
+from pps_fast.prepare.feature_options import sources_of
 from pps_fast.prepare.joining import Joined, describe_vocabulary, encode, provenance_of, without_record
 from pps_fast.prepare.options import PrepareOptions, check_options
-from pps_fast.prepare.readers.features import BadVideo, FeatureReader, as_float16, open_features, resample
+from pps_fast.prepare.readers.features import BadVideo, as_float16, resample
+from pps_fast.prepare.readers.joined import AnyReader, open_sources
 from pps_fast.prepare.readers.problems import Problems
 from pps_fast.prepare.samples import read_samples, with_features
-from pps_fast.prepare.sources import describe_source
+from pps_fast.prepare.sources import describe_features
 
 # bytes for provenance, recipe and frames of videos, which are written after the features
 _ROOM_FOR_RECORD = 1 << 20
@@ -43,13 +45,13 @@ def prepare(options: PrepareOptions, show_progress: bool = False) -> tuple[Prepa
             joined = encode(options, samples, problems, show_progress)
             features = _pack_planted(options, joined, packed)
         else:
-            with _open(options, samples.video_ids) as reader:
+            with open_sources(sources_of(options), samples.video_ids) as reader:
                 usable = with_features(samples, reader, problems)
                 joined = encode(options, usable, problems, show_progress)
                 joined, features = _pack_usable(options, joined, reader, packed, problems, show_progress)
         sources["features"] = features.source
         sources["vocabulary"] = describe_vocabulary(options, joined.vocabulary)
-        recipe = feature_recipe([features.source], options.num_segments)
+        recipe = feature_recipe(features.sources, options.num_segments, joining=features.source.get("joining"))
         if joined.sentence_source is not None:
             sources["sentence_vectors"] = recipe["sentence_vectors"] = joined.sentence_source
         data = replace(
@@ -64,23 +66,16 @@ def prepare(options: PrepareOptions, show_progress: bool = False) -> tuple[Prepa
 
 @dataclass(frozen=True, kw_only=True)
 class _Features:
-    """What is known of the packed features: width F, [N] frames before resampling (None without any), their source."""
+    """What is known of the packed features: width F, [N] frames before resampling (None without any), their origin."""
 
     width: int
     num_frames: np.ndarray | None
     source: dict[str, Any]
 
-
-def _open(options: PrepareOptions, asked: list[str]) -> FeatureReader:
-    file_format = None if options.features_format == "auto" else options.features_format
-    return open_features(
-        options.features,
-        file_format=file_format,
-        key=options.feature_key,
-        suffix=options.feature_suffix,
-        group=options.feature_group,
-        asked=asked,
-    )
+    @property
+    def sources(self) -> list[dict[str, Any]]:
+        """The record of each source."""
+        return self.source.get("sources", [self.source])
 
 
 def _pack_planted(options: PrepareOptions, joined: Joined, packed: Packing) -> _Features:
@@ -111,7 +106,7 @@ def _pack_planted(options: PrepareOptions, joined: Joined, packed: Packing) -> _
 def _pack_usable(
     options: PrepareOptions,
     joined: Joined,
-    reader: FeatureReader,
+    reader: AnyReader,
     packed: Packing,
     problems: Problems,
     show_progress: bool,
@@ -125,15 +120,15 @@ def _pack_usable(
             break
         # a data set of HDF5 cannot shrink: without the videos that are left out it is written once more
         joined = joined.keep(is_usable[joined.samples.sample_video])
-        reader.counts.clear()
-    source = {**describe_source(options.features), "format": reader.file_format, "checks": dict(reader.counts)}
+        reader.forget()
+    source = describe_features(sources_of(options), reader)
     return joined, _Features(width=width, num_frames=num_frames, source=source)
 
 
 def _pack_features(
     options: PrepareOptions,
     draft: PreparedSamples,
-    reader: FeatureReader,
+    reader: AnyReader,
     packed: Packing,
     problems: Problems,
     show_progress: bool,

@@ -12,6 +12,7 @@ from pps_fast import __version__
 from pps_fast.data.record import PreparedSamples
 from pps_fast.data.tokens import EncodedSentences, count_tokens, encode_sentences
 from pps_fast.prepare.checks import num_halved
+from pps_fast.prepare.feature_options import recorded_options
 from pps_fast.prepare.options import PrepareOptions
 from pps_fast.prepare.readers.folds import assign_folds
 from pps_fast.prepare.readers.problems import Problems
@@ -96,8 +97,9 @@ def encode(options: PrepareOptions, samples: Samples, problems: Problems, show_p
 def describe_vocabulary(options: PrepareOptions, vocabulary: Vocabulary) -> dict[str, Any]:
     """Returns the record of where the words come from."""
     chosen = options.vocabulary_format
+    is_file = vocabulary.encoder is None
     return {
-        **describe_source(options.vocabulary),
+        **(describe_source(options.vocabulary) if is_file else {"encoder": vocabulary.encoder}),
         "format": detect_vocabulary_format(options.vocabulary) if chosen == "auto" else chosen,
         "words_available": vocabulary.num_available,
         "counts_from": vocabulary.counts_from,
@@ -141,6 +143,7 @@ def provenance_of(
     for name, row in zip(samples.split, samples.rows, strict=True):
         members.setdefault(name, set()).add(row.video_id)
     kept = {name: value for name, value in asdict(options).items() if name not in _NOT_RECORDED}
+    kept |= recorded_options(options)
     return {
         "name": options.name or options.out.stem,
         "tool": f"pps_fast {__version__}",

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-AnnotationFormat = Literal["auto", "published_json", "charades_txt", "activitynet_json", "qvhighlights_jsonl"]
-FeaturesFormat = Literal["auto", "hdf5", "hdf5_group", "npy", "npz", "pt"]
-VocabularyFormat = Literal["auto", "published_pickle", "glove_text", "npz"]
-Protocol = Literal["full", "filtered", "as_is"]
+from pps_fast.prepare.feature_options import FeatureOptions, sources_of
 
-PLANTED = Path("planted")
+AnnotationFormat = Literal[
+    "auto", "published_json", "charades_txt", "activitynet_json", "qvhighlights_jsonl", "plain_jsonl", "plain_csv"
+]
+VocabularyFormat = Literal["auto", "published_pickle", "glove_text", "npz", "encoder"]
+Protocol = Literal["full", "filtered", "as_is"]
 
 # beyond any data set of the field; what is larger is a slip of the finger, met before anything is allocated
 _LARGEST = {
@@ -26,15 +27,16 @@ _LARGEST = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareOptions:
+class PrepareOptions(FeatureOptions):
     """What to prepare, from what, and how."""
 
     out: Path
     """data file to write; replaces an older one"""
-    features: Path
-    """HDF5 file, or folder with a file for each video; the word `planted` makes synthetic features instead"""
+    features: tuple[Path, ...]
+    """HDF5 file, or folder with a file for each video. Several as NAME:PATH, or Moment-DETR's or Lighthouse's folder,
+    are joined. The word `planted` makes synthetic features"""
     vocabulary: Path
-    """words and their vectors: published pickle, GloVe text, or npz"""
+    """words and their vectors: published pickle, GloVe text, npz; or the folder of a sentence encoder"""
     protocol: Protocol
     """which annotated moments count. filtered: those with 0 <= start < end <= length, as PPS, CPL and CNM report on
     Charades-STA. full: ends are clipped to the
@@ -49,38 +51,30 @@ class PrepareOptions:
     pool: Path | None = None
     """annotations to divide into --folds, instead of the three splits"""
     durations: tuple[Path, ...] = ()
-    """csv files with columns id and length (seconds), for annotations in the txt format of Charades-STA"""
+    """csv files with columns id and length (seconds), for annotations without lengths, as the txt of Charades-STA"""
     annotation_format: AnnotationFormat = "auto"
     """format of the annotations; auto: by extension and content"""
 
-    features_format: FeaturesFormat = "auto"
-    """format of the features; auto: by extension and content"""
-    feature_key: str | None = None
-    """name of the features within a video's HDF5 group (such as c3d_features), npz or pt file; npz default: features"""
-    feature_group: str | None = None
-    """HDF5 group that holds all videos; default: the file itself"""
-    feature_suffix: str = ""
-    """what follows the video's name in the name of its features: __fps_1 for 3MSZA__fps_1.npz"""
     frame_dim: int | None = None
     """expected size of a feature vector; default: that of the first video"""
     num_segments: int = 200
     """segments that each video's features are averaged to"""
 
     vocabulary_format: VocabularyFormat = "auto"
-    """format of the vocabulary; auto: by extension"""
+    """format of the vocabulary; auto: by extension. An encoder encodes each word alone, and may be named here"""
     vocab_size: int | None = None
     """keep this many of the most frequent words (paper: 1111 for Charades-STA, 8000 for ActivityNet); default: all"""
     max_num_words: int = 20
     """words of a sentence that are kept"""
 
     sentence_vectors: Path | None = None
-    """vectors of whole sentences, which an alignment then takes instead of the mean of word vectors: npz or HDF5 file
-    with `vectors` and row names `query_id` or `sentences`, or with an entry for each query id, or a folder of such
-    files"""
+    """vectors of whole sentences, which an alignment takes instead of the mean of word vectors: npz or HDF5 file with
+    `vectors` and row names `query_id` or `sentences`, or with an entry for each query id, or a folder of such files"""
     sentence_key: str | None = None
     """array that holds a query's vector, of tokens their mean; default: vectors, pooler_output or last_hidden_state"""
     sentence_encoder: str | None = None
-    """NAME@REVISION of the encoder that made --sentence-vectors; default: what the file says"""
+    """with --sentence-vectors: NAME@REVISION of the encoder that made them; default: what the file says. Without:
+    folder or NAME of an encoder that encodes the sentences now (needs transformers, the extra `encoder`)"""
 
     folds: int = 0
     """divide the videos of --pool into this many folds, with about equal numbers of samples"""
@@ -98,11 +92,6 @@ class PrepareOptions:
     """name of the data set in reports; default: the name of the output file"""
     skip_bad: bool = False
     """leave bad rows and videos out and list them, instead of refusing the input"""
-
-    @property
-    def is_planted(self) -> bool:
-        """Whether features are made instead of read."""
-        return self.features == PLANTED
 
     @property
     def annotation_files(self) -> dict[str, Path]:
@@ -135,9 +124,9 @@ def check_options(options: PrepareOptions) -> None:
         _require(value is None or value >= 1, _flag(name), value, "at least 1")
     for name in ("planted_noise", "seed", "fold_seed"):
         _require(getattr(options, name) >= 0, _flag(name), getattr(options, name), "0 or more")
-    for name in ("sentence_key", "sentence_encoder"):
-        is_alone = getattr(options, name) is not None and options.sentence_vectors is None
-        _require(not is_alone, _flag(name), getattr(options, name), "--sentence-vectors beside it")
+    is_alone = options.sentence_key is not None and options.sentence_vectors is None
+    _require(not is_alone, "--sentence-key", options.sentence_key, "--sentence-vectors beside it")
+    sources_of(options)
     for name, most in _LARGEST.items():
         value = getattr(options, name)
         _require(value is None or value <= most, _flag(name), value, f"at most {most:,}")

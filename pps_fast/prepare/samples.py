@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pps_fast.prepare.options import PrepareOptions
 from pps_fast.prepare.readers.annotations import Annotation, detect_annotation_format, read_annotations, read_durations
-from pps_fast.prepare.readers.features import FeatureReader
+from pps_fast.prepare.readers.joined import AnyReader, JoinedReader
+from pps_fast.prepare.readers.naming import hint
 from pps_fast.prepare.readers.problems import Problems
 from pps_fast.prepare.readers.protocols import apply_protocol, check_one_duration
 from pps_fast.prepare.sources import describe_source
@@ -95,6 +97,8 @@ def read_samples(options: PrepareOptions, problems: Problems) -> tuple[Samples, 
             # the same for every row: said once
             files = listed(csv.name for csv in options.durations) or "this format, which has none"
             raise ValueError(f"{path}: no row has a length of its video in {files}; name their csv with --durations")
+        if options.pool is None:
+            read = of_split(read, name, path)
         kept, dropped = apply_protocol(read, options.protocol, problems)
         rows += kept
         split += [name] * len(kept)
@@ -112,7 +116,20 @@ def read_samples(options: PrepareOptions, problems: Problems) -> tuple[Samples, 
     return Samples(rows=rows, split=split).keep(agree), sources
 
 
-def with_features(samples: Samples, reader: FeatureReader, problems: Problems) -> Samples:
+def of_split(rows: list[Annotation], split: str, path: Path) -> list[Annotation]:
+    """Returns the rows of a split; a row that does not say its split belongs to every one.
+
+    Raises:
+        ValueError: where there are rows and none is of the split.
+    """
+    kept = [row for row in rows if row.split in (None, split)]
+    if rows and not kept:
+        splits = listed(sorted({str(row.split) for row in rows}))
+        raise ValueError(f"{path}: no row is of the split {split}, they are of {splits}; name the file for these alone")
+    return kept
+
+
+def with_features(samples: Samples, reader: AnyReader, problems: Problems) -> Samples:
     """Returns the samples whose video has features; the others go to `problems`.
 
     Raises:
@@ -120,20 +137,31 @@ def with_features(samples: Samples, reader: FeatureReader, problems: Problems) -
     """
     known = reader.ids()
     is_known = np.array([row.video_id in known for row in samples.rows], dtype=bool)
+    missing = np.flatnonzero(~is_known)
+    unknown = list(dict.fromkeys(samples.rows[index].video_id for index in missing))
+    remedy = _remedy(unknown, reader) if unknown else None
     if len(is_known) > 1 and not is_known.any():
-        raise ValueError(_no_features(samples.video_ids, known, reader.name))
-    for index in np.flatnonzero(~is_known):
+        raise ValueError(_no_features(unknown, reader, remedy))
+    for index in missing:
         row = samples.rows[index]
-        problems.add("unknown video", row.where, f"video {row.video_id} has no features in {reader.name}")
+        what = f"video {row.video_id} has no features in {reader.lacking(row.video_id).name}"
+        # once is enough
+        what += f" (pass {remedy})" if remedy is not None and index == missing[0] else ""
+        problems.add("unknown video", row.where, what)
     return samples.keep(is_known)
 
 
-def _no_features(asked: list[str], known: set[str], name: str) -> str:
+def _remedy(unknown: list[str], reader: AnyReader) -> str | None:
+    """Returns the option by which most of the videos without features have some, or None."""
+    source = reader.lacking(unknown[0])
+    lacking = [video for video in unknown if video not in source.locate]
+    return hint(lacking, source.locate, f"{source.name}:" if isinstance(reader, JoinedReader) else "")
+
+
+def _no_features(asked: list[str], reader: AnyReader, remedy: str | None) -> str:
     """Says that none of the annotated videos has features, and what would help."""
-    names = sorted(known)
-    longer = next(((video, other) for video in asked[:3] for other in names if other.startswith(video)), None)
-    has = f"it has {listed(names, 3)}" if known else "it has no video"
-    remedy = "name other features, or what follows the names with --feature-suffix"
-    if longer is not None:
-        remedy = f"pass --feature-suffix {longer[1].removeprefix(longer[0])} if {longer[1]} is {longer[0]}"
-    return f"{name}: has features of none of the {len(asked):,} annotated videos ({listed(asked, 3)}); {has}; {remedy}"
+    names = sorted(reader.lacking(asked[0]).locate)
+    has = f"it has {listed(names, 3)}" if names else "it has no video"
+    what = f"has features of none of the {len(asked):,} annotated videos ({listed(asked, 3)})"
+    pass_it = f"pass {remedy}" if remedy else "name other features, or what follows the names with --feature-suffix"
+    return f"{reader.lacking(asked[0]).name}: {what}; {has}; {pass_it}"

@@ -1,10 +1,13 @@
-"""Describes a source file for the provenance: name, size and hash, without paths or dates."""
+"""Describes source files for the provenance: name, size and hash, without paths or dates."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 from typing import Any
+
+from pps_fast.prepare.feature_options import FeatureSource
+from pps_fast.prepare.readers.joined import JOINING, AnyReader, JoinedReader
 
 _CHUNK = 1 << 20
 
@@ -18,3 +21,15 @@ def describe_source(path: Path) -> dict[str, Any]:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return {"file": path.name, "bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def describe_features(sources: list[FeatureSource], reader: AnyReader) -> dict[str, Any]:
+    """Returns the record of features that were read: of the one source, or of all and how they were joined."""
+    if not isinstance(reader, JoinedReader):
+        return {**describe_source(sources[0].path), "format": reader.file_format, "checks": dict(reader.counts)}
+    records = []
+    for source in sources:
+        one = reader.readers[str(source.name)]
+        record = {"source": source.name, **describe_source(source.path), "format": one.file_format, "key": source.key}
+        records.append({**record, "width": reader.widths.get(one.name), "checks": dict(one.counts)})
+    return {"format": reader.file_format, "joining": JOINING, "sources": records, "checks": reader.checks()}

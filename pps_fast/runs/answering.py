@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load
 
 from pps_fast.alignment.confidence import Confidence
 from pps_fast.config_tree import from_dict
 from pps_fast.reading import FAILURES, brief
-from pps_fast.runs.model_folder import CONFIDENCE_FILE, MAX_NUM_WORDS, WORDS_FILE, read_listed
+from pps_fast.runs.model_folder import CONFIDENCE_FILE, MAX_NUM_WORDS, RECIPE_FILE, WORDS_FILE, read_listed
 
 
 def read_max_num_words(folder: Path) -> int:
@@ -26,6 +27,22 @@ def read_max_num_words(folder: Path) -> int:
         return int(load(content).get("max_num_words", MAX_NUM_WORDS))
     except FAILURES as error:
         raise ValueError(f"{folder / WORDS_FILE}: damaged ({brief(error)}); copy the whole folder again") from error
+
+
+def read_recipe(folder: Path) -> dict[str, Any]:
+    """Reads how the features and vectors of sentences that a model was trained with were made; empty where unknown.
+
+    Raises:
+        ValueError: for a damaged file.
+    """
+    content = read_listed(folder, RECIPE_FILE)
+    if content is None:
+        return {}
+    try:
+        recipe = json.loads(content)
+    except FAILURES as error:
+        raise ValueError(f"{folder / RECIPE_FILE}: {brief(error)}; copy the whole folder again") from error
+    return recipe if isinstance(recipe, dict) else {}
 
 
 def read_confidence(folder: Path) -> Confidence | None:

@@ -6,7 +6,7 @@
     words.safetensors        vectors of the words; the words themselves are in its header
     statistics.safetensors   mean and scale of the frames of the training videos
     recipe.json              how the features were made
-    confidence.json          what turns evidence into confidence, see `alignment.confidence`; of an alignment alone
+    confidence.json          what turns evidence of an alignment into confidence, see `alignment.confidence`
     training.safetensors     what training needs to continue; a model folder that has it is a checkpoint
 
 The words, the statistics and the recipe are absent where the data set was not at hand. Folders of older versions have

@@ -51,7 +51,7 @@ def fit_in_closed_form(
         checkpoint = open_run(run, config, data, store.device.type, resume)
         if checkpoint is None:
             header = replace(header, elapsed_s=_fit(model, store, splits, config, progress))
-            confidence = fit_confidence(model, store.data, splits.train)
+            confidence = fit_confidence(model.alignment, store.data, splits.train)
         else:
             load_weights(checkpoint, model)
             header, confidence = read_header(checkpoint), read_confidence(checkpoint)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from pps_fast.alignment.confidence import fit_confidence
 from pps_fast.alignment.fit import fit_alignment, part_of_pairs
 from pps_fast.alignment.model import NUM_PARTS
 from pps_fast.data.store import Store
 from pps_fast.model import PPS
+from pps_fast.runs.model_folder import ModelInputs, inputs_of
 
 
 def begin_alignment(model: PPS, store: Store, samples: np.ndarray, *, is_fitted: bool, progress: bool) -> None:
@@ -29,3 +33,16 @@ def begin_alignment(model: PPS, store: Store, samples: np.ndarray, *, is_fitted:
     if not is_fitted:
         options = model.config.alignment
         model.alignment.take(fit_alignment(store.data, samples, options, store.device, progress=progress))
+
+
+def inputs_of_model(model: PPS, store: Store, samples: np.ndarray) -> ModelInputs:
+    """Returns what a model needs besides its weights: with the confidence of its alignment, where it has one.
+
+    Args:
+        model: with its alignment fitted.
+        samples: [P] int64 training pairs.
+    """
+    inputs = inputs_of(store.data, samples)
+    if model.alignment is None:
+        return inputs
+    return replace(inputs, confidence=fit_confidence(model.alignment, store.data, samples))

@@ -22,12 +22,12 @@ from pps_fast.runs.checkpoint import TRAINING_FILE, Header, describe_data, read_
 from pps_fast.runs.environment import differences_that_move_bits, environment
 from pps_fast.runs.lock import RunLock, owning
 from pps_fast.runs.metrics_log import MetricsLog
-from pps_fast.runs.model_folder import ModelInputs, inputs_of
+from pps_fast.runs.model_folder import ModelInputs
 from pps_fast.runs.pointers import point, prune, read_pointer
 from pps_fast.runs.run_directory import open_run, rewrite_deleted
 from pps_fast.runs.trace import Trace
 from pps_fast.train.alternating import TRAIN_STEPS
-from pps_fast.train.cross_fit import begin_alignment
+from pps_fast.train.cross_fit import begin_alignment, inputs_of_model
 from pps_fast.train.cuda_graph import CapturedStep, EagerStep
 from pps_fast.train.interrupt import StopRequest
 from pps_fast.train.options import Evaluate, check_options, is_validation_due
@@ -124,7 +124,7 @@ class _Trainer:
     @cached_property
     def inputs(self) -> ModelInputs:
         """What the saved models need besides their weights; computed for the first of them."""
-        return inputs_of(self.store.data, self.samples)
+        return inputs_of_model(self.model, self.store, self.samples)
 
     @property
     def epoch(self) -> int:

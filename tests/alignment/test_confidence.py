@@ -82,27 +82,28 @@ def test_the_calibration_error_of_certainty_about_nothing_is_one_half() -> None:
 
 def test_a_fitted_model_tells_own_videos_of_planted_data_from_others_and_reads_no_times() -> None:
     model = _fitted(SPLITS.train)
-    confidence = fit_confidence(model, DATA, SPLITS.train)
+    confidence = fit_confidence(model.alignment, DATA, SPLITS.train)
     assert confidence is not None and confidence.num_pairs == len(SPLITS.train)
     assert confidence.auc > 0.6 and confidence.slope > 0 and 0 <= confidence.calibration_error < 0.2
     assert 0 < confidence.median_moment_s < DATA.duration_s.max()
     assert list(confidence.clarity_quantiles) == sorted(confidence.clarity_quantiles)
     without = replace(DATA, window_s=DATA.window_s[:0], window_sample=DATA.window_sample[:0])
-    assert fit_confidence(model, without, SPLITS.train) == confidence
+    assert fit_confidence(model.alignment, without, SPLITS.train) == confidence
 
 
 def test_probabilities_of_unseen_videos_are_near_the_frequencies() -> None:
-    confidence = fit_confidence(_fitted(SPLITS.train), DATA, SPLITS.train)
+    confidence = fit_confidence(_fitted(SPLITS.train).alignment, DATA, SPLITS.train)
     assert confidence is not None
-    model, video = _fitted(SPLITS.train), DATA.sample_video[SPLITS.test]
+    alignment, video = _fitted(SPLITS.train).alignment, DATA.sample_video[SPLITS.test]
     part = np.zeros(len(video), dtype=np.int64)
-    kinds = [_answers(model, DATA, SPLITS.test, part, videos)[0] for videos in (video, np.roll(video, len(video) // 2))]
+    both = video, np.roll(video, len(video) // 2)
+    kinds = [_answers(alignment, DATA, SPLITS.test, part, videos)[0] for videos in both]
     assert calibration_error(*map(confidence.match, kinds)) < 0.2
 
 
 def test_a_single_video_cannot_calibrate() -> None:
     one = SPLITS.train[DATA.sample_video[SPLITS.train] == 0]
-    assert fit_confidence(_fitted(one), DATA, one) is None
+    assert fit_confidence(_fitted(one).alignment, DATA, one) is None
 
 
 def test_clarity_is_the_rank_among_training_pairs() -> None:

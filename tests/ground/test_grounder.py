@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +13,22 @@ import pytest
 import torch
 
 import pps_fast
+import pps_fast.ground.sentences as sentences_module
+from pps_fast.alignment.model import AlignmentModel
 from pps_fast.data.identity import describe_data
 from pps_fast.data.store import Store
+from pps_fast.data.tokens import tokenize
 from pps_fast.eval.evaluate import predict_samples
 from pps_fast.files import Note
+from pps_fast.ground.scorers import AlignmentScorer
+from pps_fast.ground.sentences import encode_queries
 from pps_fast.predict import temporal_iou
+from pps_fast.prepare.readers.encoders import SentenceEncoder
 from pps_fast.prepare.readers.frames import resample
 from pps_fast.runs.checkpoint import find_checkpoint, load_model
+from pps_fast.train.closed_form import fit_in_closed_form
 from tests.support.eval_fakes import CONFIG, DATA, SPLITS
-from tests.support.grounders import alignment_run, network_run
+from tests.support.grounders import ALIGNMENT, alignment_run, network_run
 from tests.support.model_folders import as_older_version
 from tests.support.train_runs import small_input
 
@@ -62,6 +71,31 @@ def test_a_model_with_proposals_answers_as_its_evaluation_and_has_no_confidence(
     assert answer.match is None and answer.clarity is None and "rebuild the sentence" in grounder.no_match
 
 
+def test_a_model_with_an_alignment_in_it_is_as_sure_as_that(tmp_path: Path) -> None:
+    run, trained = network_run("aligned")
+    store, splits = small_input(trained)
+    grounder, data = pps_fast.load(run), store.data
+    alone = AlignmentModel(trained, store.sizes)
+    alone.alignment.load_state_dict(load_model(run)[0].alignment.state_dict())
+    scorer = AlignmentScorer(alone.alignment.eval(), grounder.confidence)
+    videos = [grounder.encode(data.features[video], name=str(video)) for video in range(4)]
+    queries = encode_queries(data.sentences[:3], grounder._words, None, 0)
+    with torch.inference_mode():
+        expected = scorer.score(scorer.encode(torch.cat([video.frames for video in videos])), queries, 1)
+    answers = grounder.ground_all(videos, data.sentences[:3], top=2)
+    for video, row in enumerate(answers):
+        for sentence, answer in enumerate(row):
+            assert answer.match == pytest.approx(float(expected.match[video, sentence]), rel=1e-5)
+            assert answer.clarity == pytest.approx(float(expected.clarity[video, sentence]), rel=1e-5)
+    assert grounder.no_match is None
+    # the moments are the model's own
+    model, config, _ = load_model(run)
+    evaluated = predict_samples(model, store, np.array([0]), config)
+    assert _ask(grounder, 0, data)[0].start == pytest.approx(float(evaluated.top1[0, 0]), abs=1e-5)
+    matches = [moment.match for moment in grounder.search(videos, [data.sentences[0]], top=4)[0]]
+    assert matches == sorted(matches, reverse=True)
+
+
 def test_models_that_mix_the_samples_of_a_batch_answer_each_question_alone() -> None:
     run, _ = network_run("tiny")
     grounder = pps_fast.load(run)
@@ -99,6 +133,104 @@ def test_a_search_ranks_videos_by_match_and_finds_the_right_one_more_often_than_
         for sample, answer in zip(SPLITS.test, answers, strict=True)
     ]
     assert np.mean(hits) > 1.5 * 3 / len(names)
+
+
+@pytest.mark.parametrize("top", [1, 3, 12, 40])
+def test_a_search_reads_further_moments_only_where_the_first_are_too_few(top: int) -> None:
+    grounder = pps_fast.load(alignment_run())
+    videos = [grounder.encode(DATA.features[video], name=str(video)) for video in range(6)]
+    sentences = [DATA.sentences[index] for index in (0, 4, 9)]
+    counts = []
+    score = grounder._scorer.score
+
+    def counted(frames, queries, count):
+        counts.append(count)
+        return score(frames, queries, count)
+
+    grounder._scorer.score = counted
+    answers = grounder.search(videos, sentences, top=top)
+    assert counts == ([1] if top <= 6 else [top])
+    each = [[grounder.ground(video, sentence, top=top) for video in videos] for sentence in sentences]
+    for answer, alone in zip(answers, each, strict=True):
+        ranks = zip_longest(*alone)
+        in_order = [
+            moment for row in ranks for moment in sorted(filter(None, row), key=lambda one: one.match, reverse=True)
+        ]
+        names = [by_video.moments for by_video in alone]
+        for moment, other in zip(answer, in_order, strict=False):
+            assert (moment.start, moment.end) == pytest.approx((other.start, other.end), abs=1e-6)
+            assert moment.match == pytest.approx(other.match, rel=1e-5)
+        assert len(answer) == min(top, sum(map(len, names)))
+
+
+def test_one_long_video_has_further_moments_of_its_windows() -> None:
+    grounder = pps_fast.load(alignment_run())
+    frames = np.concatenate([DATA.features[video] for video in range(3)])
+    video = grounder.encode(frames, duration_s=90.0, name="v", segment_seconds=30.0)
+    assert grounder.search([video], [DATA.sentences[0]], top=4)[0] == grounder.ground(video, DATA.sentences[0], top=4)
+
+
+def _with_vectors(folder: Path) -> tuple[Path, np.ndarray]:
+    """Fits an alignment to vectors of sentences that depend on these alone."""
+    vectors = _encode(list(DATA.sentences))
+    recipe = {**(DATA.recipe or {}), "sentence_vectors": {"encoder": "some/encoder@1", "width": vectors.shape[1]}}
+    data = replace(DATA, sentence_vectors=vectors, recipe=recipe)
+    fit_in_closed_form(ALIGNMENT, Store(data), SPLITS, folder / "run", resume=False, progress=False)
+    return folder / "run", vectors
+
+
+def _encode(sentences: list[str]) -> np.ndarray:
+    words = [[DATA.words.index(word) for word in tokenize(sentence) if word in DATA.words] for sentence in sentences]
+    return np.stack([DATA.word_vectors[row].mean(axis=0) for row in words]).astype(np.float32)
+
+
+def test_new_sentences_are_encoded_by_the_encoder_that_the_model_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, vectors = _with_vectors(tmp_path)
+    opened = []
+
+    def open_encoder(named: str) -> SentenceEncoder:
+        opened.append(named)
+        width = 3 if named == "narrow" else vectors.shape[1]
+        return SentenceEncoder(name=named, width=width, pooling="mean", run=_encode)
+
+    monkeypatch.setattr(sentences_module, "open_encoder", open_encoder)
+    grounder = pps_fast.load(run)
+    frames, sentence = DATA.features[DATA.sample_video[0]], DATA.sentences[0]
+    assert grounder.ground(frames, sentence) == grounder.ground(frames, sentence, sentence_vector=vectors[0])
+    grounder.ground(frames, sentence)
+    assert opened == ["some/encoder@1"]
+    assert pps_fast.load(run, sentence_encoder="folder").ground(frames, sentence) == grounder.ground(frames, sentence)
+    assert opened[1:] == ["folder"]
+    with pytest.raises(ValueError, match="encoder narrow: makes vectors of width 3, .* of some/encoder@1; name that"):
+        pps_fast.load(run, sentence_encoder="narrow")
+    with pytest.raises(ValueError, match="sentence_encoder: the model was trained on words"):
+        pps_fast.load(alignment_run(), sentence_encoder="folder")
+
+
+def test_an_encoder_that_is_not_there_is_told_with_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, _ = _with_vectors(tmp_path)
+
+    def absent(named: str) -> SentenceEncoder:
+        raise ValueError(f"sentence encoder {named}: not there")
+
+    monkeypatch.setattr(sentences_module, "open_encoder", absent)
+    message = (
+        r"fitted to vectors of the encoder some/encoder@1, .* not there; or name its folder .* .--sentence-encoder"
+    )
+    with pytest.raises(ValueError, match=message):
+        pps_fast.load(run).ground(DATA.features[0], "person opens the door")
+
+
+def test_features_of_joined_sources_are_named_where_others_are_given(tmp_path: Path) -> None:
+    sources = [{"source": "clip", "width": 4}, {"source": "slowfast", "width": 2}]
+    data = replace(DATA, recipe={"sources": sources, "joining": "side by side"})
+    fit_in_closed_form(ALIGNMENT, Store(data), SPLITS, tmp_path / "run", resume=False, progress=False)
+    grounder = pps_fast.load(tmp_path / "run")
+    assert grounder.source_names == ("clip", "slowfast")
+    with pytest.raises(ValueError, match=r"features of width 6 \(clip 4 \+ slowfast 2, joined\); take"):
+        grounder.encode(np.ones((9, 4)))
 
 
 def test_unknown_words_are_named_and_a_sentence_of_them_is_refused() -> None:

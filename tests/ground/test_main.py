@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pps_fast.cli import parse
 from pps_fast.data.prepared import write_prepared
-from pps_fast.ground.__main__ import main
-from tests.support.eval_fakes import DATA
-from tests.support.grounders import alignment_run, network_run
+from pps_fast.data.store import Store
+from pps_fast.ground.__main__ import PROGRAM, main, with_sentences
+from pps_fast.train.closed_form import fit_in_closed_form
+from tests.support.eval_fakes import DATA, SPLITS
+from tests.support.grounders import ALIGNMENT, alignment_run, network_run
 
 SENTENCE = DATA.sentences[0]
 
@@ -51,9 +55,39 @@ def test_a_model_with_networks_says_that_it_has_no_match(tmp_path: Path, capsys:
     assert "cannot tell whether a sentence is about a video at all" in printed.err and " % " in printed.out
 
 
+def test_sentences_may_follow_the_features(video: Path) -> None:
+    words = [str(video), "a:no/x.npy", "person opens the door.", "no.npy", "laughing"]
+    parsed = with_sentences(parse(PROGRAM, ["--model", "run", "--features", *words]))
+    assert parsed.sentences == ("person opens the door.", "laughing")
+    # what looks like a path is one, so that a slip in it is told
+    assert parsed.features == (video, Path("a:no/x.npy"), Path("no.npy"))
+    (video.parent / "other dir").mkdir()
+    parsed = with_sentences(
+        parse(PROGRAM, ["first one", "--model", "r", "--features", str(video.parent / "other dir")])
+    )
+    assert parsed.sentences == ("first one",) and parsed.features == (video.parent / "other dir",)
+
+
+def test_sources_are_joined_in_the_order_of_the_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sources = [{"source": "a", "width": 4}, {"source": "b", "width": 2}]
+    data = replace(DATA, recipe={"sources": sources, "joining": "side by side"})
+    fit_in_closed_form(ALIGNMENT, Store(data), SPLITS, tmp_path / "run", resume=False, progress=False)
+    for name, part in (("a", slice(None, 4)), ("b", slice(4, None))):
+        np.save(tmp_path / f"{name}.npy", DATA.features[0][:, part])
+    paths = [f"{name}:{tmp_path / name}.npy" for name in ("a", "b")]
+    printed = []
+    for order in (paths, paths[::-1]):
+        assert main(["--model", str(tmp_path / "run"), "--jsonl", SENTENCE, "--features", *order]) == 0
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] and '"match"' in printed[0]
+    assert main(["--model", str(tmp_path / "run"), "--features", paths[0], "--json", SENTENCE]) == 2
+    assert "width 4, the model was trained with features of width 6 (a 4 + b 2, joined)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--sentence-encoder", "x", SENTENCE], "sentence_encoder: the model was trained on words"),
         ([], "sentences: none"),
         (["--json", "--jsonl", SENTENCE], "--json and --jsonl: choose one"),
         (["--duration", "0", SENTENCE], "--duration 0.0: expected a number above 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from pps_fast.data.prepared import write_prepared
 from pps_fast.ground.sources import Videos
+from pps_fast.prepare.feature_options import FeatureOptions, sources_of
 from tests.support.eval_fakes import DATA
 
 FRAMES = np.arange(1.0, 13.0, dtype=np.float32).reshape(6, 2)
@@ -21,6 +23,11 @@ def _file(folder: Path) -> Path:
     return folder / "clip.hdf5"
 
 
+def _videos(*paths: Path | str, feature_suffix: tuple[str, ...] = (), **options: Any) -> Videos:
+    named = FeatureOptions(features=tuple(map(Path, paths)), feature_suffix=feature_suffix)
+    return Videos(sources_of(named), **options)
+
+
 @pytest.mark.parametrize("form", ["npy", "npz", "npz_features"])
 def test_an_array_file_is_one_video_with_the_length_that_is_given(form: str, tmp_path: Path) -> None:
     path = tmp_path / f"video.{form[:3]}"
@@ -28,7 +35,7 @@ def test_an_array_file_is_one_video_with_the_length_that_is_given(form: str, tmp
         np.save(path, FRAMES)
     else:
         np.savez(path, **({"x": FRAMES} if form == "npz" else {"features": FRAMES, "other": FRAMES[:1]}))
-    with Videos(path, duration_s=12.5) as videos:
+    with _videos(path, duration_s=12.5) as videos:
         ((name, frames, length),) = list(videos)
     assert (name, length) == ("video", 12.5)
     np.testing.assert_array_equal(frames, FRAMES)
@@ -36,15 +43,15 @@ def test_an_array_file_is_one_video_with_the_length_that_is_given(form: str, tmp
 
 def test_lengths_come_from_the_csv_else_from_the_rate_of_the_features(tmp_path: Path) -> None:
     (tmp_path / "lengths.csv").write_text("id,length\na,7.5\n", encoding="utf-8")
-    with Videos(_file(tmp_path), durations=tmp_path / "lengths.csv", frames_per_second=2.0) as videos:
+    with _videos(_file(tmp_path), durations=tmp_path / "lengths.csv", frames_per_second=2.0) as videos:
         assert [(name, length) for name, _, length in videos] == [("a", 7.5), ("b", 2.0)]
-    with Videos(_file(tmp_path), video="b") as videos:
+    with _videos(_file(tmp_path), video="b") as videos:
         assert [(name, len(frames), length) for name, frames, length in videos] == [("b", 4, None)]
 
 
 def test_a_prepared_file_brings_its_lengths(tmp_path: Path) -> None:
     write_prepared(tmp_path / "data.h5", DATA)
-    with Videos(tmp_path / "data.h5", video=DATA.video_ids[3]) as videos:
+    with _videos(tmp_path / "data.h5", video=DATA.video_ids[3]) as videos:
         ((name, frames, length),) = list(videos)
     assert (name, length) == (DATA.video_ids[3], DATA.duration_s[3])
     np.testing.assert_array_equal(frames, DATA.features[3].astype(np.float32))
@@ -53,14 +60,31 @@ def test_a_prepared_file_brings_its_lengths(tmp_path: Path) -> None:
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     path = _file(tmp_path)
     with pytest.raises(ValueError, match="--video c: not in .*clip.hdf5, which has"):
-        Videos(path, video="c")
-    with pytest.raises(ValueError, match="--duration: .* has 2 videos; name one with --video"):
-        Videos(path, duration_s=3.0)
+        _videos(path, video="c")
+    with pytest.raises(ValueError, match="--duration: clip.hdf5 has 2 videos; name one with --video"):
+        _videos(path, duration_s=3.0)
     with pytest.raises(ValueError, match=r"no\.hdf5: no such file or folder"):
-        Videos(tmp_path / "no.hdf5")
+        _videos(tmp_path / "no.hdf5")
     np.savez(tmp_path / "two.npz", x=FRAMES, y=FRAMES)
-    with Videos(tmp_path / "two.npz") as videos, pytest.raises(ValueError, match="none is named 'features'"):
+    with _videos(tmp_path / "two.npz") as videos, pytest.raises(ValueError, match="none is named 'features'"):
         list(videos)
     np.save(tmp_path / "nan.npy", FRAMES * np.nan)
-    with Videos(tmp_path / "nan.npy") as videos, pytest.raises(ValueError, match=r"nan\.npy, video nan: has 12 NaN"):
+    with _videos(tmp_path / "nan.npy") as videos, pytest.raises(ValueError, match=r"nan\.npy, video nan: has 12 NaN"):
         list(videos)
+
+
+def test_sources_of_one_video_or_of_many_are_joined(tmp_path: Path) -> None:
+    np.save(tmp_path / "a_clip.npy", FRAMES)
+    np.save(tmp_path / "slow.npy", FRAMES[:5, :1])
+    with _videos(f"clip:{tmp_path}/a_clip.npy", f"slow:{tmp_path}/slow.npy", duration_s=4.0) as videos:
+        ((name, frames, length),) = list(videos)
+    assert (name, frames.shape, length) == ("a_clip", (5, 3), 4.0)
+    with h5py.File(tmp_path / "other.hdf5", "w") as file:
+        file["b.mp4"], file["c.mp4"] = FRAMES, FRAMES
+    paths = _file(tmp_path), tmp_path / "other.hdf5"
+    with _videos(*paths, feature_suffix=("other:.mp4",)) as videos:
+        assert [(name, frames.shape) for name, frames, _ in videos] == [("b", (4, 4))]
+    with pytest.raises(
+        ValueError, match="no video; clip has a, b, other has b.mp4, c.mp4; pass --feature-suffix other:"
+    ):
+        _videos(*paths)

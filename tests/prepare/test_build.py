@@ -84,8 +84,9 @@ def test_features_are_never_held_whole(inputs, tmp_path):
     with h5py.File(tmp_path / "features.hdf5", "w") as file:
         for video_id, *_ in rows:
             file[video_id] = np.ones((2, 512), dtype=np.float16)
-    planted = {"features": Path("planted"), "planted_dim": 512}
-    for changes in ({}, planted):
+    planted = {"features": (Path("planted"),), "planted_dim": 512}
+    twice = {"features": tuple(Path(f"{name}:{tmp_path}/features.hdf5") for name in "ab")}
+    for changes in ({}, planted, twice):
         tracemalloc.start()
         prepare(PrepareOptions(**{**inputs, "test": None, "num_segments": 32, **changes}))
         peak = tracemalloc.get_traced_memory()[1]
@@ -103,21 +104,49 @@ def test_when_nothing_is_left_it_says_so(inputs, tmp_path):
 
 
 def test_what_is_wrong_with_every_row_is_said_once(inputs, tmp_path):
-    inputs["features"] = tmp_path / "suffixed.hdf5"
-    with h5py.File(inputs["features"], "w") as file:
+    inputs["features"] = (tmp_path / "suffixed.hdf5",)
+    with h5py.File(inputs["features"][0], "w") as file:
         for video_id in FRAMES:
             file[f"{video_id}__fps_1"] = frames_of(video_id)
     with pytest.raises(
-        ValueError, match="none of the 6 annotated videos .*; pass --feature-suffix __fps_1 if A__fps_1 is"
+        ValueError, match="none of the 6 annotated videos .*; pass --feature-suffix __fps_1, which alone"
     ):
         build(PrepareOptions(**inputs))
-    assert build(PrepareOptions(**inputs, feature_suffix="__fps_1")).num_samples == 7
+    assert build(PrepareOptions(**inputs, feature_suffix=("__fps_1",))).num_samples == 7
     (tmp_path / "sta.txt").write_text("A 0.0 4.0##door\nB 1.0 2.0##door\n")
     with pytest.raises(ValueError, match="sta.txt: no row has a length of its video in this format, .* --durations$"):
         build(PrepareOptions(**{**inputs, "train": tmp_path / "sta.txt"}))
     (tmp_path / "others.csv").write_text("id,length\nZ,3\n")
     with pytest.raises(ValueError, match="sta.txt: no row has a length of its video in others.csv; name"):
         build(PrepareOptions(**{**inputs, "train": tmp_path / "sta.txt", "durations": (tmp_path / "others.csv",)}))
+
+
+def test_joined_sources_are_resampled_together_and_recorded(inputs, tmp_path):
+    for name, width in (("a", 3), ("b", 2)):
+        (tmp_path / name).mkdir()
+        for video_id in FRAMES:
+            frames = frames_of(video_id)[:, :width]
+            np.savez(tmp_path / name / f"v_{video_id}.npz", features=frames[: -1 if name == "b" else None] + 3)
+    # one frame alone cannot be cut
+    np.savez(tmp_path / "b" / "v_E.npz", features=frames_of("E")[:, :2] + 3)
+    inputs |= {"features": (Path(f"b:{tmp_path}/b"), Path(f"a:{tmp_path}/a")), "feature_prefix": ("v_",)}
+    data = build(PrepareOptions(**inputs))
+    a, b = frames_of("F")[:-1, :3] + 3, frames_of("F")[:-1, :2] + 3
+    frames = np.concatenate([part / np.linalg.norm(part, axis=1, keepdims=True) for part in (b, a)], axis=1)
+    expected = resample(frames.astype(np.float32), 8)
+    np.testing.assert_allclose(data.features[data.video_ids.index("F")], expected, atol=1e-3)
+    assert data.num_frames[data.video_ids.index("F")] == FRAMES["F"] - 1
+    names = [(source["source"], source["folder"], source["width"]) for source in data.recipe["sources"]]
+    assert names == [("b", "b", 2), ("a", "a", 3)] and "side by side" in data.recipe["joining"]
+    checks = data.provenance["sources"]["features"]["checks"]
+    assert checks == {"videos are cut to the shortest of their sources": 5}
+
+
+def test_one_source_gives_the_record_of_a_source_without_a_name(inputs):
+    plain = build(PrepareOptions(**inputs))
+    named = build(PrepareOptions(**{**inputs, "features": (Path(f"clip:{inputs['features'][0]}"),)}))
+    assert (named.content, named.recipe, named.provenance) == (plain.content, plain.recipe, plain.provenance)
+    assert "joining" not in plain.recipe
 
 
 def test_a_missing_annotation_file_is_told_before_its_format(inputs, tmp_path):
@@ -131,12 +160,9 @@ def test_frame_dim_names_the_right_width(inputs):
 
 
 def test_planted_features_show_the_moments_of_the_annotations(inputs):
-    options = {**inputs, "features": "planted"}
     with pytest.raises(ValueError, match="planted: no such file"):
-        build(PrepareOptions(**{**options, "features": inputs["out"].parent / "planted"}))
-    planted = PrepareOptions(
-        **{**options, "features": type(inputs["out"])("planted")}, planted_dim=16, planted_noise=0.0
-    )
+        build(PrepareOptions(**{**inputs, "features": (inputs["out"].parent / "planted",)}))
+    planted = PrepareOptions(**{**inputs, "features": (Path("planted"),)}, planted_dim=16, planted_noise=0.0)
     data = build(planted)
     assert data.features.shape == (6, 8, 16) and data.provenance["sources"]["features"]["format"] == "planted"
     # video E: one sentence at 0.06 to 0.33 of its length, background elsewhere
@@ -155,7 +181,7 @@ def test_charades_counts_of_both_protocols_come_from_the_raw_files(tmp_path):
             train=folder / "charades_sta_train.txt",
             test=folder / "charades_sta_test.txt",
             durations=(folder / "Charades_v1_train.csv", folder / "Charades_v1_test.csv"),
-            features=type(folder)("planted"),
+            features=(Path("planted"),),
             vocabulary=shared_path("data/glove/charades_glove.pkl"),
             vocab_size=1111,
             num_segments=4,
@@ -179,7 +205,7 @@ def test_every_window_of_qvhighlights_is_kept_and_queries_without_are_too(tmp_pa
         protocol="as_is",
         validation=files["val"],
         train=files["test"],
-        features=Path("planted"),
+        features=(Path("planted"),),
         vocabulary=tmp_path / "words.npz",
         num_segments=4,
         planted_dim=2,

@@ -8,9 +8,9 @@ from typing import get_args
 
 import pytest
 
+from pps_fast.prepare.feature_options import FEATURE_FORMATS
 from pps_fast.prepare.options import (
     AnnotationFormat,
-    FeaturesFormat,
     PrepareOptions,
     Protocol,
     VocabularyFormat,
@@ -22,7 +22,7 @@ from pps_fast.prepare.readers.protocols import PROTOCOLS
 from pps_fast.prepare.readers.vocabulary import VOCABULARY_READERS
 
 GOOD = PrepareOptions(
-    out=Path("o.h5"), features=Path("f.h5"), vocabulary=Path("v.pkl"), protocol="full", train=Path("t.json")
+    out=Path("o.h5"), features=(Path("f.h5"),), vocabulary=Path("v.pkl"), protocol="full", train=Path("t.json")
 )
 
 
@@ -30,13 +30,16 @@ GOOD = PrepareOptions(
     ("choices", "registry"),
     [
         (AnnotationFormat, ANNOTATION_READERS),
-        (FeaturesFormat, FEATURE_READERS),
         (VocabularyFormat, VOCABULARY_READERS),
         (Protocol, PROTOCOLS),
     ],
 )
 def test_choices_are_the_registries(choices, registry):
     assert set(get_args(choices)) - {"auto"} == set(registry)
+
+
+def test_formats_of_features_are_the_registry():
+    assert set(FEATURE_FORMATS) == set(FEATURE_READERS)
 
 
 def test_pool_samples_are_called_train():
@@ -47,8 +50,8 @@ def test_pool_samples_are_called_train():
 
 
 def test_the_word_planted_asks_for_planted_features():
-    assert replace(GOOD, features=Path("planted")).is_planted
-    assert not replace(GOOD, features=Path("planted.h5")).is_planted
+    assert replace(GOOD, features=(Path("planted"),)).is_planted
+    assert not replace(GOOD, features=(Path("planted.h5"),)).is_planted
 
 
 @pytest.mark.parametrize(
@@ -72,8 +75,8 @@ def test_the_word_planted_asks_for_planted_features():
         ({"planted_dim": 10**9}, "--planted-dim"),
         ({"planted_noise": float("inf")}, "--planted-noise: inf; expected at most"),
         ({"sentence_key": "vectors"}, "--sentence-key: vectors; expected --sentence-vectors beside it"),
-        ({"sentence_encoder": "E@1"}, "--sentence-encoder: E@1; expected --sentence-vectors"),
         ({"planted_noise": float("nan")}, "--planted-noise: nan; expected 0 or more"),
+        ({"features": (Path("a"), Path("b/a"))}, "--features: two sources are named .a."),
     ],
 )
 def test_impossible_options_are_refused_by_name(changes, message):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pps_fast.prepare.feature_options import sources_of
 from pps_fast.prepare.options import PrepareOptions
+from pps_fast.prepare.readers.joined import open_sources
 from pps_fast.prepare.readers.problems import Problems
-from pps_fast.prepare.samples import read_samples
+from pps_fast.prepare.samples import read_samples, with_features
 from tests.support.prepare_inputs import make_inputs, write_json
 
 
@@ -60,3 +63,46 @@ def test_all_windows_count_and_rows_without_times_are_told(tmp_path):
     np.testing.assert_array_equal(samples.window_sample, [0, 0, 2])
     assert samples.query_id == [5, None, None]
     assert (sources["train"]["windows"], sources["train"]["rows_without_times"]) == (3, 1)
+
+
+def test_a_file_of_all_splits_gives_each_split_its_rows(tmp_path):
+    rows = "A,10,door,train\nA,10,dog,\nB,20,door,test\nB,20,dog,val\n"
+    (tmp_path / "all.csv").write_text(f"video,duration,sentence,split\n{rows}")
+    inputs = {**make_inputs(tmp_path), "train": tmp_path / "all.csv", "test": tmp_path / "all.csv"}
+    samples, sources = read_samples(PrepareOptions(**inputs), Problems())
+    assert list(zip(samples.split, samples.sentences, strict=True)) == [
+        ("train", "door"),
+        ("train", "dog"),
+        ("test", "dog"),
+        ("test", "door"),
+    ]
+    assert sources["test"]["format"] == "plain_csv" and sources["test"]["rows"] == 2
+    pool = PrepareOptions(**{**inputs, "train": None, "test": None, "pool": tmp_path / "all.csv", "folds": 2})
+    assert len(read_samples(pool, Problems())[0].rows) == 4
+    (tmp_path / "all.csv").write_text("video,duration,sentence,split\nA,10,door,val\n")
+    with pytest.raises(ValueError, match="all.csv: no row is of the split train, they are of validation"):
+        read_samples(PrepareOptions(**inputs), Problems())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("clip:{}/clip", "slow:{}/slow"), "video B has no features in slow .pass --video-suffix slow:B, which"),
+        (("{}/slow",), "video B has no features in slow .pass --video-suffix B, which alone would match 1 of 1"),
+    ],
+)
+def test_the_source_that_lacks_a_video_is_named_with_the_option_that_helps(options, message, tmp_path):
+    rows = [["A", 9.0, [0, 1], "door"], ["XB", 9.0, [0, 1], "door"]]
+    inputs = make_inputs(tmp_path)
+    for name, videos in (("clip", ["A", "XB"]), ("slow", ["A", "X"])):
+        (tmp_path / name).mkdir()
+        for video in videos:
+            np.save(tmp_path / name / f"{video}.npy", np.ones((4, 2)))
+    write_json(tmp_path / "train.json", rows)
+    paths = tuple(Path(path.format(tmp_path)) for path in options)
+    chosen = PrepareOptions(**{**inputs, "features": paths, "test": None})
+    samples, problems = read_samples(chosen, Problems())[0], Problems()
+    with open_sources(sources_of(chosen), samples.video_ids) as reader:
+        with_features(samples, reader, problems)
+    with pytest.raises(ValueError, match=message.replace("video B", "video XB")):
+        problems.settle()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pps_fast.prepare import sentence_vectors
 from pps_fast.prepare.options import PrepareOptions
+from pps_fast.prepare.readers.encoders import SentenceEncoder
 from pps_fast.prepare.report import format_summary
 from tests.support.prepare_inputs import TEST, TRAIN, build, make_inputs, write_json
 
@@ -85,5 +87,32 @@ def test_the_encoder_is_asked_for_where_the_file_does_not_name_it(inputs, tmp_pa
 
 def test_vectors_come_with_planted_features_too(inputs, tmp_path):
     path = _vectors_in(tmp_path / "v.npz")
-    options = {**inputs, "features": type(path)("planted"), "sentence_vectors": path}
+    options = {**inputs, "features": (type(path)("planted"),), "sentence_vectors": path}
     np.testing.assert_array_equal(build(PrepareOptions(**options)).sentence_vectors, VECTORS)
+
+
+def test_an_encoder_alone_encodes_each_sentence_once_and_is_named(inputs, monkeypatch):
+    asked = []
+
+    def run(sentences):
+        asked.extend(sentences)
+        return np.array([[len(sentence), 1.0] for sentence in sentences], dtype=np.float32)
+
+    encoder = SentenceEncoder(name="E@1", width=2, pooling="mean", run=run)
+    monkeypatch.setattr(sentence_vectors, "open_encoder", lambda named: encoder)
+    again = [*TRAIN, TRAIN[0]]
+    write_json(inputs["train"], again)
+    data = build(PrepareOptions(**inputs, sentence_encoder="folder"))
+    assert len(asked) == len(set(asked)) == len(set(data.sentences))
+    np.testing.assert_array_equal(data.sentence_vectors[:, 0], [len(sentence) for sentence in data.sentences])
+    record = data.recipe["sentence_vectors"]
+    assert record == {"format": "encoder", "by": "encoding", "width": 2, "encoder": "E@1", "pooling": "mean"}
+
+
+def test_a_layout_of_the_field_has_the_vectors_of_queries_inside(tmp_path):
+    for name in ("clip", "clip_text"):
+        (tmp_path / name).mkdir()
+    assert sentence_vectors.text_folder(tmp_path) == tmp_path / "clip_text"
+    assert sentence_vectors.text_folder(tmp_path / "clip") == tmp_path / "clip"
+    (tmp_path / "qid1.npz").write_bytes(b"")
+    assert sentence_vectors.text_folder(tmp_path) == tmp_path

@@ -11,7 +11,7 @@ from pps_fast.config_tree import override
 from pps_fast.data.prepared import PreparedData
 from pps_fast.data.splits import select_samples
 from pps_fast.data.store import Store
-from pps_fast.presets import PRESETS
+from pps_fast.presets import ALIGNED, PRESETS
 from pps_fast.train.closed_form import fit_in_closed_form
 from tests.support.eval_fakes import CONFIG, DATA, SPLITS
 from tests.support.train_runs import run_small, small_config
@@ -39,10 +39,15 @@ def fit(config: PPSConfig, data: PreparedData, out: Path) -> Path:
 
 @lru_cache
 def network_run(method: str = "tiny") -> tuple[Path, PPSConfig]:
-    """Returns run directory and config of a model with proposals, after one update: "tiny", "cpl_demo", "cnm_demo"."""
+    """Returns run directory and config of a model with proposals, after one update: "tiny", "cpl_demo", "cnm_demo".
+
+    "aligned" is "tiny" with an alignment in it, and enough videos to calibrate that.
+    """
     tiny = {"encoder.hidden_dim": 16, "train.max_steps": 1}
     config = small_config(train__max_steps=1)
-    if method != "tiny":
+    if method == "aligned":
+        config = override(config, {**ALIGNED, "train.max_steps": 1, "data.planted.num_videos": 24})
+    elif method != "tiny":
         config = override(PRESETS[method], {**tiny, "data": config.data, "train.batch_size": 8})
     run = Path(_FOLDER.name) / method
     run_small(config, run)

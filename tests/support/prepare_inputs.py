@@ -55,7 +55,7 @@ def make_inputs(folder: Path) -> dict[str, Any]:
         "protocol": "as_is",
         "train": write_json(folder / "train.json", TRAIN),
         "test": write_json(folder / "test.json", TEST),
-        "features": write_features(folder / "features.hdf5"),
+        "features": (write_features(folder / "features.hdf5"),),
         "vocabulary": folder / "words.npz",
         "num_segments": 8,
         "max_num_words": 6,
@@ -69,7 +69,8 @@ def to_argv(options: dict[str, Any]) -> list[str]:
         flag = "--" + name.replace("_", "-")
         if value is None:
             continue
-        argv += [flag] if value is True else [flag, str(value)]
+        values = value if isinstance(value, tuple) else (value,)
+        argv += [flag] if value is True else [flag, *map(str, values)]
     return argv
 
 

@@ -20,6 +20,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from pps_fast.prepare.feature_options import split_name
 from tests.support.documents import ROOT, Block, GuideError, read_blocks, read_commands
 from tests.support.programs import check_program, run_program
 
@@ -154,7 +155,8 @@ class Walkthrough:
         verb = argv[0] if module == "pps_fast" else module.removeprefix("pps_fast.")
         values = _option_values(argv)
         for value in (value for option in READS for value in values.get(option, []) if value != "planted"):
-            self._need(value)
+            # of several sources, without the name
+            self._need(split_name(value)[1])
         if "--resume" in argv:
             for value in values.get("--out", []):
                 self._need(value)

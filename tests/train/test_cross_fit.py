@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+from pps_fast.alignment.confidence import fit_confidence
 from pps_fast.alignment.fit import fit_alignment, part_of_pairs
 from pps_fast.alignment.model import NUM_PARTS
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
 from pps_fast.model import PPS
 from pps_fast.presets import ALIGNED
-from pps_fast.runs.checkpoint import load_pps
+from pps_fast.runs.answering import read_confidence
+from pps_fast.runs.checkpoint import find_checkpoint, load_pps
 from pps_fast.train import cross_fit
-from pps_fast.train.cross_fit import begin_alignment
+from pps_fast.train.cross_fit import begin_alignment, inputs_of_model
 from tests.support.compare import assert_agree
 from tests.support.train_runs import run_small, small_config, small_input, weights
 
@@ -69,3 +71,16 @@ def test_a_model_without_an_alignment_needs_neither(monkeypatch: pytest.MonkeyPa
     store, splits = small_input(config)
     begin_alignment(PPS(config, store.sizes), store, splits.train, is_fitted=False, progress=False)
     assert store.batch(splits.train[:2], seed=0).part is None
+    assert inputs_of_model(PPS(config, store.sizes), store, splits.train).confidence is None
+
+
+def test_a_model_with_an_alignment_keeps_how_sure_that_is_also_when_it_is_resumed(tmp_path: Path) -> None:
+    config = _config(data__planted__num_videos=24)
+    store, splits = small_input(config)
+    run_small(override(config, {"train.max_steps": 3}), tmp_path / "run")
+    expected = fit_confidence(load_pps(tmp_path / "run")[0].alignment, store.data, splits.train)
+    assert expected is not None and read_confidence(find_checkpoint(tmp_path / "run")) == expected
+    text = (tmp_path / "run" / "config.json").read_text()
+    (tmp_path / "run" / "config.json").write_text(text.replace('"max_steps": 3', '"max_steps": 5'))
+    run_small(override(config, {"train.max_steps": 5}), tmp_path / "run", resume=True)
+    assert read_confidence(find_checkpoint(tmp_path / "run")) == expected

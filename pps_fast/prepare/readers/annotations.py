@@ -1,25 +1,19 @@
-"""Annotation files: who says what about which seconds of which video.
-
-Four forms are read:
-    published_json      [["3MSZA", 30.96, [24.3, 30.4], "person turn a light on."], ...]
-    charades_txt        3MSZA 24.3 30.4##person turn a light on.        (durations come from a csv: columns id, length)
-    activitynet_json    {"v_x": {"duration": 55.15, "timestamps": [[0, 4.14], ...], "sentences": ["Two men ...", ...]}}
-    qvhighlights_jsonl  {"vid": "x", "duration": 150, "query": "...", "relevant_windows": [[0.0, 6.9], ...]}
-                        A query with several windows keeps its first window.
-"""
+"""Annotation files: who says what about which seconds of which video; `annotation_forms` has their forms."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pps_fast.data.record import SPLITS
+from pps_fast.prepare.readers.annotation_forms import ANNOTATION_READERS, MALFORMED, PLAIN_REQUIRED, ROWS, Values
 from pps_fast.prepare.readers.problems import Problems
-from pps_fast.prepare.readers.textfiles import read_csv, read_json, read_lines, read_text
+from pps_fast.prepare.readers.textfiles import read_csv, read_lines, read_text
 from pps_fast.reading import cut
 
 Window = tuple[float, float]
@@ -37,6 +31,7 @@ class Annotation:
         sentence: the sentence without surrounding blanks.
         where: file and row it was read from.
         query_id: the row's own name or number, or None.
+        split: to which the row says it belongs, or None.
     """
 
     video_id: str
@@ -45,14 +40,7 @@ class Annotation:
     sentence: str
     where: str
     query_id: str | int | None = None
-
-
-# video, duration (None where a csv has no length for it), windows, sentence, query id; not yet checked
-Values = tuple[Any, Any, list[tuple[Any, Any]], Any, Any]
-# where a row stands, and a function that takes it apart or fails on a malformed row
-Row = tuple[str, Callable[[], Values]]
-
-_MALFORMED = (ValueError, TypeError, KeyError, IndexError, AttributeError)
+    split: str | None = None
 
 
 def read_durations(paths: Iterable[Path], problems: Problems) -> dict[str, float]:
@@ -81,99 +69,32 @@ def read_durations(paths: Iterable[Path], problems: Problems) -> dict[str, float
     return durations
 
 
-def _published_json(path: Path, durations: dict[str, float], problems: Problems) -> Iterator[Row]:
-    rows = read_json(path, problems)
-    if not isinstance(rows, list):
-        raise ValueError(f"{path}: expected a list of [video, duration, [start, end], sentence]; name another format")
-    for index, row in enumerate(rows):
-        yield f"{path.name}, row {index}", partial(_published_row, row)
-
-
-def _published_row(row: Any) -> Values:
-    video_id, duration, times, sentence = row[:4]
-    return video_id, duration, _windows([times] if times else []), sentence, None
-
-
-def _charades_txt(path: Path, durations: dict[str, float], problems: Problems) -> Iterator[Row]:
-    for where, line in read_lines(path):
-        yield where, partial(_charades_line, line, durations)
-
-
-def _charades_line(line: str, durations: dict[str, float]) -> Values:
-    head, sentence = line.split("##", 1)
-    video_id, *times = head.split()
-    windows = _windows([[float(time) for time in times]] if times else [])
-    return video_id, durations.get(video_id), windows, sentence, None
-
-
-def _activitynet_json(path: Path, durations: dict[str, float], problems: Problems) -> Iterator[Row]:
-    videos = read_json(path, problems)
-    if not isinstance(videos, dict):
-        raise ValueError(f"{path}: expected an object of videos; name another format")
-    for video_id, video in videos.items():
-        where = f"{path.name}, video {video_id}"
-        try:
-            sentences = video["sentences"]
-            pairs = list(zip(video.get("timestamps") or [None] * len(sentences), sentences, strict=True))
-            duration = video["duration"]
-        except _MALFORMED:
-            problems.add("malformed row", where, "needs a duration and as many timestamps as sentences")
-            continue
-        for index, (times, sentence) in enumerate(pairs):
-            yield f"{where}, sentence {index}", partial(_published_row, (video_id, duration, times, sentence))
-
-
-def _qvhighlights_jsonl(path: Path, durations: dict[str, float], problems: Problems) -> Iterator[Row]:
-    for where, line in read_lines(path):
-        yield where, partial(_qvhighlights_line, line)
-
-
-def _qvhighlights_line(line: str) -> Values:
-    try:
-        row = json.loads(line)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    return row["vid"], row["duration"], _windows(row.get("relevant_windows") or []), row["query"], row.get("qid")
-
-
-def _windows(pairs: list[Any]) -> list[tuple[Any, Any]]:
-    return [(start, end) for start, end in pairs]
-
-
-AnnotationReader = Callable[[Path, dict[str, float], Problems], Iterator[Row]]
-
-ANNOTATION_READERS: dict[str, AnnotationReader] = {
-    "published_json": _published_json,
-    "charades_txt": _charades_txt,
-    "activitynet_json": _activitynet_json,
-    "qvhighlights_jsonl": _qvhighlights_jsonl,
-}
-
-
-ROWS = {
-    "published_json": '["3MSZA", 30.96, [24.3, 30.4], "person turn a light on."]',
-    "charades_txt": "3MSZA 24.3 30.4##person turn a light on.",
-    "activitynet_json": '"v_x": {"duration": 55.15, "timestamps": [[0, 4.14]], "sentences": ["Two men talk."]}',
-    "qvhighlights_jsonl": '{"vid": "x", "duration": 150, "query": "a man talks", "relevant_windows": [[0.0, 6.9]]}',
-}
-"""what a row of each format looks like, for messages"""
-
-
 def detect_annotation_format(path: Path) -> str:
     """Names the format of an annotation file from its extension, for json from its first character.
 
     Raises:
         ValueError: when neither tells.
     """
-    simple = {".txt": "charades_txt", ".jsonl": "qvhighlights_jsonl"}
+    simple = {".txt": "charades_txt", ".csv": "plain_csv"}
     suffix = path.suffix.lower()
     if suffix in simple:
         return simple[suffix]
+    if suffix == ".jsonl":
+        return "plain_jsonl" if _is_plain(path) else "qvhighlights_jsonl"
     if suffix == ".json":
         is_object = read_text(path).lstrip().startswith("{")
         return "activitynet_json" if is_object else "published_json"
     known = ", ".join(ANNOTATION_READERS)
     raise ValueError(f"{path}: the name does not tell the annotation format; name it with --annotation-format: {known}")
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether the first line of a file is of the plain form."""
+    try:
+        row = json.loads(next((line for _, line in read_lines(path)), ""))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(row, dict) and row.keys() >= set(PLAIN_REQUIRED)
 
 
 def read_annotations(path: Path, file_format: str, durations: dict[str, float], problems: Problems) -> list[Annotation]:
@@ -192,7 +113,7 @@ def read_annotations(path: Path, file_format: str, durations: dict[str, float], 
     for where, parse in ANNOTATION_READERS[file_format](path, durations, problems):
         try:
             annotation = _annotation(where, parse(), problems)
-        except _MALFORMED:
+        except MALFORMED:
             value = parse.args[0] if isinstance(parse, partial) else ""
             what = f"not a row of the format {file_format}, such as {ROWS[file_format]}: {cut(str(value), 100)}"
             problems.add("malformed row", where, what)
@@ -202,18 +123,24 @@ def read_annotations(path: Path, file_format: str, durations: dict[str, float], 
 
 
 def _annotation(where: str, values: Values, problems: Problems) -> Annotation | None:
-    video_id, duration, windows, sentence, query_id = values
-    if duration is None:
-        problems.add("no duration", where, f"video {video_id} has no length; name its csv with --durations")
+    if values.duration is None:
+        problems.add("no duration", where, f"video {values.video_id} has no length; name its csv with --durations")
         return None
     return Annotation(
-        video_id=as_text(video_id),
-        duration_s=as_number(duration),
-        windows=tuple((as_number(start), as_number(end)) for start, end in windows),
-        sentence=as_text(sentence).strip(),
+        video_id=as_text(values.video_id),
+        duration_s=as_number(values.duration),
+        windows=tuple((as_number(start), as_number(end)) for start, end in values.windows),
+        sentence=as_text(values.sentence).strip(),
         where=where,
-        query_id=as_query_id(query_id),
+        query_id=as_query_id(values.query_id),
+        split=None if values.split is None else _as_split(values.split),
     )
+
+
+def _as_split(value: Any) -> str:
+    if value not in SPLITS:
+        raise ValueError(f"the split {value!r}")
+    return str(value)
 
 
 def as_query_id(value: Any) -> str | int | None:

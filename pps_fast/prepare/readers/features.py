@@ -1,10 +1,10 @@
-"""Feature files: readers of the field's forms.
+"""Feature files: readers of the field's forms. A video's name in a file may differ from its own, see `Naming`.
 
     hdf5        file[video] is [n, F]
     hdf5_group  file[video][key] is [n, F], for instance key c3d_features
-    npy         folder/{video}{suffix}.npy is [n, F], or [n, 1, 1, F]
-    npz         folder/{video}{suffix}.npz, entry key (default "features")
-    pt          folder/{video}{suffix}.pt, one tensor; read with weights_only, so it cannot run code
+    npy         folder/{video}.npy is [n, F], or [n, 1, 1, F]
+    npz         folder/{video}.npz, entry key (default "features")
+    pt          folder/{video}.pt, one tensor; read with weights_only, so it cannot run code
 
 Every reader is made by `open_features` and closed by leaving its `with` block.
 """
@@ -28,6 +28,7 @@ from pps_fast.prepare.readers.frames import BadVideo as BadVideo
 from pps_fast.prepare.readers.frames import as_float16 as as_float16
 from pps_fast.prepare.readers.frames import checked_frames, require_signal
 from pps_fast.prepare.readers.frames import resample as resample
+from pps_fast.prepare.readers.naming import SAME_NAMES, Naming
 from pps_fast.reading import FAILURES, cause_of, listed, reading, shown
 from pps_fast.torch_files import load_plain
 
@@ -58,6 +59,10 @@ class FeatureReader:
         """The videos that have features."""
         return set(self.locate)
 
+    def lacking(self, video_id: str) -> FeatureReader:
+        """Returns the source that does not have a video: this one."""
+        return self
+
     def read(self, video_id: str) -> np.ndarray:
         """Returns the [n, F] float32 features of a video, n >= 1, all finite, not all zero.
 
@@ -76,6 +81,10 @@ class FeatureReader:
             raise BadVideo(cause_of(error)) from error
         return frames
 
+    def forget(self) -> None:
+        """Counts anew what is noticed."""
+        self.counts.clear()
+
     def __enter__(self) -> FeatureReader:
         return self
 
@@ -89,7 +98,7 @@ class Place:
 
     path: Path
     key: str | None = None
-    suffix: str = ""
+    naming: Naming = SAME_NAMES
     group: str | None = None
     asked: Collection[str] = ()
 
@@ -100,7 +109,7 @@ def _hdf5(place: Place) -> FeatureReader:
     return FeatureReader(
         name=place.path.name,
         file_format="hdf5",
-        locate=_names(videos, place.suffix),
+        locate=place.naming.by_video(videos),
         load=lambda name: _frames_of(videos, name),
         close=file.close,
     )
@@ -125,7 +134,7 @@ def _hdf5_group(place: Place) -> FeatureReader:
     return FeatureReader(
         name=place.path.name,
         file_format="hdf5_group",
-        locate=_names(videos, place.suffix),
+        locate=place.naming.by_video(videos),
         load=load,
         close=file.close,
     )
@@ -133,8 +142,8 @@ def _hdf5_group(place: Place) -> FeatureReader:
 
 def _frames_of(parent: h5py.Group, name: str) -> np.ndarray:
     dataset = plain_dataset(parent, name)
+    # before they are read: texts of any length would be followed
     if dataset.dtype.kind not in "fiu":
-        # before they are read: texts of any length would be followed
         raise BadVideo(f"has dtype {dataset.dtype}, expected numbers")
     require_plausible_size(dataset)
     return dataset[()]
@@ -156,13 +165,9 @@ def _videos_of(file: h5py.File, place: Place) -> h5py.Group:
         return group
 
 
-def _names(videos: h5py.Group, suffix: str) -> dict[str, str]:
-    return {name.removesuffix(suffix): name for name in videos if name.endswith(suffix)}
-
-
 def _entry(videos: h5py.Group, place: Place) -> tuple[str, Any] | None:
     """Returns name and content of an entry that is asked for, else of the first, or None in an empty file."""
-    names = _names(videos, place.suffix)
+    names = place.naming.by_video(videos)
     wanted = next((names[video] for video in place.asked if video in names), None) or next(iter(videos), None)
     if wanted is None:
         return None
@@ -179,7 +184,7 @@ def _only_entry(videos: h5py.Group, place: Place) -> str:
     if len(entries) == 1:
         return entries[0]
     where = f"{shown(place.path)}: the group {name!r}" if entries else f"{shown(place.path)}: the group of a video"
-    if {entry.removesuffix(place.suffix) for entry in entries} & set(place.asked):
+    if place.naming.by_video(entries).keys() & set(place.asked):
         holds = f"holds {len(entries):,} videos"
         raise ValueError(f"{where} {holds}; pass --feature-group {name}")
     remedy = "name the features with --feature-key"
@@ -194,9 +199,9 @@ def _folder(place: Place, extension: str) -> dict[str, Path]:
             raise ValueError(
                 f"{place.path}: expected a folder of {extension} files; name the folder or another --features-format"
             )
-        ending = place.suffix + extension
-        files = [file for file in sorted(place.path.iterdir()) if file.name.endswith(ending)]
-    return {file.name.removesuffix(ending): file for file in files}
+        files = [file for file in sorted(place.path.iterdir()) if file.name.endswith(extension)]
+    names = {file.name.removesuffix(extension): file for file in files}
+    return {video: names[name] for video, name in place.naming.by_video(names).items()}
 
 
 def _npy(place: Place) -> FeatureReader:
@@ -243,14 +248,14 @@ FEATURE_READERS: dict[str, Callable[[Place], FeatureReader]] = {
 
 
 def detect_features_format(
-    path: Path, *, suffix: str = "", group: str | None = None, asked: Collection[str] = ()
+    path: Path, *, naming: Naming = SAME_NAMES, group: str | None = None, asked: Collection[str] = ()
 ) -> str:
     """Names the format of a feature file (from an entry that is asked for) or folder (from the extension of its files).
 
     Raises:
         ValueError: for a missing or empty path, or a folder without a known extension.
     """
-    place = Place(path=path, suffix=suffix, group=group, asked=asked)
+    place = Place(path=path, naming=naming, group=group, asked=asked)
     with reading(path):
         if not path.exists():
             raise ValueError(f"{path}: no such file or folder; check the path")
@@ -272,7 +277,7 @@ def open_features(
     *,
     file_format: str | None = None,
     key: str | None = None,
-    suffix: str = "",
+    naming: Naming = SAME_NAMES,
     group: str | None = None,
     asked: Collection[str] = (),
 ) -> FeatureReader:
@@ -282,15 +287,14 @@ def open_features(
         path: HDF5 file, or folder with one file per video.
         file_format: key of FEATURE_READERS; None to detect it.
         key: entry inside a video's group or file.
-        suffix: what stands between the video's name and the extension in file names.
-        group: HDF5 group that holds the videos; None for the file itself.
+        naming, group: how names of videos differ; HDF5 group that holds the videos, None for the file itself.
         asked: videos that will be read; they decide between formats.
 
     Raises:
         ValueError: for a file or folder that cannot be read at all; the message names it.
     """
-    chosen = file_format or detect_features_format(path, suffix=suffix, group=group, asked=asked)
+    chosen = file_format or detect_features_format(path, naming=naming, group=group, asked=asked)
     with reading(path):
         if not path.exists():
             raise ValueError(f"{path}: no such file or folder; check the path")
-        return FEATURE_READERS[chosen](Place(path=path, key=key, suffix=suffix, group=group, asked=asked))
+        return FEATURE_READERS[chosen](Place(path=path, key=key, naming=naming, group=group, asked=asked))

@@ -107,10 +107,17 @@ def _is_json_lines(text: str) -> bool:
         return False
 
 
-def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, list[str | None]]]:
-    """Yields ("file, line n", values of `columns`) of every row of a csv file with a header.
+def read_csv(
+    path: Path, columns: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> Iterator[tuple[str, list[str | None]]]:
+    """Yields ("file, line n", values of the columns) of every row of a csv file with a header.
 
     The header tells what divides the columns: a comma, a semicolon or a tab. Blanks around its names do not count.
+
+    Args:
+        path: the file.
+        columns: that it must have.
+        optional: further columns, None in a file without them.
 
     Raises:
         ValueError: when a column is missing or the file is not csv.
@@ -124,6 +131,6 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, list[s
         if missing:
             raise ValueError(f"{path}: the header lacks the column {', '.join(missing)}; expected {', '.join(columns)}")
         for row in reader:
-            yield f"{path.name}, line {reader.line_num}", [row[column] for column in columns]
+            yield f"{path.name}, line {reader.line_num}", [row.get(column) for column in columns + optional]
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num}: not csv ({error}); fetch the file again") from error

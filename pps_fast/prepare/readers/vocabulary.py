@@ -3,6 +3,7 @@
     published_pickle  the published code's glove.pkl: dict of w2id, id2vec and counter
     glove_text        "word v1 v2 ... vW" per line, as GloVe is distributed; also word2vec text with its header
     npz               entries words [V], vectors [V, W] and, optionally, counts [V]
+    encoder           a sentence encoder (see `encoders`), which encodes each word of the annotations alone
 
 The class of a word is its rank, from 1, among the `vocab_size` most frequent words; 0 is the padding. Words of equal
 count rank in the order of first appearance. The counts are the pickle's or the npz file's own, else those of the
@@ -21,6 +22,7 @@ import numpy as np
 
 from pps_fast.arrays import open_npz
 from pps_fast.machine import require_memory
+from pps_fast.prepare.readers.encoders import open_encoder
 from pps_fast.prepare.readers.glove import read_glove_text
 from pps_fast.prepare.readers.plain_pickle import Disallowed, load_plain_pickle
 from pps_fast.reading import FAILURES, Refused, cut, listed, reading, require_file
@@ -40,6 +42,7 @@ class Vocabulary:
         num_available: words of the file that could have been classes, before the cut at vocab_size.
         counts_from: "file" or "annotations".
         notes: sentences for the report.
+        encoder: NAME@REVISION of the encoder that made the vectors, or None.
     """
 
     words: list[str]
@@ -47,14 +50,16 @@ class Vocabulary:
     num_available: int
     counts_from: str
     notes: tuple[str, ...] = ()
+    encoder: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Table:
-    """What a file holds: a vector per word, and its own counts if it has any."""
+    """What a file holds: a vector per word, and its own counts if it has any; or the name of what made the vectors."""
 
     vectors: dict[str, np.ndarray]
     counts: Counter[str] | None
+    encoder: str | None = None
 
 
 def load_published_pickle(path: Path) -> dict[str, Any]:
@@ -148,6 +153,11 @@ def _glove_text(path: Path, wanted: Counter[str]) -> _Table:
     return _Table(vectors=read_glove_text(path, wanted), counts=None)
 
 
+def _encoder(path: Path, wanted: Counter[str]) -> _Table:
+    encoder, words = open_encoder(str(path)), list(wanted)
+    return _Table(vectors=dict(zip(words, encoder.encode(words), strict=True)), counts=None, encoder=encoder.name)
+
+
 def _lowered(table: _Table) -> tuple[_Table, tuple[str, ...]]:
     """Returns the table with lower-case words, as sentences have them, and what to tell about that.
 
@@ -177,15 +187,18 @@ VOCABULARY_READERS: dict[str, Callable[[Path, Counter[str]], _Table]] = {
     "published_pickle": _published_pickle,
     "glove_text": _glove_text,
     "npz": _npz,
+    "encoder": _encoder,
 }
 
 
 def detect_vocabulary_format(path: Path) -> str:
-    """Names the format of a vocabulary file from its extension.
+    """Names the format of a vocabulary file from its extension; a folder is one of an encoder.
 
     Raises:
         ValueError: for an unknown extension.
     """
+    if (path / "config.json").is_file():
+        return "encoder"
     known = {".pkl": "published_pickle", ".pickle": "published_pickle", ".txt": "glove_text", ".npz": "npz"}
     if path.suffix.lower() not in known:
         listed = ", ".join(VOCABULARY_READERS)
@@ -219,6 +232,7 @@ def read_vocabulary(
         num_available=len(counts),
         counts_from="annotations" if table.counts is None else "file",
         notes=notes,
+        encoder=read.encoder,
     )
 
 

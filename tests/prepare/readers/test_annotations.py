@@ -37,6 +37,17 @@ FILES = {
             for v, d, s, e, t in EXPECTED
         ),
     ),
+    "plain_jsonl": (
+        "a.jsonl",
+        "\n".join(
+            json.dumps({"video": v, "sentence": f" {t}", "start": s, "end": e, "duration": d if v == "v_1" else None})
+            for v, d, s, e, t in EXPECTED
+        ),
+    ),
+    "plain_csv": (
+        "a.csv",
+        "sentence;end;video;start;fps\n" + "".join(f"{t};{e};{v};{s};3\n" for v, d, s, e, t in EXPECTED),
+    ),
 }
 
 
@@ -73,7 +84,38 @@ UNTIMED = {
         '{"qid": 1, "query": "a", "duration": 30, "vid": "v_1"}\n'
         '{"qid": "b", "query": "a", "duration": 30, "vid": "v_1", "relevant_windows": []}',
     ),
+    "plain_jsonl": (
+        "a.jsonl",
+        '{"video": "v_1", "sentence": "a"}\n{"video": "v_1", "sentence": "a", "start": null, "end": null, "id": 3}',
+    ),
+    "plain_csv": ("a.csv", "video,sentence,start,end,duration\nv_1,a,,,\nv_1,a,,,30.0\n"),
 }
+
+
+def test_the_plain_form_has_names_of_queries_and_splits(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        "video,sentence,id,split,duration\nv,a,7,val,2\nv,a,x,,2\nv,a,,test,2\nv,a,8,dev,2\n"
+    )
+    lines = [{"id": 7, "split": "validation"}, {"id": "x"}, {"split": "test"}, {"split": "dev"}]
+    rows = [json.dumps({"video": "v", "sentence": "a", "duration": 2, **line}) for line in lines]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    for name, first in (("a.csv", "7"), ("a.jsonl", 7)):
+        problems = Problems(skip=True)
+        file_format = detect_annotation_format(tmp_path / name)
+        annotations = read_annotations(tmp_path / name, file_format, {}, problems)
+        problems.settle()
+        expected = [(first, "validation"), ("x", None), (None, "test")]
+        assert [(a.query_id, a.split) for a in annotations] == expected
+        assert problems.summary()["counts"] == {"malformed row": 1}
+
+
+@pytest.mark.parametrize("row", ["v,a,1,", "v,a,,2", "v,a,x,2", "v,,1,2x", "v"])
+def test_a_plain_row_has_both_times_or_none(row, tmp_path):
+    (tmp_path / "a.csv").write_text(f"video,sentence,start,end\n{row}\n")
+    problems = Problems()
+    assert read_annotations(tmp_path / "a.csv", "plain_csv", {"v": 3.0}, problems) == []
+    with pytest.raises(ValueError, match="a.csv, line 2: not a row of the format plain_csv, such as x,a man talks"):
+        problems.settle()
 
 
 @pytest.mark.parametrize("file_format", FILES)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pps_fast.prepare.readers.features import FEATURE_READERS, BadVideo, detect_features_format, open_features
+from pps_fast.prepare.readers.naming import Naming
 from tests.support.shared import shared_path
 
 VIDEOS = {"v_1": np.arange(12.0, dtype=np.float32).reshape(4, 3), "v_2": np.ones((1, 3), dtype=np.float32)}
@@ -38,7 +39,7 @@ def store(folder: Path, file_format: str, suffix: str = "", dataset: str = "feat
 def test_every_form_is_recognized_and_gives_the_same_frames(file_format, suffix, tmp_path):
     path = store(tmp_path, file_format, suffix)
     assert detect_features_format(path) == file_format
-    with open_features(path, suffix=suffix) as reader:
+    with open_features(path, naming=Naming(suffix=suffix)) as reader:
         assert reader.ids() == set(VIDEOS)
         for name, frames in VIDEOS.items():
             got = reader.read(name)
@@ -86,7 +87,9 @@ def test_a_folder_of_real_clip_files_equals_the_joined_file():
     folder = joined.parent
     with (
         open_features(joined) as all_videos,
-        open_features(folder, file_format="npz", key="image_embeddings", suffix="__ViT-B_32__fps_1") as two,
+        open_features(
+            folder, file_format="npz", key="image_embeddings", naming=Naming(suffix="__ViT-B_32__fps_1")
+        ) as two,
     ):
         assert len(all_videos.ids()) == 1334 and two.ids() == {"3MSZA", "Y1HGC"}
         for video in two.ids():

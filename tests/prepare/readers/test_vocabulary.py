@@ -10,10 +10,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pps_fast.prepare.readers.vocabulary import VOCABULARY_READERS, load_published_pickle, read_vocabulary
+import pps_fast.prepare.readers.vocabulary as vocabulary_module
+from pps_fast.prepare.readers.encoders import SentenceEncoder
+from pps_fast.prepare.readers.vocabulary import (
+    VOCABULARY_READERS,
+    detect_vocabulary_format,
+    load_published_pickle,
+    read_vocabulary,
+)
 from tests.support.shared import shared_path
 
 VECTORS = {"door": [1.0, 2.0], "person": [3.0, 4.0], "the": [5.0, 6.0], "cat": [7.0, 8.0]}
+FILES = sorted(VOCABULARY_READERS.keys() - {"encoder"})
 TOKENS = Counter({"the": 1, "door": 3, "person": 3, "zzz": 9})
 
 
@@ -36,7 +44,7 @@ def store(folder: Path, file_format: str, counts: dict[str, int] | None = None) 
     return folder / "v.npz"
 
 
-@pytest.mark.parametrize("file_format", VOCABULARY_READERS)
+@pytest.mark.parametrize("file_format", FILES)
 def test_every_form_ranks_words_by_count_then_by_appearance(file_format, tmp_path):
     vocabulary = read_vocabulary(store(tmp_path, file_format), token_counts=TOKENS)
     assert vocabulary.words == ["<pad>", "door", "person", "the"]
@@ -45,7 +53,7 @@ def test_every_form_ranks_words_by_count_then_by_appearance(file_format, tmp_pat
     assert vocabulary.num_available == 3
 
 
-@pytest.mark.parametrize("file_format", VOCABULARY_READERS)
+@pytest.mark.parametrize("file_format", FILES)
 def test_vocab_size_cuts_the_least_frequent(file_format, tmp_path):
     vocabulary = read_vocabulary(store(tmp_path, file_format), token_counts=TOKENS, vocab_size=2)
     assert vocabulary.words == ["<pad>", "door", "person"] and vocabulary.num_available == 3
@@ -116,7 +124,7 @@ def test_the_published_pickle_gives_the_published_classes():
     assert type(load_published_pickle(path)["counter"]) is collections.Counter
 
 
-@pytest.mark.parametrize("file_format", VOCABULARY_READERS)
+@pytest.mark.parametrize("file_format", FILES)
 def test_capitals_are_matched_in_lower_case_and_told(file_format, tmp_path, monkeypatch):
     stored = {"DOOR": [1.0, 2.0], "Door": [9.0, 9.0], "Person": [0.0, 1.0], "person": [3.0, 4.0], "É": [5.0, 6.0]}
     monkeypatch.setitem(globals(), "VECTORS", stored)
@@ -126,6 +134,26 @@ def test_capitals_are_matched_in_lower_case_and_told(file_format, tmp_path, monk
     assert vocabulary.words == ["<pad>", "door", "person", "é"]
     np.testing.assert_array_equal(vocabulary.vectors[1:], [[1, 2], [3, 4], [5, 6]])
     assert len(vocabulary.notes) == 1 and "matched in lower case" in vocabulary.notes[0]
+
+
+def test_an_encoder_encodes_each_word_of_the_annotations_alone(tmp_path, monkeypatch):
+    asked = []
+
+    def run(sentences):
+        asked.append(sentences)
+        return np.array([[len(word), 1.0] for word in sentences], dtype=np.float32)
+
+    encoder = SentenceEncoder(name="E@1", width=2, pooling="mean", run=run)
+    monkeypatch.setattr(vocabulary_module, "open_encoder", lambda named: encoder)
+    (tmp_path / "config.json").write_text("{}")
+    assert detect_vocabulary_format(tmp_path) == "encoder"
+    vocabulary = read_vocabulary(tmp_path, token_counts=TOKENS, vocab_size=3)
+    assert asked == [list(TOKENS)]
+    assert vocabulary.words == ["<pad>", "zzz", "door", "person"] and vocabulary.encoder == "E@1"
+    np.testing.assert_array_equal(vocabulary.vectors, [[0, 0], [3, 1], [4, 1], [6, 1]])
+    assert vocabulary.counts_from == "annotations" and vocabulary.num_available == 4
+    named = read_vocabulary(Path("some/name"), token_counts=TOKENS, file_format="encoder")
+    assert named.words == ["<pad>", "zzz", "door", "person", "the"]
 
 
 @pytest.mark.parametrize("kind", ["npz", "pickle of Python 2"])
