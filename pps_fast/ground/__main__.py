@@ -74,8 +74,9 @@ time is needed. Videos are encoded once, whatever the number of sentences.""",
         "sentence_encoder", "json", "jsonl",
     ),
     more="""match counts own and other videos as equally likely, so that of many videos some reach 0.5 by chance. PPS
-with an alignment in it has match and clarity from that. Other models with networks (PPS, CPL, CNM) have neither: how well a proposal rebuilds the sentence hardly depends
-on the video. Among many videos they rank by that all the same, and say so.""",
+with an alignment in it has match and clarity from that. Other models with networks (PPS, CPL, CNM) have neither: how
+well a proposal rebuilds the sentence hardly depends on the video. Among many videos they rank by that all the same,
+and say so.""",
     examples="""python -m pps_fast.ground --model runs/clip --features clip.npy --duration 30 "person opens the door"
 python -m pps_fast.ground --model runs/clip --features clip.h5 --video 3MSZA "person turns a light on" "a dog barks"
 python -m pps_fast.ground --model runs/clip --features clip.hdf5 --durations test.csv --jsonl "person laughs" """,
