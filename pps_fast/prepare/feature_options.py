@@ -22,7 +22,7 @@ _LAYOUTS = (
 _ENDINGS = (".npy", ".npz", ".pt")
 # what may stand before the colon of NAME:VALUE
 _NAME = re.compile(r"[A-Za-z0-9_.+-]+")
-_NAMED = ("features_format", "feature_key", "feature_group", "feature_prefix", "feature_suffix", "video_prefix",
+NAMED = ("features_format", "feature_key", "feature_group", "feature_prefix", "feature_suffix", "video_prefix",
           "video_suffix")  # fmt: skip
 
 
@@ -84,7 +84,7 @@ def sources_of(options: FeatureOptions) -> list[FeatureSource]:
     """
     named = _named_paths(options.features)
     names = [name for name, _ in named if name is not None]
-    values = {option: _by_source(option, getattr(options, option), names) for option in _NAMED}
+    values = {option: _by_source(option, getattr(options, option), names) for option in NAMED}
     sources = []
     for name, path in named:
         one = {option: of_source.get(name, of_source.get(None)) for option, of_source in values.items()}
@@ -106,15 +106,17 @@ def sources_of(options: FeatureOptions) -> list[FeatureSource]:
 
 
 def recorded_options(options: FeatureOptions) -> dict[str, Any]:
-    """Returns the values of the options beside the paths: one as it is, several as a list, none as its default."""
-    values = {name: getattr(options, name) for name in _NAMED}
-    return {
-        name: list(value) if len(value) > 1 else value[0] if value else _DEFAULTS.get(name, "")
-        for name, value in values.items()
-    }
+    """Returns the values of the options beside the paths: one as it is, several as a list.
+
+    Without a value, those that older versions had are recorded with their default, so that equal input gives equal
+    bytes, and the others are not.
+    """
+    values = {name: getattr(options, name) for name in NAMED}
+    set_values = {name: list(value) if len(value) > 1 else value[0] for name, value in values.items() if value}
+    return {**_DEFAULTS, **set_values}
 
 
-_DEFAULTS = {"features_format": "auto", "feature_key": None, "feature_group": None}
+_DEFAULTS = {"features_format": "auto", "feature_key": None, "feature_group": None, "feature_suffix": ""}
 _NAMING = {
     "prefix": "feature_prefix",
     "suffix": "feature_suffix",

@@ -12,7 +12,7 @@ from pps_fast import __version__
 from pps_fast.data.record import PreparedSamples
 from pps_fast.data.tokens import EncodedSentences, count_tokens, encode_sentences
 from pps_fast.prepare.checks import num_halved
-from pps_fast.prepare.feature_options import recorded_options
+from pps_fast.prepare.feature_options import NAMED, recorded_options
 from pps_fast.prepare.options import PrepareOptions
 from pps_fast.prepare.readers.folds import assign_folds
 from pps_fast.prepare.readers.problems import Problems
@@ -25,6 +25,8 @@ from pps_fast.prepare.sources import describe_source
 _NOT_RECORDED = (
     *("out", "train", "validation", "test", "pool", "durations", "features", "vocabulary"),
     *("sentence_vectors", "sentence_encoder", "sentence_key"),
+    # as `recorded_options` has them
+    *NAMED,
 )
 
 

@@ -38,8 +38,7 @@ def test_several_sources_take_values_of_their_own_or_one_of_all() -> None:
 
 def test_without_values_the_record_is_that_of_older_files() -> None:
     record = recorded_options(_options("a.h5"))
-    old = {"features_format": "auto", "feature_key": None, "feature_group": None, "feature_suffix": ""}
-    assert {name: record[name] for name in old} == old
+    assert record == {"features_format": "auto", "feature_key": None, "feature_group": None, "feature_suffix": ""}
 
 
 def test_a_colon_in_a_path_that_exists_is_no_name(tmp_path: Path) -> None:
