@@ -196,6 +196,7 @@ class Grounder:
         Returns:
             A list of answers for each video, one for each sentence.
         """
+        _check(videos, top)
         queries, scored = self._score(videos, sentences, top, sentence_vectors)
         return [
             [self._answer([video], [rows], scored, queries, index, top) for index in range(len(sentences))]
@@ -209,9 +210,10 @@ class Grounder:
 
         The best moment of each video comes before all second ones, by falling match, or score where there is no match.
         """
+        _check(videos, top)
         rows = rows_of(videos)
         # where there are more windows than moments asked for, the first one of each is mostly enough
-        count = 1 if rows and rows[-1].stop > top else top
+        count = 1 if rows[-1].stop > top else top
         queries, scored = self._score(videos, sentences, count, sentence_vectors)
         answers = [self._answer(videos, rows, scored, queries, index, top) for index in range(len(sentences))]
         if count < top and any(len(answer) < top for answer in answers):
@@ -222,10 +224,6 @@ class Grounder:
     def _score(
         self, videos: Sequence[EncodedVideo], sentences: Sequence[str], top: int, vectors: Any
     ) -> tuple[Queries, Scored]:
-        if not videos:
-            raise ValueError("ground: no video; give one at least")
-        if not 1 <= top <= MAX_TOP:
-            raise ValueError(f"top = {top}: expected 1 to {MAX_TOP:,}")
         if vectors is None and self._sentence_dim and sentences:
             vectors = self._sentences.encode(sentences, self._sentence_dim)
         queries = encode_queries(sentences, self._words, vectors, self._sentence_dim)
@@ -263,3 +261,10 @@ class Grounder:
                 f"{better:.0f} or less (--segment-seconds)"
             )
             warnings.warn(text, Note, stacklevel=3)
+
+
+def _check(videos: Sequence[EncodedVideo], top: int) -> None:
+    if not videos:
+        raise ValueError("ground: no video; give one at least")
+    if not 1 <= top <= MAX_TOP:
+        raise ValueError(f"top = {top}: expected 1 to {MAX_TOP:,}")

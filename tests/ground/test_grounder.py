@@ -283,6 +283,16 @@ def test_what_cannot_be_answered_is_refused_in_a_sentence(frames, options, messa
         grounder.ground(frames, "person opens the door .", **options)
 
 
+def test_a_search_refuses_the_same() -> None:
+    grounder = pps_fast.load(alignment_run())
+    videos = [grounder.encode(DATA.features[video]) for video in range(2)]
+    for top in (0, 1001):
+        with pytest.raises(ValueError, match=f"top = {top}: expected 1 to 1,000"):
+            grounder.search(videos, [DATA.sentences[0]], top=top)
+    with pytest.raises(ValueError, match="no video; give one at least"):
+        grounder.search([], [DATA.sentences[0]])
+
+
 def test_a_folder_without_words_says_so(tmp_path: Path) -> None:
     folder = shutil.copytree(find_checkpoint(network_run("tiny")[0]), tmp_path / "old")
     as_older_version(folder, describe_data(small_input(network_run("tiny")[1])[0].data))
