@@ -91,6 +91,11 @@ def run(arguments: GroundArguments) -> int:
     """
     arguments = with_sentences(arguments)
     _check(arguments)
+    if arguments.sentence_encoder is not None:
+        # before torch is loaded, so that one that is not there is told at once
+        from pps_fast.prepare.readers.encoders import locate_encoder
+
+        locate_encoder(arguments.sentence_encoder)
     from pps_fast.devices import choose_device, set_threads
     from pps_fast.ground.grounder import load
 

@@ -98,8 +98,9 @@ class Grounder:
         self._sources = recipe.get("sources", []) if recipe.get("joining") else []
         self.source_names = tuple(str(source["source"]) for source in self._sources)
         has_alignment = model.alignment is not None
-        reads_words = not has_alignment or uses_words(config.alignment, sizes)
-        self._sentence_dim = 0 if reads_words else sizes.sentence_dim
+        has_vectors = has_alignment and not uses_words(config.alignment, sizes)
+        self._sentence_dim = sizes.sentence_dim if has_vectors else 0
+        self._reads_words = not (isinstance(model, AlignmentModel) and has_vectors)
         self.no_match = None if has_alignment else _NO_NETWORK_MATCH
         if has_alignment and confidence is None:
             self.no_match = _NOT_CALIBRATED
@@ -226,7 +227,7 @@ class Grounder:
     ) -> tuple[Queries, Scored]:
         if vectors is None and self._sentence_dim and sentences:
             vectors = self._sentences.encode(sentences, self._sentence_dim)
-        queries = encode_queries(sentences, self._words, vectors, self._sentence_dim)
+        queries = encode_queries(sentences, self._words, vectors, self._sentence_dim, self._reads_words)
         with torch.inference_mode():
             frames = videos[0].frames if len(videos) == 1 else torch.cat([video.frames for video in videos])
             return queries, self._scorer.score(frames, queries, top)

@@ -107,7 +107,9 @@ class ModelSentences:
             ) from error
 
 
-def encode_queries(sentences: Sequence[str], known: ModelWords, vectors: Any, sentence_dim: int) -> Queries:
+def encode_queries(
+    sentences: Sequence[str], known: ModelWords, vectors: Any, sentence_dim: int, reads_words: bool = True
+) -> Queries:
     """Encodes sentences.
 
     A sentence's hidden words depend on the seed alone, so that it always gets the same ones.
@@ -116,7 +118,8 @@ def encode_queries(sentences: Sequence[str], known: ModelWords, vectors: Any, se
         sentences: one at least.
         known: the model's words.
         vectors: [n, sentence_dim] vectors of the sentences, or None.
-        sentence_dim: width of the vectors that the model was fitted to; 0 for a model that reads words.
+        sentence_dim: width of the vectors that the model was fitted to; 0 for a model without.
+        reads_words: whether the model reads the words, too; where it does not, none is unknown to it.
     Raises:
         ValueError: for a sentence without any word that the model knows, or vectors that do not fit.
     """
@@ -125,7 +128,7 @@ def encode_queries(sentences: Sequence[str], known: ModelWords, vectors: Any, se
     encoded = encode_sentences(list(sentences), known.words, known.max_num_words)
     unknown = tuple(_unknown(sentence, set(known.words[1:])) for sentence in sentences)
     whole = _checked_vectors(vectors, len(sentences), sentence_dim)
-    if whole is None:
+    if reads_words:
         _require_words(sentences, encoded.num_words.tolist(), unknown)
     num_columns = int(rounded_columns(encoded.num_words, known.max_num_words).max(initial=1))
     word_ids = torch.from_numpy(encoded.word_ids[:, :num_columns])
@@ -145,8 +148,10 @@ def encode_queries(sentences: Sequence[str], known: ModelWords, vectors: Any, se
         progress=torch.zeros(count),
         sentence=whole,
     )
-    batch, cut = batch.to(known.vectors.device), tuple(encoded.num_cut.tolist())
-    return Queries(sentences=tuple(sentences), batch=batch, unknown_words=unknown, num_cut=cut)
+    cut = tuple(encoded.num_cut.tolist())
+    if not reads_words:
+        unknown, cut = ((),) * count, (0,) * count
+    return Queries(sentences=tuple(sentences), batch=batch.to(known.vectors.device), unknown_words=unknown, num_cut=cut)
 
 
 def _require_words(sentences: Sequence[str], num_words: list[int], unknown: Sequence[tuple[str, ...]]) -> None:

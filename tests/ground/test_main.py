@@ -87,7 +87,7 @@ def test_sources_are_joined_in_the_order_of_the_training(tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--sentence-encoder", "x", SENTENCE], "sentence_encoder: the model was trained on words"),
+        (["--sentence-encoder", "no/name", SENTENCE], "sentence encoder no/name: "),
         ([], "sentences: none"),
         (["--json", "--jsonl", SENTENCE], "--json and --jsonl: choose one"),
         (["--duration", "0", SENTENCE], "--duration 0.0: expected a number above 0"),

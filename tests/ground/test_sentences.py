@@ -49,6 +49,10 @@ def test_what_cannot_be_asked_is_refused(sentences, vectors, width: int, message
         encode_queries(sentences, _known(), vectors, width)
 
 
-def test_a_model_of_sentence_vectors_takes_a_sentence_without_known_words() -> None:
-    queries = encode_queries(["zebrafish"], _known(), np.ones(4), 4)
+def test_a_model_of_sentence_vectors_alone_knows_every_word() -> None:
+    queries = encode_queries(["zebrafish"], _known(), np.ones(4), 4, reads_words=False)
+    assert queries.batch.sentence.shape == (1, 4) and queries.unknown_words == ((),)
+    with pytest.raises(ValueError, match="'zebrafish': no word that the model knows"):
+        encode_queries(["zebrafish"], _known(), np.ones(4), 4)
+    queries = encode_queries(["door zebrafish"], _known(), np.ones(4), 4)
     assert queries.batch.sentence.shape == (1, 4) and queries.unknown_words == (("zebrafish",),)

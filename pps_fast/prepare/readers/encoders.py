@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from pps_fast.reading import brief, listed, reading
@@ -79,12 +78,7 @@ def open_encoder(named: str) -> SentenceEncoder:
         ValueError: in one sentence, for an encoder that is not there, not whole or of another kind, and where the
             library is not installed. Without a network this takes seconds, not minutes.
     """
-    try:
-        import huggingface_hub as hub
-    except ImportError as error:
-        raise ValueError(f"sentence encoder {named}: {_MISSING}") from error
-    folder, name = (Path(named), None) if Path(named).is_dir() else _from_hub(named, hub)
-    require_whole(folder)
+    folder, name = locate_encoder(named)
     try:
         import transformers
     except ImportError as error:
@@ -100,6 +94,21 @@ def open_encoder(named: str) -> SentenceEncoder:
     run = _runner(tokenizer, model, pooling)
     width = run([_PROBE]).shape[1]
     return SentenceEncoder(name=name or _name_of(folder), width=width, pooling=pooling, run=run)
+
+
+def locate_encoder(named: str) -> tuple[Path, str | None]:
+    """Returns the whole folder of an encoder, and NAME@REVISION where it is from the hub; loads no torch.
+
+    Raises:
+        ValueError: as `open_encoder`, for an encoder that is not there or not whole.
+    """
+    try:
+        import huggingface_hub as hub
+    except ImportError as error:
+        raise ValueError(f"sentence encoder {named}: {_MISSING}") from error
+    folder, name = (Path(named), None) if Path(named).is_dir() else _from_hub(named, hub)
+    require_whole(folder)
+    return folder, name
 
 
 @contextmanager
@@ -202,6 +211,8 @@ def _pooling(folder: Path) -> str:
 
 def _load(folder: Path, pooling: str, transformers: Any) -> tuple[Any, Any, str]:
     """Returns tokenizer and model, whole, and how tokens are pooled."""
+    import torch
+
     strict: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     config = transformers.AutoConfig.from_pretrained(folder, **strict)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **strict)
@@ -228,6 +239,8 @@ def _require_all_words(tokenizer: Any, model: Any, named: str) -> None:
 
 
 def _runner(tokenizer: Any, model: Any, pooling: str) -> Callable[[list[str]], np.ndarray]:
+    import torch
+
     limit = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", _MOST_TOKENS))
 
     def run(sentences: list[str]) -> np.ndarray:

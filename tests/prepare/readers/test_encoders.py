@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 
 from pps_fast.prepare.readers import encoders
 from pps_fast.prepare.readers.encoders import SentenceEncoder, open_encoder, require_whole
+from tests.support.documents import ROOT
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "person", "opens", "the", "door", "dog"]
 
@@ -68,6 +70,11 @@ def test_without_a_network_a_name_is_refused_within_seconds(monkeypatch: pytest.
     with pytest.raises(ValueError, match=r"sentence encoder some/name: no folder .* cannot be reached .TimeoutError"):
         open_encoder("some/name")
     assert time.perf_counter() - began < 5
+
+
+def test_an_encoder_is_looked_for_without_loading_torch() -> None:
+    code = "import sys, pps_fast.prepare.readers.encoders; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 def test_what_the_hub_says_and_a_broken_download_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
