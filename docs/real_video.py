@@ -1,4 +1,4 @@
-"""The first table of docs/results.md, on real video, read from the comparisons in benchmarks/results/lab/."""
+"""The tables of docs/results.md on real video: comparisons in benchmarks/results/lab/, and how sure answers are."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ LABELS = {
     "charades_clip_align_small": "PPS with alignment (generator, no reconstruction), width 64",
     "charades_clip_small": "PPS as published, width 64, 6 epochs, **fold 0 alone**",
 }
+# answers of alignments, by `python -m benchmarks.grounding`
+GROUNDING = LAB.parent / "grounding_cpu_20261125.json"
+FEATURES = {"b32": "ViT-B/32", "l14": "ViT-L/14"}
 _METRICS = ("R@1 IoU>=0.3", "R@1 IoU>=0.5", "R@1 IoU>=0.7", "R@1 mIoU")
 
 
@@ -52,6 +55,45 @@ def real_video() -> list[str]:
     where = f"**ViT-B/32, full**, fold 0: {size['pairs']:,} pairs"
     lines += [f"{where} ([{PUBLISHED_METHODS}](../benchmarks/results/lab/{PUBLISHED_METHODS}.md)).", ""]
     return [*lines, *grid(["R@1", *(metric.removeprefix("R@1 ") for metric in _METRICS)], rows)]
+
+
+def sureness() -> list[str]:
+    """Returns how reliable match is on each fold, and match beside frequency by tenths, all folds together."""
+    record: dict[str, Any] = json.loads(GROUNDING.read_text(encoding="utf-8"))
+    header = ["fold", "AUC", "mean error", "as the model says", "right video first", "in first ten", "of"]
+    rows = [
+        [
+            f"{FEATURES[row['data']]}, {row['fold']}",
+            f"{row['auc']:.3f}",
+            f"{row['calibration_error']:.3f}",
+            f"{row['record_of_the_model']['calibration_error']:.3f}",
+            f"{row['percent_first']:.1f} %",
+            f"{row['percent_in_first_ten']:.1f} %",
+            f"{row['videos']:,} videos",
+        ]
+        for row in record["rows"]
+    ]
+    return [*grid(header, rows), *grid(["match", *FEATURES.values()], _by_tenths(record["rows"]))]
+
+
+def _by_tenths(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Returns the mean match and the share of right videos in each tenth of match, all folds together."""
+    lines = []
+    for low in range(10):
+        cells = []
+        for name in FEATURES:
+            tenths = [
+                (match, share, weight)
+                for row in rows
+                if row["data"] == name
+                for match, share, weight in row["reliability"]
+                if low <= 10 * match < low + 1
+            ]
+            total = sum(weight for *_, weight in tenths)
+            means = [sum(tenth[index] * tenth[2] for tenth in tenths) / total for index in (0, 1)] if total else []
+            cells.append("{:.2f}: {:.2f} right".format(*means) if total else "-")
+        lines.append([f"{low / 10:.1f} to {(low + 1) / 10:.1f}", *cells])
+    return lines
 
 
 def _read(name: str) -> dict[str, Any]:

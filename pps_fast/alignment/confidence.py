@@ -28,6 +28,10 @@ NUM_OTHERS = 2
 """other videos of the same part that each of these sentences is asked about"""
 NUM_BINS = 10
 """of equal numbers of answers, in which probabilities are compared with frequencies"""
+CONDITION = (
+    "a sentence and a video of the training set's kind, own and other videos equally likely; measured on training "
+    "pairs, without times, by maps fitted without the pair's part of the videos"
+)
 _NUM_QUANTILES = 21
 _BLOCK = 256
 
@@ -45,6 +49,7 @@ class Confidence:
         auc: share of (matched, other) couples in which the own video has more evidence.
         calibration_error: mean distance of match and frequency over NUM_BINS bins, for parts of the videos whose pairs
             did not fit the logistic function.
+        condition: under which all of this holds, for readers of the file.
     """
 
     slope: float
@@ -55,6 +60,7 @@ class Confidence:
     num_others: int
     auc: float
     calibration_error: float
+    condition: str = CONDITION
 
     def match(self, evidence: Tensor) -> Tensor:
         """Returns the probability that a sentence with this evidence is about the video, in (0, 1)."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pps_fast.data.store import rounded_columns
-from pps_fast.data.tokens import encode_sentences, tokenize
+from pps_fast.data.tokens import EncodedSentences, encode_sentences, tokenize
 from pps_fast.prepare.readers.encoders import SentenceEncoder, open_encoder
 from pps_fast.randomness import gumbel_noise
 from pps_fast.types import Batch
@@ -130,12 +130,21 @@ def encode_queries(
     whole = _checked_vectors(vectors, len(sentences), sentence_dim)
     if reads_words:
         _require_words(sentences, encoded.num_words.tolist(), unknown)
+    batch, count = _batch_of(encoded, known, whole).to(known.vectors.device), len(sentences)
+    cut = tuple(encoded.num_cut.tolist())
+    if not reads_words:
+        unknown, cut = ((),) * count, (0,) * count
+    return Queries(sentences=tuple(sentences), batch=batch, unknown_words=unknown, num_cut=cut)
+
+
+def _batch_of(encoded: EncodedSentences, known: ModelWords, whole: Tensor | None) -> Batch:
+    """Returns sentences as a batch without frames."""
     num_columns = int(rounded_columns(encoded.num_words, known.max_num_words).max(initial=1))
     word_ids = torch.from_numpy(encoded.word_ids[:, :num_columns])
     noise = torch.from_numpy(gumbel_noise(known.seed, 0, np.zeros(1, dtype=np.int64), num_columns))
-    count = len(sentences)
+    count = len(encoded.num_words)
     zeros = torch.zeros(count, dtype=torch.int64)
-    batch = Batch(
+    return Batch(
         frames=torch.zeros(count, 0, 0),
         num_frames=zeros,
         words=known.vectors.cpu()[word_ids],
@@ -148,10 +157,6 @@ def encode_queries(
         progress=torch.zeros(count),
         sentence=whole,
     )
-    cut = tuple(encoded.num_cut.tolist())
-    if not reads_words:
-        unknown, cut = ((),) * count, (0,) * count
-    return Queries(sentences=tuple(sentences), batch=batch.to(known.vectors.device), unknown_words=unknown, num_cut=cut)
 
 
 def _require_words(sentences: Sequence[str], num_words: list[int], unknown: Sequence[tuple[str, ...]]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import write_results
+from docs import real_video, write_results
 
 PUBLISHED = json.loads(write_results.PUBLISHED.read_text(encoding="utf-8"))
 
@@ -63,3 +63,17 @@ def test_every_row_of_the_lab_stands_on_the_page_with_blind_baseline_and_control
         assert "| best blind baseline |" in section and f"| {record['reference']}, shuffled queries |" in section
         # every one says what it was made of
         assert all(f"{seed}" in section for seed in record["protocol"]["seeds"]) and record["preset"] in section
+
+
+def test_how_sure_answers_are_stands_on_the_page_with_every_fold_and_tenth() -> None:
+    page, record = write_results.page(), write_results.read(real_video.GROUNDING)
+    section = page.split("## How sure an answer is\n")[1].split("\n## ")[0]
+    for row in record["rows"]:
+        first = (
+            f"| {real_video.FEATURES[row['data']]}, {row['fold']} | {row['auc']:.3f} | {row['calibration_error']:.3f} |"
+        )
+        assert first in section
+    # of one tenth by hand
+    tenths = [row["reliability"][3] for row in record["rows"] if row["data"] == "b32"]
+    share = sum(share * weight for _, share, weight in tenths) / sum(weight for *_, weight in tenths)
+    assert f"| 0.3 to 0.4 | 0.35: {share:.2f} right |" in section and "equally likely" in section
