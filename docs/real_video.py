@@ -18,6 +18,7 @@ COMPARISONS = {
 }
 # PPS as published, on fold 0 alone
 PUBLISHED_METHODS = "compare_charades_clip_small"
+VIDEO_GAIN = LAB.parent / "video_gain_cpu_20261126.jsonl"
 LABELS = {
     "alignment": "alignment, default",
     "alignment_priors": "alignment, standardized curve and priors",
@@ -54,7 +55,29 @@ def real_video() -> list[str]:
     size = published["subsets"]["all"]
     where = f"**ViT-B/32, full**, fold 0: {size['pairs']:,} pairs"
     lines += [f"{where} ([{PUBLISHED_METHODS}](../benchmarks/results/lab/{PUBLISHED_METHODS}.md)).", ""]
-    return [*lines, *grid(["R@1", *(metric.removeprefix("R@1 ") for metric in _METRICS)], rows)]
+    return [*lines, *grid(["R@1", *(metric.removeprefix("R@1 ") for metric in _METRICS)], rows), *_video_gain()]
+
+
+def _video_gain() -> list[str]:
+    """Returns the table of what the video tells models while they are trained."""
+    records = [json.loads(line) for line in VIDEO_GAIN.read_text(encoding="utf-8").splitlines()]
+    first = records[0]
+    lines = [
+        f"**What the video tells** a model in training (`video_gain`): {first['features']}, fold {first['fold']}, "
+        f"{first['num_pairs']} pairs of as many {first['split']} videos, one run each "
+        f"([{VIDEO_GAIN.stem}](../benchmarks/results/{VIDEO_GAIN.name})).",
+        "",
+    ]
+    rows = []
+    for record in records:
+        for name in ("nats", "reward"):
+            if name in record:
+                cells = zip(record[name], record[f"{name}_error"], strict=True)
+                texts = [f"{mean:.3f} +- {error:.3f}" for mean, error in cells]
+                # a run may have been stopped earlier than the first
+                texts += [""] * (len(first["epochs"]) - len(texts))
+                rows.append([f"{record['label']}, {name}", *texts])
+    return [*lines, *grid(["after epoch", *(str(epoch) for epoch in first["epochs"])], rows)]
 
 
 def sureness() -> list[str]:
