@@ -38,6 +38,8 @@ def alignment_models(store: Store, train: np.ndarray, config: PPSConfig, count: 
         if config.method == "alignment" and config.alignment == options:
             continue
         changes = {"alignment": options, "proposals.num_proposals": count, "losses.num_best": 1}
+        # the moment of most reward, as the alignment alone answers: votes of proposals are the model's own business
+        changes["inference.selector"] = "alignment"
         model = AlignmentModel(override(config, changes), store.sizes)
         model.alignment.take(_fit(_Pairs(store, train)))
         models[name] = model.to(store.device).eval()

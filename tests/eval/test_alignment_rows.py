@@ -29,6 +29,17 @@ def test_the_rows_stand_in_the_report_and_the_model_is_compared_with_the_better_
         assert "fitted in closed form to the same training pairs, the model is" in text
 
 
+@pytest.mark.parametrize("selector", ["vote", "vote_iou_weighted", "vote_loss_weighted"])
+def test_the_rows_answer_by_reward_whatever_selects_among_the_model_s_proposals(selector: str) -> None:
+    rows = []
+    for name in ("lowest_loss", selector):
+        report = evaluate(
+            KnowsTheQuery(), store(), SPLITS, override(CONFIG, {"inference.selector": name}), progress=False
+        )
+        rows.append({row: report.rows[row] for row in ALIGNMENT_ROWS})
+    assert rows[0] == rows[1]
+
+
 def test_the_rows_are_left_out_on_request() -> None:
     config = override(CONFIG, {"inference.alignment_rows": False})
     report = evaluate(KnowsTheQuery(), store(), SPLITS, config, progress=False)
