@@ -143,6 +143,8 @@ class Grounder:
         """
         if duration_s is not None and not 0 < duration_s < float("inf"):
             raise ValueError(f"duration_s = {duration_s}: expected seconds above 0")
+        # a number of numpy's would show in answers
+        duration_s = None if duration_s is None else float(duration_s)
         if isinstance(frames, torch.Tensor):
             frames = frames.detach().cpu().float().numpy()
         num_segments, width = self.sizes.num_segments, self.sizes.frame_dim

@@ -69,7 +69,9 @@ class Videos:
                 raise ValueError(f"{self._reader.name}: no video; {_no_common_video(self._reader)}")
             return known
         if video not in known:
-            raise ValueError(f"--video {video}: not in {self._reader.name}, which has {listed(known)}")
+            remedy = hint([video], known)
+            pass_it = "" if remedy is None else f"; pass {remedy}"
+            raise ValueError(f"--video {video}: not in {self._reader.name}, which has {listed(known)}{pass_it}")
         return [video]
 
     def _open(self, sources: Sequence[FeatureSource]) -> AnyReader:

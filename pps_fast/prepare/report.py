@@ -41,13 +41,20 @@ def _content(data: PreparedSamples, frame_dim: int) -> list[tuple[str, str]]:
         ("videos", f"{len(data.video_ids):,}, mean length {data.duration_s.mean():.1f} s"),
         ("samples", f"{data.num_samples:,} ({per_split})"),
         ("moments", _moments(data)),
-        ("features", f"{record['options']['num_segments']} segments x {frame_dim}, float16, from {source['format']}"),
+        ("features", f"{record['options']['num_segments']} segments x {frame_dim}, float16, from {_origin(source)}"),
     ]
     if (vectors := record["sources"].get("sentence_vectors")) is not None:
         rows.append(("sentences", f"vectors of width {vectors['width']}, by {vectors['by']}, of {vectors['encoder']}"))
     if counts["videos_in_several_splits"]:
         rows.append(("shared videos", f"{counts['videos_in_several_splits']:,} are in more than one split"))
     return rows
+
+
+def _origin(source: dict[str, Any]) -> str:
+    """Returns the format of the one source, or name, width and format of each."""
+    parts = source.get("sources", [])
+    joined = " + ".join(f"{part['source']} {part['width']} ({part['format']})" for part in parts)
+    return joined or str(source["format"])
 
 
 def _moments(data: PreparedSamples) -> str:

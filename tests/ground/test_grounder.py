@@ -118,6 +118,7 @@ def test_frames_are_resampled_as_prepare_does_and_encoded_once() -> None:
     video = grounder.encode(torch.from_numpy(frames))
     assert grounder.ground(video, sentence) == grounder.ground(frames, sentence)
     assert grounder.ground(frames, sentence)[0].start_s is None
+    assert type(grounder.ground(frames, sentence, duration_s=np.float64(9.5))[0].start_s) is float
 
 
 def test_a_search_ranks_videos_by_match_and_finds_the_right_one_more_often_than_chance() -> None:

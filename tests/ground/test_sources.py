@@ -61,6 +61,8 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     path = _file(tmp_path)
     with pytest.raises(ValueError, match="--video c: not in .*clip.hdf5, which has"):
         _videos(path, video="c")
+    with pytest.raises(ValueError, match="--video v_a: .* pass --video-prefix v_, which alone would match 1 of 1"):
+        _videos(path, video="v_a")
     with pytest.raises(ValueError, match="--duration: clip.hdf5 has 2 videos; name one with --video"):
         _videos(path, duration_s=3.0)
     with pytest.raises(ValueError, match=r"no\.hdf5: no such file or folder"):

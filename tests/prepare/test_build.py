@@ -16,6 +16,7 @@ from pps_fast.data.tokens import count_tokens
 from pps_fast.prepare.build import prepare
 from pps_fast.prepare.options import PrepareOptions
 from pps_fast.prepare.readers.features import resample
+from pps_fast.prepare.report import format_summary
 from tests.support.prepare_inputs import (
     DURATIONS,
     FRAMES,
@@ -138,6 +139,7 @@ def test_joined_sources_are_resampled_together_and_recorded(inputs, tmp_path):
     assert data.num_frames[data.video_ids.index("F")] == FRAMES["F"] - 1
     names = [(source["source"], source["folder"], source["width"]) for source in data.recipe["sources"]]
     assert names == [("b", "b", 2), ("a", "a", 3)] and "side by side" in data.recipe["joining"]
+    assert "8 segments x 5, float16, from b 2 (npz) + a 3 (npz)" in format_summary(data, 5, inputs["out"])
     checks = data.provenance["sources"]["features"]["checks"]
     assert checks == {"videos are cut to the shortest of their sources": 5}
 
