@@ -123,6 +123,13 @@ def _write_annotations(folder: Path) -> None:
         for index, row in enumerate(rows)
     ]
     (folder / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)) + "\n", encoding="utf-8")
+    plain = [
+        {"video": row[0], "sentence": row[3], "duration": row[1], "start": row[2][0], "end": row[2][1], "id": index}
+        for index, row in enumerate(rows)
+    ]
+    (folder / "plain.jsonl").write_text("\n".join(map(json.dumps, plain)) + "\n", encoding="utf-8")
+    with open(folder / "plain.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([plain[0].keys(), *(row.values() for row in plain)])
     people = [("video_id", "description", "start", "end")]
     people += [(f"{row[0]}.mp4", row[3], 10 * person, 50 + person) for row in TEST for person in range(5)]
     with open(folder / "people.csv", "w", newline="", encoding="utf-8") as file:
@@ -245,6 +252,8 @@ SCENARIOS: list[Scenario] = [
         _prepare(kind, f"{kind}/*", (*_BASE[:2], kind, "words.npz"), *_ROWS, f"--features={{}}/{kind}", *_NPZ, *options)
         for kind, options in {"npy": (), "npz": ("--skip-bad",), "pt": ("--feature-key=x",)}.items()
     ),
+    _prepare("two sources", "groups.h5", (*_BASE, "groups.h5"), *_ROWS, "--features", "first:{}/features.hdf5",
+             "second:{}/groups.h5", *_NPZ),
     _prepare("npz vocabulary", "words.npz", _BASE, *_ROWS, *_HDF5, *_NPZ),
     *(
         _prepare(f"vocabulary {name}", name, (*_BASE[:3], name), *_ROWS, *_HDF5, "--vocabulary={}/" + name)
@@ -257,7 +266,7 @@ SCENARIOS: list[Scenario] = [
     ),
     *(
         _prepare(name, name, (name, *_BASE[2:]), "--pool={}/" + name, "--folds=2", *_HDF5, *_NPZ)
-        for name in ("captions.json", "queries.jsonl")
+        for name in ("captions.json", "queries.jsonl", "plain.jsonl", "plain.csv")
     ),
     *(
         _prepare(f"sentences {name}", target, ("queries.jsonl", name, *_BASE[2:]), "--train={}/queries.jsonl",
