@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pps_fast import __version__
 from pps_fast.cli import exit_status, parse
 from pps_fast.config import DataConfig
-from pps_fast.files import write_json
+from pps_fast.files import refuse_input, write_json
 from pps_fast.help_text import Program
 from pps_fast.text_table import plain_table, terminal_columns, wrapped
 
@@ -114,6 +114,7 @@ def _check(arguments: BlindArguments) -> None:
         raise ValueError(f"--seed {arguments.seed}: expected 0 to below 2 ** 63")
     if arguments.out is not None and (arguments.out.is_dir() or not arguments.out.parent.is_dir()):
         raise ValueError(f"--out {arguments.out}: expected a file in a folder that exists")
+    refuse_input("--out", arguments.out, [arguments.data])
 
 
 def _rows(

@@ -8,7 +8,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -169,3 +169,14 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def refuse_input(option: str, path: Path | None, inputs: Iterable[Path | None]) -> None:
+    """Refuses to write a result over a file that it is made from.
+
+    Raises:
+        ValueError: naming option and file.
+    """
+    known = [one for one in inputs if one is not None and one.exists()]
+    if path is not None and path.exists() and any(one.samefile(path) for one in known):
+        raise ValueError(f"{option} {shown(path)}: is the input, which would be replaced; name another file")

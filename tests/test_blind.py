@@ -64,3 +64,12 @@ def test_features_are_not_read(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_bad_options_are_refused(options: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert blind.main(list(options)) != 0
     assert message in capsys.readouterr().err
+
+
+def test_the_data_file_is_not_replaced_by_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.h5").write_bytes(b"mine")
+    (tmp_path / "link.h5").symlink_to(tmp_path / "a.h5")
+    for name in ("a.h5", "link.h5"):
+        assert blind.main(["--data", str(tmp_path / "a.h5"), "--out", str(tmp_path / name)]) == 2
+        assert "is the input, which would be replaced; name another file" in capsys.readouterr().err
+    assert (tmp_path / "a.h5").read_bytes() == b"mine"

@@ -12,6 +12,7 @@ from pps_fast.cli import exit_status, parse
 from pps_fast.config import EvaluationPrecision, Selector
 from pps_fast.devices import Device
 from pps_fast.eval.answers import PredictionsForm
+from pps_fast.files import refuse_input
 from pps_fast.help_text import Program
 from pps_fast.text_table import terminal_columns
 
@@ -119,6 +120,7 @@ def _run_model(arguments: EvalArguments) -> int:
 
     model = arguments.model or Path()
     out = _writable(arguments.out or model, arguments.predictions)
+    refuse_input("--predictions", arguments.predictions, [arguments.data])
     changes = {
         "data.path": None if arguments.data is None else str(arguments.data),
         "data.fold": arguments.fold,
