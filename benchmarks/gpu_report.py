@@ -119,6 +119,9 @@ def kernels(report: Report) -> None:
 
 def compile_kernels(report: Report) -> None:
     """Compiles the kernels of the steps and trainings that are timed, one process for each preset and precision."""
+    if report.left() <= 0:
+        report.add("compile", "not run", why="its share of the budget is spent")
+        return
     if report.is_dry:
         report.add("compile", "refused", why="a dry run interprets the kernels")
         return
