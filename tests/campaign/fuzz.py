@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import re
 import shutil
@@ -84,7 +85,7 @@ def attempt(rng: random.Random, folder: Path, material: Material, tally: Tally) 
     before = snapshot(folder)
     output = folder.with_suffix(".txt")
     done = call(scenario.program, argv, output, cwd=work, time_limit_s=TIME_LIMIT_S, streams=streams)
-    writes = [f"work/{name}" for name in (*scenario.writes, *_named_outputs(argv, work))]
+    writes = [f"work/{name}" for name in scenario.writes] + _named_outputs(argv, work, before)
     faults = faults_of(done, is_heard=streams not in ("stderr closed", "both closed"))
     faults += foreign_faults(before, snapshot(folder), writes)
     tally.count(f"{scenario.program.removeprefix('pps_fast.').removesuffix('.__main__')}, {way}")
@@ -111,10 +112,12 @@ def _filled(scenario: Scenario, material: Material, folder: Path) -> Path:
     return work
 
 
-def _named_outputs(argv: list[str], folder: Path) -> list[str]:
-    """Returns further names that an extreme option has asked to be written."""
+def _named_outputs(argv: list[str], work: Path, before: dict[str, str]) -> list[str]:
+    """Returns further names that an extreme option may have asked to be written: those that were not there before."""
     words = [word.partition("=")[2] or word for word in argv]
-    return [Path(word).relative_to(folder).parts[0] for word in words if word.startswith(f"{folder}/new-")]
+    names = [os.path.relpath(work / word, work.parent) for word in words if "\0" not in word]
+    folders = {str(parent) for name in before for parent in Path(name).parents}
+    return [name for name in names if name not in before and name not in folders]
 
 
 def _expected(scenario: Scenario, material: Material, folder: Path) -> Any:

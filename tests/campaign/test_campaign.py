@@ -9,7 +9,7 @@ import pytest
 from tests.campaign.__main__ import CAMPAIGNS
 from tests.campaign.child import Done
 from tests.campaign.common import Tally, campaign
-from tests.campaign.fuzz import faults_of, foreign_faults
+from tests.campaign.fuzz import _named_outputs, faults_of, foreign_faults
 
 
 @pytest.mark.slow
@@ -56,3 +56,9 @@ def test_what_is_changed_or_left_without_being_asked_for_is_seen() -> None:
         "left behind: work/run/.tmp-x@host.7",
     ]
     assert foreign_faults(before, before, []) == []
+
+
+def test_only_what_was_not_there_may_be_written_because_a_command_names_it(tmp_path: Path) -> None:
+    before = {"work/data.h5": "1", "work/run/x": "1"}
+    argv = ["--out", "../x", "--data=data.h5", "run", ".", f"--to={tmp_path}/work/new-1", "--text", "a\0b"]
+    assert _named_outputs(argv, tmp_path / "work", before) == ["work/--out", "x", "work/new-1", "work/--text"]
