@@ -116,6 +116,7 @@ def _named_outputs(argv: list[str], work: Path, before: dict[str, str]) -> list[
     """Returns further names that an extreme option may have asked to be written: those that were not there before."""
     words = [word.partition("=")[2] or word for word in argv]
     names = [os.path.relpath(work / word, work.parent) for word in words if "\0" not in word]
+    names += [str(parent) for name in names for parent in Path(name).parents]
     folders = {str(parent) for name in before for parent in Path(name).parents}
     return [name for name in names if name not in before and name not in folders]
 

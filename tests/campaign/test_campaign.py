@@ -60,5 +60,6 @@ def test_what_is_changed_or_left_without_being_asked_for_is_seen() -> None:
 
 def test_only_what_was_not_there_may_be_written_because_a_command_names_it(tmp_path: Path) -> None:
     before = {"work/data.h5": "1", "work/run/x": "1"}
-    argv = ["--out", "../x", "--data=data.h5", "run", ".", f"--to={tmp_path}/work/new-1", "--text", "a\0b"]
-    assert _named_outputs(argv, tmp_path / "work", before) == ["work/--out", "x", "work/new-1", "work/--text"]
+    argv = ["--out", "../x", "--data=data.h5", "run", ".", f"--to={tmp_path}/work/new/1", "--text", "a\0b"]
+    allowed = ["work/--out", "x", "work/new/1", "work/--text", "work/new"]
+    assert _named_outputs(argv, tmp_path / "work", before) == allowed
