@@ -209,7 +209,8 @@ def samples_of(splits: Splits, split: str) -> np.ndarray:
     samples: np.ndarray = getattr(splits, split)
     if len(samples) == 0:
         raise ValueError(
-            f"evaluate: the {split} split is empty; choose another, or hold samples out with data.validation_fraction"
+            f"evaluate: the {split} split is empty; choose another, or a prepared fold with --data.fold, "
+            "or hold samples out with --data.validation-fraction"
         )
     return samples
 

@@ -168,7 +168,8 @@ def format_run(report: EvalReport | None, written: Sequence[Path], model_dir: Pa
         columns: as in `format_table`.
     """
     if report is None:
-        return f"the data have no test split, so that nothing was evaluated\nmodel: {model_dir}"
+        remedy = "if folds were prepared, choose one with --data.fold"
+        return f"the data have no test split, so that nothing was evaluated; {remedy}\nmodel: {model_dir}"
     return f"{format_table(report, columns)}\n\nwritten: {', '.join(map(str, written))}\nmodel: {model_dir}"
 
 

@@ -170,8 +170,8 @@ def _print(arguments: GroundArguments, answers: list[Answer], record: dict[str, 
         for answer in answers:
             print(format_answer(answer, arguments.min_match, columns) + "\n")
         what = "1 video" if count == 1 else f"{count:,} videos"
-        times = f"encoded in {record['encode_s']:.2f} s, then {record['ms_per_query']:.1f} ms for a sentence."
-        print(wrapped(f"{what} {times}", columns))
+        times = f"encoded in {record['encode_s']:.2f} s, then {record['ms_per_query']:.1f} ms for a sentence"
+        print(wrapped(f"{what} {times}, the first included.", columns))
 
 
 def _check(arguments: GroundArguments) -> None:

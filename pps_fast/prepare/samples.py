@@ -96,6 +96,7 @@ def read_samples(options: PrepareOptions, problems: Problems) -> tuple[Samples, 
         if not read and problems.count("no duration") > 1:
             # the same for every row: said once
             files = listed(csv.name for csv in options.durations) or "this format, which has none"
+            files += "".join(f", whose videos are named like {name!r}" for name in list(durations)[:1])
             raise ValueError(f"{path}: no row has a length of its video in {files}; name their csv with --durations")
         if options.pool is None:
             read = of_split(read, name, path)
