@@ -118,7 +118,8 @@ def test_what_is_wrong_with_every_row_is_said_once(inputs, tmp_path):
     with pytest.raises(ValueError, match="sta.txt: no row has a length of its video in this format, .* --durations$"):
         build(PrepareOptions(**{**inputs, "train": tmp_path / "sta.txt"}))
     (tmp_path / "others.csv").write_text("id,length\nZ,3\n")
-    with pytest.raises(ValueError, match="sta.txt: no row has a length of its video in others.csv, whose videos are named like 'Z'; name"):
+    where = "others.csv, whose videos are named like 'Z'"
+    with pytest.raises(ValueError, match=f"sta.txt: no row has a length of its video in {where}; name"):
         build(PrepareOptions(**{**inputs, "train": tmp_path / "sta.txt", "durations": (tmp_path / "others.csv",)}))
 
 
