@@ -80,8 +80,7 @@ def run(arguments: BlindArguments) -> dict[str, Any]:
     splits = select_samples(data, options, is_for_training=False)
     samples = getattr(splits, arguments.split)
     if len(samples) == 0:
-        remedy = "choose another split, or a prepared fold with --fold"
-        raise ValueError(f"--split {arguments.split}: the data set has no such samples; {remedy}")
+        raise ValueError(f"--split {arguments.split}: the data set has no such samples; choose another, or a --fold")
     scored, fitted_on = (chosen[data.num_windows[chosen] > 0] for chosen in (samples, splits.train))
     if len(scored) == 0:
         raise ValueError(f"--split {arguments.split}: no such sample has times; guesses need times to be scored")

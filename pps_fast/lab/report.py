@@ -133,7 +133,7 @@ def _preamble(record: dict[str, Any]) -> Iterator[str]:
     if record["note"]:
         yield record["note"]
         yield ""
-    yield f"* Data: {data['name']}, protocol {data['protocol']}, sha256 {data['sha256'][:12]}."
+    yield f"* Data: {data['name']}, protocol {data.get('protocol', 'not recorded')}, sha256 {data['sha256'][:12]}."
     yield f"* Preset {record['preset']}, changed in all rows: {changes}. Selector {protocol['selector']}."
     yield f"* Seeds {', '.join(map(str, protocol['seeds']))}; tested on {', '.join(folds)}."
     yield f"* {record['intervals']} Shown is 'over runs' where there are several; both stand in {record['name']}.json."

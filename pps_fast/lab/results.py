@@ -119,7 +119,7 @@ def read_result(run: Path) -> dict[str, Any]:
     data = {name: value for name, value in values["data"].items() if value not in (None, {})}
     # results from before these fields existed are told apart by their absence
     later = {"processor": record.processor, "threads": record.threads} if record.processor is not None else {}
-    return {**values, "data": {**data, "protocol": record.data.protocol or "not recorded"}, **later}
+    return {**values, "data": data, **later}
 
 
 def read_run(run: Path) -> FinishedRun:

@@ -107,3 +107,9 @@ def test_files_are_the_same_bytes_again(record, tmp_path):
     # from the JSON alone
     again = write_table(tmp_path / "again", json.loads(paths[0].read_text()))
     assert [path.read_bytes() for path in again] == before
+
+
+def test_data_that_recorded_no_protocol_are_said_to(record):
+    data = {name: value for name, value in record["data"].items() if name != "protocol"}
+    assert f"protocol {record['data']['protocol']}, sha256" in format_markdown(record)
+    assert "protocol not recorded, sha256" in format_markdown({**record, "data": data})

@@ -11,8 +11,8 @@ import torch
 
 from pps_fast.config_tree import override
 from pps_fast.eval.metrics import metric_means
-from pps_fast.lab.results import EVALUATION_FILE, read_result, read_run
-from pps_fast.lab.runs import RESULT_FILE, SAMPLES_FILE, VERSION, run_one
+from pps_fast.lab.results import EVALUATION_FILE, read_run
+from pps_fast.lab.runs import RESULT_FILE, SAMPLES_FILE, run_one
 from tests.support.lab_experiments import CONFIG
 
 QUICK = override(CONFIG, {"train.max_steps": 1})
@@ -55,10 +55,3 @@ def test_damaged_files_are_named(name, content, message, run, tmp_path):
         (copy / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         read_run(copy)
-
-
-def test_a_result_without_a_protocol_is_read_as_one_that_recorded_none(tmp_path):
-    data = {"name": "planted", "sha256": "ab"}
-    values = {"format": "pps_fast.lab.run", "version": VERSION, "data": data, "device": "cpu", "machine": "a CPU"}
-    (tmp_path / RESULT_FILE).write_text(json.dumps({**values, "torch": "2.13", "updates": 5, "train_s": 1.0}))
-    assert read_result(tmp_path)["data"] == {**data, "protocol": "not recorded"}
