@@ -22,6 +22,7 @@ VIDEO_GAIN = LAB.parent / "video_gain_cpu_20261126.jsonl"
 LABELS = {
     "alignment": "alignment, default",
     "alignment_priors": "alignment, standardized curve and priors",
+    "alignment_changes": "alignment, ... and changes of frames",
     "charades_clip_align_small": "PPS with alignment (generator, no reconstruction), width 64",
     "charades_clip_small": "PPS as published, width 64, 6 epochs, **fold 0 alone**",
 }

@@ -11,6 +11,7 @@ of Fig. 3 and the factors of Fig. 4 are a choice of ours around the preset's own
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 from pps_fast.config import Method, PPSConfig, require
@@ -79,10 +80,7 @@ class Ablation:
 
 
 def _value(config: PPSConfig, path: str) -> Any:
-    value: Any = config
-    for name in path.split("."):
-        value = getattr(value, name)
-    return value
+    return reduce(getattr, path.split("."), config)
 
 
 def _figures(*values: float) -> dict[str, float]:
@@ -194,11 +192,8 @@ TABLE_5 = Ablation(
 FIG_3 = Ablation(
     title="number of proposals K and of components of an easy negative E_en (Fig. 3)",
     rows=(
-        *(Row(label=f"K = {count}", overrides={"proposals.num_proposals": count}) for count in (1, 3, 5, 7, 9)),
-        *(
-            Row(label=f"E_en = {count}", overrides={"proposals.negatives.num_components": count})
-            for count in (1, 2, 3, 4, 5)
-        ),
+        *(Row(label=f"K = {n}", overrides={"proposals.num_proposals": n}) for n in (1, 3, 5, 7, 9)),
+        *(Row(label=f"E_en = {n}", overrides={"proposals.negatives.num_components": n}) for n in (1, 2, 3, 4, 5)),
     ),
     note="The figure's points are not in the paper's text, so that no published figures stand here; the text says that "
     "R@1 mIoU grows until K = 5. R@n has n = min(K, 5): compare columns of one n only.",
@@ -265,11 +260,15 @@ ALIGNMENT = Ablation(
     note="'Reconstruction' is L_rec and L_ivc, C a proposal's loss of it; selection is by reward unless named.",
 )
 
+_POOLED = {"pooling": "cross", "curve": "linear", "reading": "filter", "position_prior": 0, "duration_prior": 0}
+_POOLED |= {"change": 0, "parts": 4, "pooling_curve": "linear", "sharpness": 2}
+_PRIORS = {"curve": "standardized", "position_prior": 0.2, "duration_prior": 0.5}
+_CHANGES = {"change": 0.4, "parts": 8, "pooling_curve": "standardized", "sharpness": 2.5}
 
-def _fitted(label: str, **options: str | float) -> Row:
+
+def _fitted(label: str, **options: Any) -> Row:
     """Returns a row of the closed-form alignment; what it does not name has its default."""
-    defaults = {"pooling": "cross", "curve": "linear", "reading": "filter", "position_prior": 0, "duration_prior": 0}
-    return Row(label=label, overrides={f"alignment.{name}": value for name, value in {**defaults, **options}.items()})
+    return Row(label=label, overrides={f"alignment.{name}": value for name, value in {**_POOLED, **options}.items()})
 
 
 ALIGNMENT_FIT = Ablation(
@@ -281,7 +280,8 @@ ALIGNMENT_FIT = Ablation(
         _fitted("once, max-sum window", pooling="once", reading="window"),
         _fitted("no re-pooling, Gaussian filter", pooling="mean"),
         _fitted("cross, standardized curve", curve="standardized"),
-        _fitted("standardized curve, priors", curve="standardized", position_prior=0.2, duration_prior=0.5),
+        _fitted("standardized curve, priors", **_PRIORS),
+        _fitted("priors and changes of frames", **_PRIORS, **_CHANGES),
     ),
     method="alignment",
     note="Fitted to training pairs without times; the seed of a run decides nothing.",

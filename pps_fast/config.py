@@ -339,6 +339,12 @@ class AlignmentConfig:
     """added to the covariance of frames, in mean variances"""
     sentence_ridge: float = 3.0
     """added to the covariance of sentences, in mean variances"""
+    change: float = 0.0
+    """weight of further channels of a frame: how the frames two segments later and earlier differ; 0: none"""
+    parts: int = 4
+    """into which 'cross' divides the training videos: a curve comes from a map fitted without its video's part"""
+    pooling_curve: CurveKind = "linear"
+    """score by which 'cross' weights frames"""
     sharpness: float = 2.0
     """of the softmax by which 'cross' weights frames"""
     position_prior: float = 0.0
@@ -351,7 +357,8 @@ class AlignmentConfig:
         require(0 <= self.smoothing <= 1, "alignment.smoothing", self.smoothing, "0 to 1")
         for name in ("frame_ridge", "sentence_ridge", "sharpness"):
             require(getattr(self, name) > 0, f"alignment.{name}", getattr(self, name), "> 0")
-        for name in ("position_prior", "duration_prior"):
+        require(self.parts >= 2, "alignment.parts", self.parts, "at least 2")
+        for name in ("change", "position_prior", "duration_prior"):
             require(getattr(self, name) >= 0, f"alignment.{name}", getattr(self, name), "0 or more")
 
 

@@ -197,11 +197,18 @@ ALIGNMENT: dict[str, Any] = {
 }
 
 
-# chosen on folds 0 and 1 of Charades-STA's test videos with CLIP features
+# both chosen on folds 0 and 1 of Charades-STA's test videos with CLIP features
 ALIGNMENT_PRIORS: dict[str, Any] = {
     "alignment.curve": "standardized",
     "alignment.position_prior": 0.2,
     "alignment.duration_prior": 0.5,
+}
+ALIGNMENT_CHANGES: dict[str, Any] = {
+    **ALIGNMENT_PRIORS,
+    "alignment.change": 0.4,
+    "alignment.parts": 8,
+    "alignment.pooling_curve": "standardized",
+    "alignment.sharpness": 2.5,
 }
 
 
@@ -225,6 +232,7 @@ def _build() -> dict[str, PPSConfig]:
         "charades_clip_small": small,
         "alignment": override(paper, ALIGNMENT),
         "alignment_priors": override(paper, {**ALIGNMENT, **ALIGNMENT_PRIORS}),
+        "alignment_changes": override(paper, {**ALIGNMENT, **ALIGNMENT_CHANGES}),
         "alignment_demo": override(paper, {"data.planted.num_segments": 32, **ALIGNMENT}),
         "charades_align": override(charades, ALIGNED),
         "charades_clip_align_small": override(small, ALIGNED),

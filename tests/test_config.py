@@ -91,6 +91,8 @@ REFUSED: dict[str, tuple[list[Any], str]] = {
     "alignment.frame_ridge": ([0.0], "> 0"),
     "alignment.sentence_ridge": ([0.0], "> 0"),
     "alignment.sharpness": ([0.0], "> 0"),
+    "alignment.change": ([-0.1], "0 or more"),
+    "alignment.parts": ([1], "at least 2"),
     "alignment.position_prior": ([-0.1], "0 or more"),
     "alignment.duration_prior": ([-0.1], "0 or more"),
     "train.epochs": ([0], "at least 1"),

@@ -75,7 +75,8 @@ PAPER_BOTH = {
 # how a run is computed, logged or drawn by lot, and never what the method is
 NOT_THE_METHOD = {
     "alignment.curve", "alignment.duration_prior", "alignment.frame_ridge", "alignment.position_prior",
-    "alignment.pooling", "alignment.reading", "alignment.sentence_ridge",
+    "alignment.change", "alignment.parts", "alignment.pooling", "alignment.pooling_curve",
+    "alignment.reading", "alignment.sentence_ridge",
     "alignment.sentences", "alignment.sharpness", "alignment.smoothing", "inference.alignment_rows",
     "data.planted.frame_dim", "data.planted.noise", "data.planted.num_segments", "data.planted.num_videos",
     "data.planted.seed", "inference.batch_size", "inference.num_bootstrap", "inference.precision", "inference.seed",

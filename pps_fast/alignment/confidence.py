@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pps_fast.alignment.equations import max_sum_window, window_mask
 from pps_fast.alignment.fit import part_of_pairs, raw_sentence_vectors
-from pps_fast.alignment.model import NUM_PARTS, Alignment, centered_sentences, part_directions
+from pps_fast.alignment.model import Alignment, centered_sentences, part_directions
 from pps_fast.data.record import PreparedData
 
 MAX_PAIRS = 2000
@@ -110,7 +110,7 @@ def fit_confidence(alignment: Alignment, data: PreparedData, samples: np.ndarray
     Args:
         samples: [P] int64, the pairs that the alignment was fitted to.
     """
-    part = part_of_pairs(data.sample_video[samples])
+    part = part_of_pairs(data.sample_video[samples], alignment.options.parts)
     chosen = np.linspace(0, len(samples) - 1, min(len(samples), MAX_PAIRS)).round().astype(np.int64)
     asked = samples[chosen]
     shifts = range(1, NUM_OTHERS + 1)
@@ -152,7 +152,7 @@ def _answers(
     device = alignment.maps.device
     raw = raw_sentence_vectors(data, samples, alignment.word_weights.cpu()).to(device)
     sentences = centered_sentences(raw, alignment.sentence_mean)
-    direction = part_directions(alignment.maps[:NUM_PARTS], torch.from_numpy(part).to(device), sentences)
+    direction = part_directions(alignment.maps[:-1], torch.from_numpy(part).to(device), sentences)
     parts = []
     for start in range(0, len(samples), _BLOCK):
         block = torch.from_numpy(data.features[videos[start : start + _BLOCK]]).to(device).float()

@@ -93,6 +93,20 @@ def smoothed_frames(frames: Tensor, window: int) -> Tensor:
     return total / window
 
 
+def with_changes(frames: Tensor, weight: float, reach: int = 2) -> Tensor:
+    """[x_t; weight (x_{t+reach} - x_{t-reach})], which tells where something begins and ends from where it lasts.
+
+    Args:
+        frames: [B, S, F] x; the first and last frame are repeated outward.
+    Returns:
+        [B, S, 2 F].
+    """
+    count = frames.shape[1]
+    position = torch.arange(count, device=frames.device)
+    change = frames[:, (position + reach).clamp(max=count - 1)] - frames[:, (position - reach).clamp(min=0)]
+    return torch.cat([frames, weight * change], dim=-1)
+
+
 def bag_of_words(word_ids: Tensor, words: Tensor, word_weights: Tensor) -> Tensor:
     """u = the sum over a sentence's distinct words w of idf(w) g_w.
 

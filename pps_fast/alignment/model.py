@@ -14,6 +14,7 @@ from pps_fast.alignment.equations import (
     smoothing_window,
     spread_curve,
     unit,
+    with_changes,
     zscored_curve,
 )
 from pps_fast.alignment.windows import READERS, READING, Moments, duration_bonus
@@ -21,16 +22,13 @@ from pps_fast.config import AlignmentConfig, Backend, PPSConfig
 from pps_fast.ops.mask_reward import mask_reward
 from pps_fast.types import Batch, Components, FeatureSizes, ModelOutput, Proposals
 
-NUM_PARTS = 4
-"""parts of the training videos; curves of a part's pairs come from a map that was fitted without them"""
-
 
 @dataclass(frozen=True, kw_only=True)
 class FittedAlignment:
-    """What an alignment has learned, float32 on the CPU; n is the width of a sentence vector.
+    """What an alignment has learned, float32 on the CPU; n is the width of a sentence vector, F that of `align_frames`.
 
     Attributes:
-        maps: [NUM_PARTS + 1, F, n] M fitted without the pairs of each part; the last one is fitted to all pairs.
+        maps: [parts + 1, F, n] M fitted without the pairs of each part; the last one is fitted to all pairs.
         word_weights: [V] idf; [0] where the data set has vectors of whole sentences.
         sentence_mean: [n] mean of the training sentences' unit vectors.
         frame_mean: [F] mean of the training videos' smoothed frames.
@@ -58,6 +56,12 @@ def uses_alignment(config: PPSConfig) -> bool:
 def uses_words(options: AlignmentConfig, sizes: FeatureSizes) -> bool:
     """Whether sentences are weighted sums of their words' vectors, rather than vectors of the data set."""
     return options.sentences == "words" or (options.sentences == "auto" and sizes.sentence_dim == 0)
+
+
+def align_frames(features: Tensor, options: AlignmentConfig) -> Tensor:
+    """Returns smoothed unit frames, with their changes where these are asked for: [B, S, F] -> [B, S, F or 2 F]."""
+    frames = smoothed_frames(unit(features), smoothing_window(features.shape[1], options.smoothing))
+    return with_changes(frames, options.change) if options.change > 0 else frames
 
 
 def centered_sentences(raw: Tensor, sentence_mean: Tensor) -> Tensor:
@@ -104,19 +108,19 @@ class Alignment(nn.Module):
         self.options = options
         use_words = uses_words(options, sizes)
         width = sizes.word_dim if use_words else sizes.sentence_dim
+        frame_dim = sizes.frame_dim * (1 if options.change == 0 else 2)
         shapes = {
-            "maps": (NUM_PARTS + 1, sizes.frame_dim, width),
+            "maps": (options.parts + 1, frame_dim, width),
             "word_weights": (sizes.vocab_size if use_words else 0,),
             "sentence_mean": (width,),
-            "frame_mean": (sizes.frame_dim,),
-            "spread": (sizes.frame_dim, width),
+            "frame_mean": (frame_dim,),
+            "spread": (frame_dim, width),
             "position_mean": (sizes.num_segments,),
             "position_map": (width, sizes.num_segments),
             "log_radius": (),
         }
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
-        self._window = smoothing_window(sizes.num_segments, options.smoothing)
 
     def take(self, fitted: FittedAlignment) -> None:
         """Takes over what a fit has learned."""
@@ -147,8 +151,8 @@ class Alignment(nn.Module):
         return self.curve(frames, self._direction(sentence, part).unsqueeze(1)).squeeze(1)
 
     def frames(self, features: Tensor) -> Tensor:
-        """Returns the smoothed unit frames that curves are made of: features [B, S, F] as in the data set."""
-        return smoothed_frames(unit(features), self._window)
+        """Returns the frames that curves are made of, see `align_frames`: features [B, S, F] as in the data set."""
+        return align_frames(features, self.options)
 
     def reward(self, masks: Tensor, curve: Tensor, frame_valid: Tensor, backend: Backend) -> Tensor:
         """Returns R(g) of masks [B, n, T] against curves [B, T], with the power that goes with the curve: [B, n]."""
@@ -180,8 +184,8 @@ class Alignment(nn.Module):
     def _direction(self, sentence: Tensor, part: Tensor | None) -> Tensor:
         """Returns M y, [B, F], with the map of all pairs or that of each sample's part."""
         if part is None:
-            return sentence @ self.maps[NUM_PARTS].T
-        every = sentence @ self.maps.mT  # [NUM_PARTS + 1, B, F]
+            return sentence @ self.maps[-1].T
+        every = sentence @ self.maps.mT  # [parts + 1, B, F]
         return every[part, torch.arange(len(part), device=part.device)]
 
     def sentence(self, batch: Batch) -> Tensor:

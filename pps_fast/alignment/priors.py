@@ -17,7 +17,7 @@ from pps_fast.alignment.windows import best_log_radius
 from pps_fast.config import AlignmentConfig
 
 if TYPE_CHECKING:
-    from pps_fast.alignment.fit import TrainingPairs
+    from pps_fast.alignment.pairs import TrainingPairs
 
 
 def fit_priors(pairs: TrainingPairs, maps: Tensor, options: AlignmentConfig, progress: bool) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pps_fast.alignment.confidence import Confidence, clarity_evidence, match_evidence
 from pps_fast.alignment.equations import linear_curve
-from pps_fast.alignment.model import NUM_PARTS, Alignment
+from pps_fast.alignment.model import Alignment
 from pps_fast.config import PPSConfig
 from pps_fast.ground.sentences import Queries
 from pps_fast.model import PPS
@@ -87,7 +87,7 @@ class AlignmentScorer:
 
     def _score(self, frames: Tensor, sentence: Tensor, count: int) -> Scored:
         shape = (len(frames), len(sentence))
-        direction = sentence @ self._alignment.maps[NUM_PARTS].T  # [q, F]
+        direction = sentence @ self._alignment.maps[-1].T  # [q, F]
         curve = linear_curve(frames, direction.expand(len(frames), -1, -1)).flatten(0, 1)  # [v * q, S]
         moments = self._alignment.read(curve, sentence.repeat(len(frames), 1), count)
         spans = torch.stack([moments.start, moments.end], dim=-1).unflatten(0, shape).cpu()

@@ -8,7 +8,6 @@ import numpy as np
 
 from pps_fast.alignment.confidence import fit_confidence
 from pps_fast.alignment.fit import fit_alignment, part_of_pairs
-from pps_fast.alignment.model import NUM_PARTS
 from pps_fast.data.store import Store
 from pps_fast.model import PPS
 from pps_fast.runs.model_folder import ModelInputs, inputs_of
@@ -27,11 +26,11 @@ def begin_alignment(model: PPS, store: Store, samples: np.ndarray, *, is_fitted:
     """
     if model.alignment is None:
         return
-    parts = np.full(store.data.num_samples, NUM_PARTS)
-    parts[samples] = part_of_pairs(store.data.sample_video[samples])
+    options = model.config.alignment
+    parts = np.full(store.data.num_samples, options.parts)
+    parts[samples] = part_of_pairs(store.data.sample_video[samples], options.parts)
     store.set_parts(parts)
     if not is_fitted:
-        options = model.config.alignment
         model.alignment.take(fit_alignment(store.data, samples, options, store.device, progress=progress))
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from pps_fast.alignment.equations import mask_reward, zscored_curve
+from pps_fast.alignment.equations import mask_reward, with_changes, zscored_curve
 from tests.support import oracles
 from tests.support.cases import Case, to_tensors
 from tests.support.compare import assert_agree
@@ -72,3 +72,13 @@ def test_a_mask_of_the_curve_s_high_frames_beats_longer_and_shorter_ones() -> No
         assert reward.argmax() == 0
         assert_agree("whole video", reward[3], torch.tensor(0.0), atol=1e-6)
         assert reward[4] < 0
+
+
+def test_changes_are_weighted_differences_of_later_and_earlier_frames() -> None:
+    frames = torch.randn(2, 7, 3, dtype=torch.float64)
+    wide = with_changes(frames, 0.5)
+    assert_agree("frames", wide[..., :3], frames)
+    assert_agree("in the middle", wide[:, 3, 3:], 0.5 * (frames[:, 5] - frames[:, 1]))
+    assert_agree("at the start", wide[:, 1, 3:], 0.5 * (frames[:, 3] - frames[:, 0]))
+    assert_agree("at the end", wide[:, 6, 3:], 0.5 * (frames[:, 6] - frames[:, 4]))
+    assert not with_changes(frames[:, :1].expand(-1, 7, -1), 0.5)[..., 3:].any()

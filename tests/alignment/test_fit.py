@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ import torch
 
 from pps_fast.alignment import fit as module
 from pps_fast.alignment.fit import fit_alignment, part_of_pairs, word_weights
-from pps_fast.alignment.model import NUM_PARTS
 from pps_fast.config import AlignmentConfig, PlantedConfig
 from pps_fast.data.record import PreparedData
 from pps_fast.data.synthetic import planted_data
@@ -21,10 +21,14 @@ DATA = planted_data(PlantedConfig(num_videos=20, num_segments=20, frame_dim=6))
 TRAIN = np.flatnonzero(DATA.split == "train")
 
 
-def _oracle_map(data: PreparedData, train: np.ndarray, pooling: str, *, by_neighbors: bool = False) -> np.ndarray:
+def _oracle_map(
+    data: PreparedData, train: np.ndarray, pooling: str, *, change: float = 0.0, **options: Any
+) -> np.ndarray:
     y = oracle.sentences(data.word_ids, data.word_vectors, train)[train]
     videos = np.array([oracle.smoothed_video(video, 0.15) for video in data.features])
-    z = oracle.pooled_frames(videos, data.sample_video[train], y, pooling, by_neighbors=by_neighbors)
+    if change:
+        videos = np.array([oracle.with_changes(video, change) for video in videos])
+    z = oracle.pooled_frames(videos, data.sample_video[train], y, pooling, **options)
     return oracle.fit_map(z, y)
 
 
@@ -32,29 +36,34 @@ def _oracle_map(data: PreparedData, train: np.ndarray, pooling: str, *, by_neigh
 def test_the_map_is_that_of_the_loops(pooling: str) -> None:
     fitted = fit_alignment(DATA, TRAIN, AlignmentConfig(pooling=pooling))
     expected = torch.from_numpy(_oracle_map(DATA, TRAIN, pooling)).float()
-    assert_agree("map", fitted.maps[NUM_PARTS], expected, rtol=1e-4, atol=1e-5)
+    assert_agree("map", fitted.maps[-1], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_standardized_curve_divides_the_videos_otherwise_in_the_second_round() -> None:
     fitted = fit_alignment(DATA, TRAIN, AlignmentConfig(curve="standardized"))
     expected = torch.from_numpy(_oracle_map(DATA, TRAIN, "cross", by_neighbors=True)).float()
-    assert_agree("map", fitted.maps[NUM_PARTS], expected, rtol=1e-4, atol=1e-5)
+    assert_agree("map", fitted.maps[-1], expected, rtol=1e-4, atol=1e-5)
     linear = fit_alignment(DATA, TRAIN, AlignmentConfig())
-    assert not torch.allclose(linear.maps[NUM_PARTS], expected, rtol=1e-3)
+    assert not torch.allclose(linear.maps[-1], expected, rtol=1e-3)
 
 
-@pytest.mark.parametrize("pooling", module.POOLINGS)
-def test_blocks_of_any_size_and_frames_that_are_read_anew_give_the_same_fit(
-    pooling: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"parts": 3}, {"num_parts": 3}),
+        ({"change": 0.4}, {"change": 0.4}),
+        ({"pooling_curve": "standardized"}, {"is_standardized": True}),
+    ],
+)
+def test_parts_changes_of_frames_and_the_curve_of_the_pooling_are_those_of_the_loops(
+    options: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    options = AlignmentConfig(pooling=pooling)
-    whole = fit_alignment(DATA, TRAIN, options)
-    # a block of three videos, of which nothing is kept
-    monkeypatch.setattr(module, "_BLOCK_BYTES", 3 * 4 * 20 * 6)
-    monkeypatch.setattr(module, "_HELD_BYTES", 0)
-    streamed = fit_alignment(DATA, TRAIN, options)
-    for name, value in vars(whole).items():
-        assert_agree(name, getattr(streamed, name), value, rtol=1e-5, atol=1e-6)
+    fitted = fit_alignment(DATA, TRAIN, AlignmentConfig(**options))
+    loops = torch.from_numpy(_oracle_map(DATA, TRAIN, "cross", **expected)).float()
+    assert_agree("map", fitted.maps[-1], loops, rtol=1e-4, atol=1e-5)
+    assert len(fitted.maps) == options.get("parts", 4) + 1
+    default = fit_alignment(DATA, TRAIN, AlignmentConfig()).maps[-1]
+    assert default.shape != loops.shape or not torch.allclose(default, loops, rtol=1e-3)
 
 
 def test_the_same_pairs_give_the_same_bits_and_their_order_nothing_but_rounding() -> None:
@@ -82,7 +91,7 @@ def test_samples_outside_the_training_pairs_are_not_read() -> None:
 def test_the_map_of_a_part_does_not_depend_on_its_pairs_but_for_the_poolings() -> None:
     """With the mean of all frames there is nothing by which a pair could reach the map of its own part."""
     options = AlignmentConfig(pooling="mean")
-    part = part_of_pairs(DATA.sample_video[TRAIN])
+    part = part_of_pairs(DATA.sample_video[TRAIN], 4)
     videos = np.unique(DATA.sample_video[TRAIN][part == 1])
     features = DATA.features.copy()
     features[videos] = np.random.default_rng(0).standard_normal(features[videos].shape)
@@ -104,7 +113,7 @@ def test_word_weights_are_the_logs_of_inverse_frequencies_up_to_six() -> None:
 def test_vectors_of_sentences_take_the_place_of_words() -> None:
     vectors = np.random.default_rng(1).standard_normal((DATA.num_samples, 4)).astype(np.float32)
     fitted = fit_alignment(replace(DATA, sentence_vectors=vectors), TRAIN, AlignmentConfig())
-    assert fitted.maps.shape == (NUM_PARTS + 1, 6, 4) and len(fitted.word_weights) == 0
+    assert fitted.maps.shape == (5, 6, 4) and len(fitted.word_weights) == 0
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     assert_agree("mean", fitted.sentence_mean, torch.from_numpy(unit[TRAIN].mean(axis=0)), atol=1e-6)
     with pytest.raises(ValueError, match=r"no sentence vectors; prepare it with --sentence-vectors"):

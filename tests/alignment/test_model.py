@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pps_fast.alignment.fit import fit_alignment, part_of_pairs
-from pps_fast.alignment.model import NUM_PARTS, Alignment, AlignmentModel
+from pps_fast.alignment.model import Alignment, AlignmentModel
 from pps_fast.config import AlignmentConfig, PlantedConfig
 from pps_fast.config_tree import override
 from pps_fast.data.store import Store
@@ -34,7 +34,7 @@ def test_the_linear_curve_of_a_batch_is_that_of_the_loops() -> None:
     alignment = _alignment(AlignmentConfig())
     curve = alignment(Store(DATA).batch(TEST, seed=0))
     y = oracle.sentences(DATA.word_ids, DATA.word_vectors, TRAIN)
-    matrix = alignment.maps[NUM_PARTS].numpy()
+    matrix = alignment.maps[-1].numpy()
     for row, sample in enumerate(TEST):
         frames = oracle.smoothed_video(DATA.features[DATA.sample_video[sample]], 0.15)
         expected = torch.from_numpy(frames @ matrix @ y[sample])
@@ -45,7 +45,7 @@ def test_the_standardized_curve_is_divided_by_the_spread_over_training_sentences
     alignment = _alignment(AlignmentConfig(curve="standardized"))
     curve = alignment(Store(DATA).batch(TEST[:5], seed=0))
     y = oracle.sentences(DATA.word_ids, DATA.word_vectors, TRAIN)
-    matrix = alignment.maps[NUM_PARTS].numpy()
+    matrix = alignment.maps[-1].numpy()
     videos = np.unique(DATA.sample_video[TRAIN])
     mean = np.concatenate([oracle.smoothed_video(DATA.features[v], 0.15) for v in videos]).mean(axis=0)
     for row, sample in enumerate(TEST[:5]):
@@ -57,14 +57,14 @@ def test_the_standardized_curve_is_divided_by_the_spread_over_training_sentences
 
 def test_in_training_a_pair_is_scored_by_the_map_without_its_part() -> None:
     alignment, store = _alignment(AlignmentConfig()), Store(DATA)
-    parts = np.full(DATA.num_samples, NUM_PARTS)
-    parts[TRAIN] = part_of_pairs(DATA.sample_video[TRAIN])
+    parts = np.full(DATA.num_samples, 4)
+    parts[TRAIN] = part_of_pairs(DATA.sample_video[TRAIN], 4)
     store.set_parts(parts)
     batch = store.batch(TRAIN[:9], seed=0)
     cross_fitted = alignment(batch, is_cross_fitted=True)
     for row, part in enumerate(batch.part.tolist()):
         alone = _alignment(AlignmentConfig())
-        alone.maps[NUM_PARTS] = alignment.maps[part]
+        alone.maps[-1] = alignment.maps[part]
         assert_agree(f"row {row}", cross_fitted[row], alone(batch)[row], rtol=1e-9, atol=1e-12)
     assert not torch.allclose(cross_fitted, alignment(batch))
 

@@ -19,7 +19,7 @@ def test_the_priors_are_the_mean_and_the_ridge_regression_of_the_cross_fitted_cu
     options = AlignmentConfig(pooling="mean", position_prior=0.2, duration_prior=0.5)
     fitted = fit_alignment(DATA, TRAIN, options)
     y = oracle.sentences(DATA.word_ids, DATA.word_vectors, TRAIN)[TRAIN]
-    part = part_of_pairs(DATA.sample_video[TRAIN])
+    part = part_of_pairs(DATA.sample_video[TRAIN], 4)
     videos = np.array([oracle.smoothed_video(video, 0.15) for video in DATA.features])[DATA.sample_video[TRAIN]]
     z = videos.mean(axis=1)
     maps = [oracle.fit_map(z[part != p], y[part != p]) for p in range(4)]

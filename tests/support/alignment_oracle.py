@@ -58,7 +58,33 @@ def best_window(curve: Array) -> tuple[int, int]:
     return max(windows, key=lambda window: away[window[0] : window[1]].sum())
 
 
-def pooled_frames(videos: Array, video_of_pair: Array, y: Array, pooling: str, *, by_neighbors: bool = False) -> Array:
+def with_changes(frames: Array, weight: float) -> Array:
+    """Frames and weighted differences of those two later and two earlier: [S, F] -> [S, 2 F]."""
+    last, rows = len(frames) - 1, []
+    for t, x in enumerate(frames):
+        rows.append(np.concatenate([x, weight * (frames[min(t + 2, last)] - frames[max(t - 2, 0)])]))
+    return np.array(rows)
+
+
+def standardized(frames: Array, alignment: Array, one: Array, y: Array, mean: Array) -> Array:
+    """Scores of frames for a sentence, each divided by the root of its mean square over the sentences y: [S]."""
+    scores = []
+    for x in frames - mean:
+        others = [(x @ alignment @ other) ** 2 for other in y]
+        scores.append((x @ alignment @ one) / math.sqrt(np.mean(others)))
+    return np.array(scores)
+
+
+def pooled_frames(
+    videos: Array,
+    video_of_pair: Array,
+    y: Array,
+    pooling: str,
+    *,
+    by_neighbors: bool = False,
+    num_parts: int = 4,
+    is_standardized: bool = False,
+) -> Array:
     """z of every pair, [P, F], for pooling mean, once or cross: videos [N, S, F] smoothed."""
     frames = [videos[v] for v in video_of_pair]
     z = np.array([x.mean(axis=0) for x in frames])
@@ -68,9 +94,13 @@ def pooled_frames(videos: Array, video_of_pair: Array, y: Array, pooling: str, *
         return np.array([x[a:b].mean(axis=0) for x, (a, b) in zip(frames, windows, strict=True)])
     rank = {video: index for index, video in enumerate(sorted(set(video_of_pair.tolist())))}
     for turn in range(2 if pooling == "cross" else 0):
-        part = np.array([rank[v] // 4 if turn and by_neighbors else rank[v] for v in video_of_pair.tolist()]) % 4
-        maps = [fit_map(z[part != p], y[part != p]) for p in range(4)]
+        ranks = [rank[v] // num_parts if turn and by_neighbors else rank[v] for v in video_of_pair.tolist()]
+        part = np.array(ranks) % num_parts
+        maps = [fit_map(z[part != p], y[part != p]) for p in range(num_parts)]
         curves = [x @ maps[p] @ one for x, p, one in zip(frames, part, y, strict=True)]
+        if is_standardized:
+            mean = videos[sorted(rank)].mean(axis=(0, 1))
+            curves = [standardized(x, maps[p], one, y, mean) for x, p, one in zip(frames, part, y, strict=True)]
         weights = [np.exp(2.0 * zscore(curve)) for curve in curves]
         z = np.array([(w / w.sum()) @ x for w, x in zip(weights, frames, strict=True)])
     return z

@@ -10,7 +10,6 @@ import torch
 
 from pps_fast.alignment.confidence import fit_confidence
 from pps_fast.alignment.fit import fit_alignment, part_of_pairs
-from pps_fast.alignment.model import NUM_PARTS
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
 from pps_fast.model import PPS
@@ -44,9 +43,9 @@ def test_parts_are_those_of_the_fit_and_no_others() -> None:
     begin_alignment(PPS(config, store.sizes), store, splits.train, is_fitted=True, progress=False)
     every = np.arange(store.data.num_samples)
     parts = store.batch(every, seed=0).part
-    expected = part_of_pairs(store.data.sample_video[splits.train])
+    expected = part_of_pairs(store.data.sample_video[splits.train], 4)
     assert_agree("train", parts[splits.train], torch.from_numpy(expected))
-    assert set(parts[splits.test].tolist()) == {NUM_PARTS}
+    assert set(parts[splits.test].tolist()) == {4}
 
 
 def test_a_resumed_run_ends_bit_for_bit_and_fits_nothing_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
