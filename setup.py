@@ -56,7 +56,7 @@ setup(
     python_requires=">=3.10",
     package_dir={"pps_fast": "pps_fast", "pps_fast.kernels": "kernels"},
     packages=[*find_packages(include=["pps_fast", "pps_fast.*"]), "pps_fast.kernels"],
-    package_data={"pps_fast": ["py.typed"]},
+    package_data={"pps_fast": ["py.typed"], "pps_fast.ground": ["page.html", "page.css", "page.js"]},
     include_package_data=False,
     entry_points={"console_scripts": ["pps-fast = pps_fast.__main__:main"]},
     zip_safe=False,

@@ -49,7 +49,13 @@ def poisoned_empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 # what no environment can be expected to have; every other skip means that something was not installed
-_EXPECTED_SKIPS = ("needs a CUDA device", "needs ../shared/", "needs the encoder extra")
+_EXPECTED_SKIPS = (
+    "needs a CUDA device",
+    "needs ../shared/",
+    "needs the encoder extra",
+    "needs the video extra",
+    "needs chromium",
+)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,7 +63,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--strict-skips",
         action="store_true",
-        help="fail if a test was skipped for another reason than a missing GPU, shared data or the encoder extra",
+        help="fail if a test was skipped for another reason than a missing GPU, shared data, chromium or an extra",
     )
     parser.addoption(
         "--aot-all",

@@ -113,7 +113,7 @@ def test_wheel_holds_the_package_its_kernels_and_nothing_else(wheel: Path) -> No
     information = f"pps_fast-{pps_fast.__version__}.dist-info"
     assert {name.split("/")[0] for name in names} == {"pps_fast", information}
     expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "pps_fast").rglob("*.py")}
-    expected |= {"pps_fast/py.typed"}
+    expected |= {"pps_fast/py.typed", *(f"pps_fast/ground/page.{part}" for part in ("html", "css", "js"))}
     expected |= {f"pps_fast/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "kernels").glob("*.py")}
     assert {name for name in names if name.startswith("pps_fast/")} == expected
     assert "pps_fast/kernels/gaussian_mask.py" in expected

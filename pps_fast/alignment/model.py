@@ -221,10 +221,11 @@ class AlignmentModel(nn.Module):
         """
         count = self.config.proposals.num_proposals
         moments = self.alignment.answer(batch, count)
-        return ModelOutput(proposals=_as_proposals(moments), positive_nll=-moments.reward, reward=moments.reward)
+        return ModelOutput(proposals=as_proposals(moments), positive_nll=-moments.reward, reward=moments.reward)
 
 
-def _as_proposals(moments: Moments) -> Proposals:
+def as_proposals(moments: Moments) -> Proposals:
+    """Returns moments as proposals of one component each, whose mask is the moment's."""
     log_masks = torch.log(moments.masks + 1e-10)
     components = Components(
         center=(moments.start + moments.end) / 2,

@@ -56,6 +56,10 @@ class GroundArguments(FeatureOptions):
     """print one JSON document"""
     jsonl: bool = False
     """print a line of JSON for each sentence"""
+    html: Path | None = None
+    """write a page with the answers along their videos, one file that any browser shows"""
+    video_root: Path | None = None
+    """folder with the files of the videos, which the page plays; they have the names of the videos"""
     device: Device = "cpu"
     """where to run; auto is the GPU if there is one"""
     threads: int | None = None
@@ -71,7 +75,7 @@ time is needed. Videos are encoded once, whatever the number of sentences.""",
     positional="sentences",
     first=(
         "sentences", "model", "features", "video", "duration", "durations", "top", "min_match", "segment_seconds",
-        "sentence_encoder", "json", "jsonl",
+        "sentence_encoder", "json", "jsonl", "html", "video_root",
     ),
     more="""match counts own and other videos as equally likely, so that of many videos some reach 0.5 by chance. PPS
 with an alignment in it has match and clarity from that. Other models with networks (PPS, CPL, CNM) have neither: how
@@ -79,6 +83,7 @@ well a proposal rebuilds the sentence hardly depends on the video. Among many vi
 and say so.""",
     examples="""python -m pps_fast.ground --model runs/clip --features clip.npy --duration 30 "person opens the door"
 python -m pps_fast.ground --model runs/clip --features clip.h5 --video 3MSZA "person turns a light on" "a dog barks"
+python -m pps_fast.ground --model runs/clip --features clip.h5 --html answers.html --video-root videos "person laughs"
 python -m pps_fast.ground --model runs/clip --features clip.hdf5 --durations test.csv --jsonl "person laughs" """,
 )  # fmt: skip
 
@@ -106,6 +111,8 @@ def run(arguments: GroundArguments) -> int:
     encode_s, began = time.perf_counter() - began, time.perf_counter()
     answers = grounder.search(videos, arguments.sentences, top=arguments.top)
     ms_per_query = 1000 * (time.perf_counter() - began) / len(answers)
+    if arguments.html is not None:
+        _write_page(arguments, grounder, videos, answers)
     if grounder.no_match is not None:
         print(f"note: {grounder.no_match}", file=sys.stderr)
     features = [str(path) for path in arguments.features]
@@ -158,6 +165,21 @@ def _encode(arguments: GroundArguments, grounder: Grounder) -> list[EncodedVideo
         ]
 
 
+def _write_page(
+    arguments: GroundArguments, grounder: Grounder, videos: list[EncodedVideo], answers: list[Answer]
+) -> None:
+    """Writes the page, and says where it is."""
+    from pps_fast.ground.page import write_page
+    from pps_fast.ground.page_links import video_files
+
+    path, root = Path(str(arguments.html)), arguments.video_root
+    files = {} if root is None else video_files(root, [str(video.name) for video in videos])
+    about = f"model {arguments.model}"
+    write_page(path, grounder, videos, answers, video_files=files, min_match=arguments.min_match, about=about)
+    playable = "" if root is None else f", which plays {len(files):,} of {len(videos):,} videos"
+    print(f"page: {path}{playable}", file=sys.stderr)
+
+
 def _print(arguments: GroundArguments, answers: list[Answer], record: dict[str, Any]) -> None:
     from pps_fast.ground.report import format_answer, format_json, format_lines
 
@@ -179,6 +201,14 @@ def _check(arguments: GroundArguments) -> None:
         raise ValueError('sentences: none; put at least one in quotes, like "person opens the door"')
     if arguments.json and arguments.jsonl:
         raise ValueError("--json and --jsonl: choose one of them")
+    if arguments.video_root is not None and arguments.html is None:
+        raise ValueError("--video-root: is read for a page alone; name one with --html")
+    if arguments.html is not None:
+        # before anything is computed
+        from pps_fast.ground.page_links import require_page, require_root
+
+        require_page(arguments.html)
+        require_root(arguments.video_root)
     for name in ("duration", "frames_per_second", "segment_seconds"):
         value = getattr(arguments, name)
         if value is not None and not 0 < value < float("inf"):

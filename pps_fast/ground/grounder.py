@@ -1,6 +1,6 @@
 """Asks a model folder: features of a video and a sentence in, ranked moments in seconds out. No true time is needed.
 
-Letters: q sentences, n their vectors' width.
+Letters: v windows of videos, q sentences, n their vectors' width.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pps_fast.alignment.model import AlignmentModel, uses_words
 from pps_fast.config import PPSConfig
 from pps_fast.files import Note
 from pps_fast.ground.answers import MAX_TOP, Answer, best_moments
+from pps_fast.ground.evidence import Evidence
 from pps_fast.ground.ranking import ranked, rows_of
 from pps_fast.ground.scorers import AlignmentScorer, NetworkScorer, Scored, Scorer
 from pps_fast.ground.segments import EncodedVideo, segments_of
@@ -224,15 +225,32 @@ class Grounder:
             answers = [self._answer(videos, rows, scored, queries, index, top) for index in range(len(sentences))]
         return answers
 
+    def evidence(
+        self, videos: Sequence[EncodedVideo], sentence: str, *, count: int = 5, sentence_vector: Any = None
+    ) -> list[list[Evidence]]:
+        """Returns what answers to a sentence were read from, for each window of each video: curve and proposals.
+
+        Args:
+            videos, sentence, sentence_vector: as `ground` takes them.
+            count: moments of a window, for an alignment alone; models with proposals have all of these.
+        """
+        _check(videos, count)
+        query = self._queries([sentence], sentence_vector)
+        with torch.inference_mode():
+            windows = self._scorer.evidence(_joined(videos), query, count)
+        return [windows[rows.start : rows.stop] for rows in rows_of(videos)]
+
     def _score(
         self, videos: Sequence[EncodedVideo], sentences: Sequence[str], top: int, vectors: Any
     ) -> tuple[Queries, Scored]:
+        queries = self._queries(sentences, vectors)
+        with torch.inference_mode():
+            return queries, self._scorer.score(_joined(videos), queries, top)
+
+    def _queries(self, sentences: Sequence[str], vectors: Any) -> Queries:
         if vectors is None and self._sentence_dim and sentences:
             vectors = self._sentences.encode(sentences, self._sentence_dim)
-        queries = encode_queries(sentences, self._words, vectors, self._sentence_dim, self._reads_words)
-        with torch.inference_mode():
-            frames = videos[0].frames if len(videos) == 1 else torch.cat([video.frames for video in videos])
-            return queries, self._scorer.score(frames, queries, top)
+        return encode_queries(sentences, self._words, vectors, self._sentence_dim, self._reads_words)
 
     def _answer(
         self,
@@ -264,6 +282,11 @@ class Grounder:
                 f"{better:.0f} or less (--segment-seconds)"
             )
             warnings.warn(text, Note, stacklevel=3)
+
+
+def _joined(videos: Sequence[EncodedVideo]) -> torch.Tensor:
+    """Returns the windows of all videos, [v, S, F]."""
+    return videos[0].frames if len(videos) == 1 else torch.cat([video.frames for video in videos])
 
 
 def _check(videos: Sequence[EncodedVideo], top: int) -> None:

@@ -13,11 +13,13 @@ from torch import Tensor
 
 from pps_fast.alignment.confidence import Confidence, clarity_evidence, match_evidence
 from pps_fast.alignment.equations import linear_curve
-from pps_fast.alignment.model import Alignment
+from pps_fast.alignment.model import Alignment, as_proposals
 from pps_fast.config import PPSConfig
+from pps_fast.ground.evidence import Evidence, as_evidence, proposal_shapes, ranks
 from pps_fast.ground.sentences import Queries
 from pps_fast.model import PPS
 from pps_fast.predict import evaluation_batch_size, mixes_samples, predict
+from pps_fast.proposals.layout import layout_of
 from pps_fast.types import Prediction
 
 # windows whose curves are read at a time
@@ -50,6 +52,13 @@ class Scorer(Protocol):
 
     def score(self, frames: Tensor, queries: Queries, count: int) -> Scored:
         """Returns at most `count` moments of every encoded window for every sentence."""
+        ...
+
+    def evidence(self, frames: Tensor, query: Queries, count: int) -> list[Evidence]:
+        """Returns what moments of every encoded window for one sentence are read from.
+
+        The proposals of a model are all of them; an alignment has none, and `count` moments in their place.
+        """
         ...
 
 
@@ -85,6 +94,13 @@ class AlignmentScorer:
             clarity=torch.cat([part.clarity for part in parts if part.clarity is not None]) if has_confidence else None,
         )
 
+    def evidence(self, frames: Tensor, query: Queries, count: int) -> list[Evidence]:
+        sentence = self._alignment.sentence(query.batch)  # [1, n]
+        direction = (sentence @ self._alignment.maps[-1].T).expand(len(frames), 1, -1)
+        curve = linear_curve(frames, direction).squeeze(1)  # [v, S]
+        moments = self._alignment.read(curve, sentence.expand(len(frames), -1), count)
+        return as_evidence(curve, proposal_shapes(as_proposals(moments), ranks(count, len(frames))))
+
     def _score(self, frames: Tensor, sentence: Tensor, count: int) -> Scored:
         shape = (len(frames), len(sentence))
         direction = sentence @ self._alignment.maps[-1].T  # [q, F]
@@ -113,6 +129,7 @@ class NetworkScorer:
 
     def __init__(self, model: PPS, config: PPSConfig, confidence: Confidence | None) -> None:
         self._model, self._selector = model, config.inference.selector
+        self._layout = layout_of(config.proposals)
         self._alignment: AlignmentScorer | None = None
         if model.alignment is not None and confidence is not None:
             self._alignment = AlignmentScorer(model.alignment, confidence)
@@ -141,6 +158,16 @@ class NetworkScorer:
             return scored
         sure = self._alignment.score(self._alignment.encode(frames), queries, 1)
         return replace(scored, match=sure.match, clarity=sure.clarity)
+
+    def evidence(self, frames: Tensor, query: Queries, count: int) -> list[Evidence]:
+        windows = []
+        for block in frames.split(self._batch_size):
+            batch = query.take(torch.zeros(len(block), dtype=torch.int64, device=block.device), block)
+            output = self._model(batch, with_negatives=False)
+            order = _answer_first(predict(output, self._selector)).order
+            curve = None if self._model.alignment is None else self._model.alignment(batch)
+            windows += as_evidence(curve, proposal_shapes(output.proposals, order, self._layout))
+        return windows
 
 
 def _answer_first(prediction: Prediction) -> Prediction:

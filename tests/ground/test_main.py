@@ -90,6 +90,9 @@ def test_sources_are_joined_in_the_order_of_the_training(tmp_path: Path, capsys:
         (["--sentence-encoder", "no/name", SENTENCE], "sentence encoder no/name: "),
         ([], "sentences: none"),
         (["--json", "--jsonl", SENTENCE], "--json and --jsonl: choose one"),
+        (["--video-root", ".", SENTENCE], "--video-root: is read for a page alone"),
+        (["--html", "no/page.html", SENTENCE], "--html no/page.html: its folder is not there"),
+        (["--html", "page.html", "--video-root", "no", SENTENCE], "--video-root no: no folder"),
         (["--duration", "0", SENTENCE], "--duration 0.0: expected a number above 0"),
         (["--top", "0", SENTENCE], "--top 0"),
         (["--top", str(2**63), SENTENCE], f"--top {2**63}: expected 1 to 1,000"),
@@ -101,3 +104,23 @@ def test_bad_questions_are_one_line(options, message: str, video: Path, capsys: 
     assert main(["--model", str(alignment_run()), "--features", str(video), *options]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+
+
+def test_a_page_is_written_and_names_the_files_of_the_videos(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_prepared(tmp_path / "data.h5", DATA)
+    (tmp_path / "videos").mkdir()
+    for name in DATA.video_ids:
+        (tmp_path / "videos" / f"{name}.mp4").touch()
+    page = tmp_path / "page.html"
+    options = ["--model", str(alignment_run()), "--features", str(tmp_path / "data.h5"), "--html", str(page)]
+    assert main([*options, "--video-root", str(tmp_path / "videos"), "--json", SENTENCE]) == 0
+    printed = capsys.readouterr()
+    record = json.loads(printed.out)
+    assert f"page: {page}, which plays 40 of 40 videos" in printed.err
+    text = page.read_text()
+    for moment in record["answers"][0]["moments"]:
+        assert f'data-src="videos/{moment["video"]}.mp4"' in text
+        assert f'data-start="{moment["start"]:.6f}"' in text
+    assert main([*options, SENTENCE]) == 0 and "the timelines work alone" in page.read_text()

@@ -35,4 +35,6 @@ def write_inputs(folder: Path) -> None:
     vectors = [rng.standard_normal(_WORD_WIDTH).astype(np.float32) for _ in words]
     content = {"w2id": {word: row for row, word in enumerate(words)}, "id2vec": vectors, "counter": words}
     (folder / "glove.pkl").write_bytes(pickle.dumps(content))
+    # where the videos themselves would lie
+    (folder / "Charades_v1").mkdir()
     (folder / "test_00.csv").write_text("", encoding="utf-8")
