@@ -74,6 +74,12 @@ setup(
         "plot": ["matplotlib>=3.8"],
         "track": ["tensorboard>=2.16"],
         "encoder": ["transformers>=4.56"],
+        "video": [
+            "av>=15",
+            'transformers>=5; python_version >= "3.11"',
+            'transformers>=4.57; python_version < "3.11"',
+            "pillow>=10",
+        ],
         "dev": [*TEST, "ruff>=0.6", "mypy>=1.18"],
     },
     # Linux alone: nothing has been tried on macOS or Windows

@@ -12,6 +12,7 @@ from pps_fast import __version__
 from pps_fast.streams import tolerant_streams
 
 PROGRAMS = {
+    "features": "video files to features, by CLIP, SigLIP, VideoMAE or another encoder",
     "prepare": "pack annotations, video features and word vectors into one data file",
     "blind": "what ignoring the video reaches on a data file, before any model is trained",
     "align": "fit the closed-form alignment in seconds, then evaluate it: the baseline to beat",

@@ -136,11 +136,11 @@ def _walk(path: bytes, writer: int) -> bool:
     return has_bad_texts
 
 
-def _has_readable_attributes(file: h5py.File) -> bool:
-    """Returns whether each attribute of a file can be read; one that cannot must not end the look at the rest."""
+def _has_readable_attributes(item: h5py.Group | h5py.Dataset | h5py.Datatype) -> bool:
+    """Returns whether each attribute of an object can be read; one that cannot must not end the look at the rest."""
     try:
-        for name in file.attrs:
-            file.attrs[name]
+        for name in item.attrs:
+            item.attrs[name]
     except (KeyError, ValueError, TypeError, RuntimeError, OSError, MemoryError):
         return False
     return True
@@ -148,6 +148,8 @@ def _has_readable_attributes(file: h5py.File) -> bool:
 
 def _touch(item: h5py.Group | h5py.Dataset | h5py.Datatype, waiting: list[h5py.Group]) -> bool:
     """Returns False for texts that cannot be read."""
+    # for what hangs or crashes; one that cannot be read is no matter of the whole file
+    _has_readable_attributes(item)
     if isinstance(item, h5py.Group):
         waiting.append(item)
     elif isinstance(item, h5py.Dataset) and not item.is_virtual and not item.external:

@@ -53,7 +53,7 @@ def test_an_unknown_verb_is_one_sentence_and_status_2(capsys: pytest.CaptureFixt
     assert main(["evaluate"]) == 2
     printed = capsys.readouterr()
     assert printed.out == "" and printed.err.count("\n") == 1
-    assert printed.err.startswith("error: evaluate: no such verb; expected one of prepare, ")
+    assert printed.err.startswith("error: evaluate: no such verb; expected one of features, ")
 
 
 def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:

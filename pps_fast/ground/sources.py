@@ -16,7 +16,8 @@ from pps_fast.data.prepared import read_prepared
 from pps_fast.hdf5 import open_hdf5
 from pps_fast.prepare.feature_options import FeatureSource
 from pps_fast.prepare.readers.annotations import read_durations
-from pps_fast.prepare.readers.features import DEFAULT_NPZ_KEY, BadVideo, FeatureReader
+from pps_fast.prepare.readers.features import DEFAULT_NPZ_KEY, FeatureReader
+from pps_fast.prepare.readers.frames import BadVideo
 from pps_fast.prepare.readers.joined import AnyReader, JoinedReader, open_source
 from pps_fast.prepare.readers.naming import hint
 from pps_fast.prepare.readers.problems import Problems
@@ -53,6 +54,7 @@ class Videos:
         with ExitStack() as stack:
             self._reader = self._open(sources)
             stack.callback(self._reader.close)
+            self._durations = {**self._reader.told.lengths_s, **self._durations}
             self.names = self._chosen(video)
             if duration_s is not None and len(self.names) > 1:
                 raise ValueError(

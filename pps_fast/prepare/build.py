@@ -16,7 +16,7 @@ from pps_fast.prepare.checks import require_room_for_video
 from pps_fast.prepare.feature_options import sources_of
 from pps_fast.prepare.joining import Joined, describe_vocabulary, encode, provenance_of, without_record
 from pps_fast.prepare.options import PrepareOptions, check_options
-from pps_fast.prepare.readers.features import BadVideo, as_float16, resample
+from pps_fast.prepare.readers.frames import BadVideo, as_float16, resample
 from pps_fast.prepare.readers.joined import AnyReader, open_sources
 from pps_fast.prepare.readers.problems import Problems
 from pps_fast.prepare.samples import read_samples, with_features

@@ -54,7 +54,9 @@ def _origin(source: dict[str, Any]) -> str:
     """Returns the format of the one source, or name, width and format of each."""
     parts = source.get("sources", [])
     joined = " + ".join(f"{part['source']} {part['width']} ({part['format']})" for part in parts)
-    return joined or str(source["format"])
+    extraction = source.get("extraction")
+    by = "" if extraction is None else f", by {extraction['encoder']} at {extraction['fps']:g} rows a second"
+    return joined or f"{source['format']}{by}"
 
 
 def _moments(data: PreparedSamples) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from pps_fast.prepare.feature_options import sources_of
 from pps_fast.prepare.options import PrepareOptions
 from pps_fast.prepare.readers.annotations import Annotation, detect_annotation_format, read_annotations, read_durations
-from pps_fast.prepare.readers.joined import AnyReader, JoinedReader
+from pps_fast.prepare.readers.joined import AnyReader, JoinedReader, open_sources
 from pps_fast.prepare.readers.naming import hint
 from pps_fast.prepare.readers.problems import Problems
 from pps_fast.prepare.readers.protocols import apply_protocol, check_one_duration
@@ -84,7 +85,7 @@ def read_samples(options: PrepareOptions, problems: Problems) -> tuple[Samples, 
     Raises:
         ValueError: for a file that cannot be read.
     """
-    durations = read_durations(options.durations, problems)
+    durations = {**_lengths_of(options), **read_durations(options.durations, problems)}
     rows: list[Annotation] = []
     split: list[str] = []
     sources: dict[str, Any] = {}
@@ -115,6 +116,19 @@ def read_samples(options: PrepareOptions, problems: Problems) -> tuple[Samples, 
     sources["durations"] = [describe_source(path) for path in options.durations]
     agree = check_one_duration(rows, problems)
     return Samples(rows=rows, split=split).keep(agree), sources
+
+
+def _lengths_of(options: PrepareOptions) -> dict[str, float]:
+    """Returns video -> seconds, as files of `python -m pps_fast.features` tell them; none for other features."""
+    paths = [] if options.is_planted else [source.path for source in sources_of(options)]
+    if not any(path.is_file() for path in paths):
+        return {}
+    try:
+        with open_sources(sources_of(options)) as reader:
+            return dict(reader.told.lengths_s)
+    except ValueError:
+        # told when the features are read, after the annotations
+        return {}
 
 
 def of_split(rows: list[Annotation], split: str, path: Path) -> list[Annotation]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pps_fast.prepare.feature_options import FeatureSource
+from pps_fast.prepare.readers.features import FeatureReader
 from pps_fast.prepare.readers.joined import JOINING, AnyReader, JoinedReader
 
 _CHUNK = 1 << 20
@@ -26,10 +27,17 @@ def describe_source(path: Path) -> dict[str, Any]:
 def describe_features(sources: list[FeatureSource], reader: AnyReader) -> dict[str, Any]:
     """Returns the record of features that were read: of the one source, or of all and how they were joined."""
     if not isinstance(reader, JoinedReader):
-        return {**describe_source(sources[0].path), "format": reader.file_format, "checks": dict(reader.counts)}
+        record = {**describe_source(sources[0].path), "format": reader.file_format, "checks": dict(reader.counts)}
+        return {**record, **_extraction(reader)}
     records = []
     for source in sources:
         one = reader.readers[str(source.name)]
         record = {"source": source.name, **describe_source(source.path), "format": one.file_format, "key": source.key}
-        records.append({**record, "width": reader.widths.get(one.name), "checks": dict(one.counts)})
+        record |= {"width": reader.widths.get(one.name), "checks": dict(one.counts)}
+        records.append({**record, **_extraction(one)})
     return {"format": reader.file_format, "joining": JOINING, "sources": records, "checks": reader.checks()}
+
+
+def _extraction(reader: FeatureReader) -> dict[str, Any]:
+    """Returns how `python -m pps_fast.features` made features; nothing for those of somebody else."""
+    return {} if reader.told.recipe is None else {"extraction": reader.told.recipe}

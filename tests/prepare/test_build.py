@@ -15,7 +15,7 @@ from pps_fast.data.prepared import PreparedData
 from pps_fast.data.tokens import count_tokens
 from pps_fast.prepare.build import prepare
 from pps_fast.prepare.options import PrepareOptions
-from pps_fast.prepare.readers.features import resample
+from pps_fast.prepare.readers.frames import resample
 from pps_fast.prepare.report import format_summary
 from tests.support.prepare_inputs import (
     DURATIONS,

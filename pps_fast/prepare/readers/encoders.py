@@ -10,9 +10,6 @@ Letters: n sentences, w width of a vector.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,16 +19,20 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from pps_fast.reading import brief, listed, reading
+from pps_fast.prepare.readers.encoder_folder import Kind, locate_folder, name_of, read_json_file
+from pps_fast.reading import brief, listed
 
 _MISSING = "needs the library transformers; install it with `pip install 'pps-fast[encoder]'`"
-# until the hub must have answered
-_PATIENCE_S = 3.0
-_FILES = ("*.json", "*.txt", "*.model", "*.safetensors")
-# any of these sets of files makes a tokenizer
-_TOKENIZERS = (
-    *(("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt")),
-    *(("spiece.model",), ("sentencepiece.bpe.model",)),
+_SENTENCES = Kind(
+    what="sentence encoder",
+    extra="encoder",
+    files=("*.json", "*.txt", "*.model"),
+    # any of these sets of files makes a tokenizer
+    parts=(
+        *(("tokenizer.json",), ("vocab.txt",), ("vocab.json", "merges.txt")),
+        *(("spiece.model",), ("sentencepiece.bpe.model",)),
+    ),
+    part="its tokenizer",
 )
 # a tokenizer that knows a smaller share of the model's words was not read whole
 _LEAST_SHARE = 0.9
@@ -41,7 +42,6 @@ _PROBE = "a person opens the door"
 _BATCH, _MOST_TOKENS = 64, 512
 _POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 _UNIT = ", unit"
-_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ def open_encoder(named: str) -> SentenceEncoder:
         raise ValueError(f"sentence encoder {named}: {_MISSING}") from error
     pooling = _pooling(folder)
     try:
-        with _quiet(transformers.utils.logging):
+        with quiet(transformers.utils.logging):
             tokenizer, model, pooling = _load(folder, pooling, transformers)
     # the library and what it calls raise errors of many kinds
     except Exception as error:
@@ -93,7 +93,7 @@ def open_encoder(named: str) -> SentenceEncoder:
     _require_all_words(tokenizer, model, named)
     run = _runner(tokenizer, model, pooling)
     width = run([_PROBE]).shape[1]
-    return SentenceEncoder(name=name or _name_of(folder), width=width, pooling=pooling, run=run)
+    return SentenceEncoder(name=name or name_of(folder), width=width, pooling=pooling, run=run)
 
 
 def locate_encoder(named: str) -> tuple[Path, str | None]:
@@ -102,17 +102,11 @@ def locate_encoder(named: str) -> tuple[Path, str | None]:
     Raises:
         ValueError: as `open_encoder`, for an encoder that is not there or not whole.
     """
-    try:
-        import huggingface_hub as hub
-    except ImportError as error:
-        raise ValueError(f"sentence encoder {named}: {_MISSING}") from error
-    folder, name = (Path(named), None) if Path(named).is_dir() else _from_hub(named, hub)
-    require_whole(folder)
-    return folder, name
+    return locate_folder(named, _SENTENCES)
 
 
 @contextmanager
-def _quiet(logging: Any) -> Iterator[None]:
+def quiet(logging: Any) -> Iterator[None]:
     """Hides the library's bars and reports; what they would say is checked and told in a sentence."""
     was_shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
@@ -125,75 +119,9 @@ def _quiet(logging: Any) -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _from_hub(named: str, hub: Any) -> tuple[Path, str]:
-    """Returns the folder of an encoder in the hub's cache, filled from the hub where it is not there, and its name."""
-    name, _, revision = named.partition("@")
-    download = {"repo_id": name, "revision": revision or None, "allow_patterns": list(_FILES)}
-    try:
-        folder = Path(hub.snapshot_download(**download, local_files_only=True))
-        require_whole(folder)
-    except (ValueError, OSError) as error:
-        _require_hub(named, name, revision, hub, error)
-        try:
-            folder = Path(hub.snapshot_download(**download))
-        except (ValueError, OSError) as failure:
-            raise ValueError(f"sentence encoder {named}: not fetched whole ({brief(failure)}); try again") from failure
-    return folder, f"{name}@{folder.name}"
-
-
-def _require_hub(named: str, name: str, revision: str, hub: Any, absent: Exception) -> None:
-    """Refuses where the hub does not answer within seconds, or does not have an encoder."""
-    answers: list[Any] = []
-
-    def ask() -> None:
-        try:
-            answers.append(hub.HfApi().model_info(name, revision=revision or None, timeout=_PATIENCE_S))
-        # handed over to the other thread, whatever it is
-        except Exception as error:
-            answers.append(error)
-
-    # names of hosts are looked up without any limit of time
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_PATIENCE_S)
-    answer = answers[0] if answers else TimeoutError("no answer")
-    if isinstance(answer, Exception):
-        raise ValueError(
-            f"sentence encoder {named}: no folder of that name, not whole in the hub's cache, and the hub does not "
-            f"have it or cannot be reached ({brief(answer)}); name its folder, or fetch it where there is a network"
-        ) from absent
-
-
-def require_whole(folder: Path) -> None:
-    """Refuses a folder that lacks a part of an encoder.
-
-    Raises:
-        ValueError: naming the part.
-    """
-    with reading(folder):
-        names = {file.name for file in folder.iterdir()}
-        index = folder / "model.safetensors.index.json"
-        weights = {"model.safetensors"}
-        if index.name in names and not weights <= names:
-            weights = set(_json(index)["weight_map"].values())
-        missing = sorted(({"config.json"} | weights) - names)
-        if missing:
-            raise ValueError(f"{folder}: not a whole sentence encoder, it lacks {listed(missing)}; fetch it again")
-        if not any(names >= set(files) for files in _TOKENIZERS):
-            raise ValueError(f"{folder}: not a whole sentence encoder, it lacks its tokenizer; fetch it again")
-
-
-def _json(path: Path) -> Any:
-    with reading(path):
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: damaged ({brief(error)}); fetch the encoder again") from error
-
-
 def _pooling(folder: Path) -> str:
     """Returns how a folder of the library sentence-transformers pools tokens; of another folder "mean"."""
-    modules = _json(folder / "modules.json") if (folder / "modules.json").is_file() else []
+    modules = read_json_file(folder / "modules.json") if (folder / "modules.json").is_file() else []
     kinds = [str(module.get("type", "")).rpartition(".")[2] for module in modules]
     other = sorted(set(kinds) - {"Transformer", "Pooling", "Normalize"})
     if other:
@@ -201,7 +129,7 @@ def _pooling(folder: Path) -> str:
     path = folder / "1_Pooling" / "config.json"
     if not path.is_file():
         return "mean"
-    values = _json(path)
+    values = read_json_file(path)
     modes = [name for name, is_set in values.items() if name.startswith("pooling_mode_") and is_set is True]
     mode = _POOLINGS.get(modes[0]) if len(modes) == 1 else None
     if mode is None:
@@ -262,13 +190,3 @@ def _runner(tokenizer: Any, model: Any, pooling: str) -> Callable[[list[str]], n
         return array
 
     return run
-
-
-def _name_of(folder: Path) -> str:
-    """Returns name and revision of a folder: the beginning of the sha256 over its weights."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
-        with open(file, "rb") as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-    return f"{folder.resolve().name}@{digest.hexdigest()[:12]}"

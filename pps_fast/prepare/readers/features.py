@@ -23,11 +23,8 @@ import torch
 
 from pps_fast.arrays import load_npy, open_npz
 from pps_fast.hdf5 import inside, open_hdf5, plain_dataset, require_plausible_size
-from pps_fast.prepare.readers.frames import LARGEST_FLOAT16 as LARGEST_FLOAT16
-from pps_fast.prepare.readers.frames import BadVideo as BadVideo
-from pps_fast.prepare.readers.frames import as_float16 as as_float16
-from pps_fast.prepare.readers.frames import checked_frames, require_signal
-from pps_fast.prepare.readers.frames import resample as resample
+from pps_fast.prepare.readers.extracted import Told, told_in
+from pps_fast.prepare.readers.frames import BadVideo, checked_frames, require_signal
 from pps_fast.prepare.readers.naming import SAME_NAMES, Naming
 from pps_fast.reading import FAILURES, cause_of, listed, reading, shown
 from pps_fast.torch_files import load_plain
@@ -46,6 +43,7 @@ class FeatureReader:
         load: takes what `locate` gives, returns an array of any shape and dtype.
         close: ends the reading.
         counts: what was noticed in videos that were read, for the report: kind -> number of videos.
+        told: what the file tells besides, where it is one of `python -m pps_fast.features`.
     """
 
     name: str
@@ -54,6 +52,7 @@ class FeatureReader:
     load: Callable[[Any], np.ndarray]
     close: Callable[[], None] = field(default=lambda: None)
     counts: Counter[str] = field(default_factory=Counter)
+    told: Told = field(default_factory=Told)
 
     def ids(self) -> set[str]:
         """The videos that have features."""
@@ -112,6 +111,7 @@ def _hdf5(place: Place) -> FeatureReader:
         locate=place.naming.by_video(videos),
         load=lambda name: _frames_of(videos, name),
         close=file.close,
+        told=told_in(file, place.naming),
     )
 
 

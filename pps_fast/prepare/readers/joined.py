@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from pps_fast.prepare.feature_options import FeatureSource
+from pps_fast.prepare.readers.extracted import Told
 from pps_fast.prepare.readers.features import FeatureReader, open_features
 from pps_fast.prepare.readers.frames import BadVideo
 
@@ -52,6 +53,14 @@ class JoinedReader:
     def file_format(self) -> str:
         """The formats of the sources."""
         return " + ".join(reader.file_format for reader in self.readers.values())
+
+    @property
+    def told(self) -> Told:
+        """The lengths of videos, each as the first source tells it that does."""
+        lengths_s: dict[str, float] = {}
+        for reader in self.readers.values():
+            lengths_s = {**reader.told.lengths_s, **lengths_s}
+        return Told(lengths_s=lengths_s)
 
     def ids(self) -> set[str]:
         """The videos that have features in all sources."""

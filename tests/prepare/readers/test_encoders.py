@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from pps_fast.prepare.readers import encoders
-from pps_fast.prepare.readers.encoders import SentenceEncoder, open_encoder, require_whole
+from pps_fast.prepare.readers.encoders import SentenceEncoder, open_encoder
 from tests.support.documents import ROOT
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "person", "opens", "the", "door", "dog"]
@@ -27,21 +24,6 @@ def _files(folder: Path, *names: str) -> Path:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("{}", encoding="utf-8")
     return folder
-
-
-def _hub(monkeypatch: pytest.MonkeyPatch, answer: Any) -> None:
-    """Puts a hub in place whose cache is empty, and that does what `answer` does when it is asked."""
-    hub = ModuleType("huggingface_hub")
-
-    def snapshot_download(**options: Any) -> str:
-        raise FileNotFoundError("not in the cache" if options.get("local_files_only") else "no file")
-
-    class HfApi:
-        def model_info(self, *_: Any, **__: Any) -> Any:
-            return answer()
-
-    hub.snapshot_download, hub.HfApi = snapshot_download, HfApi  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
 
 
 def test_sentences_are_encoded_in_batches_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,54 +45,9 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
         open_encoder("some/name")
 
 
-def test_without_a_network_a_name_is_refused_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    _hub(monkeypatch, lambda: time.sleep(60))
-    monkeypatch.setattr(encoders, "_PATIENCE_S", 0.2)
-    began = time.perf_counter()
-    with pytest.raises(ValueError, match=r"sentence encoder some/name: no folder .* cannot be reached .TimeoutError"):
-        open_encoder("some/name")
-    assert time.perf_counter() - began < 5
-
-
 def test_an_encoder_is_looked_for_without_loading_torch() -> None:
     code = "import sys, pps_fast.prepare.readers.encoders; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
-
-
-def test_what_the_hub_says_and_a_broken_download_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse() -> None:
-        raise OSError("no such repository")
-
-    _hub(monkeypatch, refuse)
-    with pytest.raises(ValueError, match="does not have it or cannot be reached .OSError: no such repository"):
-        open_encoder("some/name@1")
-    _hub(monkeypatch, lambda: None)
-    with pytest.raises(ValueError, match="sentence encoder some/name: not fetched whole .FileNotFoundError"):
-        open_encoder("some/name")
-
-
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        ((), "lacks config.json, model.safetensors"),
-        (("config.json", "tokenizer.json"), "lacks model.safetensors"),
-        (("config.json", "model.safetensors"), "lacks its tokenizer"),
-        (("config.json", "model.safetensors", "vocab.json"), "lacks its tokenizer"),
-        (("config.json", "pytorch_model.bin", "tokenizer.json"), "lacks model.safetensors"),
-    ],
-)
-def test_a_folder_that_lacks_a_part_is_refused(names, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=message):
-        require_whole(_files(tmp_path / "e", *names))
-
-
-def test_weights_in_parts_are_whole_when_every_part_is_there(tmp_path: Path) -> None:
-    folder = _files(tmp_path / "e", "config.json", "vocab.txt", "a.safetensors")
-    index = {"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
-    with pytest.raises(ValueError, match="lacks b.safetensors"):
-        require_whole(folder)
-    require_whole(_files(folder, "b.safetensors"))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from pps_fast.prepare.readers.features import FEATURE_READERS, BadVideo, detect_features_format, open_features
+from pps_fast.prepare.readers.features import FEATURE_READERS, detect_features_format, open_features
+from pps_fast.prepare.readers.frames import BadVideo
 from pps_fast.prepare.readers.naming import Naming
 from tests.support.shared import shared_path
 
