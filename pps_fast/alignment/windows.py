@@ -61,7 +61,7 @@ def filter_moments(curve: Tensor, count: int, kind: CurveKind, bonus: Tensor | N
         bonus: [c] added to the reward of each candidate, see `duration_bonus`; None for nothing.
     """
     zeta, (power, extent) = zscored_curve(curve), READING[kind]
-    center, radius = _candidates(curve.device)
+    center, radius = bank_of_gaussians(curve.device)
     masks = gaussian_bank(center, radius, curve.shape[1]).to(zeta.dtype)  # [c, S]
     reward = _rewards(zeta, masks, power)  # [B, c]
     if bonus is not None:
@@ -120,7 +120,7 @@ READERS: dict[CurveReading, Callable[[Tensor, int, CurveKind, Tensor | None], Mo
 
 def best_log_radius(curve: Tensor, kind: CurveKind) -> Tensor:
     """Returns [B] the log of the radius of the Gaussian with the largest reward: curve [B, S]."""
-    zeta, (center, radius) = zscored_curve(curve), _candidates(curve.device)
+    zeta, (center, radius) = zscored_curve(curve), bank_of_gaussians(curve.device)
     masks = gaussian_bank(center, radius, curve.shape[1]).to(zeta.dtype)
     return radius.log()[_rewards(zeta, masks, READING[kind][0]).argmax(dim=1)].to(curve.dtype)
 
@@ -132,11 +132,11 @@ def _rewards(zeta: Tensor, masks: Tensor, power: float) -> Tensor:
 
 def duration_bonus(log_radius: Tensor, weight: float) -> Tensor:
     """Returns [c] D(r) = -weight (log r - l)^2 / (2 * .7^2) of the bank's candidates; log_radius is l, a scalar."""
-    _, radius = _candidates(log_radius.device)
+    _, radius = bank_of_gaussians(log_radius.device)
     return -weight * (radius.log() - log_radius).square() / (2 * LOG_RADIUS_SPREAD**2)
 
 
-def _candidates(device: torch.device) -> tuple[Tensor, Tensor]:
+def bank_of_gaussians(device: torch.device) -> tuple[Tensor, Tensor]:
     """Returns centers and radii [c] of the bank, float64."""
     center = (torch.arange(NUM_CENTERS, dtype=torch.float64) + 0.5) / NUM_CENTERS
     share = torch.arange(NUM_RADII, dtype=torch.float64) / (NUM_RADII - 1)
