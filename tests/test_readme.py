@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from pps_fast.ground import sentences
+from pps_fast.features import encoders
+from pps_fast.features.encoders import open_encoder
+from pps_fast.ground import sentences, videos
 from pps_fast.prepare import sentence_vectors
 from tests.support.documents import ROOT, Block, GuideError, broken_links, code_spans, read_blocks, read_commands
 from tests.support.encoders import counting_encoder
@@ -21,7 +23,7 @@ from tests.support.walkthrough import Walkthrough, follow
 README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
 GUIDES = [README, CONTRIBUTING, *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
 # fast enough to run here; all others are parsed by their own parsers
-EXECUTES = frozenset({"pps_fast.prepare", "pps_fast.blind", "pps_fast.align", "pps_fast.ground"})
+EXECUTES = frozenset({f"pps_fast.{name}" for name in ("features", "prepare", "blind", "align", "ground")})
 # whose options the prose may name: a program and the words that its command line needs
 PROGRAMS = (
     ("pps_fast.train",),
@@ -41,6 +43,11 @@ def test_the_readme_can_be_followed_from_top_to_bottom(tmp_path: Path, monkeypat
     # the library of encoders is an extra
     for module in (sentence_vectors, sentences):
         monkeypatch.setattr(module, "open_encoder", counting_encoder)
+    # and so are those of frames, which are not at hand
+    color = open_encoder("color")
+    monkeypatch.setattr(encoders, "locate_frame_encoder", lambda named: None)
+    for module in (encoders, videos):
+        monkeypatch.setattr(module, "open_encoder", lambda named, device="cpu": color)
     write_inputs(tmp_path)
     walkthrough = follow(README, tmp_path, EXECUTES)
     assert (tmp_path / "runs" / "first" / "evaluation_test.md").is_file()

@@ -74,6 +74,15 @@ def read_part(path: Path, recipe: dict[str, Any], mark: str | None) -> Extracted
         return None
 
 
+def is_part(path: Path) -> bool:
+    """Whether a file is one that `write_part` has written, of whatever video."""
+    try:
+        with open_npz(path) as archive:
+            return bool(json.loads(str(archive.load("record")))["format"] == FORMAT)
+    except FAILURES:
+        return False
+
+
 class FeatureStore:
     """The file of features that is being made; see the top of this file. Made by `open_store`.
 

@@ -20,8 +20,9 @@ from pps_fast.ground.answers import MAX_TOP, Answer, best_moments
 from pps_fast.ground.evidence import Evidence
 from pps_fast.ground.ranking import ranked, rows_of
 from pps_fast.ground.scorers import AlignmentScorer, NetworkScorer, Scored, Scorer
-from pps_fast.ground.segments import EncodedVideo, segments_of
+from pps_fast.ground.segments import EncodedVideo, note_of_long_segments, segments_of
 from pps_fast.ground.sentences import ModelSentences, ModelWords, Queries, encode_queries
+from pps_fast.ground.videos import ModelVideos
 from pps_fast.model import Model
 from pps_fast.runs.answering import read_confidence, read_max_num_words, read_recipe
 from pps_fast.runs.checkpoint import find_checkpoint, load_model
@@ -36,11 +37,14 @@ _NOT_CALIBRATED = (
     "the confidence of this model is not calibrated: it was fitted by an older pps_fast or to too few videos; "
     "fit or train it again"
 )
-# a moment shorter than so many segments is hardly seen
-_SEGMENTS_OF_A_MOMENT = 3
 
 
-def load(directory: str | Path, device: torch.device | str = "cpu", sentence_encoder: str | None = None) -> Grounder:
+def load(
+    directory: str | Path,
+    device: torch.device | str = "cpu",
+    sentence_encoder: str | None = None,
+    frame_encoders: Sequence[str] = (),
+) -> Grounder:
     """Returns the grounder of a model: one with proposals (PPS, CPL, CNM) or an alignment alone.
 
     Args:
@@ -48,6 +52,8 @@ def load(directory: str | Path, device: torch.device | str = "cpu", sentence_enc
         device: where it shall compute.
         sentence_encoder: folder, NAME or NAME@REVISION of the encoder of sentences, for a model that was fitted to
             vectors of whole sentences; None for the one that the folder names, loaded when it is first needed.
+        frame_encoders: folders or NAMEs of the encoders of frames, one for each source of the model's features, for
+            video files; empty for those that the folder names, loaded when they are first needed.
     Raises:
         ValueError: for a folder or an encoder that cannot be used; the message names it.
     """
@@ -68,6 +74,7 @@ def load(directory: str | Path, device: torch.device | str = "cpu", sentence_enc
     recipe = read_recipe(folder)
     sentences = ModelSentences(recipe.get("sentence_vectors") or {}, sentence_encoder)
     grounder = Grounder(model, config, sizes, known, sentences, read_confidence(folder), recipe)
+    grounder.videos = ModelVideos(recipe, device, frame_encoders)
     if sentence_encoder is not None:
         # what is named and cannot be used is told at once
         grounder.require_encoder()
@@ -82,6 +89,7 @@ class Grounder:
         confidence: how its confidence is calibrated, None where it is not.
         no_match: a sentence that says why moments have no match and no clarity, None where they have.
         source_names: of the features that the model was trained with, where these are several joined ones.
+        videos: makes features of video files.
     """
 
     def __init__(
@@ -96,6 +104,7 @@ class Grounder:
     ) -> None:
         self.config, self.sizes, self.confidence = config, sizes, confidence
         self._words, self._sentences = words, sentences
+        self.videos = ModelVideos(recipe, words.vectors.device)
         self._sources = recipe.get("sources", []) if recipe.get("joining") else []
         self.source_names = tuple(str(source["source"]) for source in self._sources)
         has_alignment = model.alignment is not None
@@ -133,9 +142,9 @@ class Grounder:
 
         Args:
             frames: [n, F] features of the video's frames at equal distances in time, array or tensor; they are
-                resampled as `python -m pps_fast.prepare` does.
-            duration_s: length of the video in seconds; without it moments are fractions of the video alone.
-            name: for answers.
+                resampled as `python -m pps_fast.prepare` does. Or a video's file, of which such are made.
+            duration_s: length of the video in seconds, which a file tells; without it moments are fractions alone.
+            name: for answers; of a file its name without the ending.
             segment_seconds: a longer video is divided into windows of this length that overlap by half.
         Raises:
             ValueError: for features that are not of the model's width, not finite or not there.
@@ -144,6 +153,10 @@ class Grounder:
         """
         if duration_s is not None and not 0 < duration_s < float("inf"):
             raise ValueError(f"duration_s = {duration_s}: expected seconds above 0")
+        if isinstance(frames, str | Path):
+            name = name or Path(frames).stem
+            frames, length_s = self.videos.read(Path(frames))
+            duration_s = duration_s or length_s
         # a number of numpy's would show in answers
         duration_s = None if duration_s is None else float(duration_s)
         if isinstance(frames, torch.Tensor):
@@ -153,11 +166,13 @@ class Grounder:
         origin = f" ({parts}, joined)" if parts else ""
         windows, start, end = segments_of(frames, num_segments, width, duration_s, segment_seconds, origin)
         if duration_s is not None:
-            self._warn_of_long_segments(duration_s * (end[0] - start[0]))
+            typical_s = getattr(self.confidence, "median_moment_s", None)
+            note = note_of_long_segments(duration_s * (end[0] - start[0]), num_segments, typical_s)
+            if note is not None:
+                warnings.warn(note, Note, stacklevel=2)
         on_device = torch.from_numpy(windows).to(self._words.vectors.device).float()
-        return EncodedVideo(
-            name=name, duration_s=duration_s, start=start, end=end, frames=self._scorer.encode(on_device)
-        )
+        encoded = self._scorer.encode(on_device)
+        return EncodedVideo(name=name, duration_s=duration_s, start=start, end=end, frames=encoded)
 
     def ground(
         self,
@@ -270,18 +285,6 @@ class Grounder:
             unknown_words=queries.unknown_words[index],
             num_cut=queries.num_cut[index],
         )
-
-    def _warn_of_long_segments(self, window_s: float) -> None:
-        typical = None if self.confidence is None else self.confidence.median_moment_s
-        segment = window_s / self.sizes.num_segments
-        if typical is not None and segment * _SEGMENTS_OF_A_MOMENT > typical:
-            better = typical / _SEGMENTS_OF_A_MOMENT * self.sizes.num_segments
-            text = (
-                f"a segment is {segment:.1f} s long, more than a third of {typical:.1f} s, the median moment that the "
-                f"model reads in its training pairs (it knows no true ones); divide the video with segment_seconds of "
-                f"{better:.0f} or less (--segment-seconds)"
-            )
-            warnings.warn(text, Note, stacklevel=3)
 
 
 def _joined(videos: Sequence[EncodedVideo]) -> torch.Tensor:

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from pps_fast.prepare.readers.frames import BadVideo, as_float16, checked_frames, require_signal, resample
 
+# a moment shorter than so many segments is hardly seen
+_SEGMENTS_OF_A_MOMENT = 3
+
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedVideo:
@@ -90,3 +93,22 @@ def window_bounds(num_frames: int, duration_s: float | None, segment_seconds: fl
     count = 1 + math.ceil((num_frames - length) / max(length / 2, 1))
     starts = np.linspace(0, num_frames - length, count).round().astype(int).tolist()
     return [(first, first + length) for first in starts]
+
+
+def note_of_long_segments(window_s: float, num_segments: int, typical_s: float | None) -> str | None:
+    """Returns what to say where a third of a typical moment is shorter than a segment of a window; else None.
+
+    Args:
+        window_s: seconds of a window.
+        num_segments: into which it is divided.
+        typical_s: seconds of a typical moment; None where it is unknown.
+    """
+    segment = window_s / num_segments
+    if typical_s is None or segment * _SEGMENTS_OF_A_MOMENT <= typical_s:
+        return None
+    better = typical_s / _SEGMENTS_OF_A_MOMENT * num_segments
+    return (
+        f"a segment is {segment:.1f} s long, more than a third of {typical_s:.1f} s, the median moment that the "
+        f"model reads in its training pairs (it knows no true ones); divide the video with segment_seconds of "
+        f"{better:.0f} or less (--segment-seconds)"
+    )

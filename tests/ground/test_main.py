@@ -12,10 +12,13 @@ import pytest
 from pps_fast.cli import parse
 from pps_fast.data.prepared import write_prepared
 from pps_fast.data.store import Store
-from pps_fast.ground.__main__ import PROGRAM, main, with_sentences
+from pps_fast.ground.__main__ import PROGRAM, main
+from pps_fast.ground.grounder import load
+from pps_fast.ground.options import with_sentences
 from pps_fast.train.closed_form import fit_in_closed_form
 from tests.support.eval_fakes import DATA, SPLITS
 from tests.support.grounders import ALIGNMENT, alignment_run, network_run
+from tests.support.videos import noisy_frames, require_video_extra, write_video
 
 SENTENCE = DATA.sentences[0]
 
@@ -124,3 +127,49 @@ def test_a_page_is_written_and_names_the_files_of_the_videos(
         assert f'data-src="videos/{moment["video"]}.mp4"' in text
         assert f'data-start="{moment["start"]:.6f}"' in text
     assert main([*options, SENTENCE]) == 0 and "the timelines work alone" in page.read_text()
+
+
+def _model_of_colors(folder: Path) -> tuple[Path, list[Path]]:
+    """Fits an alignment to features of small videos by the toy encoder; returns model and videos."""
+    require_video_extra()
+    from pps_fast.features.encoders import open_encoder
+    from pps_fast.features.extract import Extractor
+
+    extractor = Extractor(encoder=open_encoder("color"), fps=2.0)
+    paths = [write_video(folder / f"{name}.mp4", noisy_frames(40, seed)) for seed, name in enumerate("abc")]
+    width = extractor.encoder.width
+    frames = np.random.default_rng(0).random((*DATA.features.shape[:2], width)).astype(np.float16)
+    data = replace(DATA, features=frames, recipe={"sources": [{"file": "f.h5", "extraction": extractor.recipe}]})
+    fit_in_closed_form(ALIGNMENT, Store(data), SPLITS, folder / "run", resume=False, progress=False)
+    return folder / "run", paths
+
+
+def test_video_files_are_encoded_as_the_training_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, paths = _model_of_colors(tmp_path)
+    assert main(["--model", str(model), str(paths[0]), SENTENCE, "--json"]) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert alone["videos"] == str(paths[0])
+    (moment, *_) = alone["answers"][0]["moments"]
+    assert moment["video"] == "a" and 0 <= moment["start_s"] < moment["end_s"] <= 4.0
+    page = tmp_path / "page.html"
+    assert main(["--model", str(model), "--videos", str(tmp_path), "--cache", "--html", str(page), SENTENCE]) == 0
+    assert "plays 3 of 3 videos" in capsys.readouterr().err and (tmp_path / "b.mp4.features.npz").is_file()
+    # in Python
+    answer = load(model).ground(str(paths[0]), SENTENCE)
+    assert answer[0].start_s == moment["start_s"] and answer[0].video == "a"
+
+
+def test_a_video_that_cannot_be_used_is_named_and_the_others_are_searched(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, paths = _model_of_colors(tmp_path)
+    paths[1].write_bytes(b"no video")
+    assert main(["--model", str(model), "--videos", str(tmp_path), SENTENCE]) == 1
+    printed = capsys.readouterr()
+    assert "2 videos encoded" in printed.out and "note: not searched: " in printed.err and "b.mp4" in printed.err
+    assert main(["--model", str(model), str(paths[1]), SENTENCE]) == 2
+    assert "b.mp4: no video that can be opened" in capsys.readouterr().err
+    assert main(["--model", str(model), "--videos", str(tmp_path), "--video", "d", SENTENCE]) == 2
+    assert "--video d: not among the videos a, b, c" in capsys.readouterr().err
+    assert main(["--model", str(alignment_run()), str(paths[0]), SENTENCE]) == 2
+    assert "does not say which encoder made the features" in capsys.readouterr().err

@@ -9,6 +9,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from tests.support.videos import noisy_frames, write_video
+
 _TRAIN = {"A": 30.0, "B": 25.0, "C": 31.5, "D": 20.0, "E": 28.0, "F": 33.0}
 _TEST = {"3MSZA": 30.0, "H": 22.0, "I": 26.0, "J": 34.0, "K": 29.0, "L": 24.0}
 _SENTENCES = ("person opens the door.", "a person closes the book.", "person sits down.")
@@ -35,6 +37,9 @@ def write_inputs(folder: Path) -> None:
     vectors = [rng.standard_normal(_WORD_WIDTH).astype(np.float32) for _ in words]
     content = {"w2id": {word: row for row, word in enumerate(words)}, "id2vec": vectors, "counter": words}
     (folder / "glove.pkl").write_bytes(pickle.dumps(content))
+    for seed, name in enumerate(("kitchen_1", "hall_2")):
+        (folder / "videos").mkdir(exist_ok=True)
+        write_video(folder / "videos" / f"{name}.mp4", noisy_frames(30, seed))
     # where the videos themselves would lie
     (folder / "Charades_v1").mkdir()
     (folder / "test_00.csv").write_text("", encoding="utf-8")

@@ -1,0 +1,48 @@
+"""The options of `python -m pps_fast.ground`: what is a sentence, a video, features; what does not go together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pps_fast.cli import parse
+from pps_fast.ground.__main__ import PROGRAM
+from pps_fast.ground.options import GroundArguments, check_arguments, with_sentences, with_videos
+
+
+def _parsed(*words: str) -> GroundArguments:
+    return with_videos(with_sentences(parse(PROGRAM, ["--model", "m", *words])))
+
+
+def test_a_file_of_a_video_among_the_sentences_is_a_video() -> None:
+    parsed = _parsed("clips/a.mp4", "a dog barks.", "b.MKV", "laughing")
+    assert parsed.videos == (Path("clips/a.mp4"), Path("b.MKV")) and parsed.sentences == ("a dog barks.", "laughing")
+
+
+def test_a_sentence_that_mentions_a_file_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert _parsed("somebody opens a.mp4").sentences == ("somebody opens a.mp4",)
+    Path("a.clip").touch()
+    assert _parsed("a.clip", "x").videos == (Path("a.clip"),)
+
+
+def test_sentences_may_follow_the_videos(tmp_path: Path) -> None:
+    parsed = _parsed("--videos", str(tmp_path), "a.mp4", "a dog barks", "laughing")
+    assert parsed.videos == (tmp_path, Path("a.mp4")) and parsed.sentences == ("a dog barks", "laughing")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["x"], "--videos, --features: name video files or their features"),
+        (["x", "a.mp4", "--features", "f.h5"], "one of the two"),
+        (["x", "a.mp4", "--duration", "3"], "--duration: an option of features, and video files tell their lengths"),
+        (["x", "--features", "f.h5", "--cache"], "--cache: an option of video files; leave it out"),
+        (["x", "--features", "f.h5", "--encoder", "clip"], "--encoder: an option of video files"),
+        (["x", "--features", "f.h5", "--json", "--jsonl"], "choose one of them"),
+    ],
+)
+def test_options_that_do_not_fit_together_are_refused(words: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_arguments(_parsed(*words))
