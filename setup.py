@@ -80,6 +80,7 @@ setup(
             'transformers>=4.57; python_version < "3.11"',
             "pillow>=10",
         ],
+        "hub": ["huggingface_hub>=0.30"],
         "dev": [*TEST, "ruff>=0.6", "mypy>=1.18"],
     },
     # Linux alone: nothing has been tried on macOS or Windows

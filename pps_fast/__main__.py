@@ -22,6 +22,7 @@ PROGRAMS = {
     "draw": "pictures of queries, runs, and what the pulling and pushing losses do",
     "ablate": "tables of the paper's ablations, over seeds and folds",
     "compare": "a table of presets, over seeds and folds",
+    "hub": "share a model by the Hugging Face Hub",
     "published": "convert weights of the published code of PPS, CPL and CNM, in and out",
     "info": "versions, devices, and which backend serves each op",
 }

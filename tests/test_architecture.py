@@ -58,6 +58,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "draw": {"torch", "numpy", "tyro", "matplotlib"},
     "lab": RUN_TIME | {"matplotlib"},
     "prepare": RUN_TIME | {"transformers", "huggingface_hub"},
+    "hub": {"tyro"},
     "features": RUN_TIME | {"av", "PIL", "transformers", "huggingface_hub"},
 }
 
@@ -99,6 +100,7 @@ PRINTS = {
 READS_ENVIRONMENT = {"pps_fast/devices.py": "a user's own settings of the C library's allocator stay as they are"}
 # may catch every exception, and why
 CATCHES_ALL = {
+    "pps_fast/hub/push.py": "the hub's library raises errors of many kinds; each is told in a sentence",
     "pps_fast/prepare/readers/encoders.py": "libraries of encoders raise bare Exceptions; each is told in a sentence",
     "pps_fast/prepare/readers/encoder_folder.py": "what the hub's library raises in a thread is handed over and told",
     "pps_fast/features/encoders.py": "libraries of encoders raise bare Exceptions; each is told in a sentence",

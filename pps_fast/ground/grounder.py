@@ -23,6 +23,7 @@ from pps_fast.ground.scorers import AlignmentScorer, NetworkScorer, Scored, Scor
 from pps_fast.ground.segments import EncodedVideo, note_of_long_segments, segments_of
 from pps_fast.ground.sentences import ModelSentences, ModelWords, Queries, encode_queries
 from pps_fast.ground.videos import ModelVideos
+from pps_fast.hub.fetch import locate_model
 from pps_fast.model import Model
 from pps_fast.runs.answering import read_confidence, read_max_num_words, read_recipe
 from pps_fast.runs.checkpoint import find_checkpoint, load_model
@@ -48,7 +49,8 @@ def load(
     """Returns the grounder of a model: one with proposals (PPS, CPL, CNM) or an alignment alone.
 
     Args:
-        directory: a model folder, or a run directory, of which the checkpoint to use is taken.
+        directory: a model folder, or a run directory, of which the checkpoint to use is taken; or USER/NAME or
+            USER/NAME@REVISION of the Hugging Face Hub (extra `hub`), where there is no folder of that name.
         device: where it shall compute.
         sentence_encoder: folder, NAME or NAME@REVISION of the encoder of sentences, for a model that was fitted to
             vectors of whole sentences; None for the one that the folder names, loaded when it is first needed.
@@ -57,7 +59,7 @@ def load(
     Raises:
         ValueError: for a folder or an encoder that cannot be used; the message names it.
     """
-    folder = find_checkpoint(Path(directory))
+    folder = find_checkpoint(locate_model(directory))
     model, config, sizes = load_model(folder, device)
     words = read_words(folder)
     if words is None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,11 @@ class Kind:
     part: str
     takes_plain: bool = False
 
+    def patterns(self, files: set[str]) -> list[str]:
+        """Returns patterns of the files that are fetched, of those that the hub has."""
+        is_plain = self.takes_plain and bool(files) and not {_WEIGHTS, _INDEX} & files
+        return [*self.files, "pytorch_model*.bin" if is_plain else "*.safetensors"]
+
 
 def locate_folder(named: str, kind: Kind) -> tuple[Path, str | None]:
     """Returns the whole folder of an encoder, and NAME@REVISION where it is from the hub.
@@ -51,31 +58,53 @@ def locate_folder(named: str, kind: Kind) -> tuple[Path, str | None]:
         ValueError: in one sentence, for an encoder that is not there or not whole, and where the library is not
             installed. Without a network this takes seconds, not minutes.
     """
-    try:
-        import huggingface_hub as hub
-    except ImportError as error:
-        extra = f"install it with `pip install 'pps-fast[{kind.extra}]'`"
-        raise ValueError(f"{kind.what} {named}: needs the library transformers; {extra}") from error
-    folder, name = (Path(named), None) if Path(named).is_dir() else _from_hub(named, hub, kind)
+    hub = import_hub(f"{kind.what} {named}: needs the library transformers", kind.extra)
+    if Path(named).is_dir():
+        folder, name = Path(named), None
+    else:
+        folder, name = from_hub(named, kind.what, hub, partial(require_whole, kind=kind), kind.patterns)
     require_whole(folder, kind)
     return folder, name
 
 
-def _from_hub(named: str, hub: Any, kind: Kind) -> tuple[Path, str]:
-    """Returns the folder of an encoder in the hub's cache, filled from the hub where it is not there, and its name."""
+def import_hub(why: str, extra: str) -> Any:
+    """Returns the library huggingface_hub.
+
+    Raises:
+        ValueError: beginning with `why`, where it is not installed; `extra` installs it.
+    """
+    try:
+        import huggingface_hub
+    except ImportError as error:
+        raise ValueError(f"{why}; install it with `pip install 'pps-fast[{extra}]'`") from error
+    return huggingface_hub
+
+
+def from_hub(
+    named: str, what: str, hub: Any, require: Callable[[Path], None], patterns: Callable[[set[str]], list[str]]
+) -> tuple[Path, str]:
+    """Returns a folder in the hub's cache, filled from the hub where it is not there whole, and NAME@REVISION.
+
+    Args:
+        named: NAME or NAME@REVISION.
+        what: it is, for messages.
+        hub: the library.
+        require: raises ValueError for a folder that is not whole.
+        patterns: names of the files in the hub -> patterns of those that are fetched.
+    Raises:
+        ValueError: in one sentence, for a name that is not to be had; without a network within seconds.
+    """
     name, _, revision = named.partition("@")
     download = {"repo_id": name, "revision": revision or None}
     try:
         folder = Path(hub.snapshot_download(**download, local_files_only=True))
-        require_whole(folder, kind)
+        require(folder)
     except (ValueError, OSError) as error:
-        files = _require_hub(named, name, revision, hub, error, kind.what)
-        is_plain = kind.takes_plain and bool(files) and not {_WEIGHTS, _INDEX} & files
-        patterns = [*kind.files, "pytorch_model*.bin" if is_plain else "*.safetensors"]
+        files = _require_hub(named, name, revision, hub, error, what)
         try:
-            folder = Path(hub.snapshot_download(**download, allow_patterns=patterns))
+            folder = Path(hub.snapshot_download(**download, allow_patterns=patterns(files)))
         except (ValueError, OSError) as failure:
-            raise ValueError(f"{kind.what} {named}: not fetched whole ({brief(failure)}); try again") from failure
+            raise ValueError(f"{what} {named}: not fetched whole ({brief(failure)}); try again") from failure
     return folder, f"{name}@{folder.name}"
 
 
