@@ -49,8 +49,7 @@ def load(
     """Returns the grounder of a model: one with proposals (PPS, CPL, CNM) or an alignment alone.
 
     Args:
-        directory: a model folder, or a run directory, of which the checkpoint to use is taken; or USER/NAME or
-            USER/NAME@REVISION of the Hugging Face Hub (extra `hub`), where there is no folder of that name.
+        directory: a model folder, a run directory, or USER/NAME[@REVISION] of the Hugging Face Hub (extra `hub`).
         device: where it shall compute.
         sentence_encoder: folder, NAME or NAME@REVISION of the encoder of sentences, for a model that was fitted to
             vectors of whole sentences; None for the one that the folder names, loaded when it is first needed.
