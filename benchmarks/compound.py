@@ -208,7 +208,10 @@ def measure(data: PreparedData, config: PPSConfig, folder: Path) -> tuple[Tensor
     store, truth, answers = Store(both), frames_of(both, samples), {}
     for name, changes in MODELS.items():
         run = folder / name.replace(" ", "_")
-        train_and_evaluate(override(config, {"data.path": str(path), **changes}), run, progress=False)
+        trained = train_and_evaluate(override(config, {"data.path": str(path), **changes}), run, progress=False)
+        if trained.stopped_by is not None:
+            # a model that was not trained to its end would be measured
+            raise KeyboardInterrupt
         model = load_model(run)[0].eval()
         with torch.no_grad():
             answers |= closed_form(model, store, samples) if not answers else {}

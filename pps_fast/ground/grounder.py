@@ -106,8 +106,11 @@ class Grounder:
         self.config, self.sizes, self.confidence = config, sizes, confidence
         self._words, self._sentences = words, sentences
         self.videos = ModelVideos(recipe, words.vectors.device)
-        self._sources = recipe.get("sources", []) if recipe.get("joining") else []
-        self.source_names = tuple(str(source["source"]) for source in self._sources)
+        sources = recipe.get("sources", []) if recipe.get("joining") else []
+        self.source_names = tuple(str(source["source"]) for source in sources)
+        # for messages
+        parts = " + ".join(f"{source['source']} {source['width']}" for source in sources)
+        self._origin = f" ({parts}, joined)" if parts else ""
         has_alignment = model.alignment is not None
         has_vectors = has_alignment and not uses_words(config.alignment, sizes)
         self._sentence_dim = sizes.sentence_dim if has_vectors else 0
@@ -163,13 +166,10 @@ class Grounder:
         if isinstance(frames, torch.Tensor):
             frames = frames.detach().cpu().float().numpy()
         num_segments, width = self.sizes.num_segments, self.sizes.frame_dim
-        parts = " + ".join(f"{source['source']} {source['width']}" for source in self._sources)
-        origin = f" ({parts}, joined)" if parts else ""
-        windows, start, end = segments_of(frames, num_segments, width, duration_s, segment_seconds, origin)
+        windows, start, end = segments_of(frames, num_segments, width, duration_s, segment_seconds, self._origin)
         if duration_s is not None:
             typical_s = getattr(self.confidence, "median_moment_s", None)
-            note = note_of_long_segments(duration_s * (end[0] - start[0]), num_segments, typical_s)
-            if note is not None:
+            if note := note_of_long_segments(duration_s * (end[0] - start[0]), num_segments, typical_s):
                 warnings.warn(note, Note, stacklevel=2)
         on_device = torch.from_numpy(windows).to(self._words.vectors.device).float()
         encoded = self._scorer.encode(on_device)
