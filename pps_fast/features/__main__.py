@@ -87,7 +87,7 @@ def run(arguments: FeaturesArguments) -> int:
     with open_store(arguments.out, extractor.recipe) as store:
         outcome = extract_all(paths, extractor, store)
         if outcome.is_interrupted:
-            done = outcome.num_before + len(outcome.lengths_s)
+            done = store.count(path.stem for path in paths)
             where = f"kept in {parts_of(arguments.out)}; the same command continues"
             print(f"note: {done:,} of {len(paths):,} videos are finished and {where}", file=sys.stderr)
             raise KeyboardInterrupt

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,13 @@ class FeatureStore:
         """Keeps the features of a video, on the disk when this returns."""
         write_part(self._part(video), extracted, self._recipe, mark)
         self.finished[video] = mark
+
+    def count(self, videos: Iterable[str]) -> int:
+        """Returns how many videos are finished, also one that a Ctrl-C met between its file and its record."""
+        names = list(videos)
+        num_known = sum(name in self.finished for name in names)
+        parts = (read_part(self._part(name), self._recipe, None) for name in names if name not in self.finished)
+        return num_known + sum(part is not None for part in parts)
 
     def finish(self) -> None:
         """Writes all finished videos into the one file, and deletes the files of single ones that are in it."""

@@ -5,7 +5,6 @@ Letters: v windows of videos, q sentences, n their vectors' width.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,11 @@ import torch
 from pps_fast.alignment.confidence import Confidence
 from pps_fast.alignment.model import AlignmentModel, uses_words
 from pps_fast.config import PPSConfig
-from pps_fast.files import Note
 from pps_fast.ground.answers import MAX_TOP, Answer, best_moments
 from pps_fast.ground.evidence import Evidence
 from pps_fast.ground.ranking import ranked, rows_of
 from pps_fast.ground.scorers import AlignmentScorer, NetworkScorer, Scored, Scorer
-from pps_fast.ground.segments import EncodedVideo, note_of_long_segments, segments_of
+from pps_fast.ground.segments import EncodedVideo, segments_of, warn_of_long_segments
 from pps_fast.ground.sentences import ModelSentences, ModelWords, Queries, encode_queries
 from pps_fast.ground.videos import ModelVideos
 from pps_fast.hub.fetch import locate_model
@@ -158,9 +156,7 @@ class Grounder:
         if duration_s is not None and not 0 < duration_s < float("inf"):
             raise ValueError(f"duration_s = {duration_s}: expected seconds above 0")
         if isinstance(frames, str | Path):
-            name = name or Path(frames).stem
-            frames, length_s = self.videos.read(Path(frames))
-            duration_s = duration_s or length_s
+            frames, duration_s, name = self.videos.named(Path(frames), duration_s, name)
         # a number of numpy's would show in answers
         duration_s = None if duration_s is None else float(duration_s)
         if isinstance(frames, torch.Tensor):
@@ -168,9 +164,7 @@ class Grounder:
         num_segments, width = self.sizes.num_segments, self.sizes.frame_dim
         windows, start, end = segments_of(frames, num_segments, width, duration_s, segment_seconds, self._origin)
         if duration_s is not None:
-            typical_s = getattr(self.confidence, "median_moment_s", None)
-            if note := note_of_long_segments(duration_s * (end[0] - start[0]), num_segments, typical_s):
-                warnings.warn(note, Note, stacklevel=2)
+            warn_of_long_segments(duration_s * (end[0] - start[0]), num_segments, self.confidence)
         on_device = torch.from_numpy(windows).to(self._words.vectors.device).float()
         encoded = self._scorer.encode(on_device)
         return EncodedVideo(name=name, duration_s=duration_s, start=start, end=end, frames=encoded)

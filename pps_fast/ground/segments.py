@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from pps_fast.alignment.confidence import Confidence
+from pps_fast.files import Note
 from pps_fast.prepare.readers.frames import BadVideo, as_float16, checked_frames, require_signal, resample
 
 # a moment shorter than so many segments is hardly seen
@@ -95,20 +98,24 @@ def window_bounds(num_frames: int, duration_s: float | None, segment_seconds: fl
     return [(first, first + length) for first in starts]
 
 
-def note_of_long_segments(window_s: float, num_segments: int, typical_s: float | None) -> str | None:
-    """Returns what to say where a third of a typical moment is shorter than a segment of a window; else None.
+def warn_of_long_segments(window_s: float, num_segments: int, confidence: Confidence | None) -> None:
+    """Says where a third of a typical moment is shorter than a segment of a window.
 
     Args:
         window_s: seconds of a window.
         num_segments: into which it is divided.
-        typical_s: seconds of a typical moment; None where it is unknown.
+        confidence: of the model, which knows what is typical, or None.
+    Warns:
+        Note: then.
     """
+    typical_s = None if confidence is None else confidence.median_moment_s
     segment = window_s / num_segments
     if typical_s is None or segment * _SEGMENTS_OF_A_MOMENT <= typical_s:
-        return None
+        return
     better = typical_s / _SEGMENTS_OF_A_MOMENT * num_segments
-    return (
+    text = (
         f"a segment is {segment:.1f} s long, more than a third of {typical_s:.1f} s, the median moment that the "
         f"model reads in its training pairs (it knows no true ones); divide the video with segment_seconds of "
         f"{better:.0f} or less (--segment-seconds)"
     )
+    warnings.warn(text, Note, stacklevel=3)

@@ -40,6 +40,7 @@ def test_finished_videos_are_known_before_and_after_the_file_is_written(tmp_path
     assert not out.exists() and parts_of(out).is_dir()
     with open_store(out, RECIPE) as store:
         assert store.has("a", "mark a") and not store.has("b", "mark b")
+        assert store.count(["a", "b"]) == 1
         # another video of the same name
         assert not store.has("a", "another")
         store.finish()
