@@ -141,6 +141,9 @@ class OneBatch:
         """The batch's word columns, for every sample."""
         return np.full(len(samples), self.batch.words.shape[1])
 
+    def stage(self, samples: np.ndarray) -> None:
+        """Nothing: the batch is there."""
+
     def gather(self, index: torch.Tensor, num_columns: int) -> Batch:
         """The batch."""
         return self.batch

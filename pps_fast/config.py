@@ -40,6 +40,7 @@ FramePooling = Literal["cross", "once", "mean"]
 CurveKind = Literal["linear", "standardized"]
 CurveReading = Literal["filter", "window"]
 SentenceSource = Literal["auto", "words", "vectors"]
+Residence = Literal["auto", "device", "host", "disk"]
 
 
 def require(condition: bool, name: str, value: Any, expected: str) -> None:
@@ -93,6 +94,8 @@ class DataConfig:
     """test on this fold and train on the others, for a file prepared with --folds; default: the file's own splits"""
     validation_fraction: float = 0.0
     """share of the training videos held out for validation, if the file has no validation split"""
+    residence: Residence = "auto"
+    """where features live: in a GPU's memory, the host's, or the file; same batches; 'auto' goes by size and says so"""
     planted: PlantedConfig = field(default_factory=PlantedConfig)
     """the embedded data set; unused with data.path"""
 

@@ -103,10 +103,21 @@ def _free_of_machine() -> int | None:
 def _free_of_container(limit: str, usage: str) -> int | None:
     try:
         most, used = (Path(path).read_text(encoding="ascii").strip() for path in (limit, usage))
-        return int(most) - int(used)
+        return int(most) - int(used) + _cached_files(Path(usage).parent / "memory.stat")
     except (OSError, ValueError):
         # no such control group, or the limit is "max"
         return None
+
+
+def _cached_files(statistics: Path) -> int:
+    """Bytes of files that a container has read and the system gives up for others; they count as used there."""
+    try:
+        lines = (line.split() for line in statistics.read_text(encoding="ascii").splitlines())
+        values = {name: int(value) for name, value in lines}
+    except (OSError, ValueError):
+        return 0
+    # of the older version the sums over groups below it begin with total_
+    return sum(values.get(f"total_{name}", values.get(name, 0)) for name in ("active_file", "inactive_file"))
 
 
 def _free_of_process() -> int | None:

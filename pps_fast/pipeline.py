@@ -140,7 +140,7 @@ def train_and_evaluate(
 
 def _read_input(config: PPSConfig, device: torch.device, reason: str | None) -> RunInput:
     """Reads what a run needs, and refuses a model that does not fit into the memory beside it."""
-    store = Store(load_data(config.data), device)
+    store = Store(load_data(config.data), device, config.data.residence)
     # weights; on a CPU also their gradients and the optimizer's two moments
     require_model_memory(config, store.sizes, 4 if device.type == "cpu" else 1)
     return RunInput(config=config, store=store, splits=select_samples(store.data, config.data), reason=reason)
@@ -243,7 +243,7 @@ def evaluate_checkpoint(
     """Scores a saved model with some fields of its config replaced; see `evaluate`, which is for users.
 
     Args:
-        changes: dotted field of the config -> its value; None leaves the model's own.
+        changes: dotted field of the config -> its value; None leaves the model's own. Features live where they fit.
         progress: show on stderr how far the evaluation is.
     Raises:
         ValueError: as `evaluate`.
@@ -251,12 +251,13 @@ def evaluate_checkpoint(
     set_threads(threads)
     keep_freed_memory()
     on_device = choose_device(device)
+    asked = {"data.residence": "auto"} | {name: value for name, value in changes.items() if value is not None}
     if out is not None and Path(out).exists() and not Path(out).is_dir():
         raise ValueError(f"out = {out}: is a file; name a folder")
 
     def read(folder: Path) -> tuple[Model, PPSConfig, FeatureSizes, PreparedData, str | None, PPSConfig]:
         model, trained, sizes = load_model(folder, on_device)
-        config = override(trained, {name: value for name, value in changes.items() if value is not None})
+        config = override(trained, asked)
         data, note = match_data(folder, load_data(config.data), is_chosen=changes.get("data.path") is not None)
         return model, config, sizes, data, note, trained
 

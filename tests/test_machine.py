@@ -21,6 +21,19 @@ def test_free_memory_is_plausible_and_bounded_by_the_limit_of_the_process(monkey
     assert bounded is not None and bounded < 1 << 40
 
 
+@pytest.mark.parametrize("prefix", ["", "total_"], ids=["version 2", "version 1"])
+def test_files_that_a_container_has_read_count_as_free(prefix, tmp_path):
+    (tmp_path / "limit").write_text("1000\n")
+    (tmp_path / "used").write_text("900\n")
+    paths = str(tmp_path / "limit"), str(tmp_path / "used")
+    assert machine._free_of_container(*paths) == 100
+    lines = ["active_file 1", "inactive_file 2", f"{prefix}active_file 300", f"{prefix}inactive_file 400", "anon 200"]
+    (tmp_path / "memory.stat").write_text("\n".join(lines))
+    assert machine._free_of_container(*paths) == 800
+    (tmp_path / "limit").write_text("max\n")
+    assert machine._free_of_container(*paths) is None
+
+
 def test_what_does_not_fit_is_refused_with_both_sizes(monkeypatch, tmp_path):
     monkeypatch.setattr(machine, "free_memory", lambda: 2048)
     require_memory(2048, "this")

@@ -66,6 +66,27 @@ def test_on_start_sees_the_data_before_anything_is_written(tmp_path):
     assert seen == [(48, "cpu", {"lock.json"})] and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("is_aligned", [False, True], ids=["plain", "with alignment"])
+def test_a_run_is_the_same_wherever_its_features_live_also_where_it_continues_elsewhere(is_aligned, tmp_path):
+    write_prepared(tmp_path / "data.h5", load_data(CONFIG.data))
+    changes = {"data.path": str(tmp_path / "data.h5"), "train.max_steps": 8, "data.validation_fraction": 0.3}
+    changes |= {"train.evaluate_every": 1, "train.trace_every": 2, "train.keep": "validation"}
+    changes |= {"losses.alignment": 1.0, "encoder.frames": "centered"} if is_aligned else {}
+    config = override(CONFIG, changes)
+    files: dict[str, list[bytes]] = {}
+    for names in (("device",), ("host",), ("disk",), ("device", "disk"), ("disk", "device")):
+        run = tmp_path / "-".join(names)
+        for number, name in enumerate(names, start=1):
+            steps = {"data.residence": name, "train.max_steps": 8 if number == len(names) else 5}
+            train_and_evaluate(override(config, steps), run, resume=number > 1, device="cpu", progress=False)
+        scored = [(run / name).read_bytes() for name in ("predictions_test.jsonl", "evaluation_test.md")]
+        files[run.name] = [*weights(run).values(), *scored]
+    assert all(content == files["device"] for content in files.values())
+    again = evaluate_checkpoint(tmp_path / "device", {"data.residence": "disk"}, device="cpu", out=tmp_path / "again")
+    assert again.data.features.path == tmp_path / "data.h5"
+    assert (tmp_path / "again" / "predictions_test.jsonl").read_bytes() == files["device"][-2]
+
+
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_run_directory_that_cannot_be_used_is_refused_before_the_data_are_read(resume, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "load_data", lambda config: pytest.fail("data were read"))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pps_fast.data.feature_file import blocks_of
+
 if TYPE_CHECKING:
     from pps_fast.data.record import PreparedData, PreparedSamples
 
@@ -19,10 +21,13 @@ PARTS = ("features", "words", "sentences", "windows", "splits")
 def content_parts(data: PreparedData) -> dict[str, str]:
     """Returns the sha256 of each part of a data set: "features", of every video, and those of `sample_parts`.
 
-    Costs one pass over the arrays in memory, without copies: 0.3 GB/s on an old core, about 2 GB/s on one with
-    instructions for sha256.
+    Costs one pass over the features in memory or in their file, without copies: 0.3 GB/s on an old core, about 2 GB/s
+    on one with instructions for sha256.
     """
-    return {"features": _sha256(data.features), **sample_parts(data)}
+    digest = ArrayDigest(data.features.dtype, data.features.shape)
+    for block in blocks_of(data.features):
+        digest.update(block)
+    return {"features": digest.hexdigest(), **sample_parts(data)}
 
 
 def sample_parts(data: PreparedSamples) -> dict[str, str]:

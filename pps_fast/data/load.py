@@ -14,7 +14,7 @@ def load_data(config: DataConfig) -> PreparedData:
     Raises:
         ValueError: for a file that is missing or not one of prepared data.
     """
-    return planted_data(config.planted) if config.path is None else read_prepared(config.path)
+    return planted_data(config.planted) if config.path is None else read_prepared(config.path, config.residence)
 
 
 def load_samples(config: DataConfig) -> PreparedSamples:

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import h5py
 import numpy as np
 
+from pps_fast.config import Residence
+from pps_fast.data.feature_file import FeatureFile, features_in_place
 from pps_fast.data.identity import sample_parts
 from pps_fast.data.packing import FORMAT as FORMAT
 from pps_fast.data.packing import JSON, OPTIONAL_STRINGS, STRINGS
@@ -25,9 +27,10 @@ from pps_fast.data.packing import write_prepared as write_prepared
 from pps_fast.data.record import ARRAYS, OPTIONAL_ARRAYS, PreparedSamples, feature_recipe
 from pps_fast.data.record import SPLITS as SPLITS
 from pps_fast.data.record import PreparedData as PreparedData
+from pps_fast.data.residence import fits
 from pps_fast.files import Note
 from pps_fast.hdf5 import open_hdf5, plain_dataset, read_dataset
-from pps_fast.machine import require_memory
+from pps_fast.machine import free_memory, require_memory
 from pps_fast.reading import Refused, reading
 from pps_fast.types import FeatureSizes
 
@@ -36,17 +39,24 @@ Samples = TypeVar("Samples", bound=PreparedSamples)
 _REMEDY = "write it with `python -m pps_fast.prepare`"
 
 
-def read_prepared(path: str | Path) -> PreparedData:
-    """Reads a packed file into memory and verifies its content.
+def read_prepared(path: str | Path, residence: Residence = "auto") -> PreparedData:
+    """Reads a packed file and verifies its content.
 
+    Args:
+        residence: 'device' and 'host' read the features into memory; 'disk' leaves them in their file, which is read
+            once for the verification; 'auto' does so where they need more than half of the free memory.
     Raises:
         ValueError: for a missing, foreign, truncated, damaged or newer file; the message says which and what to do.
+            With 'disk' also for features that are compressed or in chunks.
     Warns:
         Note: for a file of version 1, which has no sha256 to verify.
     """
     path = Path(path)
     with _opened(path) as (file, version):
-        values = _read_fields(file, version, path.stat().st_size, (*ARRAYS, "features"))
+        in_place = _features_in_place(path, file, residence)
+        arrays = tuple(ARRAYS) if in_place is not None else (*ARRAYS, "features")
+        values = _read_fields(file, version, path.stat().st_size, arrays)
+        values |= {} if in_place is None else {"features": in_place}
         written = _content(file, version)
     data = _built(path, PreparedData, values)
     _verify(path, data.content, written)
@@ -102,6 +112,15 @@ def _opened(path: Path) -> Iterator[tuple[h5py.File, int]]:
                 f"{path}: prepared data of version {version}, this pps_fast reads 1 and {VERSION}; {_REMEDY} again"
             )
         yield file, int(version)
+
+
+def _features_in_place(path: Path, file: h5py.File, residence: Residence) -> FeatureFile | None:
+    """Returns the features where they lie in the file, None where they are to be read into memory."""
+    dataset = plain_dataset(file, "features")
+    if residence == "auto":
+        is_plain = dataset.chunks is None and len(dataset.shape) == 3
+        return None if fits(dataset.nbytes, free_memory()) or not is_plain else features_in_place(path, dataset)
+    return features_in_place(path, dataset) if residence == "disk" else None
 
 
 def _plain(attribute: Any) -> str | int | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from pps_fast.data.feature_file import Features
 from pps_fast.data.identity import content_parts
 from pps_fast.types import FeatureSizes
 
@@ -136,13 +137,14 @@ class PreparedData(PreparedSamples):
     """A data set with its features, as models take it.
 
     Attributes:
-        features: [N, S, F] float16, every video resampled once to S segments.
+        features: [N, S, F] float16, every video resampled once to S segments; an array, or a `FeatureFile`, which is
+            indexed by video as an array is and reads what is asked for.
 
     Raises:
         ValueError: as `PreparedSamples`.
     """
 
-    features: np.ndarray
+    features: Features
 
     def __post_init__(self) -> None:
         super().__post_init__()

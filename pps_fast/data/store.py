@@ -1,20 +1,28 @@
 """A data set on the device: batches are gathers there, without a data loader.
 
+Features that are too large for the device come there batch by batch (see `residence`); all else always lives there.
+
 Letters: N videos, M samples of the data set.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from pps_fast.config import Residence
 from pps_fast.data.prepared import PreparedData
+from pps_fast.data.residence import BatchReader, describe_residence, moved, residence_on
 from pps_fast.randomness import dropout_keys, gumbel_noise
 from pps_fast.types import Batch, FeatureSizes
 
 # multiple of the word columns of a batch: few shapes for kernels and captured steps, little padding
 COLUMN_STEP = 2
+# samples whose noise is drawn at once: with a million of them it would take 0.6 GB of the host's memory
+_DRAWN = 1 << 16
 
 
 def rounded_columns(num_words: np.ndarray, limit: int) -> np.ndarray:
@@ -30,12 +38,24 @@ class Store:
     Args:
         data: the data set; its arrays are not copied where the device is the CPU, so they must not change.
         device: where the tensors live and the batches are made.
+        residence: where the features live, the same batches in any; 'auto' goes by their size.
+
+    Attributes:
+        residence: 'device', 'host' or 'disk', whatever was asked for.
+        about_features: where features live, in words.
     """
 
-    def __init__(self, data: PreparedData, device: torch.device | str = "cpu") -> None:
+    def __init__(self, data: PreparedData, device: torch.device | str = "cpu", residence: Residence = "auto") -> None:
         self.data = data
         self.device = torch.device(device)
-        self._features = self._move(data.features)  # [N, S, F] float16
+        self.residence = residence_on(self.device, data.features, residence)
+        self.about_features = describe_residence(data.features, self.residence, residence)
+        # [N, S, F] float16 on the device, or what brings those of a batch there
+        is_here = self.residence == "device"
+        self._features = moved(data.features, self.device) if is_here else torch.empty(0)
+        self._reader = None if is_here else BatchReader(data.features, self.device)
+        # of the batch that `stage` has brought: features of its videos, and the row among them for each sample
+        self._staged, self._rows = torch.empty(0), torch.empty(0, dtype=torch.int64)
         self._word_vectors = self._move(data.word_vectors)  # [V, W]
         self._word_ids = self._move(data.word_ids)  # [M, L]
         self._num_words = self._move(data.num_words)  # [M]
@@ -66,14 +86,51 @@ class Store:
         Raises:
             ValueError: for an empty list or an index outside the data set.
         """
-        index = self._index(samples, "samples", self.data.num_samples)
-        video = None
-        if videos is not None:
-            video = self._index(videos, "videos", len(self.data.video_ids))
-            if len(video) != len(index):
-                raise ValueError(f"Store.batch: {len(video)} videos for {len(index)} samples; expected one for each")
+        samples = _checked(samples, "samples", self.data.num_samples)
+        if videos is None:
+            videos = self.data.sample_video[samples]
+        videos = _checked(videos, "videos", len(self.data.video_ids))
+        if len(videos) != len(samples):
+            raise ValueError(f"Store.batch: {len(videos)} videos for {len(samples)} samples; expected one for each")
         self.begin_pass(seed, epoch)
-        return self.gather(index, int(self.num_columns(samples).max()), video)
+        if self._reader is None:
+            features = self._features.index_select(0, self._move(videos))
+        else:
+            some, rows = np.unique(videos, return_inverse=True)
+            features = self._reader.take(some).index_select(0, self._move(rows))
+        return self._assembled(self._move(samples), int(self.num_columns(samples).max()), features)
+
+    def read_ahead(self, batches: Sequence[np.ndarray], videos: np.ndarray | None = None) -> None:
+        """Announces the next batches, so that features which live elsewhere are under way meanwhile.
+
+        Args:
+            batches: [B] integer samples each, in the order in which `stage` or `batch` will be asked for them.
+            videos: the video of each sample that the batches name; the data set's own when not given.
+        """
+        if self._reader is not None:
+            video = self.data.sample_video if videos is None else videos
+            self._reader.announce([np.unique(video[samples]) for samples in batches])
+
+    def stage(self, samples: np.ndarray) -> None:
+        """Brings the features of a batch to where `gather` takes them from; nothing where they live on the device.
+
+        Args:
+            samples: [B] integer samples, in the order of the `gather` that follows.
+        """
+        if self._reader is None:
+            return
+        some, rows = np.unique(self.data.sample_video[samples], return_inverse=True)
+        features = self._reader.take(some)
+        if self.device.type == "cpu":
+            self._staged, self._rows = features, self._move(rows)
+            return
+        if len(self._staged) < len(samples):
+            # before any step is captured, which is one of the largest batch and reads the same memory when replayed
+            shape = (len(samples), *self.data.features.shape[1:])
+            self._staged = torch.empty(shape, dtype=torch.float16, device=self.device)
+            self._rows = torch.empty(len(samples), dtype=torch.int64, device=self.device)
+        self._staged[: len(some)].copy_(features)
+        self._rows[: len(rows)].copy_(torch.from_numpy(rows), non_blocking=True)
 
     def begin_pass(self, seed: int, epoch: int, progress: float = 0.0) -> None:
         """Draws the noise and dropout keys of one pass over the data, in place, for the `gather`s that follow.
@@ -85,26 +142,33 @@ class Store:
         self._progress.fill_(progress)
         if self._pass == (seed, epoch):
             return
-        every = np.arange(self.data.num_samples)
-        noise = gumbel_noise(seed, epoch, every, self._word_ids.shape[1])
-        self._word_noise.copy_(torch.from_numpy(noise))
-        self._dropout_key.copy_(torch.from_numpy(dropout_keys(seed, epoch, every)))
+        for start in range(0, self.data.num_samples, _DRAWN):
+            some = np.arange(start, min(start + _DRAWN, self.data.num_samples))
+            noise = gumbel_noise(seed, epoch, some, self._word_ids.shape[1])
+            self._word_noise[start : start + _DRAWN].copy_(torch.from_numpy(noise))
+            keys = dropout_keys(seed, epoch, some)
+            self._dropout_key[start : start + _DRAWN].copy_(torch.from_numpy(keys))
         self._pass = (seed, epoch)
 
-    def gather(self, index: Tensor, num_columns: int, video: Tensor | None = None) -> Batch:
+    def gather(self, index: Tensor, num_columns: int) -> Batch:
         """Returns the batch of some samples without checks and without synchronizing with the device.
 
         Args:
-            index: [B] int64 samples, on the store's device.
+            index: [B] int64 samples, on the store's device; those of the last `stage`, where features live elsewhere.
             num_columns: L, at least that of every sample.
-            video: [B] int64 videos to pair the sentences with; their own when not given.
         """
-        if video is None:
-            video = self._sample_video.index_select(0, index)
+        if self._reader is None:
+            features = self._features.index_select(0, self._sample_video.index_select(0, index))
+        else:
+            features = self._staged.index_select(0, self._rows[: len(index)])
+        return self._assembled(index, num_columns, features)
+
+    def _assembled(self, index: Tensor, num_columns: int, features: Tensor) -> Batch:
+        """Returns the batch of samples [B], with features [B, S, F] float16 of their videos."""
         word_ids = self._word_ids[:, :num_columns].index_select(0, index)  # [B, L]
         return Batch(
-            frames=self._features.index_select(0, video).float(),  # [B, S, F]
-            num_frames=torch.full_like(index, self._features.shape[1]),
+            frames=features.float(),  # [B, S, F]
+            num_frames=torch.full_like(index, features.shape[1]),
             # class 0 has the vector 0, which makes the columns after the last word zero
             words=self._word_vectors.index_select(0, word_ids.flatten()).unflatten(0, word_ids.shape),  # [B, L, W]
             word_ids=word_ids,
@@ -127,16 +191,12 @@ class Store:
         num_words = self.data.num_words[_checked(samples, "samples", self.data.num_samples)]
         return rounded_columns(num_words, self.data.word_ids.shape[1])
 
-    def _index(self, values: np.ndarray, name: str, limit: int) -> Tensor:
-        """Checks indices on the host, as a wrong one would crash a GPU's context; returns int64 on the device."""
-        return self._move(_checked(values, name, limit))
-
     def _move(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)
 
 
 def _checked(values: np.ndarray, name: str, limit: int) -> np.ndarray:
-    """Checks that the indices are non-empty and in range; returns them as int64."""
+    """Checks indices on the host, as a wrong one would crash a GPU's context; returns them as int64."""
     values = np.asarray(values)
     if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iu":
         raise ValueError(

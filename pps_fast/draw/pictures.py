@@ -118,12 +118,12 @@ def _labels(labels: tuple[str, ...], runs: Sequence[Path]) -> list[str]:
 def _same_data(runs: Sequence[Path], configs: Sequence[PPSConfig], path: Path | None) -> PreparedData:
     """Loads the data set that all runs were trained on, or the one at `path`."""
     if path is not None:
-        return load_data(replace(configs[0].data, path=str(path)))
+        return load_data(replace(configs[0].data, path=str(path), residence="auto"))
     origins = [config.data.path or config.data.planted for config in configs]
     for run, origin in zip(runs, origins, strict=True):
         if origin != origins[0]:
             raise ValueError(f"{run}: trained on another data set than {runs[0]}; choose one for both with --data")
-    return load_data(configs[0].data)
+    return load_data(replace(configs[0].data, residence="auto"))
 
 
 def _views(checkpoints: Sequence[Path], options: QueryOptions) -> list[View]:

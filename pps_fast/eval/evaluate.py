@@ -61,10 +61,13 @@ def predict_samples(
     size = evaluation_batch_size(config, store.device)
     parts, positions = [], []
     batches = _of_one_shape(store.num_columns(samples), size)
+    asked = store.data.sample_video[samples] if videos is None else videos
     is_bf16 = config.inference.precision == "bf16"
     autocast = torch.autocast(store.device.type, dtype=torch.bfloat16, enabled=is_bf16)
     with _evaluation_mode(model), torch.inference_mode(), autocast:
-        for members in tqdm(batches, desc="evaluate", unit="batch", disable=None if progress else True, leave=False):
+        shown = tqdm(batches, desc="evaluate", unit="batch", disable=None if progress else True, leave=False)
+        for number, members in enumerate(shown, start=1):
+            store.read_ahead(batches[number : number + 1], asked)
             filled = members[np.minimum(np.arange(size), len(members) - 1)]
             paired = None if videos is None else videos[filled]
             batch = store.batch(samples[filled], seed=config.inference.seed, epoch=0, videos=paired)

@@ -18,7 +18,7 @@ from pps_fast.runs.checkpoint import describe_data
 from pps_fast.text_table import terminal_columns
 
 # equal runs may differ in these: the path of the data, and the seed and fold that distinguish a row's runs
-_FREE = {"data.path": None, "data.fold": None, "train.seed": 0}
+_FREE = {"data.path": None, "data.residence": "auto", "data.fold": None, "train.seed": 0}
 
 
 def run_tables(tables: list[Table], design: Design, options: LabOptions, people: People | None = None) -> int:

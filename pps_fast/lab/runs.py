@@ -66,7 +66,7 @@ def plan_run(config: PPSConfig, data: dict[str, Any], seed: int, fold: int | Non
     """
     config = override(config, {"train.seed": seed, "data.fold": fold})
     # what is not a default: a field that is added later leaves the names alone
-    values = first_names(differences(PPSConfig(), override(config, {"data.path": None})))
+    values = first_names(differences(PPSConfig(), override(config, {"data.path": None, "data.residence": "auto"})))
     digest = hashlib.sha256(json.dumps([values, data["sha256"]], sort_keys=True).encode()).hexdigest()
     where = "" if fold is None else f"_fold{fold}"
     return Run(name=f"seed{seed}{where}_{digest[:12]}", config=config, about=about)

@@ -20,7 +20,7 @@ from pps_fast.runs.records import CONFIG_FILE as CONFIG_FILE
 from pps_fast.runs.records import METRICS_FILE, TRACE_FILE
 
 # fields that may change on resume, because no update of a running epoch depends on them; of the data the content is
-# compared, and not the path
+# compared, and neither the path nor where they live
 _FREE = (
     "train.epochs",
     "train.max_steps",
@@ -28,6 +28,7 @@ _FREE = (
     "train.checkpoint_every",
     "train.trace_every",
     "data.path",
+    "data.residence",
 )
 
 

@@ -147,7 +147,7 @@ def _describe_input(store: Store, splits: Splits, out: Path) -> str:
     name = data.provenance.get("name", "unnamed")
     return (
         f"data {name}: {len(data.video_ids)} videos of {sizes.num_segments} segments x {sizes.frame_dim}, "
-        f"samples: {counts}, {sizes.vocab_size} classes; device {store.device}; run {out}"
+        f"samples: {counts}, {sizes.vocab_size} classes; {store.about_features}; device {store.device}; run {out}"
     )
 
 

@@ -69,6 +69,11 @@ class EagerStep:
 
     def __call__(self, samples: np.ndarray) -> StepReport:
         """Trains on [B] samples of the pass that the store began."""
+        self.store.stage(samples)
+        return self._run(samples)
+
+    def _run(self, samples: np.ndarray) -> StepReport:
+        """Trains on samples that are staged."""
         index = torch.from_numpy(samples).to(self.store.device)
         return self.train_step(self.store.gather(index, self._columns(samples)))
 
@@ -104,10 +109,11 @@ class CapturedStep(EagerStep):
         columns = self._columns(samples)
         if len(samples) != self.batch_size:
             return super().__call__(samples)
+        self.store.stage(samples)
         # before a recording, too: its warm-up runs on these samples, and others may have more columns
         self._index.copy_(torch.from_numpy(samples), non_blocking=True)
         if not self._can_replay(columns):
-            return super().__call__(samples)
+            return self._run(samples)
         recording = self._recordings[columns]
         for optimizer in self.train_step.optimizers:
             optimizer.refresh()

@@ -163,6 +163,7 @@ class _Trainer:
                 batches = epoch_batches(self.samples, options.batch_size, options.seed, epoch)
                 shown.begin_epoch(epoch + 1)
             report = self._train_on(batches[position], epoch)
+            self.store.read_ahead(batches[position + 1 : position + 3])
             shown.update()
             is_last = self.step == self.last_step
             is_epoch_end = position + 1 == self.steps_per_epoch

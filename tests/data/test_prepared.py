@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
+from pps_fast.data.feature_file import FeatureFile
 from pps_fast.data.identity import PARTS
 from pps_fast.data.prepared import (
     VERSION,
@@ -62,6 +63,34 @@ def test_a_file_beyond_the_free_memory_is_refused_before_it_is_read_and_its_samp
     read_samples(path)
     with pytest.raises(ValueError, match=r"x.h5: what is read of it needs \d+ bytes of memory, \d+ bytes are"):
         read_prepared(path)
+
+
+def test_features_that_stay_in_the_file_are_verified_and_have_the_same_content(tmp_path, monkeypatch):
+    path = tmp_path / "x.h5"
+    write_prepared(path, small())
+    data = read_prepared(path, "disk")
+    assert isinstance(data.features, FeatureFile) and data.content == small().content and data.sizes == small().sizes
+    np.testing.assert_array_equal(data.features[:], small().features)
+    # as 'auto' decides by size
+    assert isinstance(read_prepared(path).features, np.ndarray)
+    monkeypatch.setattr("pps_fast.data.prepared.free_memory", lambda: 2 * small().features.nbytes - 1)
+    assert isinstance(read_prepared(path).features, FeatureFile)
+    assert isinstance(read_prepared(path, "host").features, np.ndarray)
+    _flip(path, "features")
+    with pytest.raises(ValueError, match="x.h5: damaged: features are not what was written"):
+        read_prepared(path)
+
+
+def test_compressed_features_are_read_into_memory_or_refused(tmp_path, monkeypatch):
+    path = tmp_path / "x.h5"
+    write_prepared(path, small())
+    with h5py.File(path, "a") as file:
+        del file["features"]
+        file.create_dataset("features", data=small().features, compression="gzip")
+    monkeypatch.setattr("pps_fast.data.prepared.free_memory", lambda: 1)
+    np.testing.assert_array_equal(read_prepared(path).features, small().features)
+    with pytest.raises(ValueError, match="x.h5: data.residence = 'disk': .* in chunks or compressed"):
+        read_prepared(path, "disk")
 
 
 def _flip(path, name):

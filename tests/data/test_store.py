@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from pps_fast.config import PlantedConfig
+from pps_fast.data.prepared import read_prepared, write_prepared
+from pps_fast.data.sampler import epoch_batches
 from pps_fast.data.store import COLUMN_STEP, Store
 from pps_fast.data.synthetic import planted_data
 from pps_fast.randomness import dropout_keys, gumbel_noise
@@ -141,3 +143,52 @@ def test_batches_are_equal_on_both_devices(store):
     for name, value in store.batch(SAMPLES, seed=4, videos=SAMPLES % 12).tensors().items():
         assert getattr(batch, name).is_cuda
         torch.testing.assert_close(getattr(batch, name).cpu(), value, rtol=0, atol=0)
+
+
+@pytest.fixture
+def in_file(tmp_path):
+    write_prepared(tmp_path / "x.h5", DATA)
+    return read_prepared(tmp_path / "x.h5", "disk")
+
+
+def test_batches_from_the_file_are_those_from_memory(store, in_file):
+    from_file = Store(in_file)
+    assert (store.residence, from_file.residence) == ("device", "disk")
+    batches = epoch_batches(np.arange(DATA.num_samples), 5, 0, 0)
+    for number, samples in enumerate(batches):
+        for one in (store, from_file):
+            one.begin_pass(4, 1, progress=0.5)
+            one.read_ahead(batches[number + 1 : number + 3])
+            one.stage(samples)
+        columns = int(store.num_columns(samples).max())
+        expected, got = (one.gather(torch.from_numpy(samples), columns) for one in (store, from_file))
+        for name, value in expected.tensors().items():
+            torch.testing.assert_close(getattr(got, name), value, rtol=0, atol=0)
+    for videos in (None, SAMPLES % 12):
+        expected, got = (one.batch(SAMPLES, seed=4, videos=videos) for one in (store, from_file))
+        for name, value in expected.tensors().items():
+            torch.testing.assert_close(getattr(got, name), value, rtol=0, atol=0)
+
+
+def test_noise_of_a_pass_is_drawn_in_parts_and_is_the_same(store, monkeypatch):
+    monkeypatch.setattr("pps_fast.data.store._DRAWN", 7)
+    in_parts = Store(DATA).batch(SAMPLES, seed=4, epoch=2)
+    assert torch.equal(in_parts.word_noise, store.batch(SAMPLES, seed=4, epoch=2).word_noise)
+    np.testing.assert_array_equal(in_parts.dropout_key.numpy(), dropout_keys(4, 2, SAMPLES))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("residence", ["host", "disk"])
+def test_staged_batches_on_a_gpu_keep_their_memory_and_are_those_of_the_device(residence, store, in_file):
+    elsewhere = Store(in_file if residence == "disk" else DATA, "cuda", residence)
+    assert elsewhere.residence == residence
+    elsewhere.stage(SAMPLES)
+    memory = elsewhere._staged.data_ptr(), elsewhere._rows.data_ptr()
+    elsewhere.read_ahead([SAMPLES[:2], SAMPLES])
+    for samples in (SAMPLES[:2], SAMPLES):
+        elsewhere.stage(samples)
+        got = elsewhere.gather(torch.from_numpy(samples).cuda(), 10)
+        expected = store.gather(torch.from_numpy(samples), 10)
+        assert torch.equal(got.frames.cpu(), expected.frames)
+    assert memory == (elsewhere._staged.data_ptr(), elsewhere._rows.data_ptr())

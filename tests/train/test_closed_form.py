@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from pps_fast.config_tree import override
-from pps_fast.data.prepared import write_prepared
+from pps_fast.data.prepared import read_prepared, write_prepared
+from pps_fast.data.splits import select_samples
 from pps_fast.data.store import Store
 from pps_fast.files import Note
 from pps_fast.pipeline import evaluate, train_and_evaluate
 from pps_fast.presets import PRESETS
 from pps_fast.runs.checkpoint import load_model, load_pps
 from pps_fast.runs.model_folder import ALIGNMENT_FILE, MODEL_FILE, TRAINING_FILE
+from pps_fast.train.closed_form import fit_in_closed_form
 from tests.support.eval_fakes import CONFIG, DATA
 
 ALIGNMENT = override(
@@ -55,6 +57,15 @@ def test_a_resumed_fit_takes_the_model_that_is_there(run: Path, tmp_path: Path) 
     train_and_evaluate(ALIGNMENT, copied, resume=True, progress=False)
     after = load_model(copied)[0].state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+def test_a_fit_that_reads_features_from_the_file_is_the_same(run: Path, tmp_path: Path) -> None:
+    write_prepared(tmp_path / "data.h5", DATA)
+    data, splits = read_prepared(tmp_path / "data.h5", "disk"), select_samples(DATA, ALIGNMENT.data)
+    fit_in_closed_form(ALIGNMENT, Store(data), splits, tmp_path / "file", resume=False, progress=False)
+    expected, got = (next((folder / "checkpoints").iterdir()) for folder in (run, tmp_path / "file"))
+    for name in (ALIGNMENT_FILE, "confidence.json", "statistics.safetensors", "words.safetensors"):
+        assert (got / name).read_bytes() == (expected / name).read_bytes()
 
 
 def test_a_directory_that_is_not_empty_and_another_config_are_refused(run: Path) -> None:
