@@ -14,6 +14,9 @@ SLOW: dict[str, dict[str, float]] = {
     "tests/benchmarks/test_gpu_report.py": {
         "test_a_dry_run_goes_through_every_stage_and_says_that_nothing_was_measured": 20.7,
     },
+    "tests/benchmarks/test_residence.py": {
+        "test_memory_of_preparing_and_of_training_from_the_file_does_not_grow_with_the_videos": 25.0,
+    },
     "tests/docs/test_add_a_kernel.py": {
         "test_the_guide_leads_to_a_kernel_that_agrees_with_the_loops": 6.4,
     },
