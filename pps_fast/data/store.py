@@ -7,7 +7,7 @@ Letters: N videos, M samples of the data set.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -51,9 +51,9 @@ class Store:
         self.residence = residence_on(self.device, data.features, residence)
         self.about_features = describe_residence(data.features, self.residence, residence)
         # [N, S, F] float16 on the device, or what brings those of a batch there
-        is_here = self.residence == "device"
-        self._features = moved(data.features, self.device) if is_here else torch.empty(0)
-        self._reader = None if is_here else BatchReader(data.features, self.device)
+        is_elsewhere = self.residence != "device"
+        self._features = torch.empty(0) if is_elsewhere else moved(data.features, self.device)
+        self._reader = BatchReader(data.features, self.device) if is_elsewhere else None
         # of the batch that `stage` has brought: features of its videos, and the row among them for each sample
         self._staged, self._rows = torch.empty(0), torch.empty(0, dtype=torch.int64)
         self._word_vectors = self._move(data.word_vectors)  # [V, W]
@@ -110,6 +110,12 @@ class Store:
         if self._reader is not None:
             video = self.data.sample_video if videos is None else videos
             self._reader.announce([np.unique(video[samples]) for samples in batches])
+
+    def announced(self, batches: Sequence[np.ndarray], videos: np.ndarray) -> Iterator[np.ndarray]:
+        """Yields batches one by one, each after the next one was announced; arguments as of `read_ahead`."""
+        for number, samples in enumerate(batches, start=1):
+            self.read_ahead(batches[number : number + 1], videos)
+            yield samples
 
     def stage(self, samples: np.ndarray) -> None:
         """Brings the features of a batch to where `gather` takes them from; nothing where they live on the device.

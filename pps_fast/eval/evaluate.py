@@ -61,13 +61,12 @@ def predict_samples(
     size = evaluation_batch_size(config, store.device)
     parts, positions = [], []
     batches = _of_one_shape(store.num_columns(samples), size)
-    asked = store.data.sample_video[samples] if videos is None else videos
+    announced = store.announced(batches, store.data.sample_video[samples] if videos is None else videos)
+    shown = tqdm(announced, "evaluate", len(batches), unit="batch", disable=None if progress else True, leave=False)
     is_bf16 = config.inference.precision == "bf16"
     autocast = torch.autocast(store.device.type, dtype=torch.bfloat16, enabled=is_bf16)
     with _evaluation_mode(model), torch.inference_mode(), autocast:
-        shown = tqdm(batches, desc="evaluate", unit="batch", disable=None if progress else True, leave=False)
-        for number, members in enumerate(shown, start=1):
-            store.read_ahead(batches[number : number + 1], asked)
+        for members in shown:
             filled = members[np.minimum(np.arange(size), len(members) - 1)]
             paired = None if videos is None else videos[filled]
             batch = store.batch(samples[filled], seed=config.inference.seed, epoch=0, videos=paired)
