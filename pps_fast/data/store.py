@@ -100,22 +100,33 @@ class Store:
             features = self._reader.take(some).index_select(0, self._move(rows))
         return self._assembled(self._move(samples), int(self.num_columns(samples).max()), features)
 
-    def read_ahead(self, batches: Sequence[np.ndarray], videos: np.ndarray | None = None) -> None:
+    def read_ahead(self, batches: Sequence[np.ndarray]) -> None:
         """Announces the next batches, so that features which live elsewhere are under way meanwhile.
 
         Args:
             batches: [B] integer samples each, in the order in which `stage` or `batch` will be asked for them.
-            videos: the video of each sample that the batches name; the data set's own when not given.
         """
         if self._reader is not None:
-            video = self.data.sample_video if videos is None else videos
-            self._reader.announce([np.unique(video[samples]) for samples in batches])
+            self._reader.announce([np.unique(self.data.sample_video[samples]) for samples in batches])
 
-    def announced(self, batches: Sequence[np.ndarray], videos: np.ndarray) -> Iterator[np.ndarray]:
-        """Yields batches one by one, each after the next one was announced; arguments as of `read_ahead`."""
-        for number, samples in enumerate(batches, start=1):
-            self.read_ahead(batches[number : number + 1], videos)
-            yield samples
+    def announced(
+        self, batches: Sequence[np.ndarray], samples: np.ndarray, videos: np.ndarray | None = None
+    ) -> Iterator[np.ndarray]:
+        """Yields batches one by one, each after the next one was announced.
+
+        Args:
+            batches: positions within the samples.
+            samples: [n] integer samples.
+            videos: [n] videos to pair them with; their own when not given.
+        """
+        for number, batch in enumerate(batches, start=1):
+            if self._reader is not None:
+                following = batches[number : number + 1]
+                paired = [
+                    self.data.sample_video[samples[some]] if videos is None else videos[some] for some in following
+                ]
+                self._reader.announce([np.unique(video) for video in paired])
+            yield batch
 
     def stage(self, samples: np.ndarray) -> None:
         """Brings the features of a batch to where `gather` takes them from; nothing where they live on the device.

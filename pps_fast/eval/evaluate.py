@@ -61,20 +61,17 @@ def predict_samples(
     size = evaluation_batch_size(config, store.device)
     parts, positions = [], []
     batches = _of_one_shape(store.num_columns(samples), size)
-    announced = store.announced(batches, store.data.sample_video[samples] if videos is None else videos)
-    shown = tqdm(announced, "evaluate", len(batches), unit="batch", disable=None if progress else True, leave=False)
-    is_bf16 = config.inference.precision == "bf16"
-    autocast = torch.autocast(store.device.type, dtype=torch.bfloat16, enabled=is_bf16)
+    in_turn = store.announced(batches, samples, videos)
+    autocast = torch.autocast(store.device.type, torch.bfloat16, enabled=config.inference.precision == "bf16")
     with _evaluation_mode(model), torch.inference_mode(), autocast:
-        for members in shown:
+        for members in tqdm(in_turn, "evaluate", len(batches), disable=None if progress else True, leave=False):
             filled = members[np.minimum(np.arange(size), len(members) - 1)]
             paired = None if videos is None else videos[filled]
             batch = store.batch(samples[filled], seed=config.inference.seed, epoch=0, videos=paired)
             part = predict(model(batch, with_negatives=False), config.inference.selector)
             parts.append(_take(part, torch.arange(len(members))))
             positions.append(members)
-    order = torch.from_numpy(np.argsort(np.concatenate(positions)))
-    return clip_prediction(_take(_join(parts), order))
+    return clip_prediction(_take(_join(parts), torch.from_numpy(np.argsort(np.concatenate(positions)))))
 
 
 def note_batch_memory(config: PPSConfig, store: Store) -> None:
