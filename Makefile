@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TEST_VENV ?= build/test-venv
 RELEASE_VENV ?= build/release-venv
-# passed on to training by `make demo`, to pytest by `make check`, `make test` and `make test-all`
+# passed on to training by `make demo`, to its script by `make demo-video`, to pytest by `make check`, `make test` and `make test-all`
 ARGS ?=
 
 # a developer's environment must not reach the new one; pip's configuration (mirrors, certificates) stays
@@ -18,10 +18,10 @@ DEMO_RUN := $(or $(NAMED_OUT),runs/demo-$(shell date +%Y%m%d-%H%M%S))
 DEMO_OUT = $(if $(NAMED_OUT),,--out "$(DEMO_RUN)")
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check test test-all ci lint release clean check-python
+.PHONY: help demo demo-video check test test-all ci lint release clean check-python
 
 help:  ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo 'Variables: PYTHON=$(PYTHON) VENV=$(VENV) TEST_VENV=$(TEST_VENV) ARGS="$(ARGS)"'
 
 check-python:
@@ -61,6 +61,11 @@ $(VENV)/installed: setup.py pyproject.toml constraints.txt
 	@$(MAKE) --no-print-directory check-python
 	$(call install,$(VENV),)
 
+$(VENV)/installed-video: setup.py pyproject.toml constraints.txt
+	@$(MAKE) --no-print-directory check-python
+	$(call install,$(VENV),[video])
+	touch "$@"
+
 $(VENV)/installed-dev: setup.py pyproject.toml constraints.txt
 	@$(MAKE) --no-print-directory check-python
 	$(call install,$(VENV),[dev$(comma)plot$(comma)track$(comma)video])
@@ -81,6 +86,9 @@ demo: $(VENV)/installed  ## install into VENV, train on the embedded data and pr
 	@echo '  python -m pps_fast.draw timeline --model $(DEMO_RUN)  # one query as a picture: $(DEMO_RUN)/timeline.png'
 	@echo 'The table is in $(DEMO_RUN)/evaluation_test.md, the losses in $(DEMO_RUN)/metrics.jsonl.'
 	@echo 'Your own data, step by step: docs/your_data.md'
+
+demo-video: $(VENV)/installed-video  ## draw small videos, encode them, fit a model to pairs without times, and ask it
+	"$(VENV)/bin/python" docs/demo_video.py $(ARGS)
 
 test: $(TEST_VENV)/fresh  ## install into a fresh TEST_VENV and run the whole test suite there
 	$(call pytest,$(TEST_VENV),--strict-skips)
