@@ -81,6 +81,7 @@ setup(
             "pillow>=10",
         ],
         "hub": ["huggingface_hub>=0.30"],
+        "demo": ["gradio>=6"],
         "dev": [*TEST, "ruff>=0.6", "mypy>=1.18"],
     },
     # Linux alone: nothing has been tried on macOS or Windows

@@ -19,6 +19,7 @@ PROGRAMS = {
     "train": "train a model, then evaluate it on the test split",
     "eval": "score a trained model beside baselines that do not look at the video",
     "ground": "ask a model when in a video, or in which video, a sentence happens",
+    "demo": "the same in a browser: choose a video, type a sentence, watch the answer",
     "draw": "pictures of queries, runs, and what the pulling and pushing losses do",
     "ablate": "tables of the paper's ablations, over seeds and folds",
     "compare": "a table of presets, over seeds and folds",

@@ -49,7 +49,7 @@ def poisoned_empty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 # what no environment can be expected to have; every other skip means that something was not installed
-_EXPECTED_SKIPS = ("needs a CUDA device", "needs ../shared/", "needs chromium")
+_EXPECTED_SKIPS = ("needs a CUDA device", "needs ../shared/", "needs chromium", "needs the demo extra")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -57,7 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--strict-skips",
         action="store_true",
-        help="fail if a test was skipped for another reason than a missing GPU, shared data or chromium",
+        help="fail if a test was skipped for another reason than a missing GPU, shared data, chromium or gradio",
     )
     parser.addoption(
         "--aot-all",

@@ -55,6 +55,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "randomness": {"torch", "numpy"},
     "kernels": {"torch", "triton"},
     "ops": {"torch", "triton"},
+    "demo": RUN_TIME | {"gradio"},
     "draw": {"torch", "numpy", "tyro", "matplotlib"},
     "lab": RUN_TIME | {"matplotlib"},
     "prepare": RUN_TIME | {"transformers", "huggingface_hub"},

@@ -32,6 +32,7 @@ PROGRAMS = (
     ("pps_fast.ablate", "fig3", "--out", "x"),
     ("pps_fast.draw", "timeline", "--model", "x"),
     ("pps_fast.ground", "--model", "x", "--features", "x"),
+    ("pps_fast.demo", "--model", "x", "--videos", "x"),
 )
 
 

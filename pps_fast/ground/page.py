@@ -57,8 +57,12 @@ def page_of(
     addresses: Mapping[str, str] | None = None,
     min_match: float = 0.5,
     about: str = "",
+    is_framed: bool = False,
 ) -> str:
     """Returns the page as text; as `write_page`, with the addresses of the videos' files as the page names them.
+
+    Args:
+        is_framed: for a frame in another page, which has a heading.
 
     Raises:
         ValueError: for videos that have no names that tell them apart.
@@ -76,7 +80,8 @@ def page_of(
     notes = [] if why is None else [f"No match and no clarity: {why}."]
     if link is None:
         notes.append("No file of a video is known, so there is nothing to play: the timelines work alone.")
-    return _fill(answers, len(videos), sections, notes=notes, first_link=link, about=about)
+    page = _fill(answers, len(videos), sections, notes=notes, first_link=link, about=about)
+    return page.replace("<body>", '<body class="framed">', 1) if is_framed else page
 
 
 def _cards(

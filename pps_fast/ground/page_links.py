@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 from pps_fast.reading import reading
 
-SUFFIXES = (".mp4", ".m4v", ".webm", ".mkv", ".mov", ".avi", ".ogv", ".mpg", ".mpeg", ".ts")
-"""of files that are taken for videos"""
+SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp")
+"""of files that are taken for videos, as `features.decode` has them, which takes longer to load"""
 GENERATOR = "pps_fast "
 """how a page begins to say what wrote it"""
 # of a page, which has its generator within them

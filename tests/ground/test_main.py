@@ -17,7 +17,7 @@ from pps_fast.ground.grounder import load
 from pps_fast.ground.options import with_sentences
 from pps_fast.train.closed_form import fit_in_closed_form
 from tests.support.eval_fakes import DATA, SPLITS
-from tests.support.grounders import ALIGNMENT, alignment_run, network_run
+from tests.support.grounders import ALIGNMENT, alignment_run, color_run, network_run
 from tests.support.videos import noisy_frames, require_video_extra, write_video
 
 SENTENCE = DATA.sentences[0]
@@ -132,16 +132,8 @@ def test_a_page_is_written_and_names_the_files_of_the_videos(
 def _model_of_colors(folder: Path) -> tuple[Path, list[Path]]:
     """Fits an alignment to features of small videos by the toy encoder; returns model and videos."""
     require_video_extra()
-    from pps_fast.features.encoders import open_encoder
-    from pps_fast.features.extract import Extractor
-
-    extractor = Extractor(encoder=open_encoder("color"), fps=2.0)
     paths = [write_video(folder / f"{name}.mp4", noisy_frames(40, seed)) for seed, name in enumerate("abc")]
-    width = extractor.encoder.width
-    frames = np.random.default_rng(0).random((*DATA.features.shape[:2], width)).astype(np.float16)
-    data = replace(DATA, features=frames, recipe={"sources": [{"file": "f.h5", "extraction": extractor.recipe}]})
-    fit_in_closed_form(ALIGNMENT, Store(data), SPLITS, folder / "run", resume=False, progress=False)
-    return folder / "run", paths
+    return color_run(folder / "run"), paths
 
 
 def test_video_files_are_encoded_as_the_training_was(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,7 @@ import pytest
 
 from pps_fast.ground.page import write_page
 from tests.support.browser import Browser, require_chromium
-from tests.support.made_videos import write_video
-from tests.support.pages import HOSTILE, address_of, asked
+from tests.support.pages import HOSTILE, address_of, asked, write_brightening
 
 pytestmark = pytest.mark.slow
 _FRAME_S = 0.1
@@ -30,7 +29,7 @@ def browser() -> Iterator[Browser]:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page with two sentences about three videos: an mp4, a webm and one whose file is not known."""
     folder = tmp_path_factory.mktemp("page with blanks & signs")
-    files = {name: write_video(folder / f"{name} #1.{kind}") for name, kind in (("a", "mp4"), ("b", "webm"))}
+    files = {name: write_brightening(folder / f"{name} #1.{kind}") for name, kind in (("a", "mp4"), ("b", "webm"))}
     grounder, videos, answers = asked(("a", "b", "c"), top=6, sentences=2)
     write_page(folder / "page.html", grounder, videos, answers, video_files=files)
     return folder / "page.html"

@@ -8,7 +8,8 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 import pytest
 
-from pps_fast.ground.page_links import links, require_page, require_root, video_files
+from pps_fast.features.decode import VIDEO_ENDINGS
+from pps_fast.ground.page_links import SUFFIXES, links, require_page, require_root, video_files
 from tests.support.pages import HOSTILE
 
 
@@ -64,3 +65,7 @@ def test_a_folder_of_videos_must_be_there(tmp_path: Path) -> None:
     require_root(None)
     with pytest.raises(ValueError, match="--video-root .*no: no folder"):
         video_files(tmp_path / "no", ["a"])
+
+
+def test_the_endings_of_videos_are_those_that_features_are_made_of() -> None:
+    assert SUFFIXES == VIDEO_ENDINGS

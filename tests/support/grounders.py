@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import numpy as np
 
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
@@ -35,6 +38,21 @@ def fit(config: PPSConfig, data: PreparedData, out: Path) -> Path:
     splits = SPLITS if data is DATA else select_samples(data, config.data)
     fit_in_closed_form(config, Store(data), splits, out, resume=False, progress=False)
     return out
+
+
+def color_run(folder: Path) -> Path:
+    """Fits an alignment to features that name the toy encoder of colors as theirs, at 2 rows a second; needs PyAV."""
+    from pps_fast.features.encoders import open_encoder
+    from pps_fast.features.extract import Extractor
+
+    extractor = Extractor(encoder=open_encoder("color"), fps=2.0)
+    shape = (*DATA.features.shape[:2], extractor.encoder.width)
+    frames = np.random.default_rng(0).random(shape).astype(np.float16)
+    recipe = {"sources": [{"file": "f.h5", "extraction": extractor.recipe}]}
+    fit_in_closed_form(
+        ALIGNMENT, Store(replace(DATA, features=frames, recipe=recipe)), SPLITS, folder, resume=False, progress=False
+    )
+    return folder
 
 
 @lru_cache

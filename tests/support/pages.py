@@ -5,12 +5,15 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
+
 from pps_fast import load
 from pps_fast.ground.answers import Answer
 from pps_fast.ground.grounder import Grounder
 from pps_fast.ground.segments import EncodedVideo
 from tests.support.eval_fakes import DATA
 from tests.support.grounders import alignment_run
+from tests.support.videos import write_video
 
 VOID = {"meta", "input", "br"}
 HOSTILE = (
@@ -89,3 +92,10 @@ def asked(
 def address_of(page: Path) -> str:
     """Returns how a browser is told of a file."""
     return page.resolve().as_uri()
+
+
+def write_brightening(path: Path) -> Path:
+    """Writes a video of 8 seconds, mp4 or webm, that goes from black to white, so that a frame tells its time."""
+    levels = np.linspace(0, 255, 80).round().astype(np.uint8)
+    frames = (np.full((64, 64, 3), level) for level in levels)
+    return write_video(path, frames, fps=10, codec="libvpx" if path.suffix == ".webm" else "libx264")
