@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from pps_fast.config_limits import LARGEST
@@ -39,6 +39,7 @@ Method = Literal["proposals", "alignment"]
 FramePooling = Literal["cross", "once", "mean"]
 CurveKind = Literal["linear", "standardized"]
 CurveReading = Literal["filter", "window"]
+AlignmentMap = Literal["fitted", "identity"]
 SentenceSource = Literal["auto", "words", "vectors"]
 Residence = Literal["auto", "device", "host", "disk"]
 
@@ -327,6 +328,8 @@ class InferenceConfig:
 class AlignmentConfig:
     """The alignment of sentences and frames, fitted in closed form to pairs (`pps_fast/alignment`)."""
 
+    map: AlignmentMap = "fitted"
+    """'identity': zero-shot, nothing is fitted: frames and sentences are vectors of one joint encoder (CLIP, SigLIP)"""
     pooling: FramePooling = "cross"
     """what stands for the video of a pair: the mean of its frames, the frames of the best window ('once'), or frames
     weighted by curves of maps that have not seen the video ('cross')"""
@@ -357,6 +360,9 @@ class AlignmentConfig:
 
     def __post_init__(self) -> None:
         _check_values(self, "alignment")
+        others = [item for item in fields(self) if item.name not in ("map", "reading", "smoothing")]
+        is_plain = all(getattr(self, item.name) == item.default for item in others)
+        require(is_plain or self.map == "fitted", "alignment.map", self.map, "reading and smoothing alone beside it")
         require(0 <= self.smoothing <= 1, "alignment.smoothing", self.smoothing, "0 to 1")
         for name in ("frame_ridge", "sentence_ridge", "sharpness"):
             require(getattr(self, name) > 0, f"alignment.{name}", getattr(self, name), "> 0")

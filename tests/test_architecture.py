@@ -65,7 +65,7 @@ THIRD_PARTY: dict[str, set[str]] = {
 
 # longer than 300 lines: the most they may have, and why one file is right
 LONG_FILES = {
-    "pps_fast/config.py": (510, "every knob on one page; nearly all lines are fields and their one-line help"),
+    "pps_fast/config.py": (520, "every knob on one page; nearly all lines are fields and their one-line help"),
     "pps_fast/types.py": (320, "the legend of shapes and all records that stages exchange, on one page"),
     "pps_fast/equations.py": (540, "the paper's equations in the paper's order, on one page"),
 }
@@ -355,7 +355,7 @@ def test_import_rule_sees(name: str, source: str, faults: int) -> None:
     ("name", "source", "faults"),
     [
         ("pps_fast/x.py", "#\n" * 301, 1),
-        ("pps_fast/config.py", "#\n" * 511, 1),
+        ("pps_fast/config.py", "#\n" * 521, 1),
         ("pps_fast/equations.py", "#\n" * 540, 0),
         ("pps_fast/equations.py", "#\n" * 541, 1),
         ("kernels/x.py", "#\n" * 301, 0),

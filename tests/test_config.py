@@ -116,7 +116,7 @@ FREE = {
     "losses.push_inter_target", "reconstructor.shares_generator",
 }  # fmt: skip
 # every value is accepted with the defaults of the others: see `test_what_does_not_fit_together_is_refused`
-TOGETHER = {"train.update", "reconstructor.shares_generator", "inference.selector"}
+TOGETHER = {"alignment.map", "train.update", "reconstructor.shares_generator", "inference.selector"}
 REGISTRIES = {
     "MaskShape": MASK_SHAPES,
     "CenterSource": CENTERS,

@@ -75,7 +75,7 @@ PAPER_BOTH = {
 # how a run is computed, logged or drawn by lot, and never what the method is
 NOT_THE_METHOD = {
     "alignment.curve", "alignment.duration_prior", "alignment.frame_ridge", "alignment.position_prior",
-    "alignment.change", "alignment.parts", "alignment.pooling", "alignment.pooling_curve",
+    "alignment.change", "alignment.map", "alignment.parts", "alignment.pooling", "alignment.pooling_curve",
     "alignment.reading", "alignment.sentence_ridge",
     "alignment.sentences", "alignment.sharpness", "alignment.smoothing", "inference.alignment_rows",
     "data.planted.frame_dim", "data.planted.noise", "data.planted.num_segments", "data.planted.num_videos",

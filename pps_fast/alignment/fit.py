@@ -25,6 +25,7 @@ from pps_fast.alignment.equations import (
 from pps_fast.alignment.model import FittedAlignment, centered_sentences, part_directions, uses_words
 from pps_fast.alignment.pairs import PairSums, Partition, TrainingPairs, by_neighbors, by_rank
 from pps_fast.alignment.priors import fit_priors
+from pps_fast.alignment.zero_shot import identity_alignment
 from pps_fast.config import AlignmentConfig, FramePooling
 from pps_fast.data.record import PreparedData
 
@@ -85,8 +86,11 @@ def fit_alignment(
         device: where products are computed.
         progress: show on stderr how far the passes over the data are.
     Raises:
-        ValueError: for `options.sentences` = 'vectors' and a data set without vectors of sentences.
+        ValueError: for `options.sentences` = 'vectors' and a data set without vectors of sentences, and for
+            `options.map` = 'identity' and frames and sentences that are not of one joint encoder.
     """
+    if options.map == "identity":
+        return identity_alignment(data.sizes, options)
     use_words = uses_words(options, data.sizes)
     weights = word_weights(data.word_ids[samples], len(data.words)) if use_words else torch.zeros(0)
     raw = raw_sentence_vectors(data, samples, weights)

@@ -16,6 +16,8 @@ from pps_fast.reading import listed
 from pps_fast.text_table import terminal_columns, wrapped
 
 if TYPE_CHECKING:
+    import torch
+
     from pps_fast.ground.answers import Answer
     from pps_fast.ground.grounder import Grounder
     from pps_fast.ground.segments import EncodedVideo
@@ -38,6 +40,7 @@ well a proposal rebuilds the sentence hardly depends on the video. Among many vi
 and say so.""",
     examples="""python -m pps_fast.ground --model runs/clip kitchen.mp4 "person opens the door"
 python -m pps_fast.ground --model runs/clip --videos videos --cache "person opens the door"
+python -m pps_fast.ground --zero-shot clip-vit-base-patch32 kitchen.mp4 "person opens the door"
 python -m pps_fast.ground --model runs/clip --features clip.npy --duration 30 "person opens the door"
 python -m pps_fast.ground --model runs/clip --features clip.h5 --video 3MSZA "person turns a light on" "a dog barks"
 python -m pps_fast.ground --model runs/clip --features clip.h5 --html answers.html --video-root videos "person laughs"
@@ -53,17 +56,16 @@ def run(arguments: GroundArguments) -> int:
     """
     arguments = with_videos(with_sentences(arguments))
     check_arguments(arguments)
-    if arguments.sentence_encoder is not None:
+    for named in filter(None, (arguments.sentence_encoder, arguments.zero_shot)):
         # before torch is loaded, so that one that is not there is told at once
+        from pps_fast.features.encoders import full_name
         from pps_fast.prepare.readers.encoders import locate_encoder
 
-        locate_encoder(arguments.sentence_encoder)
+        locate_encoder(full_name(named) if named == arguments.zero_shot else named)
     from pps_fast.devices import choose_device, set_threads
-    from pps_fast.ground.grounder import load
 
     set_threads(arguments.threads)
-    device = choose_device(arguments.device)
-    grounder = load(arguments.model, device, arguments.sentence_encoder, arguments.encoder)
+    grounder = _grounder(arguments, choose_device(arguments.device))
     began = time.perf_counter()
     videos, failures = _encode_files(arguments, grounder) if arguments.videos else (_encode(arguments, grounder), [])
     encode_s, began = time.perf_counter() - began, time.perf_counter()
@@ -73,7 +75,7 @@ def run(arguments: GroundArguments) -> int:
         _write_page(arguments, grounder, videos, answers)
     if grounder.no_match is not None:
         print(f"note: {grounder.no_match}", file=sys.stderr)
-    record: dict[str, Any] = {"model": str(arguments.model), "num_videos": len(videos)}
+    record: dict[str, Any] = {"model": str(arguments.model or arguments.zero_shot), "num_videos": len(videos)}
     for name in ("videos", "features"):
         if paths := [str(path) for path in getattr(arguments, name)]:
             record[name] = paths if len(paths) > 1 else paths[0]
@@ -82,6 +84,17 @@ def run(arguments: GroundArguments) -> int:
     for failure in failures:
         print(f"note: not searched: {failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _grounder(arguments: GroundArguments, device: torch.device) -> Grounder:
+    """Returns what answers: the model, or an encoder alone."""
+    if arguments.zero_shot is not None:
+        from pps_fast.ground.zero_shot import zero_shot
+
+        return zero_shot(arguments.zero_shot, device)
+    from pps_fast.ground.grounder import load
+
+    return load(str(arguments.model), device, arguments.sentence_encoder, arguments.encoder)
 
 
 def _encode(arguments: GroundArguments, grounder: Grounder) -> list[EncodedVideo]:
@@ -153,7 +166,7 @@ def _write_page(
     names = [str(video.name) for video in videos]
     named = {file.stem: file for file in _files_of(arguments)} if arguments.videos else {}
     files = {name: named[name] for name in names if name in named} if root is None else video_files(root, names)
-    about = f"model {arguments.model}"
+    about = f"model {arguments.model or arguments.zero_shot}"
     write_page(path, grounder, videos, answers, video_files=files, min_match=arguments.min_match, about=about)
     playable = "" if not files and root is None else f", which plays {len(files):,} of {len(videos):,} videos"
     print(f"page: {path}{playable}", file=sys.stderr)

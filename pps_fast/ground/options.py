@@ -19,8 +19,10 @@ class GroundArguments(FeatureOptions):
 
     sentences: tyro.conf.Positional[tuple[str, ...]] = ()
     """what to look for, each sentence in quotes; a file with the ending of a video among them is one of --videos"""
-    model: Path
-    """model folder or run folder of `python -m pps_fast.align`, `train` or `published`"""
+    model: Path | None = None
+    """model folder or run folder of `python -m pps_fast.align`, `train` or `published`, or USER/NAME of the hub"""
+    zero_shot: str | None = None
+    """in place of a model: joint encoder of frames and sentences (CLIP, SigLIP), folder or NAME; nothing is trained"""
     videos: tuple[Path, ...] = ()
     """video files, and folders of them, encoded as the features of the model's training (needs the extra `video`)"""
     features: tuple[Path, ...] = ()
@@ -102,6 +104,8 @@ def check_arguments(arguments: GroundArguments) -> None:
     """
     if not arguments.sentences:
         raise ValueError('sentences: none; put at least one in quotes, like "person opens the door"')
+    if (arguments.model is None) == (arguments.zero_shot is None):
+        raise ValueError("--model and --zero-shot: give one of them, the model to ask or an encoder in its place")
     _check_videos(arguments)
     if arguments.json and arguments.jsonl:
         raise ValueError("--json and --jsonl: choose one of them")

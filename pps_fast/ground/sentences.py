@@ -63,11 +63,12 @@ class ModelSentences:
     Args:
         source: the model's record of its sentence vectors, which names the encoder; empty where it has none.
         named: folder, NAME or NAME@REVISION in its place, or None.
+        loaded: the encoder, where it is loaded already.
     """
 
-    def __init__(self, source: dict[str, Any], named: str | None) -> None:
+    def __init__(self, source: dict[str, Any], named: str | None, loaded: SentenceEncoder | None = None) -> None:
         self._recorded, self._named = source.get("encoder"), named
-        self._encoder: SentenceEncoder | None = None
+        self._encoder = loaded
 
     def encode(self, sentences: Sequence[str], width: int) -> np.ndarray:
         """Returns vectors [n, width] of n sentences; errors as `open`."""

@@ -93,7 +93,8 @@ def _header(config: PPSConfig, store: Store, data: dict[str, Any]) -> Header:
 
 
 def _warn_of_few_pairs(count: int, config: PPSConfig) -> None:
-    if count < SUFFICIENT_PAIRS and config.data.path is not None:
+    is_fitted = config.alignment.map == "fitted"
+    if is_fitted and count < SUFFICIENT_PAIRS and config.data.path is not None:
         text = (
             f"{count} training pairs: on real videos {SUFFICIENT_PAIRS} were seen to suffice for an alignment, and "
             "fewer were not tried; more pairs, also without times, make it better"

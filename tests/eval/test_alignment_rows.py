@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from pps_fast.alignment import fit as fit_module
 from pps_fast.config_tree import override
+from pps_fast.data.store import Store
 from pps_fast.eval import alignment_rows
-from pps_fast.eval.alignment_rows import ALIGNMENT_ROWS, alignment_models
+from pps_fast.eval.alignment_rows import ALIGNMENT_ROWS, ZERO_SHOT_ROW, alignment_models
 from pps_fast.eval.evaluate import evaluate
 from pps_fast.eval.report import format_markdown, format_table
 from pps_fast.eval.results import MODEL
@@ -76,3 +78,21 @@ def test_equal_pairs_are_fitted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(calls) == 1
     alignment_models(store(), SPLITS.train[:20], CONFIG, 3)
     assert len(calls) == 2
+
+
+def test_frames_and_sentences_of_one_joint_encoder_add_a_row_that_needs_no_pairs() -> None:
+    data = store().data
+    recipe = {"sources": [{"extraction": {"encoder": "joint@1"}}], "sentence_vectors": {"encoder": "joint@1"}}
+    # the sentence of the truth: the mean of the frames in its moment
+    inside = [
+        frames[int(start * len(frames)) : int(end * len(frames)) + 1].mean(axis=0)
+        for frames, (start, end) in zip(data.features[data.sample_video], data.moment, strict=True)
+    ]
+    joint = replace(data, sentence_vectors=np.array(inside, dtype=np.float32), recipe=recipe)
+    splits = replace(SPLITS, train=SPLITS.train[:0])
+    assert list(alignment_models(Store(joint), splits.train, CONFIG, 3)) == [ZERO_SHOT_ROW]
+    report = evaluate(KnowsTheQuery(), Store(joint), SPLITS, CONFIG, progress=False)
+    assert report.rows[ZERO_SHOT_ROW]["R@1 mIoU"].value > report.rows["whole video"]["R@1 mIoU"].value
+    assert all(compared.row != ZERO_SHOT_ROW for compared in report.best_alignment.values())
+    other = replace(joint, recipe={**recipe, "sentence_vectors": {"encoder": "other@1"}})
+    assert ZERO_SHOT_ROW not in alignment_models(Store(other), SPLITS.train, CONFIG, 3)

@@ -42,6 +42,11 @@ _PROBE = "a person opens the door"
 _BATCH, _MOST_TOKENS = 64, 512
 _POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
 _UNIT = ", unit"
+# kinds of models that encode images, too -> class of their half for sentences, and what of its output is compared
+_JOINT = {
+    **dict.fromkeys(("clip", "clip_text_model"), ("CLIPTextModelWithProjection", "projection")),
+    **dict.fromkeys(("siglip", "siglip_text_model"), ("SiglipTextModel", "pooler")),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +56,8 @@ class SentenceEncoder:
     Attributes:
         name: NAME@REVISION, of a folder its name and the beginning of its weights' sha256.
         width: w.
-        pooling: how the vector of a sentence follows from those of its tokens: "mean", "cls" or "projection", with
-            ", unit" where it is scaled to length 1.
+        pooling: how the vector of a sentence follows from those of its tokens: "mean" or "cls", with ", unit" where it
+            is scaled to length 1; of encoders of images, too, "projection" (CLIP) or "pooler" (SigLIP).
         run: takes sentences, returns their vectors [n, w].
     """
 
@@ -144,16 +149,15 @@ def _load(folder: Path, pooling: str, transformers: Any) -> tuple[Any, Any, str]
     strict: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     config = transformers.AutoConfig.from_pretrained(folder, **strict)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **strict)
-    is_clip = config.model_type in ("clip", "clip_text_model")
-    kind = transformers.CLIPTextModelWithProjection if is_clip else transformers.AutoModel
+    kind, pooling = _JOINT.get(config.model_type, ("AutoModel", pooling))
     strict |= {"use_safetensors": True, "output_loading_info": True, "dtype": torch.float32}
-    model, info = kind.from_pretrained(folder, **strict)
+    model, info = getattr(transformers, kind).from_pretrained(folder, **strict)
     missing = [name for name in sorted(info["missing_keys"]) if not any(part in name for part in _UNUSED)]
     if missing:
         raise ValueError(f"its weights lack {listed(missing)}")
     if config.is_encoder_decoder:
         model = model.get_encoder()
-    return tokenizer, model.eval(), "projection" if is_clip else pooling
+    return tokenizer, model.eval(), pooling
 
 
 def _require_all_words(tokenizer: Any, model: Any, named: str) -> None:
@@ -172,13 +176,17 @@ def _runner(tokenizer: Any, model: Any, pooling: str) -> Callable[[list[str]], n
     limit = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", _MOST_TOKENS))
 
     def run(sentences: list[str]) -> np.ndarray:
+        # SigLIP was trained on sentences of one length, and reads the last token
+        padding = "max_length" if pooling == "pooler" else True
         tokens = tokenizer(
-            sentences, padding=True, truncation=True, max_length=min(limit, _MOST_TOKENS), return_tensors="pt"
+            sentences, padding=padding, truncation=True, max_length=min(limit, _MOST_TOKENS), return_tensors="pt"
         )
         with torch.inference_mode():
             output = model(**tokens)
             if pooling == "projection":
                 vectors = output.text_embeds
+            elif pooling == "pooler":
+                vectors = output.pooler_output
             elif pooling.removesuffix(_UNIT) == "cls":
                 vectors = output.last_hidden_state[:, 0]
             else:
