@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import tyro
 
 from pps_fast.config_tree import OLD_NAMES
+from pps_fast.devices import check_device_name
+from pps_fast.distributed import this_place
 from pps_fast.files import Note
 from pps_fast.help_text import Program, find_options, flag_of, full_help, negated, short_help
 from pps_fast.interrupts import InterruptWatch
@@ -49,6 +51,7 @@ def parse(program: Program[Arguments], argv: Sequence[str], start: Arguments | N
         ValueError: for a config whose parts do not fit together.
     """
     _check_words(argv)
+    check_device_name(last_value(argv, "--device"))
     words = list(_normalize(program, argv))
     if "--help-all" in words:
         print(full_help(program, start))
@@ -70,7 +73,8 @@ def _brief_complaint() -> Iterator[None]:
         with redirect_stderr(complaint):
             yield
     finally:
-        if complaint.getvalue():
+        # of several processes with one command line the first one says it
+        if complaint.getvalue() and not _place_name():
             print(cut_lines(complaint.getvalue().rstrip("\n")), file=sys.stderr)
 
 
@@ -139,7 +143,7 @@ def _old_names(options: Mapping[str, Any]) -> dict[str, str]:
     return {flag_of(old): flag_of(new) for old, new in OLD_NAMES.items() if new in options}
 
 
-def exit_status(program: Callable[[], int], *, is_printing_all: bool = False) -> int:
+def exit_status(program: Callable[[], int], *, is_printing_all: bool = False, is_divided: bool = False) -> int:
     """Runs a program and returns its exit status; errors the user can fix are printed as one line on stderr.
 
     1: training met a loss that is not finite. 2: wrong option, input or backend, or something could not be written.
@@ -148,9 +152,10 @@ def exit_status(program: Callable[[], int], *, is_printing_all: bool = False) ->
     Args:
         is_printing_all: what the program prints is all that it produces, so that losing it to a full disk is an error;
             a reader who has left is none.
+        is_divided: several processes of torchrun do the program's work together; all others are refused.
     """
     with tolerant_streams() as out:
-        status = _status_of(program)
+        status = _status_of(program if is_divided else lambda: _run_alone(program))
         out.flush()
         if out.error is not None:
             reason = f"what was printed is not complete ({out.error.strerror or out.error})"
@@ -158,6 +163,16 @@ def exit_status(program: Callable[[], int], *, is_printing_all: bool = False) ->
                 return _complain(f"stdout: {reason}; make room and repeat the command", 2)
             print(f"note: stdout: {reason}; the files of this command are", file=sys.stderr)
         return status
+
+
+def _run_alone(program: Callable[[], int]) -> int:
+    """Runs a program, if it is the only process."""
+    place = this_place()
+    if place.size > 1:
+        raise ValueError(
+            f"started {place.size} times by torchrun, which is for pps_fast.train; start this program with python -m"
+        )
+    return program()
 
 
 def _status_of(program: Callable[[], int]) -> int:
@@ -216,6 +231,15 @@ def _notes_as_lines() -> Iterator[None]:
         yield
 
 
+def _place_name() -> str:
+    """Returns "rank 1 of 4: " in a process of torchrun other than the first, whose messages are not told apart."""
+    try:
+        place = this_place()
+    except ValueError:
+        return ""
+    return f"{place.name}: " if place.rank > 0 else ""
+
+
 def _complain(message: Any, status: int) -> int:
-    print(f"error: {one_sentence(message, MAX_MESSAGE - 7)}", file=sys.stderr)
+    print(f"error: {_place_name()}{one_sentence(message, MAX_MESSAGE - 7)}", file=sys.stderr)
     return status

@@ -6,7 +6,7 @@ import ctypes
 import os
 import platform
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pps_fast.config import Precision
 from pps_fast.machine import free_memory
@@ -21,14 +21,28 @@ MAX_THREADS = 4096
 _KEEP_OPTIONS = {-3: 1 << 30, -1: (1 << 31) - 1, -2: 64 << 20}
 
 
+def check_device_name(name: str | None) -> None:
+    """Refuses the name of one GPU among several, which is not for an option to say.
+
+    Raises:
+        ValueError: with who decides that.
+    """
+    if name is not None and name.startswith("cuda:"):
+        raise ValueError(
+            f"device = {name!r}: expected {', '.join(get_args(Device))}; one of several GPUs is chosen with "
+            f"CUDA_VISIBLE_DEVICES={name.removeprefix('cuda:')}, and torchrun gives each process its own"
+        )
+
+
 def choose_device(name: Device) -> torch.device:
     """Returns the device of that name; 'auto' is cuda where there is one.
 
     Raises:
-        ValueError: for 'cuda' where there is none.
+        ValueError: for 'cuda' where there is none, or 'cuda:1'.
     """
     import torch
 
+    check_device_name(name)
     has_cuda = torch.cuda.is_available()
     if name == "cuda" and not has_cuda:
         raise ValueError("device = 'cuda': torch finds no CUDA device here; use --device cpu")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,22 +17,25 @@ import numpy as np
 import torch
 
 from pps_fast.config import EvaluationPrecision, PPSConfig, Selector
-from pps_fast.config_tree import override
+from pps_fast.config_tree import flatten, override, to_dict
 from pps_fast.data.load import load_data
 from pps_fast.data.prepared import PreparedData
 from pps_fast.data.splits import Splits, select_samples
 from pps_fast.data.store import Store
 from pps_fast.devices import Device, choose_device, choose_precision, keep_freed_memory, set_threads
+from pps_fast.distributed import ALONE, TIMEOUT_S, World
 from pps_fast.eval import evaluate as scoring
 from pps_fast.eval.report import write_report
 from pps_fast.eval.results import EvalReport
 from pps_fast.model import Model, require_model_memory
+from pps_fast.process_group import joined
 from pps_fast.runs.checkpoint import find_checkpoint, load_model, read_newest
 from pps_fast.runs.lock import owning
-from pps_fast.runs.matching import match_data
+from pps_fast.runs.matching import differing_sizes, match_data
 from pps_fast.runs.run_directory import check_run, read_config
 from pps_fast.train.closed_form import fit_in_closed_form
 from pps_fast.train.loop import TrainResult, train
+from pps_fast.train.options import require_separable
 from pps_fast.types import FeatureSizes
 
 SplitName = Literal["train", "validation", "test"]
@@ -46,12 +50,14 @@ class RunInput:
         store: the data set on the device that trains.
         splits: which of its samples train, validate and test.
         reason: why 'auto' stands for the precision in `config`; None where the precision was named.
+        world: processes that share the run.
     """
 
     config: PPSConfig
     store: Store
     splits: Splits
     reason: str | None
+    world: World = ALONE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +112,7 @@ def train_and_evaluate(
     threads: int | None = None,
     progress: bool = True,
     on_start: Callable[[RunInput], None] | None = None,
+    timeout_s: float = TIMEOUT_S,
 ) -> RunResult:
     """Trains a model, evaluates what was saved on the test split, and writes everything below `out`.
 
@@ -117,6 +124,7 @@ def train_and_evaluate(
         threads: CPU threads of this process, 1 or more; None leaves torch's own choice.
         progress: show on stderr how far training and evaluation are.
         on_start: called with the loaded data before training begins.
+        timeout_s: under torchrun, whose processes compute one run together, how long they wait for each other.
     Raises:
         ValueError: for data, options, a device or a run directory that cannot be used.
         NonFiniteLossError: when training met a loss or gradient that is not finite; the last checkpoint stays.
@@ -127,31 +135,37 @@ def train_and_evaluate(
         # the run is resumed and evaluated from any directory
         config = override(config, {"data.path": str(Path(config.data.path).absolute())})
     # until the report is written
-    with owning(Path(out)):
-        on_device = choose_device(device)
-        config, reason = _decide_precision(config, on_device, Path(out) if resume else None)
-        check_run(Path(out), config, resume)
-        run_input = _read_input(config, on_device, reason)
+    with joined(timeout_s) as world, owning(Path(out)) if world.is_first else nullcontext():
+        run_input = _read_input(config, Path(out), resume, device, world)
         if on_start is not None:
             on_start(run_input)
-        trained = _train(config, run_input, Path(out), resume, progress)
-        return _report_run(trained, config, run_input, Path(out), progress)
+        trained = _train(run_input, Path(out), resume, progress)
+        return _report_run(trained, run_input, Path(out), progress)
 
 
-def _read_input(config: PPSConfig, device: torch.device, reason: str | None) -> RunInput:
+def _read_input(config: PPSConfig, out: Path, resume: bool, device: Device, world: World) -> RunInput:
     """Reads what a run needs, and refuses a model that does not fit into the memory beside it."""
-    store = Store(load_data(config.data), device, config.data.residence)
+    require_separable(config, world)
+    on_device = world.device(device)
+    config, reason = _decide_precision(config, on_device, out if resume else None)
+    config = override(config, {"train.precision": world.tell(config.train.precision)})
+    if world.is_first:
+        check_run(out, config, resume)
+    # the same file may lie elsewhere on another machine; its content is compared
+    world.require_same(device=on_device.type, options=flatten(to_dict(override(config, {"data.path": None}))))
+    store = Store(load_data(config.data), on_device, config.data.residence)
     # weights; on a CPU also their gradients and the optimizer's two moments
-    require_model_memory(config, store.sizes, 4 if device.type == "cpu" else 1)
-    return RunInput(config=config, store=store, splits=select_samples(store.data, config.data), reason=reason)
+    require_model_memory(config, store.sizes, 4 if on_device.type == "cpu" else 1)
+    splits = select_samples(store.data, config.data)
+    return RunInput(config=config, store=store, splits=splits, reason=reason, world=world)
 
 
-def _train(config: PPSConfig, run_input: RunInput, out: Path, resume: bool, progress: bool) -> TrainResult:
-    store, splits = run_input.store, run_input.splits
+def _train(run_input: RunInput, out: Path, resume: bool, progress: bool) -> TrainResult:
+    config, store, splits, world = run_input.config, run_input.store, run_input.splits, run_input.world
     if config.method == "alignment":
         return fit_in_closed_form(config, store, splits, out, resume=resume, progress=progress)
-    scorer = scoring.validation_scorer(store, splits.validation, config)
-    return train(config, store, splits, out, resume=resume, evaluate=scorer, progress=progress)
+    scorer = scoring.validation_scorer(store, splits.validation, config, world)
+    return train(config, store, splits, out, resume=resume, evaluate=scorer, progress=progress, world=world)
 
 
 def _decide_precision(config: PPSConfig, device: torch.device, run: Path | None) -> tuple[PPSConfig, str | None]:
@@ -165,18 +179,20 @@ def _decide_precision(config: PPSConfig, device: torch.device, run: Path | None)
     return override(config, {"train.precision": precision}), reason
 
 
-def _report_run(trained: TrainResult, config: PPSConfig, run_input: RunInput, out: Path, progress: bool) -> RunResult:
+def _report_run(trained: TrainResult, run_input: RunInput, out: Path, progress: bool) -> RunResult:
     """Evaluates what a training has saved and writes the report, unless it was stopped or there is no test split."""
-    store = run_input.store
+    config, store, world = run_input.config, run_input.store, run_input.world
     report: EvalReport | None = None
     written: list[Path] = []
+    # what the first process has saved is there
+    world.require_same(step=trained.step)
     if trained.stopped_by is None and len(run_input.splits.test):
         # what is reported is what was saved
         trained.ensure_saved()
         model, _, _ = load_model(out, store.device)
-        report = scoring.evaluate(model, store, run_input.splits, config, progress=progress)
+        report = scoring.evaluate(model, store, run_input.splits, config, progress=progress, world=world)
         trained.ensure_saved()
-        written = write_report(out, report, config, store.data)
+        written = write_report(out, report, config, store.data) if world.is_first else []
     return RunResult(
         step=trained.step,
         stopped_by=trained.stopped_by,
@@ -263,30 +279,13 @@ def evaluate_checkpoint(
 
     model, config, sizes, data, note, trained = read_newest(model_dir, "best", read)
     if data.sizes != sizes:
-        raise ValueError(f"{_differing_sizes(data.sizes, sizes)}; choose the data set of the model with --data")
+        raise ValueError(f"{differing_sizes(data.sizes, sizes)}; choose the data set of the model with --data")
     splits = select_samples(data, config.data, is_for_training=False)
     if note is None:
         _check_unseen(trained, config, data, splits, split)
     report = scoring.evaluate(model, Store(data, on_device), splits, config, split=split, progress=progress)
     written = [] if out is None else write_report(out, report, config, data)
     return Evaluation(report=report, config=config, data=data, written=tuple(written), note=note)
-
-
-def _differing_sizes(data: FeatureSizes, model: FeatureSizes) -> str:
-    """Says in words which sizes of a data set are not those of a model."""
-    what = {
-        "frame_dim": "features of width",
-        "word_dim": "word vectors of width",
-        "vocab_size": "a vocabulary of",
-        "num_segments": "segments of a video:",
-    }
-    pairs = {name: (getattr(data, name), getattr(model, name)) for name in what}
-    different = [
-        f"{what[name]} {has}, the model was trained with {wants}"
-        for name, (has, wants) in pairs.items()
-        if has != wants
-    ]
-    return f"the data set has {'; it has '.join(different)}"
 
 
 def _check_unseen(trained: PPSConfig, config: PPSConfig, data: PreparedData, splits: Splits, split: str) -> None:

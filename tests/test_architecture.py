@@ -98,7 +98,10 @@ PRINTS = {
     "pps_fast/blind.py": "a program of one file",
 }
 # may read environment variables, and why
-READS_ENVIRONMENT = {"pps_fast/devices.py": "a user's own settings of the C library's allocator stay as they are"}
+READS_ENVIRONMENT = {
+    "pps_fast/devices.py": "a user's own settings of the C library's allocator stay as they are",
+    "pps_fast/distributed.py": "torchrun tells each process its place in no other way",
+}
 # may catch every exception, and why
 CATCHES_ALL = {
     "pps_fast/hub/push.py": "the hub's library raises errors of many kinds; each is told in a sentence",

@@ -227,3 +227,35 @@ def test_a_complaint_of_the_parser_is_short_whatever_the_number_of_words(count, 
     assert sum(len(line.strip("│╭╮╰╯─ ")) for line in lines) <= 1000
     assert "--counts" in "".join(lines[:4]) and "--help" in "".join(lines[-2:])
     assert any("more lines" in line for line in lines) == (count > 3)
+
+
+def _of_torchrun(monkeypatch: pytest.MonkeyPatch, rank: int) -> None:
+    place = {"RANK": rank, "WORLD_SIZE": 2, "LOCAL_RANK": rank, "MASTER_ADDR": "node", "MASTER_PORT": 29500}
+    for name, value in place.items():
+        monkeypatch.setenv(name, str(value))
+
+
+@pytest.mark.parametrize(("rank", "prefix"), [(0, ""), (1, "rank 1 of 2: ")])
+def test_a_program_for_one_process_is_not_run_by_several(rank, prefix, monkeypatch, capsys):
+    _of_torchrun(monkeypatch, rank)
+    assert exit_status(lambda: 0) == 2
+    assert capsys.readouterr().err.startswith(
+        f"error: {prefix}started 2 times by torchrun, which is for pps_fast.train"
+    )
+    assert exit_status(lambda: 0, is_divided=True) == 0
+
+
+def test_a_wrong_option_is_said_by_the_first_of_several_processes(monkeypatch, capsys):
+    _of_torchrun(monkeypatch, 1)
+    with pytest.raises(SystemExit):
+        _parse("--losses.pull", "x")
+    assert capsys.readouterr().err == ""
+    _of_torchrun(monkeypatch, 0)
+    with pytest.raises(SystemExit):
+        _parse("--losses.pull", "x")
+    assert "--losses.pull" in capsys.readouterr().err
+
+
+def test_a_number_of_a_gpu_is_refused_in_a_sentence(capsys):
+    assert exit_status(lambda: _parse("--device", "cuda:1").count) == 2
+    assert capsys.readouterr().err.startswith("error: device = 'cuda:1': expected auto, cpu, cuda; ")

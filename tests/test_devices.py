@@ -28,6 +28,11 @@ def test_cuda_without_a_device_is_refused(monkeypatch):
         choose_device("cuda")
 
 
+def test_one_of_several_gpus_is_no_choice_of_an_option():
+    with pytest.raises(ValueError, match=r"^device = 'cuda:1': expected auto, cpu, cuda; .*CUDA_VISIBLE_DEVICES=1,"):
+        choose_device("cuda:1")
+
+
 def test_threads_are_set_and_checked():
     before = torch.get_num_threads()
     try:

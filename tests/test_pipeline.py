@@ -141,9 +141,9 @@ def test_resumed_run_ends_like_one_that_was_not_stopped(result, tmp_path):
 def test_validation_split_chooses_the_model_that_is_reported(tmp_path, monkeypatch):
     scored, score = [], pipeline.scoring.score
 
-    def spy(model, store, samples, config):
+    def spy(model, store, samples, *others):
         scored.append(samples.tolist())
-        return score(model, store, samples, config)
+        return score(model, store, samples, *others)
 
     monkeypatch.setattr(pipeline.scoring, "score", spy)
     config = override(CONFIG, {"train.keep": "validation", "data.validation_fraction": 0.2})

@@ -160,6 +160,10 @@ def _absent(tree: str) -> list[str]:
         "cd no_such_folder",
         "git push --force",
         "curl example.org",
+        "torchrun --nproc-per-node 2 -m pps_fast.eval --model runs/tiny",
+        "torchrun --nproc-per-nodes 2 -m pps_fast.train",
+        "torchrun --nproc-per-node 2 -m pps_fast.train --losses.pulll 0",
+        "srun torchrun --nproc-per-node 2 -m pps_fast.train --preset no_such_preset",
     ],
 )
 def test_a_command_that_cannot_work_is_refused(command: str, tmp_path: Path) -> None:

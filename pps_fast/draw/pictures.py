@@ -24,7 +24,7 @@ from pps_fast.draw.timeline import draw_timeline
 from pps_fast.draw.trajectories import TracedQuery, TracedRun, draw_trajectories
 from pps_fast.draw.variants import draw_variants
 from pps_fast.draw.view import View
-from pps_fast.eval.evaluate import note_batch_memory
+from pps_fast.eval.predictions import note_batch_memory
 from pps_fast.files import replace_bytes
 from pps_fast.model import PPS
 from pps_fast.predict import evaluation_batch_size, predict

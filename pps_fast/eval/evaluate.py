@@ -1,4 +1,4 @@
-"""Runs a model over samples and scores it beside baselines that see neither video nor query.
+"""Scores a model beside baselines that see neither video nor query.
 
 Paper: Section 4, "Evaluation metrics"; the blind baselines and the control are this project's.
 
@@ -7,96 +7,32 @@ Letters: M scored samples.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import fields
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from pps_fast.config import PPSConfig
 from pps_fast.data.prepared import PreparedData
 from pps_fast.data.splits import Splits
 from pps_fast.data.store import Store
-from pps_fast.devices import free_memory_of
+from pps_fast.distributed import ALONE, World
 from pps_fast.eval.alignment_rows import ALIGNMENT_ROWS, alignment_models
 from pps_fast.eval.blind import blind_table, cross_fit_baselines, fit_blind_baselines
 from pps_fast.eval.bootstrap import VideoBootstrap
 from pps_fast.eval.compared import ComparedRows
 from pps_fast.eval.control import shuffle_queries
-from pps_fast.eval.metrics import MAX_RANK, SampleTable, clip_prediction, metric_means, sample_table, sample_values
+from pps_fast.eval.metrics import MAX_RANK, SampleTable, metric_means, sample_table, sample_values
+from pps_fast.eval.predictions import predict_samples, take
 from pps_fast.eval.results import HEADLINE, MODEL, SHUFFLED, Answers, EvalReport
-from pps_fast.machine import note_memory
-from pps_fast.predict import evaluation_batch_size, predict
 from pps_fast.types import Prediction
 
 
-def predict_samples(
-    model: nn.Module,
-    store: Store,
-    samples: np.ndarray,
-    config: PPSConfig,
-    *,
-    videos: np.ndarray | None = None,
-    progress: bool = False,
-) -> Prediction:
-    """Runs the model on M samples, negatives and dropout off, and selects their moments.
-
-    Hidden words depend on `config.inference.seed` and the sample alone, and so does the shape of the batch it is in:
-    samples with as many word columns go together, and every batch is filled up to `evaluation_batch_size` by
-    repeating its last sample, whose further answers are dropped. The model's training mode is restored afterwards.
-
-    Args:
-        videos: [M] videos to pair the sentences with; their own when not given.
-    Returns:
-        Prediction of the M samples in their order, on the CPU, moments clipped to [0, 1].
-    Raises:
-        ValueError: without samples, or for batches far beyond the free memory.
-    """
-    if len(samples) == 0:
-        raise ValueError("predict_samples: no samples; choose a split that has samples")
-    note_batch_memory(config, store)
-    size = evaluation_batch_size(config, store.device)
-    parts, positions = [], []
-    batches = _of_one_shape(store.num_columns(samples), size)
-    in_turn = store.announced(batches, samples, videos)
-    autocast = torch.autocast(store.device.type, torch.bfloat16, enabled=config.inference.precision == "bf16")
-    with _evaluation_mode(model), torch.inference_mode(), autocast:
-        for members in tqdm(in_turn, "evaluate", len(batches), disable=None if progress else True, leave=False):
-            filled = members[np.minimum(np.arange(size), len(members) - 1)]
-            paired = None if videos is None else videos[filled]
-            batch = store.batch(samples[filled], seed=config.inference.seed, epoch=0, videos=paired)
-            part = predict(model(batch, with_negatives=False), config.inference.selector)
-            parts.append(_take(part, torch.arange(len(members))))
-            positions.append(members)
-    return clip_prediction(_take(_join(parts), torch.from_numpy(np.argsort(np.concatenate(positions)))))
-
-
-def note_batch_memory(config: PPSConfig, store: Store) -> None:
-    """Says, or refuses, where a batch of an evaluation needs more memory than is free; see `machine.note_memory`.
-
-    Counted are its frames and, where sentences are rebuilt, the logits of all proposals: nothing in it is larger.
-    """
-    size, sizes = evaluation_batch_size(config, store.device), store.sizes
-    values = sizes.num_segments * sizes.frame_dim
-    if config.method == "proposals" and config.reconstructs:
-        values += config.proposals.num_proposals * store.data.word_ids.shape[1] * sizes.vocab_size
-    what = f"an evaluation batch of {size:,} samples"
-    note_memory(4 * size * values, free_memory_of(store.device), what, "lower inference.batch_size")
-
-
-def _of_one_shape(num_columns: np.ndarray, size: int) -> list[np.ndarray]:
-    """Divides positions 0 to M - 1 into batches of at most `size`, each with a single number of word columns."""
-    batches = []
-    for columns in np.unique(num_columns):
-        positions = np.flatnonzero(num_columns == columns)
-        batches += [positions[start : start + size] for start in range(0, len(positions), size)]
-    return batches
-
-
-def score(model: nn.Module, store: Store, samples: np.ndarray, config: PPSConfig) -> dict[str, float]:
+def score(
+    model: nn.Module, store: Store, samples: np.ndarray, config: PPSConfig, world: World = ALONE
+) -> dict[str, float]:
     """Returns metric name -> percentage on some samples, without blind baselines, control or intervals.
 
     The names are those of `metrics.sample_values`; `results.HEADLINE` is the one to choose checkpoints by.
@@ -110,15 +46,18 @@ def score(model: nn.Module, store: Store, samples: np.ndarray, config: PPSConfig
     if len(samples) and not is_scored.any():
         raise ValueError("score: no sample has times, so that nothing can be scored; train with train.keep = 'last'")
     samples = samples[is_scored]
-    table = sample_table(predict_samples(model, store, samples, config), torch.from_numpy(store.data.truth(samples)))
+    prediction = predict_samples(model, store, samples, config, world=world)
+    table = sample_table(prediction, torch.from_numpy(store.data.truth(samples)))
     return metric_means(table, config.inference.iou_thresholds)
 
 
-def validation_scorer(store: Store, samples: np.ndarray, config: PPSConfig) -> Callable[[nn.Module], dict[str, float]]:
+def validation_scorer(
+    store: Store, samples: np.ndarray, config: PPSConfig, world: World = ALONE
+) -> Callable[[nn.Module], dict[str, float]]:
     """Returns the function by which training scores a model: `score` on these samples, and its headline as "mIoU"."""
 
     def score_validation(model: nn.Module) -> dict[str, float]:
-        metrics = score(model, store, samples, config)
+        metrics = score(model, store, samples, config, world)
         return {**metrics, "mIoU": metrics[HEADLINE]}
 
     return score_validation
@@ -132,6 +71,7 @@ def evaluate(
     *,
     split: str = "test",
     progress: bool = True,
+    world: World = ALONE,
 ) -> EvalReport:
     """Scores a model on one split beside its shuffled-query control, the blind baselines and closed-form alignment.
 
@@ -141,22 +81,21 @@ def evaluate(
     or where these have no times on the scored samples of the other videos (`blind.cross_fit_baselines`). A sample
     without times gets an answer and no score; with several windows, the one that is met best counts.
 
-    Independence of batch composition: a sample's hidden words and the shape of its batch depend on nothing but itself
-    (see `predict_samples`), so with the paper's presets neither batch-mates nor their number change a sample's
-    ranking, answer or metrics. The `released` presets mix samples on purpose.
+    With the paper's presets neither batch-mates nor their number change a sample's answer (see `predict_samples`), nor
+    do the processes of `world`, which divide the batches. The `released` presets mix samples on purpose.
 
     Raises:
         ValueError: for a `split` that is not train, validation or test, or has no samples.
     """
-    samples = samples_of(splits, split)
-    data = store.data
-    prediction = predict_samples(model, store, samples, config, progress=progress)
+    samples, data = samples_of(splits, split), store.data
+    answer = partial(predict_samples, store=store, progress=progress and world.is_first, world=world)
+    prediction = answer(model, samples=samples, config=config)
     is_scored = data.num_windows[samples] > 0
     scored = samples[is_scored]
-    predictions = {MODEL: _take(prediction, torch.from_numpy(np.flatnonzero(is_scored)))}
+    predictions = {MODEL: take(prediction, torch.from_numpy(np.flatnonzero(is_scored)))}
     if len(scored):
-        predictions |= _shuffled_prediction(model, store, scored, config, progress)
-        predictions |= _alignment_predictions(store, splits.train, scored, config, progress)
+        predictions |= _shuffled_prediction(partial(answer, model), store, scored, config)
+        predictions |= _alignment_predictions(answer, store, splits.train, scored, config)
     fitted_on = splits.train[data.num_windows[splits.train] > 0]
     blind = _blind_baselines(data, scored, fitted_on, config)
     truth = torch.from_numpy(data.truth(scored))
@@ -167,25 +106,22 @@ def evaluate(
 
 
 def _shuffled_prediction(
-    model: nn.Module, store: Store, scored: np.ndarray, config: PPSConfig, progress: bool
+    answer: Callable[..., Prediction], store: Store, scored: np.ndarray, config: PPSConfig
 ) -> dict[str, Prediction]:
     """Returns the control's row: the answers to shuffled queries; none where there is a single video."""
     video = store.data.sample_video[scored]
     if len(np.unique(video)) < 2:
         return {}
     asked = scored[shuffle_queries(video, config.inference.seed)]
-    return {SHUFFLED: predict_samples(model, store, asked, config, videos=video, progress=progress)}
+    return {SHUFFLED: answer(samples=asked, config=config, videos=video)}
 
 
 def _alignment_predictions(
-    store: Store, train: np.ndarray, scored: np.ndarray, config: PPSConfig, progress: bool
+    answer: Callable[..., Prediction], store: Store, train: np.ndarray, scored: np.ndarray, config: PPSConfig
 ) -> dict[str, Prediction]:
     """Returns the rows of the alignments that are fitted to the training pairs."""
     models = alignment_models(store, train, config, min(config.proposals.num_proposals, MAX_RANK))
-    return {
-        name: predict_samples(baseline, store, scored, baseline.config, progress=progress)
-        for name, baseline in models.items()
-    }
+    return {name: answer(baseline, samples=scored, config=baseline.config) for name, baseline in models.items()}
 
 
 def _blind_baselines(
@@ -266,27 +202,3 @@ def _statistics(
         "best_alignment": compared.against_best(ALIGNMENT_ROWS),
         "control": compared.against(SHUFFLED) if SHUFFLED in values else {},
     }
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Sets evaluation mode for the block, then restores the mode of every module."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def _take(prediction: Prediction, positions: Tensor) -> Prediction:
-    """Returns the prediction of some samples."""
-    return Prediction(**{item.name: getattr(prediction, item.name)[positions] for item in fields(Prediction)})
-
-
-def _join(parts: list[Prediction]) -> Prediction:
-    """Returns the predictions of all batches as one, on the CPU."""
-    return Prediction(
-        **{item.name: torch.cat([getattr(part, item.name) for part in parts]).cpu() for item in fields(Prediction)}
-    )

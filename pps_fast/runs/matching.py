@@ -10,6 +10,7 @@ import numpy as np
 from pps_fast.data.identity import describe_data, differing_parts
 from pps_fast.data.record import PreparedData
 from pps_fast.runs.model_folder import read_header, read_words
+from pps_fast.types import FeatureSizes
 
 
 def match_data(folder: Path, data: PreparedData, is_chosen: bool) -> tuple[PreparedData, str | None]:
@@ -66,3 +67,20 @@ def _with_words(data: PreparedData, words: list[str], vectors: np.ndarray) -> Pr
         )
     translated = np.array([classes.get(word, 0) for word in data.words])
     return replace(data, words=words, word_vectors=vectors, word_ids=translated[data.word_ids])
+
+
+def differing_sizes(data: FeatureSizes, model: FeatureSizes) -> str:
+    """Says in words which sizes of a data set are not those of a model."""
+    what = {
+        "frame_dim": "features of width",
+        "word_dim": "word vectors of width",
+        "vocab_size": "a vocabulary of",
+        "num_segments": "segments of a video:",
+    }
+    pairs = {name: (getattr(data, name), getattr(model, name)) for name in what}
+    different = [
+        f"{what[name]} {has}, the model was trained with {wants}"
+        for name, (has, wants) in pairs.items()
+        if has != wants
+    ]
+    return f"the data set has {'; it has '.join(different)}"

@@ -14,6 +14,7 @@ import tyro
 from pps_fast.cli import PresetName, exit_status, last_value, parse, parse_with_preset
 from pps_fast.config import PPSConfig
 from pps_fast.devices import Device, free_memory_of, slow_precision
+from pps_fast.distributed import TIMEOUT_S, this_place
 from pps_fast.files import write_json
 from pps_fast.help_text import Program
 from pps_fast.machine import note_memory
@@ -21,10 +22,8 @@ from pps_fast.presets import EMBEDDED_DATA
 from pps_fast.text_table import terminal_columns
 
 if TYPE_CHECKING:
-    from pps_fast.data.splits import Splits
-    from pps_fast.data.store import Store
     from pps_fast.ops.choices import Choice
-    from pps_fast.pipeline import RunInput
+    from pps_fast.pipeline import RunInput, RunResult
 
 OPS_FILE = "ops.json"
 
@@ -43,6 +42,8 @@ class TrainArguments:
     """where to train; auto is the GPU if there is one"""
     threads: int | None = None
     """CPU threads; to repeat a run bit for bit, use the same number"""
+    timeout_s: float = TIMEOUT_S
+    """under torchrun: seconds that a process waits for one that hangs, before it ends and says so"""
     config: Annotated[PPSConfig, tyro.conf.arg(name="")] = field(default_factory=PPSConfig)
     """all options of the preset"""
 
@@ -73,48 +74,70 @@ def run(arguments: TrainArguments) -> int:
         ValueError: for options, data or a run directory that cannot be used.
         NonFiniteLossError: when training met a loss that is not finite.
     """
-    from pps_fast.data.statistics import copies_note
     from pps_fast.eval.report import format_run
-    from pps_fast.ops.choices import ops_line
     from pps_fast.pipeline import train_and_evaluate
 
     config = _config_with_data(arguments)
     out = arguments.out or Path("runs") / arguments.preset
     used: list[Choice] = []
-
-    def show_input(run_input: RunInput) -> None:
-        store = run_input.store
-        print(_describe_input(store, run_input.splits, out), flush=True)
-        if note := copies_note(store.data.num_frames, store.sizes.num_segments):
-            print(f"note: {note}", flush=True)
-        used.extend(_choices_of_step(run_input.config, store, len(run_input.splits.train)))
-        print("\n".join([ops_line(used), *_notes_on_precision(run_input)]), flush=True)
-
     result = train_and_evaluate(
-        config, out, resume=arguments.resume, device=arguments.device, threads=arguments.threads, on_start=show_input
+        config,
+        out,
+        resume=arguments.resume,
+        device=arguments.device,
+        threads=arguments.threads,
+        on_start=lambda run_input: used.extend(_show_input(run_input, out)),
+        timeout_s=arguments.timeout_s,
     )
+    status = 0 if result.stopped_by is None else 128 + result.stopped_by
+    if this_place().rank > 0:
+        return status
     # only now: the run directory has to be empty when training begins
     write_json(out / OPS_FILE, {"device": str(result.device), "ops": [asdict(choice) for choice in used]})
-    if result.stopped_by is not None:
-        stopped_by = signal.Signals(result.stopped_by)
-        print(f"stopped by {stopped_by.name} after step {result.step}, which is saved")
-        threads = "" if arguments.threads is None else f" --threads {arguments.threads}"
-        print(f"to continue: python -m pps_fast.train --resume --out {out}{threads}")
-        return 128 + stopped_by
-    print(format_run(result.report, result.written, result.model_dir, terminal_columns()))
-    return 0
+    if result.stopped_by is None:
+        print(format_run(result.report, result.written, result.model_dir, terminal_columns()))
+    else:
+        print(_describe_stop(arguments, out, result))
+    return status
 
 
-def _choices_of_step(config: PPSConfig, store: Store, num_samples: int) -> list[Choice]:
-    """Returns what serves each op of a step, and says beforehand where a step needs more memory than is free.
+def _show_input(run_input: RunInput, out: Path) -> list[Choice]:
+    """Prints what is about to be computed, in the first process alone, and returns what serves each op of a step."""
+    from pps_fast.data.statistics import copies_note
+    from pps_fast.ops.choices import ops_line
 
-    Args:
-        num_samples: of the training split, which a batch cannot exceed.
-    """
+    if not run_input.world.is_first:
+        return []
+    store = run_input.store
+    print(_describe_input(run_input, out), flush=True)
+    if note := copies_note(store.data.num_frames, store.sizes.num_segments):
+        print(f"note: {note}", flush=True)
+    used = _choices_of_step(run_input)
+    print("\n".join([ops_line(used), *_notes_on_precision(run_input)]), flush=True)
+    return used
+
+
+def _describe_stop(arguments: TrainArguments, out: Path, result: RunResult) -> str:
+    """Says that a signal stopped the training, and how it is continued."""
+    stopped_by = signal.Signals(result.stopped_by or 0)
+    threads = "" if arguments.threads is None else f" --threads {arguments.threads}"
+    size = this_place().size
+    python = "python" if size == 1 else f"torchrun --standalone --nproc-per-node {size}"
+    return (
+        f"stopped by {stopped_by.name} after step {result.step}, which is saved\n"
+        f"to continue: {python} -m pps_fast.train --resume --out {out}{threads}"
+    )
+
+
+def _choices_of_step(run_input: RunInput) -> list[Choice]:
+    """Returns what serves each op of a step, and says beforehand where a step needs more memory than is free."""
     from pps_fast.ops.choices import choices_of
     from pps_fast.train.fake_step import SavedBytes, record_step
 
-    size = max(1, min(config.train.batch_size, num_samples))
+    config, store = run_input.config, run_input.store
+    # which the training split may not fill, and processes divide
+    batch_size = min(config.train.batch_size, len(run_input.splits.train))
+    size = max(1, -(-batch_size // run_input.world.size))
     with SavedBytes() as saved:
         records = record_step(config, store.sizes, store.data.word_ids.shape[1], store.device, size)
     remedy = "lower --train.batch-size or use a larger machine"
@@ -141,20 +164,23 @@ def _config_with_data(arguments: TrainArguments) -> PPSConfig:
     return arguments.config
 
 
-def _describe_input(store: Store, splits: Splits, out: Path) -> str:
+def _describe_input(run_input: RunInput, out: Path) -> str:
+    store, splits, world = run_input.store, run_input.splits, run_input.world
     data, sizes = store.data, store.sizes
+    processes = "" if world.size == 1 else f" of {world.size} processes"
     counts = ", ".join(f"{name} {len(getattr(splits, name))}" for name in ("train", "validation", "test"))
     name = data.provenance.get("name", "unnamed")
     return (
         f"data {name}: {len(data.video_ids)} videos of {sizes.num_segments} segments x {sizes.frame_dim}, "
-        f"samples: {counts}, {sizes.vocab_size} classes; {store.about_features}; device {store.device}; run {out}"
+        f"samples: {counts}, {sizes.vocab_size} classes; {store.about_features}; device {store.device}{processes}; "
+        f"run {out}"
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
-    return exit_status(lambda: run(_parse(argv)))
+    return exit_status(lambda: run(_parse(argv)), is_divided=True)
 
 
 def _parse(argv: Sequence[str]) -> TrainArguments:

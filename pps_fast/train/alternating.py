@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pps_fast.config import PPSConfig, Precision
+from pps_fast.distributed import ALONE, Share, World
 from pps_fast.losses import LOSS_TERMS, Objective
 from pps_fast.model import PPS
 from pps_fast.randomness import SECOND_NOISE, SECOND_UPDATE, mix
@@ -47,7 +48,7 @@ class AlternatingStep(TrainStep):
     even if the second was not.
 
     Args:
-        model, clip_norm, precision: as for `TrainStep`.
+        model, clip_norm, precision, world: as for `TrainStep`.
         objectives: of the first and the second update.
         optimizers: of the first and the second update, over disjoint parameters.
     """
@@ -59,18 +60,19 @@ class AlternatingStep(TrainStep):
         optimizers: tuple[Adam, Adam],
         clip_norm: float,
         precision: Precision = "fp32",
+        world: World = ALONE,
     ) -> None:
-        super().__init__(model, objectives[0], optimizers[0], clip_norm, precision)
+        super().__init__(model, objectives[0], optimizers[0], clip_norm, precision, world)
         self.objectives = objectives
         self.optimizers = optimizers
 
-    def __call__(self, batch: Batch) -> StepReport:
+    def __call__(self, batch: Batch, share: Share | None = None) -> StepReport:
         """Trains on one batch and returns what happened, without waiting for it.
 
         Returns:
             The sum of both losses and the terms of both; the norm of all gradients that were used.
         """
-        first, second = (self._train(part, number) for number, part in enumerate((batch, redrawn(batch))))
+        first, second = (self._train(part, share, number) for number, part in enumerate((batch, redrawn(batch))))
         loss = LossReport(
             total=first.loss.total + second.loss.total,
             terms=first.loss.terms | second.loss.terms,
@@ -82,27 +84,27 @@ class AlternatingStep(TrainStep):
             is_finite=first.is_finite & second.is_finite,
         )
 
-    def _train(self, batch: Batch, number: int) -> StepReport:
+    def _train(self, batch: Batch, share: Share | None, number: int) -> StepReport:
         """One of the two updates."""
         optimizer = self.optimizers[number]
         parameters = optimizer.param_groups[0]["params"]
-        loss = self._backward(batch, self.objectives[number], parameters)
+        loss = self._backward(batch, share, self.objectives[number], parameters)
         return self._update(loss, optimizer)
 
 
-def _adam(parameters: Sequence[Tensor], config: PPSConfig) -> Adam:
+def _adam(parameters: Sequence[Tensor], config: PPSConfig, world: World) -> Adam:
     # the loop fills the rate before every step
-    return Adam(parameters, lr=0.0, weight_decay=config.train.weight_decay, backend=config.backend)
+    return Adam(parameters, lr=0.0, weight_decay=config.train.weight_decay, backend=config.backend, world=world)
 
 
-def _joint(model: PPS, config: PPSConfig) -> TrainStep:
+def _joint(model: PPS, config: PPSConfig, world: World = ALONE) -> TrainStep:
     """All losses update all parameters."""
     objective = Objective(config).to(next(model.parameters()).device)
-    options = config.train
-    return TrainStep(model, objective, _adam(list(model.parameters()), config), options.clip_norm, options.precision)
+    optimizer, options = _adam(list(model.parameters()), config, world), config.train
+    return TrainStep(model, objective, optimizer, options.clip_norm, options.precision, world)
 
 
-def _alternating(model: PPS, config: PPSConfig) -> TrainStep:
+def _alternating(model: PPS, config: PPSConfig, world: World = ALONE) -> TrainStep:
     """The reconstruction loss updates all but the mask heads, then the other losses update these."""
     device = next(model.parameters()).device
     second = model.mask_parameters()
@@ -110,8 +112,8 @@ def _alternating(model: PPS, config: PPSConfig) -> TrainStep:
     first = [parameter for parameter in model.parameters() if id(parameter) not in chosen]
     others = [name for name in LOSS_TERMS if name != _FIRST_TERM]
     objectives = (Objective(config, [_FIRST_TERM]).to(device), Objective(config, others).to(device))
-    optimizers = (_adam(first, config), _adam(second, config))
-    return AlternatingStep(model, objectives, optimizers, config.train.clip_norm, config.train.precision)
+    optimizers = (_adam(first, config, world), _adam(second, config, world))
+    return AlternatingStep(model, objectives, optimizers, config.train.clip_norm, config.train.precision, world)
 
 
 # how a run's model is updated, by the names of `config.Update`

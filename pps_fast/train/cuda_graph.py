@@ -8,7 +8,7 @@ learning rate.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pps_fast.config import TrainConfig
 from pps_fast.data.store import Store
+from pps_fast.distributed import Share
+from pps_fast.files import Note
 from pps_fast.train.step import StepReport, TrainStep
 
 Program = Callable[[], StepReport]
@@ -68,16 +71,30 @@ class EagerStep:
         self.train_step, self.store = train_step, store
 
     def __call__(self, samples: np.ndarray) -> StepReport:
-        """Trains on [B] samples of the pass that the store began."""
-        self.store.stage(samples)
+        """Trains on [B] samples of the pass that the store began; one of several processes on its share of them."""
+        self.store.stage(self._rows(samples))
         return self._run(samples)
 
     def _run(self, samples: np.ndarray) -> StepReport:
-        """Trains on samples that are staged."""
-        index = torch.from_numpy(samples).to(self.store.device)
-        return self.train_step(self.store.gather(index, self._columns(samples)))
+        """Trains on samples of which this process's are staged."""
+        index = torch.from_numpy(self._rows(samples)).to(self.store.device)
+        return self.train_step(self.store.gather(index, self._columns(samples)), self._share(len(samples)))
+
+    def read_ahead(self, batches: Sequence[np.ndarray]) -> None:
+        """Announces the next batches to the store, of which only this process's samples are needed."""
+        self.store.read_ahead([self._rows(samples) for samples in batches])
+
+    def _share(self, count: int) -> Share | None:
+        """Returns which of `count` samples are this process's; None for all."""
+        world = self.train_step.world
+        return None if world.size == 1 else world.share(count)
+
+    def _rows(self, samples: np.ndarray) -> np.ndarray:
+        share = self._share(len(samples))
+        return samples if share is None else share.rows(samples)
 
     def _columns(self, samples: np.ndarray) -> int:
+        # of the whole batch, so that all processes compute the same shapes
         return int(self.store.num_columns(samples).max())
 
 
@@ -101,7 +118,9 @@ class CapturedStep(EagerStep):
         self.batch_size = batch_size
         self._record = record
         self._recordings: dict[int, Recording] = {}
-        self._index = torch.zeros(batch_size, dtype=torch.int64, device=store.device)
+        self._part = self._share(batch_size)
+        num_rows = batch_size if self._part is None else max(self._part.count, 1)
+        self._index = torch.zeros(num_rows, dtype=torch.int64, device=store.device)
         self._is_capturable = True
 
     def __call__(self, samples: np.ndarray) -> StepReport:
@@ -109,9 +128,10 @@ class CapturedStep(EagerStep):
         columns = self._columns(samples)
         if len(samples) != self.batch_size:
             return super().__call__(samples)
-        self.store.stage(samples)
+        rows = self._rows(samples)
+        self.store.stage(rows)
         # before a recording, too: its warm-up runs on these samples, and others may have more columns
-        self._index.copy_(torch.from_numpy(samples), non_blocking=True)
+        self._index.copy_(torch.from_numpy(rows), non_blocking=True)
         if not self._can_replay(columns):
             return self._run(samples)
         recording = self._recordings[columns]
@@ -124,16 +144,39 @@ class CapturedStep(EagerStep):
     def _can_replay(self, columns: int) -> bool:
         """Whether there is a recording for a number of columns; records one if there is none."""
         if self._is_capturable and columns not in self._recordings:
-            try:
-                with restored(self.train_step):
-                    self._recordings[columns] = self._record(
-                        lambda: self.train_step(self.store.gather(self._index, columns))
-                    )
-            except RuntimeError as error:
-                self._is_capturable = False
-                reason = str(error).splitlines()[0]
-                warnings.warn(f"training steps run eagerly, they could not be captured: {reason}", stacklevel=3)
+            reason = self._try_to_record(columns)
+            # where one process of several cannot, all run eagerly
+            self._is_capturable = not self.train_step.world.any_of([reason is not None])[0]
+            if not self._is_capturable:
+                said = reason or "another process could not"
+                warnings.warn(f"training steps run eagerly, they could not be captured: {said}", stacklevel=3)
         return self._is_capturable
+
+    def _try_to_record(self, columns: int) -> str | None:
+        """Records a step for a number of columns, or returns why that failed."""
+        try:
+            with restored(self.train_step):
+                self._recordings[columns] = self._record(
+                    lambda: self.train_step(self.store.gather(self._index, columns), self._part)
+                )
+        except RuntimeError as error:
+            return str(error).splitlines()[0]
+        return None
+
+
+def step_of(train_step: TrainStep, store: Store, options: TrainConfig) -> EagerStep:
+    """Returns what runs the steps of a training: captured where options, device and what joins processes allow it.
+
+    Warns:
+        Note: where captured steps were asked for, and what the processes exchange cannot be part of one.
+    """
+    if not options.capture or store.device.type != "cuda":
+        return EagerStep(train_step, store)
+    if not train_step.world.can_capture:
+        text = "training steps run eagerly: this torch has no nccl, and what gloo exchanges is no part of a CUDA graph"
+        warnings.warn(Note(text), stacklevel=2)
+        return EagerStep(train_step, store)
+    return CapturedStep(train_step, store, options.batch_size)
 
 
 @contextmanager

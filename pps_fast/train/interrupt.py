@@ -18,11 +18,15 @@ class StopRequest:
     A signal that the process was started to ignore, as `nohup` does with SIGHUP, stays ignored. Outside the main
     thread, where Python delivers no signals, the block changes nothing.
 
+    Args:
+        is_shown: say so; in one of several processes.
+
     Attributes:
         signal: number of the signal received, or None.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_shown: bool = True) -> None:
+        self._is_shown = is_shown
         self.signal: int | None = None
         # handlers as `signal.signal` returns them
         self._previous: dict[int, Any] = {}
@@ -44,6 +48,8 @@ class StopRequest:
         self.signal = number
         if signal.SIGINT in self._previous:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+        if not self._is_shown:
+            return
         try:
             print("\nstopping after this step; Ctrl-C again stops at once, without saving", file=sys.stderr, flush=True)
         except (OSError, ValueError, RuntimeError):

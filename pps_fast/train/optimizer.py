@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pps_fast.distributed import ALONE, World
 from pps_fast.ops.clip_adam import AdamConstants, clip_adam
 from pps_fast.ops.weights import FlatWeights, memory_of, refresh
 
@@ -65,6 +66,7 @@ class Adam(torch.optim.Optimizer):
         eps: added to sqrt(v), > 0.
         weight_decay: decoupled, 0 or more.
         backend: of `ops.clip_adam`: auto, triton or torch.
+        world: processes whose gradients are added before they are clipped, all over the same parameters.
 
     Raises:
         ValueError: for a constant outside its range, or parameters in groups or on several devices.
@@ -78,6 +80,7 @@ class Adam(torch.optim.Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         backend: str = "auto",
+        world: World = ALONE,
     ) -> None:
         if not all(0 <= beta < 1 for beta in betas):
             raise ValueError(f"Adam: betas = {betas}: expected two values from 0 to below 1")
@@ -86,7 +89,7 @@ class Adam(torch.optim.Optimizer):
                 f"Adam: lr = {lr}, eps = {eps}, weight_decay = {weight_decay}: expected lr and weight_decay 0 or more, "
                 "eps above 0"
             )
-        self.backend = backend
+        self.backend, self.world = backend, world
         self._blocks: list[_Block] = []
         self._slots: dict[Tensor, _Slot] = {}
         super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
@@ -144,7 +147,7 @@ class Adam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def clip_and_step(self, clip_norm: float, is_finite: Tensor) -> Tensor:
-        """Clips the gradients by their global norm, updates the parameters, and leaves gradients of 0.
+        """Adds up the processes' gradients, clips them by their global norm, updates, and leaves gradients of 0.
 
         Args:
             clip_norm: largest L2 norm of all this optimizer's gradients, > 0.
@@ -156,6 +159,8 @@ class Adam(torch.optim.Optimizer):
             ValueError: for a model that was moved or converted, or whose gradients were set to None.
         """
         self._take_in()
+        for block in self._blocks:
+            self.world.sum_(block.gradients)
         group = self.param_groups[0]
         if not self._blocks:
             return torch.zeros((), dtype=self._parameters[0].dtype, device=is_finite.device)
@@ -175,6 +180,7 @@ class Adam(torch.optim.Optimizer):
 
     def _take_in(self) -> None:
         """Checks the parameters in the buffers, and moves those with a first gradient into them."""
+        self._agree_on_new()
         new: dict[torch.dtype, list[Tensor]] = {}
         for index, parameter in enumerate(self._parameters):
             slot = self._slots.get(parameter)
@@ -190,6 +196,16 @@ class Adam(torch.optim.Optimizer):
                 self._put_back(index, parameter, slot)
         for parameters in new.values():
             self._add_block(parameters)
+
+    def _agree_on_new(self) -> None:
+        """Gives a gradient of 0 to parameters that got their first one elsewhere, so that all have the same buffers."""
+        waiting = [parameter for parameter in self._parameters if parameter not in self._slots]
+        if self.world.size == 1 or not waiting:
+            return
+        has_gradient = self.world.any_of([parameter.grad is not None for parameter in waiting])
+        for parameter, has in zip(waiting, has_gradient, strict=True):
+            if has and parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
 
     def _put_back(self, index: int, parameter: Tensor, slot: _Slot) -> None:
         """Copies a gradient that was assigned to a parameter into the buffer."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pps_fast.config import Precision
+from pps_fast.distributed import ALONE, Share, World
 from pps_fast.train.optimizer import Adam
 from pps_fast.types import Batch, LossReport, ModelOutput
 
@@ -48,6 +49,7 @@ class TrainStep:
         clip_norm: largest global L2 norm of the gradient, > 0.
         precision: 'bf16' autocasts the model's forward; 'tf32' lets fp32 matrix products be rounded, forward and
             backward; losses and update stay as they are.
+        world: processes that divide each batch among them; the optimizers are of the same.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class TrainStep:
         optimizer: Adam,
         clip_norm: float,
         precision: Precision = "fp32",
+        world: World = ALONE,
     ) -> None:
         if precision == "auto":
             raise ValueError("train.precision = 'auto': is decided for whole runs only; name fp32, tf32 or bf16")
@@ -69,6 +72,7 @@ class TrainStep:
         """all optimizers of a step"""
         self.clip_norm = clip_norm
         self.precision = precision
+        self.world = world
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.is_finite = torch.ones((), dtype=torch.bool, device=self.parameters[0].device)
         """[] bool, all steps so far were finite"""
@@ -76,33 +80,63 @@ class TrainStep:
         self.autocast: Callable[..., AbstractContextManager[Any]] = torch.autocast
         self.differentiate: Callable[..., None] = torch.autograd.backward
 
-    def __call__(self, batch: Batch) -> StepReport:
+    def __call__(self, batch: Batch, share: Share | None = None) -> StepReport:
         """Trains on one batch and returns what happened, without waiting for it.
 
         Args:
             batch: B samples on the model's device.
+            share: which rows of a batch that several processes divide these are; None for all.
+        Returns:
+            The report of the whole batch.
         """
-        loss = self._backward(batch, self.objective)
+        loss = self._backward(batch, share, self.objective)
         return self._update(loss, self.optimizer)
 
     def _backward(
-        self, batch: Batch, objective: Callable[[ModelOutput], LossReport], parameters: Sequence[Tensor] | None = None
+        self,
+        batch: Batch,
+        share: Share | None,
+        objective: Callable[[ModelOutput], LossReport],
+        parameters: Sequence[Tensor] | None = None,
     ) -> LossReport:
-        """Forward, losses, and the gradients of some parameters, of all of them by default."""
+        """Forward, losses, and the gradients of some parameters, of all of them by default.
+
+        Every loss is a mean over the batch: weighted by their shares, the gradients of all processes add up to its.
+        """
         with _rounded_products(self.precision == "tf32"):
             with self.autocast(batch.frames.device.type, dtype=torch.bfloat16, enabled=self.precision == "bf16"):
                 output = self.model(batch)
             loss = objective(output)
-            self.differentiate(loss.total, inputs=parameters)
-        return loss
+            total = loss.total if share is None else loss.total * share.weight
+            self.differentiate(total, inputs=parameters)
+        return loss.detach() if share is None else whole_loss(loss.detach(), share, self.world)
 
     def _update(self, loss: LossReport, optimizer: Adam) -> StepReport:
         """Clips the gradients of an optimizer's parameters, updates these, and clears the gradients."""
-        is_finite = torch.isfinite(loss.total.detach())
+        is_finite = torch.isfinite(loss.total)
         self.is_finite.logical_and_(is_finite)
         norm = optimizer.clip_and_step(self.clip_norm, self.is_finite)
         is_finite = is_finite & torch.isfinite(norm)
-        return StepReport(loss=loss.detach(), grad_norm=norm, is_finite=is_finite)
+        return StepReport(loss=loss, grad_norm=norm, is_finite=is_finite)
+
+
+def whole_loss(loss: LossReport, share: Share, world: World) -> LossReport:
+    """Returns the losses of a batch from those of the processes' shares, by one exchange; a loss not finite stays so.
+
+    Args:
+        loss: of the share, detached; of one sample, which does not count, for a share of none.
+        share: of this process.
+    """
+    means = torch.stack([loss.total, *loss.terms.values()])
+    # a weight of 0 would make NaN of what is not finite, and so it is with the process whose sample it is
+    parts = torch.zeros(len(means) + share.total, dtype=means.dtype, device=means.device)
+    if share.count:
+        begin = len(means) + share.first
+        parts[: len(means)] = means * share.weight
+        parts[begin : begin + share.count] = loss.sample_total
+    world.sum_(parts)
+    total, *terms = parts[: len(means)].unbind()
+    return LossReport(total=total, terms=dict(zip(loss.terms, terms, strict=True)), sample_total=parts[len(means) :])
 
 
 @contextmanager

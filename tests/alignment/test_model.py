@@ -14,7 +14,7 @@ from pps_fast.config import AlignmentConfig, PlantedConfig
 from pps_fast.config_tree import override
 from pps_fast.data.store import Store
 from pps_fast.data.synthetic import planted_data
-from pps_fast.eval.evaluate import predict_samples
+from pps_fast.eval.predictions import predict_samples
 from pps_fast.predict import temporal_iou
 from pps_fast.presets import PRESETS
 from tests.support import alignment_oracle as oracle

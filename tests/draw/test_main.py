@@ -11,7 +11,7 @@ import torch
 from pps_fast.data.prepared import write_prepared
 from pps_fast.draw import __main__ as command
 from pps_fast.draw import pictures
-from pps_fast.eval.evaluate import predict_samples
+from pps_fast.eval.predictions import predict_samples
 from pps_fast.runs.checkpoint import load_model
 from tests.support.train_runs import run_small, small_config, small_input
 

@@ -15,7 +15,7 @@ import pps_fast
 from pps_fast.data.statistics import frame_statistics
 from pps_fast.encoder.embedding import Embedding
 from pps_fast.encoder.frame_input import FRAME_INPUTS
-from pps_fast.eval.evaluate import predict_samples
+from pps_fast.eval.predictions import predict_samples
 from pps_fast.runs.checkpoint import find_checkpoint, load_model
 from tests.support.cases import SIZES, random_batch, randomize
 from tests.support.cases import small_config as model_config

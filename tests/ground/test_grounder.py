@@ -18,7 +18,7 @@ from pps_fast.alignment.model import AlignmentModel
 from pps_fast.data.identity import describe_data
 from pps_fast.data.store import Store
 from pps_fast.data.tokens import tokenize
-from pps_fast.eval.evaluate import predict_samples
+from pps_fast.eval.predictions import predict_samples
 from pps_fast.files import Note
 from pps_fast.ground.scorers import AlignmentScorer
 from pps_fast.ground.sentences import encode_queries

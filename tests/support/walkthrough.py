@@ -2,6 +2,7 @@
 
     ```python            runs in the guide's folder; all Python blocks of a guide share their names
     ```bash              each command is parsed by its own program (or run, where the guide is followed in full)
+    ```bash FILE         the block is that file, and its commands are parsed
     ```json FILE         (any language, with a path) the block is that file
     ```diff FILE         lines to insert into a file of a copy of the project, behind the lines they follow
     ```text              output or a tree; not run
@@ -20,11 +21,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from torch.distributed.run import get_args_parser
+
 from pps_fast.prepare.feature_options import split_name
 from tests.support.documents import ROOT, Block, GuideError, read_blocks, read_commands
 from tests.support.programs import check_program, run_program
 
-FILE_LANGUAGES = {"csv", "json", "text", "python"}
+FILE_LANGUAGES = {"csv", "json", "text", "python", "bash"}
 READS = {"--checkpoint", "--checkpoints", "--data", "--data.path", "--durations", "--features", "--human", "--model"}
 READS |= {"--models", "--pool", "--runs", "--test", "--train", "--validation", "--vocabulary"}
 READS |= {"--against", "--annotations", "--judge", "--sentence-vectors"}
@@ -68,15 +71,20 @@ class Walkthrough:
             target = self.folder / block.path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(block.text, encoding="utf-8")
+            if block.language == "bash":
+                self._commands(block)
         elif block.path:
             raise GuideError(f"a block of {block.language!r} cannot be the file {block.path}")
         elif block.language == "python":
             exec(compile(block.text, block.where, "exec"), self.names)
         elif block.language == "bash":
-            for words in read_commands(block.text):
-                self.command(words)
+            self._commands(block)
         elif block.language != "text":
             raise GuideError(f"the language {block.language!r} is none of python, bash, text or a file's")
+
+    def _commands(self, block: Block) -> None:
+        for words in read_commands(block.text):
+            self.command(words)
 
     def command(self, words: list[str]) -> None:
         """Checks or runs one command.
@@ -95,6 +103,10 @@ class Walkthrough:
             "python": self._python,
             "python3": self._python,
             "pps-fast": lambda argv: self._module("pps_fast", argv),
+            "torchrun": self._torchrun,
+            # in a file for Slurm: the command that it starts on every machine, and what follows from a file or a status
+            "srun": self.command,
+            "test": lambda argv: None,
         }
         if program not in checks:
             raise GuideError(f"{program}: not a command that a reader of this guide has")
@@ -150,6 +162,16 @@ class Walkthrough:
             self._module(argv[1], argv[2:])
         else:
             raise GuideError(f"python -m {argv[1]}: no program of this project")
+
+    def _torchrun(self, argv: list[str]) -> None:
+        try:
+            parsed = get_args_parser().parse_args(argv)
+        except SystemExit as error:
+            raise GuideError(f"torchrun {shlex.join(argv)}: refused by its parser") from error
+        if not parsed.module or parsed.training_script != "pps_fast.train":
+            raise GuideError(f"torchrun {shlex.join(argv)}: expected -m pps_fast.train")
+        # a variable of the shell, which is an option or nothing
+        self._python(["-m", "pps_fast.train", *(word for word in parsed.training_script_args if word[0] != "$")])
 
     def _module(self, module: str, argv: list[str]) -> None:
         verb = argv[0] if module == "pps_fast" else module.removeprefix("pps_fast.")

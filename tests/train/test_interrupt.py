@@ -21,6 +21,13 @@ def test_first_signal_is_only_remembered(number, capsys):
     assert "stopping after this step" in capsys.readouterr().err
 
 
+def test_one_of_several_processes_hears_it_and_says_nothing(capsys):
+    with StopRequest(is_shown=False) as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.signal == signal.SIGTERM
+    assert capsys.readouterr().err == ""
+
+
 def test_second_interrupt_stops_at_once():
     with StopRequest() as stop:
         signal.raise_signal(signal.SIGINT)

@@ -1,0 +1,133 @@
+"""Runs a model over samples, in batches whose shape depends on nothing but the samples.
+
+Letters: M samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pps_fast.config import PPSConfig
+from pps_fast.data.store import Store
+from pps_fast.devices import free_memory_of
+from pps_fast.distributed import ALONE, World
+from pps_fast.eval.metrics import clip_prediction
+from pps_fast.machine import note_memory
+from pps_fast.predict import evaluation_batch_size, predict
+from pps_fast.types import Prediction
+
+
+def predict_samples(
+    model: nn.Module,
+    store: Store,
+    samples: np.ndarray,
+    config: PPSConfig,
+    *,
+    videos: np.ndarray | None = None,
+    progress: bool = False,
+    world: World = ALONE,
+) -> Prediction:
+    """Runs the model on M samples, negatives and dropout off, and selects their moments.
+
+    Hidden words depend on `config.inference.seed` and the sample alone, and so does the shape of the batch it is in:
+    samples with as many word columns go together, and every batch is filled up to `evaluation_batch_size` by
+    repeating its last sample, whose further answers are dropped. The model's training mode is restored afterwards.
+
+    Args:
+        videos: [M] videos to pair the sentences with; their own when not given.
+        world: processes that divide the batches among them; all of them get the same answers as one would.
+    Returns:
+        Prediction of the M samples in their order, on the CPU, moments clipped to [0, 1].
+    Raises:
+        ValueError: without samples, or for batches far beyond the free memory.
+    """
+    if len(samples) == 0:
+        raise ValueError("predict_samples: no samples; choose a split that has samples")
+    note_batch_memory(config, store)
+    size = evaluation_batch_size(config, store.device)
+    parts = []
+    batches = _of_one_shape(store.num_columns(samples), size)
+    # a process without a batch computes the first one, for the shapes of an answer
+    mine = batches[world.place.rank :: world.size] or batches[:1]
+    in_turn = store.announced(mine, samples, videos)
+    with _evaluating(model, config, store.device):
+        for members in tqdm(in_turn, "evaluate", len(mine), disable=None if progress else True, leave=False):
+            filled = members[np.minimum(np.arange(size), len(members) - 1)]
+            part = _answer(model, store, samples[filled], config, None if videos is None else videos[filled])
+            parts.append(take(part, torch.arange(len(members))))
+    rows = torch.from_numpy(np.concatenate(mine)) if world.place.rank < len(batches) else torch.arange(0)
+    return clip_prediction(_complete(_join(parts), rows, len(samples), world))
+
+
+def _answer(
+    model: nn.Module, store: Store, samples: np.ndarray, config: PPSConfig, videos: np.ndarray | None
+) -> Prediction:
+    """Returns the moments of [n] samples in [n] videos, their own when not given."""
+    batch = store.batch(samples, seed=config.inference.seed, epoch=0, videos=videos)
+    return predict(model(batch, with_negatives=False), config.inference.selector)
+
+
+def note_batch_memory(config: PPSConfig, store: Store) -> None:
+    """Says, or refuses, where a batch of an evaluation needs more memory than is free; see `machine.note_memory`.
+
+    Counted are its frames and, where sentences are rebuilt, the logits of all proposals: nothing in it is larger.
+    """
+    size, sizes = evaluation_batch_size(config, store.device), store.sizes
+    values = sizes.num_segments * sizes.frame_dim
+    if config.method == "proposals" and config.reconstructs:
+        values += config.proposals.num_proposals * store.data.word_ids.shape[1] * sizes.vocab_size
+    what = f"an evaluation batch of {size:,} samples"
+    note_memory(4 * size * values, free_memory_of(store.device), what, "lower inference.batch_size")
+
+
+def _of_one_shape(num_columns: np.ndarray, size: int) -> list[np.ndarray]:
+    """Divides positions 0 to M - 1 into batches of at most `size`, each with a single number of word columns."""
+    batches = []
+    for columns in np.unique(num_columns):
+        positions = np.flatnonzero(num_columns == columns)
+        batches += [positions[start : start + size] for start in range(0, len(positions), size)]
+    return batches
+
+
+@contextmanager
+def _evaluating(model: nn.Module, config: PPSConfig, device: torch.device) -> Iterator[None]:
+    """Evaluation mode without gradients in the precision of the evaluation; restores the mode of every module."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    is_bf16 = config.inference.precision == "bf16"
+    try:
+        with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_bf16):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def take(prediction: Prediction, positions: Tensor) -> Prediction:
+    """Returns the prediction of some samples."""
+    return Prediction(**{item.name: getattr(prediction, item.name)[positions] for item in fields(Prediction)})
+
+
+def _join(parts: list[Prediction]) -> Prediction:
+    """Returns the predictions of all batches as one, on the CPU."""
+    return Prediction(
+        **{item.name: torch.cat([getattr(part, item.name) for part in parts]).cpu() for item in fields(Prediction)}
+    )
+
+
+def _complete(part: Prediction, rows: Tensor, count: int, world: World) -> Prediction:
+    """Returns the prediction of `count` samples from those of the processes' rows, [n] int64 positions of `part`."""
+    whole = {}
+    for item in fields(Prediction):
+        values = getattr(part, item.name)
+        whole[item.name] = values.new_zeros(count, *values.shape[1:])
+        whole[item.name][rows] = values[: len(rows)]
+        world.merge_(whole[item.name])
+    return Prediction(**whole)
