@@ -4,7 +4,8 @@ Full result files of one table are up to 400 kB. The repository keeps their summ
 as it reads the full files, and which give the same page. By kind of file:
 
 * tables of `pps_fast.ablate` and `pps_fast.compare`: R@1 of all rows, their differences, the blind baseline and the
-  control, with both intervals. The Markdown file beside such a table has R@n as well.
+  control, with both intervals.
+* Markdown of such tables: without the tables of R@n for n > 1, which hardly depend on the sentence.
 * evaluations (`pps_fast.eval`): R@1 of all rows, the headline and the settings of the run.
 * blind baselines (`pps_fast.blind`): all of it.
 * JSON lines of the benchmarks: a JSON object with the fields common to all rows in "common", the names of the others in
@@ -44,7 +45,7 @@ class Arguments:
     """What to shorten."""
 
     files: tyro.conf.Positional[tuple[Path, ...]]
-    """result files, .json or .jsonl"""
+    """result files, .json, .jsonl or .md"""
     out: Path
     """directory of the summaries, which have the names of the files, a .jsonl file's ending in .json"""
 
@@ -112,6 +113,12 @@ def _kept(metrics: Record, prefix: str) -> Record:
     return kept
 
 
+def without_further_ranks(text: str) -> str:
+    """Returns Markdown without the tables of R@n for n > 1."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(part for part in paragraphs if not part.startswith("| R@") or part.startswith("| R@1,"))
+
+
 def columns_of(rows: list[Record]) -> Record:
     """Returns rows as a table: fields with the same value in all rows once, a column for each other field.
 
@@ -140,6 +147,10 @@ def main(arguments: Arguments) -> None:
     """Writes the summary of every file."""
     arguments.out.mkdir(parents=True, exist_ok=True)
     for file in arguments.files:
+        if file.suffix == ".md":
+            text = without_further_ranks(file.read_text(encoding="utf-8"))
+            (arguments.out / file.name).write_text(text, encoding="utf-8")
+            continue
         if file.suffix == ".jsonl":
             summary = columns_of(read_rows(file))
         else:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from docs.summarize_results import Arguments, columns_of, main, read_rows, rounded, summarize
+from docs.summarize_results import Arguments, columns_of, main, read_rows, rounded, summarize, without_further_ranks
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 FILES = sorted(RESULTS.rglob("*.json"))
@@ -76,3 +76,20 @@ def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
 def test_of_ops_the_times_of_both_passes_are_kept() -> None:
     rows = [{"op": "push", "mode": mode, "seconds_median": 0.1, "gb_per_s": 3.0} for mode in ("forward", "both")]
     assert columns_of(rows)["common"] == {"op": "push", "mode": "both", "seconds_median": 0.1}
+
+
+def test_markdown_keeps_the_tables_of_one_answer_and_all_other_words(tmp_path: Path) -> None:
+    tables = ["| R@1, % | runs |\n| --- |\n| a | 1 |", "| R@5, % | runs |\n| --- |\n| a | 2 |"]
+    text = "# t\n\n" + "\n\n".join(
+        [tables[0], tables[1], "| R@3, minus 'a' | x |\n| b | 3 |", "| % | R@5 |\n| c | 4 |\n"]
+    )
+    short = without_further_ranks(text)
+    assert tables[0] in short and "| % | R@5 |" in short and "| a | 2 |" not in short and "| b | 3 |" not in short
+    (tmp_path / "t.md").write_text(text, encoding="utf-8")
+    main(Arguments(files=(tmp_path / "t.md",), out=tmp_path / "out"))
+    assert (tmp_path / "out" / "t.md").read_text(encoding="utf-8") == short == without_further_ranks(short)
+
+
+def test_tracked_markdown_of_tables_is_its_own_summary() -> None:
+    texts = [path.read_text(encoding="utf-8") for path in (RESULTS / "lab").glob("*.md")]
+    assert len(texts) > 10 and all(without_further_ranks(text) == text for text in texts)
