@@ -140,7 +140,7 @@ def _proposals(card: Card) -> str:
 
 
 def _proposal(rank: int | None, shape: ProposalShape, start: float, end: float) -> str:
-    shares = " + ".join(f"{100 * weight:.0f}" for weight in shape.weights)
+    shares = "+".join(f"{100 * weight:.0f}" for weight in shape.weights)
     label = "no answer" if rank is None else f"<b>answer {rank}</b>"
     label += f"<br>{shares} %" if len(shape.weights) > 1 else ""
     return _row(label, proposal_plot(shape, start, end))

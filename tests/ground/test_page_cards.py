@@ -69,7 +69,7 @@ def test_all_proposals_of_one_window_are_shown_and_of_several_those_that_are_ans
     shapes = [_shape(0.2, 0.6, 2), _shape(0.1, 0.9, 3)]
     one = _page(_card([_moment(0.2, 0.6)], [shapes]))
     assert [text for text in one.text_of("b") if "answer" in text] == ["answer 1"] and "no answer" in one.text_of("div")
-    assert one.text_of("summary") == ["Proposals and their parts (2)"] and "50 + 50 %" in one.text_of("div")
+    assert one.text_of("summary") == ["Proposals and their parts (2)"] and "50+50 %" in one.text_of("div")
     # the second half's proposal from 20 to 60 % of it
     two = _page(_card([_moment(0.6, 0.8), _moment(0.05, 0.45)], [shapes, shapes]))
     assert [text for text in two.text_of("b") if "answer" in text] == ["answer 1", "answer 2"]
