@@ -18,8 +18,10 @@ _MAX_PORT = 65535
 class DemoArguments:
     """Options of the command."""
 
-    model: Path
-    """model folder or run folder of `python -m pps_fast.align`, `train` or `published`"""
+    model: Path | None = None
+    """model folder or run folder of `python -m pps_fast.align`, `train` or `published`, or USER/NAME of the hub"""
+    zero_shot: str | None = None
+    """in place of a model: joint encoder of frames and sentences (CLIP, SigLIP), folder or NAME; nothing is trained"""
     videos: Path
     """folder with the files of the videos, which whoever reaches the address may see"""
     features: Path | None = None
@@ -58,7 +60,7 @@ PROGRAM = Program(
 answer to see that moment. It is served from this machine to this machine unless --host says otherwise, and nothing is
 sent anywhere else. Needs gradio: pip install 'pps-fast[demo]'.""",
     options=DemoArguments,
-    first=("model", "videos", "features", "cache", "top", "min_match", "segment_seconds", "host", "port"),
+    first=("model", "zero_shot", "videos", "features", "cache", "top", "min_match", "segment_seconds", "host", "port"),
     examples="""python -m pps_fast.demo --model runs/clip --videos videos --cache
 python -m pps_fast.demo --model runs/clip --videos videos --features clip.h5 --port 8000""",
 )
@@ -77,7 +79,7 @@ def run(arguments: DemoArguments) -> int:
     from pps_fast.demo.sources import open_library
 
     library = open_library(arguments)
-    app = build(library, f"{len(library.names):,} videos, model {arguments.model}")
+    app = build(library, f"{len(library.names):,} videos, model {arguments.model or arguments.zero_shot}")
     address = launch(app, host=arguments.host, port=arguments.port, folders=[arguments.videos])
     print(f"demo: {address} (end it with Ctrl-C)", flush=True)
     app.block_thread()
@@ -87,6 +89,8 @@ def run(arguments: DemoArguments) -> int:
 def _check(arguments: DemoArguments) -> None:
     from pps_fast.ground.answers import MAX_TOP
 
+    if (arguments.model is None) == (arguments.zero_shot is None):
+        raise ValueError("--model and --zero-shot: give one of them, the model to ask or an encoder in its place")
     if not arguments.videos.is_dir():
         raise ValueError(f"--videos {arguments.videos}: no folder; name the one where the files of the videos lie")
     if not 1 <= arguments.top <= MAX_TOP:

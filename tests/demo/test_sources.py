@@ -11,8 +11,9 @@ from pps_fast.demo.__main__ import DemoArguments
 from pps_fast.demo.sources import open_library
 from tests.support.eval_fakes import DATA
 from tests.support.grounders import alignment_run, color_run
+from tests.support.joint_encoders import joint_folder
 from tests.support.pages import Page
-from tests.support.videos import require_video_extra
+from tests.support.videos import gray_frames, require_video_extra, write_video
 
 
 @pytest.fixture
@@ -47,3 +48,15 @@ def test_features_offer_their_videos_and_the_folder_the_files_that_it_has(videos
     cards = dict(zip(page.text_of("bdi"), page.all("article"), strict=True))
     assert cards["a"]["data-src"].endswith("/videos/a.webm") and "data-src" not in cards["c"]
     assert float(cards["a"]["data-length"]) == len(DATA.features[0]) / 2
+
+
+def test_without_a_model_a_joint_encoder_answers(tmp_path: Path) -> None:
+    require_video_extra()
+    folder = joint_folder(tmp_path / "clip")
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / "a.mp4", gray_frames(40), fps=4)
+    library = open_library(DemoArguments(zero_shot=str(folder), videos=tmp_path / "videos"))
+    text, failures = library.page("a dog", ["a"])
+    page = Page(text)
+    assert not failures and "nothing was trained" in text and len(page.all("path", "curve")) == 1
+    assert page.all("button", "answer")[0]["aria-label"].startswith("answer 1, 0:0")
