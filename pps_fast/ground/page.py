@@ -120,7 +120,8 @@ def _fill(
     title = answers[0].sentence if is_one else f"{len(answers)} sentences about {what}"
     player = ""
     if first_link is not None:
-        player = f'<video id="player" aria-label="player" controls playsinline preload="metadata" src="{escape(first_link)}"></video>'
+        look = 'id="player" aria-label="player" controls playsinline preload="metadata"'
+        player = f'<video {look} src="{escape(first_link)}"></video>'
     return Template(template).substitute(
         generator=escape(GENERATOR + __version__),
         policy=escape(_policy(script)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,6 @@ def test_a_page_loads_nothing_and_runs_its_own_script_alone() -> None:
 
 
 def test_hostile_names_and_sentences_stay_text() -> None:
-    from dataclasses import replace
-
     grounder, videos, answers = asked(HOSTILE, top=len(HOSTILE), sentences=2)
     plain = page_of(*asked(tuple("abcdefghi"), top=len(HOSTILE), sentences=2))
     addresses = dict.fromkeys(HOSTILE, HOSTILE[0])
@@ -69,6 +68,14 @@ def test_hostile_names_and_sentences_stay_text() -> None:
         }
         assert {name for _, attributes in page.elements for name in attributes} <= known | {"data-src"}
         assert any(hostile.strip() in part for part in page.text_of("h2"))
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_the_title_is_the_sentence_whatever_is_in_it(hostile: str) -> None:
+    grounder, videos, (answer,) = asked(("a",))
+    sentence = f"{answer.sentence} {hostile}"
+    page = Page(page_of(grounder, videos, [replace(answer, sentence=sentence)]))
+    assert page.text_of("title") == [sentence] and len(page.all("title")) == 1
 
 
 def test_without_a_file_the_page_says_that_the_timelines_work_alone() -> None:
