@@ -93,6 +93,8 @@ def run(arguments: FeaturesArguments) -> int:
             raise KeyboardInterrupt
         store.finish()
     print(format_outcome(outcome, extractor.recipe, arguments.out, time.perf_counter() - began))
+    if outcome.failures:
+        print(f"error: {len(outcome.failures):,} of {len(paths):,} videos failed, as told above", file=sys.stderr)
     return 1 if outcome.failures else 0
 
 

@@ -21,7 +21,7 @@ import numpy as np
 from pps_fast.arrays import open_npz
 from pps_fast.features.extract import Extracted
 from pps_fast.files import replacing
-from pps_fast.hdf5 import new_hdf5, open_hdf5, read_dataset
+from pps_fast.hdf5 import new_hdf5, open_hdf5, plain_dataset, read_dataset
 from pps_fast.prepare.readers.extracted import FORMAT, read_recipe
 from pps_fast.reading import FAILURES, reading, shown
 from pps_fast.runs.lock import owning
@@ -95,7 +95,8 @@ class FeatureStore:
         self.out, self.parts, self._recipe, self._earlier = out, parts_of(out), recipe, earlier
         self.finished: dict[str, str] = {}
         if earlier is not None:
-            self.finished = {name: str(earlier[name].attrs.get("video", "")) for name in earlier}
+            with reading(out):
+                self.finished = {name: str(plain_dataset(earlier, name).attrs.get("video", "")) for name in earlier}
 
     def has(self, video: str, mark: str) -> bool:
         """Whether the features of a video are there."""
@@ -140,8 +141,10 @@ class FeatureStore:
 
     def _size(self, video: str) -> int:
         part = self._part(video)
-        size = part.stat().st_size if part.is_file() or self._earlier is None else self._earlier[video].nbytes
-        return int(size) + _OVERHEAD
+        if part.is_file() or self._earlier is None:
+            return part.stat().st_size + _OVERHEAD
+        with reading(self.out):
+            return int(plain_dataset(self._earlier, video).nbytes) + _OVERHEAD
 
     def _read(self, video: str) -> Extracted:
         extracted = read_part(self._part(video), self._recipe, self.finished[video])

@@ -82,7 +82,7 @@ def run(arguments: GroundArguments) -> int:
     record |= {"encode_s": encode_s, "ms_per_query": ms_per_query, "no_match": grounder.no_match}
     _print(arguments, answers, record)
     for failure in failures:
-        print(f"note: not searched: {failure}", file=sys.stderr)
+        print(f"error: not searched: {failure}", file=sys.stderr)
     return 1 if failures else 0
 
 

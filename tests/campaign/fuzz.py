@@ -144,7 +144,8 @@ def faults_of(done: Done, is_heard: bool = True) -> list[str]:
         faults.append("traceback")
     if not faults and any(re.match(r"[\w.]+Error: |.*\w+Warning: |.*HDF5-DIAG", line) for line in _said(done.text)):
         faults.append("words of a library")
-    last = _said(done.text)[-1:]
+    # that some of it was lost is said last of all
+    last = [line for line in _said(done.text) if not line.startswith("note: stdout: ")][-1:]
     if (
         is_heard
         and done.status not in (0, 130)

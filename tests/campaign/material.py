@@ -28,6 +28,7 @@ from tests.support.model_folders import as_older_version
 from tests.support.prepare_inputs import DURATIONS, TEST, TRAIN, WORDS, frames_of, make_inputs
 from tests.support.prepared_data import write_version_1
 from tests.support.train_runs import small_config
+from tests.support.videos import noisy_frames, write_video
 
 RUN = ["--preset=tiny", "--train.max-steps=2", "--train.log-every=1", "--train.checkpoint-every=1", "--threads=1",
        "--inference.num-bootstrap=20", "--data.validation-fraction=0.3", "--train.keep=validation",
@@ -36,6 +37,7 @@ _PREPARE = ["--out", "{}/out.h5", "--protocol", "as_is", "--num-segments", "8", 
 _ROWS = ["--train", "{}/train.json", "--test", "{}/test.json"]
 _HDF5, _NPZ = ["--features", "{}/features.hdf5"], ["--vocabulary", "{}/words.npz"]
 _ALIGN = ["--threads=1", "--device=cpu", "--inference.num-bootstrap=20"]
+_FRAMES = ("--encoder=color", "--fps=4", "--threads=1")
 _PACKED = ("data.h5", "old.h5")
 
 
@@ -86,6 +88,9 @@ def make(folder: Path) -> Path:
     _write_clips(folder, data)
     _write_answers(folder)
     _write_sentences(folder)
+    (folder / "videos").mkdir()
+    for seed, name in enumerate(("a.mp4", "b.mkv")):
+        write_video(folder / "videos" / name, noisy_frames(30, seed))
     config = PRESETS["cpl_demo"]
     torch.manual_seed(0)
     torch.save({"model_parameters": export_released(PPS(config, data.sizes)), "num_updates": 3}, folder / "cpl.pt")
@@ -94,6 +99,7 @@ def make(folder: Path) -> Path:
         "cpl": ["pps_fast.published.__main__", "import", f"{folder}/cpl.pt", "--preset=cpl_demo", f"--out={folder}/cpl",
                 "--data", f"{folder}/data.h5"],
         "ali": ["pps_fast.align", *_ALIGN, "--data", f"{folder}/data.h5", "--out", f"{folder}/ali"],
+        "frames": ["pps_fast.features.__main__", f"{folder}/videos/a.mp4", *_FRAMES, f"--out={folder}/frames.hdf5"],
         "lab": ["pps_fast.compare", "tiny", *LAB[1:], "--jobs=1", "--no-plots", f"--out={folder}/lab"],
     }.items():  # fmt: skip
         # where a server that an experiment starts looks for the project
@@ -292,6 +298,13 @@ SCENARIOS: list[Scenario] = [
     _judge("answers.jsonl", "answers.jsonl"),
     _judge("ranked.jsonl", "ranked.jsonl", "--against={}/answers.jsonl", "--clip"),
     _judge("queries.jsonl", "answers.jsonl", "--protocol=filtered"),
+    Scenario(
+        name="features", program="pps_fast.features.__main__", reads=("videos",), targets=("videos/*",),
+        argv=("{}/videos", *_FRAMES, "--out={}/out.hdf5"), writes=("out.hdf5", "out.hdf5.parts")),
+    Scenario(
+        name="features continued", program="pps_fast.features.__main__", reads=("videos", "frames.hdf5"),
+        targets=("frames.hdf5",), argv=("{}/videos", *_FRAMES, "--out={}/frames.hdf5"),
+        writes=("frames.hdf5", "frames.hdf5.parts")),
     *_with_packed(lambda name: Scenario(
         name=f"align {name}", program="pps_fast.align", reads=(name,), targets=(name,), is_checked=name == "data.h5",
         argv=(*_ALIGN, "--data={}/" + name, "--out={}/new"), writes=("new",))),

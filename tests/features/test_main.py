@@ -51,7 +51,9 @@ def test_failures_are_named_and_change_the_exit_status(tmp_path: Path, capsys: p
     write_audio(tmp_path / "sound.mp4")
     options = ["--out", str(tmp_path / "f.h5"), "--encoder", "color"]
     assert main([str(tmp_path / "a.mp4"), str(tmp_path / "sound.mp4"), *options]) == 1
-    printed = capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert captured.err.endswith("error: 1 of 2 videos failed, as told above\n")
+    printed = captured.out
     assert "1 of 2 videos" in printed and "sound.mp4: no pictures, it has audio alone" in printed
     assert main([str(tmp_path / "a.mp4"), *options]) == 0
     assert "0 encoded" in capsys.readouterr().out

@@ -158,7 +158,7 @@ def test_a_video_that_cannot_be_used_is_named_and_the_others_are_searched(
     paths[1].write_bytes(b"no video")
     assert main(["--model", str(model), "--videos", str(tmp_path), SENTENCE]) == 1
     printed = capsys.readouterr()
-    assert "2 videos encoded" in printed.out and "note: not searched: " in printed.err and "b.mp4" in printed.err
+    assert "2 videos encoded" in printed.out and "error: not searched: " in printed.err and "b.mp4" in printed.err
     assert main(["--model", str(model), str(paths[1]), SENTENCE]) == 2
     assert "b.mp4: no video that can be opened" in capsys.readouterr().err
     assert main(["--model", str(model), "--videos", str(tmp_path), "--video", "d", SENTENCE]) == 2
