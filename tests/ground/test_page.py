@@ -8,6 +8,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pps_fast import load
@@ -98,6 +99,18 @@ def test_a_model_without_match_says_so_and_shows_its_proposals() -> None:
     assert len(page.all("path", "mixture")) == config.proposals.num_proposals
     # a proposal of one component is its own only part, and not drawn twice
     assert len(page.all("path", "part")) == num_parts - 1
+
+
+@pytest.mark.parametrize("method", ["tiny", "aligned"])
+def test_of_a_long_video_every_answer_has_its_proposal_whatever_window_it_is_in(method: str) -> None:
+    grounder = load(network_run(method)[0])
+    frames = np.random.default_rng(0).normal(size=(64, grounder.sizes.frame_dim))
+    video = grounder.encode(frames, duration_s=64.0, name="v", segment_seconds=16.0)
+    assert len(video.start) > 4
+    page = Page(page_of(grounder, [video], grounder.search([video], [DATA.sentences[0]], top=6)))
+    labels = [text for text in page.text_of("b") if text.startswith("answer")]
+    assert labels == [f"answer {rank}" for rank in range(1, 7)] and "no answer" not in page.text_of("div")
+    assert len(page.all("path", "mixture")) == 6 and len(page.all("path", "curve")) == (method == "aligned")
 
 
 def test_videos_must_have_names_that_tell_them_apart() -> None:
