@@ -68,13 +68,13 @@ $(VENV)/installed-video: setup.py pyproject.toml constraints.txt
 
 $(VENV)/installed-dev: setup.py pyproject.toml constraints.txt
 	@$(MAKE) --no-print-directory check-python
-	$(call install,$(VENV),[dev$(comma)plot$(comma)track$(comma)video])
+	$(call install,$(VENV),[dev$(comma)plot$(comma)track$(comma)cluster$(comma)video])
 	touch "$@"
 
 .PHONY: $(TEST_VENV)/fresh
 $(TEST_VENV)/fresh: check-python
 	rm -rf "$(TEST_VENV)"
-	$(call install,$(TEST_VENV),[dev$(comma)plot$(comma)track$(comma)video])
+	$(call install,$(TEST_VENV),[dev$(comma)plot$(comma)track$(comma)cluster$(comma)video])
 
 demo: $(VENV)/installed  ## install into VENV, train on the embedded data and print the result
 	"$(VENV)/bin/python" -m pps_fast.train $(DEMO_OUT) $(ARGS)

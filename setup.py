@@ -73,6 +73,7 @@ setup(
         "test": TEST,
         "plot": ["matplotlib>=3.8"],
         "track": ["tensorboard>=2.16"],
+        "cluster": ["submitit>=1.5"],
         "encoder": ["transformers>=4.56"],
         "video": [
             "av>=15",

@@ -49,6 +49,20 @@ def choose_device(name: Device) -> torch.device:
     return torch.device("cuda" if has_cuda and name != "cpu" else "cpu")
 
 
+def visible_gpus() -> list[str]:
+    """Returns what CUDA_VISIBLE_DEVICES calls the GPUs that this process may use; "0", "1", ... where it is not set."""
+    import torch
+
+    count = torch.cuda.device_count()
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return named[:count] if len(named) >= count else [str(index) for index in range(count)]
+
+
+def use_only_gpu(name: str) -> None:
+    """Leaves this process a single GPU, by a name of `visible_gpus`; before it has used one."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = name
+
+
 def set_threads(number: int | None) -> None:
     """Lets torch use that many CPU threads in this process; None leaves torch's own choice.
 

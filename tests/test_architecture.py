@@ -57,7 +57,7 @@ THIRD_PARTY: dict[str, set[str]] = {
     "ops": {"torch", "triton"},
     "demo": RUN_TIME | {"gradio"},
     "draw": {"torch", "numpy", "tyro", "matplotlib"},
-    "lab": RUN_TIME | {"matplotlib"},
+    "lab": RUN_TIME | {"matplotlib", "submitit"},
     "prepare": RUN_TIME | {"transformers", "huggingface_hub"},
     "hub": {"tyro"},
     "features": RUN_TIME | {"av", "PIL", "transformers", "huggingface_hub"},

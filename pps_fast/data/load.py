@@ -8,13 +8,18 @@ from pps_fast.data.record import PreparedSamples
 from pps_fast.data.synthetic import planted_data
 
 
-def load_data(config: DataConfig) -> PreparedData:
+def load_data(config: DataConfig, *, is_held: bool = True) -> PreparedData:
     """Returns the prepared file `config.path`, or the embedded planted-moment data when no path is given.
 
+    Args:
+        is_held: whether features may be held in memory; False leaves them in the file where `config.residence` is
+            'auto' and they can be read there.
     Raises:
         ValueError: for a file that is missing or not one of prepared data.
     """
-    return planted_data(config.planted) if config.path is None else read_prepared(config.path, config.residence)
+    if config.path is None:
+        return planted_data(config.planted)
+    return read_prepared(config.path, config.residence, is_held=is_held)
 
 
 def load_samples(config: DataConfig) -> PreparedSamples:

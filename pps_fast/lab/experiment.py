@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,19 @@ from pps_fast.config_tree import override
 from pps_fast.data.load import load_data
 from pps_fast.data.prepared import PreparedData
 from pps_fast.data.splits import select_samples
-from pps_fast.devices import MAX_THREADS, Device, choose_device
+from pps_fast.devices import MAX_THREADS
+from pps_fast.lab.capacity import plan_places
+from pps_fast.lab.cluster import ClusterPool, require_submitit, slurm_options
 from pps_fast.lab.options import LabOptions
-from pps_fast.lab.pool import Outcome, run_jobs
+from pps_fast.lab.pool import Outcome, ProcessPool, job_options, run_jobs
 from pps_fast.lab.results import read_result
 from pps_fast.lab.runs import RESULT_FILE, Run, is_finished, num_updates, plan_run
 from pps_fast.lab.statistics import SeedFold
-from pps_fast.machine import free_memory, note_memory
 
 # of a row; each is a run
 _MOST_SEEDS = 10_000
+# in Slurm's queue at a time
+_MOST_JOBS = 500
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,21 +80,6 @@ def plan(rows: dict[str, PPSConfig], design: Design, described: dict[str, Any]) 
     return list(runs.values())
 
 
-def num_jobs(jobs: int | None, device: Device) -> int:
-    """Returns the number of parallel runs: `jobs`, else one on a GPU and one per available CPU.
-
-    Raises:
-        ValueError: for fewer than one, or a device that is not there.
-    """
-    require(jobs is None or jobs >= 1, "jobs", jobs, "at least 1")
-    if jobs is not None:
-        return jobs
-    if choose_device(device).type == "cuda":
-        return 1
-    # not on every system
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_planned(runs: list[Run], data: PreparedData, options: LabOptions) -> Outcome:
     """Trains in options.out the runs that are not finished; see `pool.run_jobs`.
 
@@ -101,14 +88,24 @@ def run_planned(runs: list[Run], data: PreparedData, options: LabOptions) -> Out
             is trained.
     """
     require(1 <= options.threads <= MAX_THREADS, "threads", options.threads, f"1 to {MAX_THREADS:,}")
-    jobs = num_jobs(options.jobs, options.device)
+    require(options.jobs is None or options.jobs >= 1, "jobs", options.jobs, "at least 1")
+    is_on_slurm = options.executor == "slurm"
+    require(is_on_slurm or not options.slurm, "slurm", list(options.slurm), "none, or --executor slurm")
+    if options.executor != "processes":
+        require_submitit()
     splits = {run.config.data: select_samples(data, run.config.data) for run in runs}
     for each in splits.values():
         require(data.num_windows[each.test].any(), "the test split", "no samples with times", "samples to score")
-    needed = jobs * data.features.nbytes
-    note_memory(needed, free_memory(), f"the data of {jobs} runs at a time", "lower --jobs or use a larger machine")
     updates = {run.name: num_updates(run.config, splits[run.config.data]) for run in runs}
-    return run_jobs(runs, updates, options.out, jobs=jobs, device=options.device, threads=options.threads)
+    jobs = job_options(options.out, options.device, options.threads)
+    if is_on_slurm:
+        # memory and GPUs of a job are Slurm's affair
+        places: list[str | None] = [None] * (options.jobs or _MOST_JOBS)
+    else:
+        runs, places = plan_places(runs, data, options)
+    if options.executor == "processes":
+        return run_jobs(runs, updates, jobs, ProcessPool(jobs, places))
+    return run_jobs(runs, updates, jobs, ClusterPool(jobs, options.executor, places, slurm_options(options.slurm)))
 
 
 def finished_runs(config: PPSConfig, design: Design, described: dict[str, Any], folder: Path) -> dict[SeedFold, Path]:
@@ -145,4 +142,5 @@ def load_once(configs: list[PPSConfig]) -> PreparedData:
     if len(wanted) > 1:
         names = " and ".join(sorted(path or repr(planted) for path, planted in wanted))
         raise ValueError(f"rows on different data sets, {names}: give one with --data, or equal --data.planted options")
-    return load_data(configs[0].data)
+    # to describe and divide them; the runs read the features themselves
+    return load_data(configs[0].data, is_held=False)

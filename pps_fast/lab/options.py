@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pps_fast.devices import Device
+
+Executor = Literal["processes", "local", "slurm"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +24,11 @@ class LabOptions:
     out: Path = Path("runs/lab")
     """folder for the runs and the tables; tables in one folder share equal runs"""
     jobs: int | None = None
-    """runs at the same time; default: 1 on a GPU, else one for each CPU"""
+    """runs at the same time; default: one for each GPU, each with its own, else one for each CPU, as memory allows"""
+    executor: Executor = "processes"
+    """where runs train: processes of this command, or jobs of submitit (extra `cluster`): on this machine, or Slurm"""
+    slurm: tuple[str, ...] = ()
+    """options of Slurm's jobs, NAME=VALUE each: partition=gpu time=240 gpus_per_node=1 cpus_per_task=4"""
     threads: int = 1
     """CPU threads of each run; to continue an interrupted run bit for bit, use the same number"""
     device: Device = "auto"

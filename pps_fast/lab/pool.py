@@ -1,36 +1,39 @@
-"""Runs training jobs in parallel processes; a failed job does not affect the others; a stopped job resumes."""
+"""Runs training jobs in parallel; a failed job does not affect the others; a stopped job resumes.
+
+Several commands, also of several machines on one file system, may work in the same directory: a run that another
+command has is left to it, and waited for when nothing else is left.
+"""
 
 from __future__ import annotations
 
-import fcntl
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Protocol
 
-from tqdm import tqdm
-
-from pps_fast.cli import exit_status
 from pps_fast.devices import Device
-from pps_fast.lab.runs import Run, is_finished, run_one
+from pps_fast.lab.board import Board
+from pps_fast.lab.jobs import IN_USE, JobOptions, reason_of, silence_s, work_on
+from pps_fast.lab.runs import Run
 from pps_fast.runs.environment import source_commit
-from pps_fast.runs.json_lines import read_lines
-from pps_fast.runs.lock import LOCKS_NOT_SUPPORTED
-from pps_fast.runs.metrics_log import METRICS_FILE
+from pps_fast.runs.lock import owner_of
 from pps_fast.train.interrupt import StopRequest
-from pps_fast.train.progress import duration
 
 # a server forks processes that have already imported torch; itself it has run nothing, so that forking it is safe
 _CONTEXT = multiprocessing.get_context("forkserver")
-_POLL_S = 0.5
-# without tqdm's own estimate, which takes no account of runs that are waiting
-_BAR = "{desc} |{bar}| {n_fmt}/{total_fmt} updates"
+POLL_S = 0.5
+"""longest wait for the end of a job"""
+_SILENT_S = 900.0
+BY_ANOTHER = "by another command"
 
 
 @dataclass(kw_only=True)
@@ -41,130 +44,182 @@ class Outcome:
     stopped_by: int | None = None
 
 
-def run_jobs(
-    runs: list[Run], updates: dict[str, int], directory: Path, *, jobs: int, device: Device, threads: int | None
-) -> Outcome:
-    """Trains and evaluates the runs that are not finished, `jobs` at a time, and shows how far they are.
+class Pool(Protocol):
+    """Where jobs run.
+
+    Attributes:
+        active: name of each place that works -> its run.
+        num_places: how many jobs there may be at a time.
+        recheck_s: seconds until a run that another command has is tried again.
+    """
+
+    active: dict[str, Run]
+    num_places: int
+    recheck_s: float
+
+    def start(self, run: Run) -> str:
+        """Begins a run in a place that is free; returns what that is called, "" where no name is needed."""
+        ...
+
+    def wait(self) -> list[tuple[Run, str, int | None]]:
+        """Waits for `POLL_S` at most; returns the runs that have ended, their places, and the exit status."""
+        ...
+
+    def stop(self) -> None:
+        """Asks every job to save its current step and end."""
+        ...
+
+    def kill(self) -> None:
+        """Ends every job."""
+        ...
+
+
+def job_options(directory: Path, device: Device, threads: int | None) -> JobOptions:
+    """Returns the options of jobs whose runs are in directory/runs, which is created."""
+    folder = directory / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return JobOptions(folder=folder, device=device, threads=threads, commit=source_commit())
+
+
+def run_jobs(runs: list[Run], updates: dict[str, int], options: JobOptions, pool: Pool) -> Outcome:
+    """Trains and evaluates the runs that are not finished, and shows how far they are.
 
     Args:
         runs: all runs, without repetition.
         updates: name of a run -> updates it makes in all, for the estimate of the time left.
-        directory: its runs/NAME are the run directories, runs/NAME.log what a run has printed.
+        options: of the jobs.
+        pool: where they run, made with the same options.
     """
-    folder = directory / "runs"
-    folder.mkdir(parents=True, exist_ok=True)
-    todo = [run for run in runs if not is_finished(folder / run.name)]
-    _CONTEXT.set_forkserver_preload(["pps_fast.lab.runs", "torch._dynamo"])
-    with StopRequest() as stop, _Board(folder, runs, todo, updates) as board:
-        pool = _Pool(folder, device, threads)
+    todo = [run for run in runs if not options.is_finished(run)]
+    with StopRequest() as stop, Board(options.folder, runs, todo, updates) as board:
         try:
-            return _drive(pool, todo, jobs, stop, board)
+            return _Experiment(options, pool, board, todo).drive(stop)
         finally:
             # a second Ctrl-C, or an error of this program: no process stays behind
             pool.kill()
 
 
-def _drive(pool: _Pool, todo: list[Run], jobs: int, stop: StopRequest, board: _Board) -> Outcome:
-    outcome, waiting, asked = Outcome(), list(reversed(todo)), False
-    while pool.active or (waiting and stop.signal is None):
-        while waiting and stop.signal is None and len(pool.active) < jobs:
-            pool.start(waiting.pop())
-        if stop.signal is not None and not asked:
-            asked = True
-            pool.stop()
-        for run, reason in pool.wait():
-            if reason is None:
-                board.finish(run)
-            # a terminal's Ctrl-C reaches the runs as well, and they may be faster
-            elif stop.signal is None:
-                outcome.failed[run.name] = reason
-                board.fail(run, reason)
-        if stop.signal is None:
-            board.show(list(pool.active.values()))
-    # a signal may have come when all was done
-    outcome.stopped_by = stop.signal if board.left else None
-    return outcome
+class _Experiment:
+    """The runs of an experiment while it goes on."""
+
+    def __init__(self, options: JobOptions, pool: Pool, board: Board, todo: list[Run]) -> None:
+        self.options, self.pool, self.board = options, pool, board
+        self.waiting = deque(todo)
+        # runs that other commands have: name -> run and when it is tried again
+        self.elsewhere: dict[str, tuple[Run, float]] = {}
+        self._told: set[str] = set()
+        self.outcome = Outcome()
+
+    def drive(self, stop: StopRequest) -> Outcome:
+        """Starts and awaits jobs until there are none, or until a signal."""
+        pool, has_asked = self.pool, False
+        while pool.active or ((self.waiting or self.elsewhere) and stop.signal is None):
+            if stop.signal is None:
+                self._start()
+            elif not has_asked:
+                has_asked = True
+                pool.stop()
+            for run, where, status in pool.wait():
+                # a terminal's Ctrl-C reaches the runs as well, and they may be faster
+                self._end(run, where, status, is_stopping=stop.signal is not None)
+            if stop.signal is None:
+                self.board.show(pool.active)
+        # a signal may have come when all was done
+        self.outcome.stopped_by = stop.signal if self.board.left else None
+        return self.outcome
+
+    def _start(self) -> None:
+        if not self.waiting:
+            due = [name for name, (_, when) in self.elsewhere.items() if when <= time.monotonic()]
+            self.waiting.extend(self.elsewhere.pop(name)[0] for name in due)
+        while self.waiting and len(self.pool.active) < self.pool.num_places:
+            run = self.waiting.popleft()
+            if self.options.is_finished(run):
+                self.board.finish(run, BY_ANOTHER)
+            else:
+                self.board.start(run, self.pool.start(run))
+
+    def _end(self, run: Run, where: str, status: int | None, *, is_stopping: bool) -> None:
+        reason = reason_of(run, self.options, status)
+        if reason is None:
+            self.board.finish(run, where)
+        elif status == IN_USE:
+            self._leave(run)
+        elif not is_stopping:
+            self._fail(run, where, reason)
+
+    def _leave(self, run: Run) -> None:
+        """Leaves a run to the command that has it, unless that has written nothing for long."""
+        folder, user = self.options.folder / run.name, owner_of(self.options.folder / run.name)
+        if silence_s(run, self.options) > _SILENT_S:
+            minutes = round(_SILENT_S / 60)
+            text = f"in use by {user}, which has written nothing for {minutes} minutes; if it has ended, delete "
+            self._fail(run, "", f"{text}{folder / 'lock.json'} and repeat the command")
+            return
+        if run.name not in self._told:
+            self._told.add(run.name)
+            self.board.say(f"in use by {user}, and left to it: {run.about}")
+        self.elsewhere[run.name] = (run, time.monotonic() + self.pool.recheck_s)
+
+    def _fail(self, run: Run, where: str, reason: str) -> None:
+        self.outcome.failed[run.name] = reason
+        self.board.fail(run, where, reason)
 
 
-class _Pool:
-    """The processes of the runs that are being trained."""
+class ProcessPool:
+    """Jobs in processes of this machine, which end when this process does.
 
-    def __init__(self, folder: Path, device: Device, threads: int | None) -> None:
-        self.folder, self.device, self.threads = folder, device, threads
-        # read before the first run: files may change while processes use what they have loaded
-        self.commit = source_commit()
-        self.active: dict[BaseProcess, Run] = {}
+    Args:
+        options: of the jobs.
+        gpus: for each job that there may be at a time, the GPU that it uses, or None for one on the CPU.
+    """
 
-    def start(self, run: Run) -> None:
-        arguments = (run, self.folder, self.device, self.threads, self.commit)
+    recheck_s = 3.0
+
+    def __init__(self, options: JobOptions, gpus: Sequence[str | None]) -> None:
+        self.options, self.num_places = options, len(gpus)
+        _CONTEXT.set_forkserver_preload(["pps_fast.lab.jobs", "torch._dynamo"])
+        self.active: dict[str, Run] = {}
+        self._gpus = {f"job {number}": gpu for number, gpu in enumerate(gpus, start=1)}
+        self._processes: dict[str, BaseProcess] = {}
+
+    def start(self, run: Run) -> str:
+        place = next(place for place in self._gpus if place not in self.active)
+        arguments = (run, self.options, self._gpus[place])
         process = _CONTEXT.Process(target=_job, args=arguments, daemon=True)
         process.start()
-        self.active[process] = run
+        self.active[place], self._processes[place] = run, process
+        return self._name_of(place)
 
-    def wait(self) -> list[tuple[Run, str | None]]:
-        """Waits for half a second at most; returns the runs that have ended and why they failed (None: finished)."""
-        connection.wait([process.sentinel for process in self.active], timeout=_POLL_S)
-        ended = []
-        for process, run in list(self.active.items()):
+    def wait(self) -> list[tuple[Run, str, int | None]]:
+        connection.wait([process.sentinel for process in self._processes.values()], timeout=POLL_S)
+        ended: list[tuple[Run, str, int | None]] = []
+        for place, process in list(self._processes.items()):
             if not process.is_alive():
-                del self.active[process]
-                ended.append((run, self._reason(process, run)))
+                del self._processes[place]
+                ended.append((self.active.pop(place), self._name_of(place), process.exitcode))
         return ended
 
-    def _reason(self, process: BaseProcess, run: Run) -> str | None:
-        if process.exitcode == 0 and is_finished(self.folder / run.name):
-            return None
-        log = _log_of(self.folder, run)
-        if (process.exitcode or 0) < 0:
-            return f"ended by {signal.Signals(-(process.exitcode or 0)).name} (see {log})"
-        # a process that ended early may not have opened its log
-        text = log.read_text(encoding="utf-8") if log.is_file() else ""
-        lines = [line for line in text.splitlines() if line.strip()]
-        said = lines[-1] if lines else f"exit status {process.exitcode}"
-        return f"{said.removeprefix('error: ')} (see {log})"
+    def _name_of(self, place: str) -> str:
+        gpu = self._gpus[place]
+        return "" if gpu is None else f"on GPU {gpu}"
 
     def stop(self) -> None:
-        """Asks every process to save its current step and end."""
-        for process in self.active:
+        for process in self._processes.values():
             process.terminate()
 
     def kill(self) -> None:
-        for process in self.active:
+        for process in self._processes.values():
             process.kill()
             process.join()
 
 
-def _log_of(folder: Path, run: Run) -> Path:
-    return folder / f"{run.name}.log"
-
-
-def _job(run: Run, folder: Path, device: Device, threads: int | None, commit: str) -> None:
+def _job(run: Run, options: JobOptions, gpu: str | None) -> None:
     """Body of a process. What it prints goes to the run's log; it ends when its parent does."""
     # a terminal's Ctrl-C reaches every process; the parent passes it on, once
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with open(_log_of(folder, run), "a", encoding="utf-8") as log:
-        _take_turns(log.fileno())
-        for stream in (1, 2):
-            os.dup2(log.fileno(), stream)
-        sys.exit(exit_status(lambda: _run_unfinished(run, folder, device, threads, commit)))
-
-
-def _take_turns(descriptor: int) -> None:
-    """Waits for other commands that share the directory; the lock is held as long as the process lives."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError as error:
-        # where the file system has no such lock, a run that another command trains is refused (see `runs.lock`)
-        if error.errno not in LOCKS_NOT_SUPPORTED:
-            raise
-
-
-def _run_unfinished(run: Run, folder: Path, device: Device, threads: int | None, commit: str) -> int:
-    if is_finished(folder / run.name):
-        return 0
-    stopped_by = run_one(run.config, folder / run.name, device, threads, commit)
-    return 0 if stopped_by is None else 128 + stopped_by
+    sys.exit(work_on(run, options, gpu))
 
 
 def _end_with_parent() -> None:
@@ -173,60 +228,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         connection.wait([parent.sentinel])
     os.kill(os.getpid(), signal.SIGTERM)
-
-
-class _Board:
-    """Progress: a line for every run that ends, and on a terminal one bar over the updates of all runs."""
-
-    def __init__(self, folder: Path, runs: list[Run], todo: list[Run], updates: dict[str, int]) -> None:
-        self.folder, self.num_runs = folder, len(runs)
-        self.before = {run.name: self._step(run) for run in todo}
-        # name -> updates to be made now
-        self.left = {run.name: updates[run.name] - self.before[run.name] for run in todo}
-        self.gained, self.begin = 0, time.monotonic()
-        self.bar = tqdm(total=sum(self.left.values()), disable=None, leave=False, bar_format=_BAR)
-        self._say(f"{self.num_runs} runs, {self.num_runs - len(todo)} of them finished before")
-
-    def __enter__(self) -> _Board:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.bar.close()
-
-    def finish(self, run: Run) -> None:
-        self._end(run, f"finished: {run.about}")
-
-    def fail(self, run: Run, reason: str) -> None:
-        self._end(run, f"FAILED: {run.about}: {reason}")
-
-    def _end(self, run: Run, text: str) -> None:
-        self.gained += self.left.pop(run.name)
-        self._say(f"[{self._count()}] {text}{self._time_left(0)}")
-
-    def show(self, active: list[Run]) -> None:
-        """Brings the bar up to date."""
-        if not self.bar.disable:
-            under_way = sum(self._step(run) - self.before[run.name] for run in active)
-            self.bar.n = self.gained + under_way
-            self.bar.set_description(f"runs {self._count()}{self._time_left(under_way)}")
-
-    def _count(self) -> str:
-        return f"{self.num_runs - len(self.left)}/{self.num_runs}"
-
-    def _time_left(self, under_way: int) -> str:
-        """Returns the estimated remaining time in words, given the updates of the runs that are still going."""
-        gained = self.gained + under_way
-        if not self.left or gained <= 0:
-            return ""
-        seconds = (time.monotonic() - self.begin) / gained * (sum(self.left.values()) - under_way)
-        return f", about {duration(seconds)} left"
-
-    def _step(self, run: Run) -> int:
-        """Returns the updates a run has logged."""
-        path = self.folder / run.name / METRICS_FILE
-        lines = read_lines(path) if path.exists() else []
-        return lines[-1]["step"] if lines else 0
-
-    def _say(self, text: str) -> None:
-        tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()

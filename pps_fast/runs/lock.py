@@ -31,6 +31,10 @@ LOCKS_NOT_SUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTS
 _PATIENCE_S = 2.0
 
 
+class InUse(ValueError):
+    """A run directory that another process has."""
+
+
 class RunLock:
     """The lock of one run directory, held by this process from `acquire` to `release`.
 
@@ -47,13 +51,13 @@ class RunLock:
         """Takes the lock, or takes it over from a process that is dead.
 
         Raises:
-            ValueError: while another process has it, or where a process of another host may have it.
+            InUse: while another process has it, or where a process of another host may have it.
         """
         end = time.monotonic() + _PATIENCE_S
         while not self._try():
-            owner = self._read()
+            owner = self.read()
             if owner is not None or time.monotonic() > end:
-                raise ValueError(self._refusal(owner))
+                raise InUse(self._refusal(owner))
             time.sleep(0.01)
 
     def release(self) -> None:
@@ -102,7 +106,7 @@ class RunLock:
         # None: another process has it; the file may have been deleted between its opening and its locking
         if has_kernel_lock is None or not self.is_there():
             return False
-        owner = self._read()
+        owner = self.read()
         if owner is not None and not _is_dead(owner, has_kernel_lock):
             return False
         self._write()
@@ -116,7 +120,7 @@ class RunLock:
                 os.pwrite(self._descriptor, (json.dumps(owner) + "\n").encode(), 0)
                 os.fsync(self._descriptor)
 
-    def _read(self) -> dict[str, Any] | None:
+    def read(self) -> dict[str, Any] | None:
         """Returns pid, host and time of the owner; None where nobody, or a killed process, has written them whole."""
         try:
             values = json.loads(self.path.read_text(encoding="utf-8"))
@@ -135,6 +139,12 @@ class RunLock:
             f"{self.run}: {where}; choose another --out. If that process has ended without removing {self.path} "
             "(a kill, a crash of that host), delete that file and repeat the command"
         )
+
+
+def owner_of(run: Path) -> str:
+    """Returns in words which process a run's lock file names."""
+    owner = RunLock(run).read()
+    return "another process" if owner is None else f"process {owner['pid']} on {owner['host']}"
 
 
 def _lock(descriptor: int) -> bool | None:
@@ -169,7 +179,7 @@ def owning(run: Path) -> Iterator[RunLock]:
     A directory that the lock alone has created is removed again, so that a refused run leaves nothing.
 
     Raises:
-        ValueError: for a place that is a file, while another process has the lock, or where one of another host may.
+        ValueError: for a place that is a file; InUse while another process has the lock, or one of another host may.
     """
     if run.exists() and not run.is_dir():
         raise ValueError(f"{run}: a file, expected a directory for the run; choose another --out")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ from pps_fast.lab.experiment import (
     finished_runs,
     known_data,
     load_once,
-    num_jobs,
     plan,
     run_planned,
     with_data,
@@ -99,15 +97,6 @@ def test_finished_runs_tell_the_data_set_they_were_made_on(tmp_path):
         known_data(tmp_path)
 
 
-def test_jobs_are_the_cpus_of_this_process_or_one_on_a_gpu(monkeypatch):
-    assert num_jobs(3, "auto") == 3
-    assert num_jobs(None, "cpu") == len(os.sched_getaffinity(0))
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert num_jobs(None, "auto") == 1 and num_jobs(None, "cpu") >= 1
-    with pytest.raises(ValueError, match="jobs = 0"):
-        num_jobs(0, "cpu")
-
-
 @pytest.mark.parametrize("number", [0, 10_001, 10**9])
 def test_a_number_of_seeds_that_nobody_wants_is_refused(number):
     with pytest.raises(ValueError, match=f"seeds = {number}: expected 1 to 10,000"):
@@ -121,3 +110,7 @@ def test_fold_that_the_data_lack_is_refused_before_training(tmp_path, monkeypatc
         run_planned(runs, DATA, LabOptions(out=tmp_path))
     with pytest.raises(ValueError, match="threads = 0: expected 1 to 4,096"):
         run_planned(runs, DATA, LabOptions(out=tmp_path, threads=0))
+    with pytest.raises(ValueError, match="jobs = 0: expected at least 1"):
+        run_planned(runs, DATA, LabOptions(out=tmp_path, jobs=0))
+    with pytest.raises(ValueError, match=r"slurm = \['time=4'\]: expected none, or --executor slurm"):
+        run_planned(runs, DATA, LabOptions(out=tmp_path, slurm=("time=4",)))

@@ -23,6 +23,10 @@ SLOW: dict[str, dict[str, float]] = {
     "tests/docs/test_add_a_loss.py": {
         "test_the_guide_leads_to_a_term_that_is_tested_and_trains": 6.8,
     },
+    "tests/lab/test_cluster.py": {
+        "test_a_job_that_is_put_back_into_the_queue_continues_and_one_that_is_stopped_waits_for_the_next_command": 12.0,
+        "test_jobs_end_as_processes_do_and_a_failure_is_of_its_run_alone": 8.0,
+    },
     "tests/ops/test_chain.py": {
         "test_gradients_through_masks_that_vanish_nearly_everywhere_agree_with_float64": 7.3,
     },
