@@ -101,7 +101,9 @@ def _encode(arguments: GroundArguments, grounder: Grounder) -> list[EncodedVideo
     """Reads and encodes the videos, one at a time."""
     from tqdm import tqdm
 
+    from pps_fast.devices import choose_device, free_memory_of
     from pps_fast.ground.sources import Videos
+    from pps_fast.machine import note_memory
 
     sources = sources_of(arguments)
     if sorted(str(source.name) for source in sources) == sorted(grounder.source_names):
@@ -114,7 +116,11 @@ def _encode(arguments: GroundArguments, grounder: Grounder) -> list[EncodedVideo
         duration_s=arguments.duration,
         frames_per_second=arguments.frames_per_second,
     )
-    window = arguments.segment_seconds
+    window, sizes = arguments.segment_seconds, grounder.sizes
+    # encoded, in float32, and once more side by side; a video in several windows needs more
+    needed = 2 * 4 * len(source.names) * sizes.num_segments * sizes.frame_dim
+    what, free = f"a search in {len(source.names):,} videos", free_memory_of(choose_device(arguments.device))
+    note_memory(needed, free, what, "search parts of the file, or one video with --video")
     with source:
         shown = tqdm(source, desc="encode", unit="video", total=len(source.names), disable=None, leave=False)
         return [

@@ -50,6 +50,20 @@ def test_all_videos_of_a_file_are_searched_as_json(tmp_path: Path, capsys: pytes
     assert [line["is_found"] for line in lines] == [False, False]
 
 
+def test_a_search_beyond_the_free_memory_is_said_or_refused_before_videos_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_prepared(tmp_path / "data.h5", DATA)
+    options = ["--model", str(alignment_run()), "--features", str(tmp_path / "data.h5"), "--json", SENTENCE]
+    needed = 2 * 4 * DATA.features.size
+    monkeypatch.setattr("pps_fast.devices.free_memory_of", lambda device: needed - 1)
+    assert main(options) == 0
+    assert "a search in 40 videos needs about 30.0 KiB of memory, " in capsys.readouterr().err
+    monkeypatch.setattr("pps_fast.devices.free_memory_of", lambda device: needed // 5)
+    assert main(options) == 2
+    assert "are free; search parts of the file, or one video with --video" in capsys.readouterr().err
+
+
 def test_a_model_with_networks_says_that_it_has_no_match(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, config = network_run("tiny")
     np.save(tmp_path / "v.npy", np.ones((9, config.data.planted.frame_dim)))
