@@ -89,7 +89,7 @@ def test_a_run_is_the_same_wherever_its_features_live_also_where_it_continues_el
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_run_directory_that_cannot_be_used_is_refused_before_the_data_are_read(resume, tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "load_data", lambda config: pytest.fail("data were read"))
+    monkeypatch.setattr(pipeline, "load_data", lambda *config, **options: pytest.fail("data were read"))
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="no run to resume" if resume else "not empty"):
         train_and_evaluate(CONFIG, tmp_path, resume=resume)

@@ -8,18 +8,18 @@ from pps_fast.data.record import PreparedSamples
 from pps_fast.data.synthetic import planted_data
 
 
-def load_data(config: DataConfig, *, is_held: bool = True) -> PreparedData:
+def load_data(config: DataConfig, *, copies: int = 1) -> PreparedData:
     """Returns the prepared file `config.path`, or the embedded planted-moment data when no path is given.
 
     Args:
-        is_held: whether features may be held in memory; False leaves them in the file where `config.residence` is
-            'auto' and they can be read there.
+        copies: how many processes of this machine will hold the features in memory, which 'auto' goes by; 0 leaves
+            them in the file where they can be read there.
     Raises:
         ValueError: for a file that is missing or not one of prepared data.
     """
     if config.path is None:
         return planted_data(config.planted)
-    return read_prepared(config.path, config.residence, is_held=is_held)
+    return read_prepared(config.path, config.residence, copies=copies)
 
 
 def load_samples(config: DataConfig) -> PreparedSamples:

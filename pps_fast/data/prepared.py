@@ -39,13 +39,14 @@ Samples = TypeVar("Samples", bound=PreparedSamples)
 _REMEDY = "write it with `python -m pps_fast.prepare`"
 
 
-def read_prepared(path: str | Path, residence: Residence = "auto", *, is_held: bool = True) -> PreparedData:
+def read_prepared(path: str | Path, residence: Residence = "auto", *, copies: int = 1) -> PreparedData:
     """Reads a packed file and verifies its content.
 
     Args:
         residence: 'device' and 'host' read the features into memory; 'disk' leaves them in their file, which is read
             once for the verification; 'auto' does so where they need more than half of the free memory.
-        is_held: with 'auto', whether they may be read into memory at all where they can be read in the file.
+        copies: with 'auto', how many processes of this machine will read them into memory; with 0 none does where they
+            can be read in the file.
     Raises:
         ValueError: for a missing, foreign, truncated, damaged or newer file; the message says which and what to do.
             With 'disk' also for features that are compressed or in chunks.
@@ -54,7 +55,7 @@ def read_prepared(path: str | Path, residence: Residence = "auto", *, is_held: b
     """
     path = Path(path)
     with _opened(path) as (file, version):
-        in_place = _features_in_place(path, file, residence, is_held)
+        in_place = _features_in_place(path, file, residence, copies)
         arrays = tuple(ARRAYS) if in_place is not None else (*ARRAYS, "features")
         values = _read_fields(file, version, path.stat().st_size, arrays)
         values |= {} if in_place is None else {"features": in_place}
@@ -115,12 +116,12 @@ def _opened(path: Path) -> Iterator[tuple[h5py.File, int]]:
         yield file, int(version)
 
 
-def _features_in_place(path: Path, file: h5py.File, residence: Residence, is_held: bool) -> FeatureFile | None:
+def _features_in_place(path: Path, file: h5py.File, residence: Residence, copies: int) -> FeatureFile | None:
     """Returns the features where they lie in the file, None where they are to be read into memory."""
     dataset = plain_dataset(file, "features")
     if residence == "auto":
         is_plain = dataset.chunks is None and len(dataset.shape) == 3
-        is_read = (is_held and fits(dataset.nbytes, free_memory())) or not is_plain
+        is_read = (copies > 0 and fits(copies * dataset.nbytes, free_memory())) or not is_plain
         return None if is_read else features_in_place(path, dataset)
     return features_in_place(path, dataset) if residence == "disk" else None
 

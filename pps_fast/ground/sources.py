@@ -94,7 +94,7 @@ class Videos:
             return FeatureReader(name=name or path.name, file_format="array", locate={video: path}, load=load)
         if path.is_file() and _is_prepared(path):
             # one video at a time is read
-            data = read_prepared(path, is_held=False)
+            data = read_prepared(path, copies=0)
             rows = {name: row for row, name in enumerate(data.video_ids)}
             lengths = {name: float(data.duration_s[row]) for name, row in rows.items()}
             self._durations = {**lengths, **self._durations}

@@ -143,4 +143,4 @@ def load_once(configs: list[PPSConfig]) -> PreparedData:
         names = " and ".join(sorted(path or repr(planted) for path, planted in wanted))
         raise ValueError(f"rows on different data sets, {names}: give one with --data, or equal --data.planted options")
     # to describe and divide them; the runs read the features themselves
-    return load_data(configs[0].data, is_held=False)
+    return load_data(configs[0].data, copies=0)

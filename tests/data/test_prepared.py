@@ -73,6 +73,10 @@ def test_features_that_stay_in_the_file_are_verified_and_have_the_same_content(t
     np.testing.assert_array_equal(data.features[:], small().features)
     # as 'auto' decides by size
     assert isinstance(read_prepared(path).features, np.ndarray)
+    assert isinstance(read_prepared(path, copies=0).features, FeatureFile)
+    monkeypatch.setattr("pps_fast.data.prepared.free_memory", lambda: 6 * small().features.nbytes)
+    kinds = [type(read_prepared(path, copies=copies).features) for copies in (3, 4)]
+    assert kinds == [np.ndarray, FeatureFile]
     monkeypatch.setattr("pps_fast.data.prepared.free_memory", lambda: 2 * small().features.nbytes - 1)
     assert isinstance(read_prepared(path).features, FeatureFile)
     assert isinstance(read_prepared(path, "host").features, np.ndarray)

@@ -62,7 +62,7 @@ def test_features_that_do_not_fit_once_for_each_run_stay_in_their_file(tmp_path,
     write_prepared(tmp_path / "x.h5", DATA)
     config = override(CONFIG, {"data.path": str(tmp_path / "x.h5")})
     runs = [plan_run(config, {"sha256": "x"}, seed, None, "x") for seed in range(4)]
-    data, options = read_prepared(tmp_path / "x.h5", is_held=False), LabOptions(device="cpu", jobs=4)
+    data, options = read_prepared(tmp_path / "x.h5", copies=0), LabOptions(device="cpu", jobs=4)
     size = DATA.features.nbytes
     monkeypatch.setattr(capacity, "_PROCESS", 0)
     monkeypatch.setattr(capacity, "memory_of_run", lambda *arguments, with_features: with_features * size)

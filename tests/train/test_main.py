@@ -64,8 +64,8 @@ def test_a_batch_is_estimated_by_the_samples_that_there_are(tmp_path, capsys, mo
 def test_segments_that_repeat_frames_are_told_before_the_first_step(tmp_path, capsys, monkeypatch):
     load = pipeline.load_data
 
-    def load_short(options):
-        data = load(options)
+    def load_short(config, **options):
+        data = load(config, **options)
         return replace(data, num_frames=np.full(len(data.video_ids), 8))
 
     monkeypatch.setattr(pipeline, "load_data", load_short)
