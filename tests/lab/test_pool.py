@@ -40,7 +40,8 @@ def test_command_that_is_killed_and_interrupted_ends_like_one_that_is_not(tmp_pa
 
     # one at a time, so that when the first is seen to be finished at least one is not, however busy the machine
     process = start_ablate([*argv, "--jobs", "1"], output)
-    wait_for(process, lambda: any(out.glob(f"runs/*/{RESULT_FILE}")))
+    # a run may have been finished before the kill; a process that has just begun would not notice the signal
+    wait_for(process, lambda: output.read_text().count("3 runs, ") == 2 and any(out.glob(f"runs/*/{RESULT_FILE}")))
     os.kill(process.pid, signal.SIGINT)
     process.join(60)
     assert process.exitcode == 128 + signal.SIGINT
