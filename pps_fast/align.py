@@ -53,13 +53,23 @@ def run(arguments: AlignArguments) -> int:
     Raises:
         ValueError: for options, data or a folder that cannot be used.
     """
+    from pps_fast.data.load import describe_samples
     from pps_fast.eval.report import format_run
-    from pps_fast.pipeline import train_and_evaluate
+    from pps_fast.pipeline import RunInput, train_and_evaluate
+
+    def show_input(run_input: RunInput) -> None:
+        store = run_input.store
+        print(f"{describe_samples(store, run_input.splits)}; device {store.device}; run {arguments.out}", flush=True)
 
     sections = {"data": arguments.data, "alignment": arguments.alignment, "inference": arguments.inference}
     config = override(PRESETS["alignment"], sections)
     result = train_and_evaluate(
-        config, arguments.out, resume=arguments.resume, device=arguments.device, threads=arguments.threads
+        config,
+        arguments.out,
+        resume=arguments.resume,
+        device=arguments.device,
+        threads=arguments.threads,
+        on_start=show_input,
     )
     print(format_run(result.report, result.written, result.model_dir, terminal_columns()))
     return 0

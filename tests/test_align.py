@@ -20,6 +20,8 @@ def test_the_command_fits_prints_and_writes_what_eval_takes(tmp_path: Path, caps
     record = json.loads((out / "evaluation_test.json").read_text(encoding="utf-8"))
     assert {"model", "model, shuffled queries", "alignment, max-sum window", "whole video"} <= record["rows"].keys()
     assert record["config"]["method"] == "alignment" and "model - shuffled queries" in printed
+    # said before the fit, which may take a while
+    assert printed.startswith("data planted: 30 videos of 32 segments x 32, samples: train 144, ")
     # planted sentences are visible in their moments
     assert record["control"]["R@1 mIoU"]["difference"]["low"] > 0
     assert evaluate(["--model", str(out)]) == 0

@@ -154,7 +154,7 @@ def with_features(samples: Samples, reader: AnyReader, problems: Problems) -> Sa
     is_known = np.array([row.video_id in known for row in samples.rows], dtype=bool)
     missing = np.flatnonzero(~is_known)
     unknown = list(dict.fromkeys(samples.rows[index].video_id for index in missing))
-    remedy = _remedy(unknown, reader) if unknown else None
+    remedy = (_remedy(unknown, reader) or _one_split(samples, is_known)) if unknown else None
     if len(is_known) > 1 and not is_known.any():
         raise ValueError(_no_features(unknown, reader, remedy))
     for index in missing:
@@ -171,6 +171,16 @@ def _remedy(unknown: list[str], reader: AnyReader) -> str | None:
     source = reader.lacking(unknown[0])
     lacking = [video for video in unknown if video not in source.locate]
     return hint(lacking, source.locate, f"{source.name}:" if isinstance(reader, JoinedReader) else "")
+
+
+def _one_split(samples: Samples, is_known: np.ndarray) -> str | None:
+    """Returns what helps where every video without features is of a split that has none at all, or None."""
+    split = np.array(samples.split)
+    has_features = {name: bool(is_known[split == name].any()) for name in dict.fromkeys(samples.split)}
+    with_some = [name for name in has_features if has_features[name]]
+    if len(with_some) != 1 or len(has_features) < 2:
+        return None
+    return f"the annotations of the split {with_some[0]} alone, in folds: --pool FILE --folds 5"
 
 
 def _no_features(asked: list[str], reader: AnyReader, remedy: str | None) -> str:

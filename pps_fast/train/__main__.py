@@ -103,13 +103,16 @@ def run(arguments: TrainArguments) -> int:
 
 def _show_input(run_input: RunInput, out: Path) -> list[Choice]:
     """Prints what is about to be computed, in the first process alone, and returns what serves each op of a step."""
+    from pps_fast.data.load import describe_samples
     from pps_fast.data.statistics import copies_note
     from pps_fast.ops.choices import ops_line
 
     if not run_input.world.is_first:
         return []
     store = run_input.store
-    print(_describe_input(run_input, out), flush=True)
+    processes = "" if run_input.world.size == 1 else f" of {run_input.world.size} processes"
+    samples = describe_samples(store, run_input.splits)
+    print(f"{samples}; device {store.device}{processes}; run {out}", flush=True)
     if note := copies_note(store.data.num_frames, store.sizes.num_segments):
         print(f"note: {note}", flush=True)
     used = _choices_of_step(run_input)
@@ -162,19 +165,6 @@ def _config_with_data(arguments: TrainArguments) -> PPSConfig:
             f"docs/your_data.md), or take a preset of the embedded data: {', '.join(EMBEDDED_DATA)}"
         )
     return arguments.config
-
-
-def _describe_input(run_input: RunInput, out: Path) -> str:
-    store, splits, world = run_input.store, run_input.splits, run_input.world
-    data, sizes = store.data, store.sizes
-    processes = "" if world.size == 1 else f" of {world.size} processes"
-    counts = ", ".join(f"{name} {len(getattr(splits, name))}" for name in ("train", "validation", "test"))
-    name = data.provenance.get("name", "unnamed")
-    return (
-        f"data {name}: {len(data.video_ids)} videos of {sizes.num_segments} segments x {sizes.frame_dim}, "
-        f"samples: {counts}, {sizes.vocab_size} classes; {store.about_features}; device {store.device}{processes}; "
-        f"run {out}"
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -106,3 +106,19 @@ def test_the_source_that_lacks_a_video_is_named_with_the_option_that_helps(optio
         with_features(samples, reader, problems)
     with pytest.raises(ValueError, match=message.replace("video B", "video XB")):
         problems.settle()
+
+
+def test_features_of_one_split_alone_lead_to_folds(tmp_path):
+    inputs = make_inputs(tmp_path)
+    options = PrepareOptions(**inputs)
+    samples, _ = read_samples(options, Problems())
+    with open_sources(sources_of(options)) as reader:
+        source = reader.lacking("A")
+        for video in "ABCD":
+            source.locate.pop(video, None)
+        problems = Problems()
+        with_features(samples, reader, problems)
+    with pytest.raises(
+        ValueError, match=r"\(pass the annotations of the split test alone, in folds: --pool FILE --folds"
+    ):
+        problems.settle()

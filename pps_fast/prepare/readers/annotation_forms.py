@@ -122,8 +122,19 @@ def _plain_csv(path: Path, durations: dict[str, float], problems: Problems) -> I
 
 
 def _plain_csv_row(row: dict[str, Any], durations: dict[str, float]) -> Values:
-    numbers = {name: float(row[name]) for name in ("duration", "start", "end") if row.get(name)}
+    numbers = {name: _seconds(row[name]) for name in ("duration", "start", "end") if row.get(name)}
     return _plain_row({**row, **numbers}, durations)
+
+
+def _seconds(text: str) -> float:
+    """Returns the seconds of "12.5", "0:12.5" or "1:02:03"."""
+    *larger, seconds = text.split(":")
+    if len(larger) > 2 or not all(part.isdigit() for part in larger):
+        raise ValueError(f"{text!r} is no time; write seconds (12.5), or minutes and seconds (0:12.5)")
+    total = 0
+    for part in larger:
+        total = 60 * (total + int(part))
+    return total + float(seconds)
 
 
 def _plain_row(row: dict[str, Any], durations: dict[str, float]) -> Values:

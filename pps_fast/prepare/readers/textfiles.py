@@ -112,7 +112,8 @@ def read_csv(
 ) -> Iterator[tuple[str, list[str | None]]]:
     """Yields ("file, line n", values of the columns) of every row of a csv file with a header.
 
-    The header tells what divides the columns: a comma, a semicolon or a tab. Blanks around its names do not count.
+    The header tells what divides the columns: a comma, a semicolon or a tab. Blanks around its names and capitals in
+    them do not count.
 
     Args:
         path: the file.
@@ -126,7 +127,9 @@ def read_csv(
     header = text.split("\n", 1)[0]
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(_DELIMITERS, key=header.count))
     try:
-        reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+        asked = {name.lower(): name for name in columns + optional}
+        names = [name.strip() for name in reader.fieldnames or ()]
+        reader.fieldnames = [asked.get(name.lower(), name) for name in names]
         missing = sorted(set(columns) - set(reader.fieldnames))
         if missing:
             raise ValueError(f"{path}: the header lacks the column {', '.join(missing)}; expected {', '.join(columns)}")

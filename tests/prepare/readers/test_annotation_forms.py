@@ -36,3 +36,12 @@ def test_what_cannot_be_taken_apart_fails_in_a_way_that_is_expected(tmp_path: Pa
     for text in ("[]", '"text"', '{"video": "v"}', '{"video": "v", "sentence": "a", "start": 1}', "["):
         with pytest.raises(MALFORMED):
             _values("plain_jsonl", text, tmp_path, {})
+
+
+def test_times_with_minutes_are_seconds(tmp_path: Path) -> None:
+    text = "video,sentence,duration,start,end\nv,a,1:02:03,0:05,1:02.5\n"
+    (values,) = _values("plain_csv", text, tmp_path, {})
+    assert values.duration == 3723.0 and values.windows == [(5.0, 62.5)]
+    for time in ("0:x", "1:2:3:4", "-1:5", "a:05"):
+        with pytest.raises(MALFORMED):
+            _values("plain_csv", f"video,sentence,start,end\nv,a,{time},9\n", tmp_path, {})

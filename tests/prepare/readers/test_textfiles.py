@@ -33,6 +33,11 @@ def test_csv_without_the_columns_or_empty_is_refused(tmp_path):
             list(read_csv(tmp_path / "a.csv", ("id", "length")))
 
 
+def test_capitals_in_a_csv_header_do_not_count(tmp_path):
+    (tmp_path / "a.csv").write_text("ID,Length,Other\nx,3.5,y\n")
+    assert [values for _, values in read_csv(tmp_path / "a.csv", ("id", "length"))] == [["x", "3.5"]]
+
+
 def test_a_name_twice_in_a_json_object_is_a_bad_row_and_the_first_counts(tmp_path):
     (tmp_path / "a.json").write_text('{"v": 1, "w": 2, "v": 3}')
     problems = Problems(skip=True)
