@@ -18,6 +18,8 @@ from pps_fast.reading import FAILURES, Refused, brief, cause_of, one_sentence, r
 
 VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp")
 MISSING = "needs the libraries of the extra `video`; install them with `pip install 'pps-fast[video]'`"
+# formats whose lengths are guessed from the last times in the file, which only some frames have
+_GUESSED = ("mpeg",)
 # a file may end so much before or behind the length that it tells
 _SLACK_S = 1.0
 
@@ -205,10 +207,10 @@ def _is_cover(stream: Any) -> bool:
 
 def _duration_of(container: Any, stream: Any, av: Any, path: Path) -> float:
     """Returns the length of the pictures: as the file tells it, else by looking at the times of all packets."""
-    told = None
-    if stream.duration and stream.time_base:
+    told, is_guessed = None, container.format.name in _GUESSED
+    if stream.duration and stream.time_base and not is_guessed:
         told = float(stream.duration * stream.time_base)
-    elif container.duration:
+    elif container.duration and not is_guessed:
         told = container.duration / av.time_base
     if told is None or not 0 < told < math.inf:
         told = _scanned(av, path)

@@ -39,6 +39,15 @@ def test_the_frame_of_a_time_is_the_last_one_that_has_begun(name: str, tmp_path:
     assert _numbers(path, [0.0, 0.05, 0.1, 0.19, 2.55, 2.55, 3.85]) == [0, 0, 1, 1, 25, 25, 38]
 
 
+@pytest.mark.parametrize("name", ["a.ts", "a.mpg", "a.webm", "a.mov"])
+def test_the_length_is_that_of_the_frames_in_every_container(name: str, tmp_path: Path) -> None:
+    codec = {"mpg": "mpeg2video", "webm": "libvpx"}.get(name[2:], "libx264")
+    path = write_video(tmp_path / name, gray_frames(40), fps=25, codec=codec)
+    with open_video(path) as video:
+        assert video.duration_s == pytest.approx(1.6, abs=0.05)
+    assert _numbers(path, [0.02, 0.82, 1.5]) == [0, 20, 37]
+
+
 def test_a_rate_that_changes_is_followed_by_the_times(tmp_path: Path) -> None:
     times = [0, 100, 200, 5000, 5100, 9000, 9500]
     path = write_video(tmp_path / "a.mp4", gray_frames(7), times_ms=times)

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-_CLOCK = 1000
-
 
 def require_video_extra() -> Any:
     """Returns PyAV, or skips the test."""
@@ -32,15 +30,16 @@ def write_video(
     av = require_video_extra()
     with av.open(str(path), "w") as file:
         stream = file.add_stream(codec, rate=fps)
-        stream.codec_context.time_base = Fraction(1, _CLOCK)
+        clock = Fraction(1, fps if times_ms is None else 1000)
+        stream.codec_context.time_base = clock
         stream.options = {"g": "10", **options}
         stream.pix_fmt = "yuv420p"
         for index, pixels in enumerate(frames):
             if index == 0:
                 stream.height, stream.width = pixels.shape[:2]
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            frame.pts = index * _CLOCK // fps if times_ms is None else times_ms[index]
-            frame.time_base = Fraction(1, _CLOCK)
+            frame.pts = index if times_ms is None else times_ms[index]
+            frame.time_base = clock
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
     return path
