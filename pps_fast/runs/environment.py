@@ -13,9 +13,15 @@ from pps_fast import __version__
 from pps_fast.devices import cpu_name
 
 
-def environment() -> dict[str, Any]:
-    """Returns versions of pps_fast and torch, the commit, the CPU, and the number of its threads torch uses now."""
+def environment(num_processes: int | None = None) -> dict[str, Any]:
+    """Returns versions of pps_fast and torch, the commit, the CPU, and the number of its threads torch uses now.
+
+    Args:
+        num_processes: how many divide the batches of a training among them; recorded where it is given.
+    """
+    processes = {} if num_processes is None else {"processes": num_processes}
     return {
+        **processes,
         "pps_fast": __version__,
         "torch": str(torch.__version__),
         "commit": source_commit(),
@@ -24,16 +30,17 @@ def environment() -> dict[str, Any]:
     }
 
 
-def differences_that_move_bits(recorded: dict[str, Any]) -> str | None:
+def differences_that_move_bits(recorded: dict[str, Any], num_processes: int = 1) -> str | None:
     """Returns a sentence if this process rounds otherwise than one whose `environment` was recorded, else None.
 
     Args:
         recorded: of a checkpoint; empty where that was not recorded.
+        num_processes: of this training.
     """
-    current = environment()
+    current = environment(num_processes)
     changes = [
         f"{name} was {recorded[name]}, is {current[name]}"
-        for name in ("threads", "cpu", "torch")
+        for name in ("processes", "threads", "cpu", "torch")
         if name in recorded and recorded[name] != current[name]
     ]
     if not changes:

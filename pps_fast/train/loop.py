@@ -88,7 +88,7 @@ def train(
     check_options(config, splits, evaluate, world)
     run = Path(directory)
     with owning(run) if world.is_first else nullcontext() as lock:
-        trainer = _Trainer(config, splits, evaluate, RunFiles(run, config, store, lock), world)
+        trainer = _Trainer(config, splits, evaluate, RunFiles(run, config, store, lock, world.size), world)
         trainer.restore(_open(trainer, resume), progress and world.is_first)
         with (
             trainer.files.open(splits.train, trainer.step),
@@ -155,7 +155,7 @@ class _Trainer:
         except ValueError as error:
             raise ValueError(f"{checkpoint / TRAINING_FILE}: {error}") from error
         header = read_header(checkpoint)
-        changed = differences_that_move_bits(header.environment)
+        changed = differences_that_move_bits(header.environment, self.world.size)
         if changed is not None and header.device == "cpu":
             warnings.warn(changed, Note, stacklevel=2)
         self.step, self.files.latest = header.step, checkpoint

@@ -33,12 +33,16 @@ class RunFiles:
         config: of the training.
         store: its data.
         lock: of the run directory; None in all processes of a training but the first.
+        num_processes: of the training.
 
     Attributes:
         latest: checkpoint to continue from; None before the first.
     """
 
-    def __init__(self, run: Path, config: PPSConfig, store: Store, lock: RunLock | None) -> None:
+    def __init__(
+        self, run: Path, config: PPSConfig, store: Store, lock: RunLock | None, num_processes: int = 1
+    ) -> None:
+        self.num_processes = num_processes
         self.run, self.config, self.store, self.lock = run, config, store, lock
         self.data = describe_data(store.data)
         self.latest: Path | None = None
@@ -116,5 +120,5 @@ class RunFiles:
             config=self.config,
             sizes=self.store.sizes,
             data=self.data,
-            environment=environment(),
+            environment=environment(self.num_processes),
         )

@@ -17,11 +17,13 @@ def test_commit_is_that_of_the_checkout_or_said_to_be_unknown():
 def test_environment_tells_versions_commit_cpu_and_threads():
     recorded = environment()
     assert recorded["threads"] == torch.get_num_threads() and recorded["torch"] == str(torch.__version__)
+    assert environment(3) == {**recorded, "processes": 3}
     assert recorded["commit"] == source_commit() and recorded["cpu"] and recorded["pps_fast"]
 
 
 @pytest.mark.parametrize(
-    ("name", "is_told"), [("threads", True), ("cpu", True), ("torch", True), ("commit", False), ("pps_fast", False)]
+    ("name", "is_told"),
+    [("processes", True), ("threads", True), ("cpu", True), ("torch", True), ("commit", False), ("pps_fast", False)],
 )
 def test_only_what_changes_the_order_of_sums_is_told(name, is_told):
     sentence = differences_that_move_bits({**environment(), name: "other"})

@@ -46,7 +46,7 @@ def folder(trained: Path, tmp_path: Path) -> Path:
 def test_a_training_leaves_weights_words_statistics_recipe_and_state(folder):
     assert {path.name for path in folder.iterdir()} == FILES
     header = read_header(folder)
-    assert header.data == describe_data(STORE.data) and header.environment == environment()
+    assert header.data == describe_data(STORE.data) and header.environment == environment(1)
     words = read_words(folder)
     assert words is not None and words[0] == STORE.data.words
     np.testing.assert_array_equal(words[1], STORE.data.word_vectors)

@@ -48,7 +48,7 @@ def test_a_process_without_the_lock_writes_nothing(tmp_path: Path) -> None:
 def test_the_owner_writes_logs_checkpoints_and_which_is_the_best(tmp_path: Path) -> None:
     config, run = small_config(train__trace_every=1, train__keep="validation"), tmp_path / "run"
     with owning(run) as lock:
-        files = RunFiles(run, config, small_input(config)[0], lock)
+        files = RunFiles(run, config, small_input(config)[0], lock, 3)
         open_run(run, config, files.data, "cpu", False)
         _write(files, config, [0.2, 0.4, 0.4, None])
     assert read_metrics(run) == [LINE] and [line["step"] for line in read_trace(run)] == [1]
@@ -56,4 +56,5 @@ def test_the_owner_writes_logs_checkpoints_and_which_is_the_best(tmp_path: Path)
     # what no pointer names is gone
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step_000002", "step_000004"]
     header = read_header(files.latest)
+    assert header.environment["processes"] == 3
     assert (header.step, header.epoch, header.batch) == (4, 0, 4) and 2 <= header.elapsed_s < 60
