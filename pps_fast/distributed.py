@@ -35,11 +35,13 @@ class Place:
         rank: 0 to size - 1.
         size: number of processes.
         local_rank: number of the process on its machine.
+        local_size: number of processes on its machine; of all where that is not told.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    local_size: int = 1
 
     @property
     def name(self) -> str:
@@ -70,7 +72,10 @@ def place_of(variables: Mapping[str, str]) -> Place:
             f"{named} in the environment: expected numbers with 0 <= LOCAL_RANK <= RANK < WORLD_SIZE; start the "
             "processes with torchrun, or unset them"
         )
-    return Place(rank=rank, size=size, local_rank=local_rank)
+    # torchrun says it, others need not
+    local = variables.get("LOCAL_WORLD_SIZE", "")
+    local_size = int(local) if local.isascii() and local.isdigit() and local_rank < int(local) <= size else size
+    return Place(rank=rank, size=size, local_rank=local_rank, local_size=local_size)
 
 
 def this_place() -> Place:

@@ -153,7 +153,7 @@ def _read_input(config: PPSConfig, out: Path, resume: bool, device: Device, worl
         check_run(out, config, resume)
     # the same file may lie elsewhere on another machine; its content is compared
     world.require_same(device=on_device.type, options=flatten(to_dict(override(config, {"data.path": None}))))
-    store = Store(load_data(config.data, copies=world.size), on_device, config.data.residence)
+    store = Store(load_data(config.data, copies=world.place.local_size), on_device, config.data.residence)
     # weights; on a CPU also their gradients and the optimizer's two moments
     require_model_memory(config, store.sizes, 4 if on_device.type == "cpu" else 1)
     splits = select_samples(store.data, config.data)

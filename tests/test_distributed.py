@@ -20,6 +20,9 @@ def _world(rank: int, size: int) -> World:
 def test_torchrun_tells_a_process_its_place() -> None:
     place = place_of(TORCHRUN)
     assert (place.rank, place.size, place.local_rank, place.name) == (5, 8, 1, "rank 5 of 8")
+    # of its machine; where nobody says that, there may be as many as in all
+    sizes = {"4": 4, "": 8, "1": 8, "9": 8, "x": 8}
+    assert {text: place_of({**TORCHRUN, "LOCAL_WORLD_SIZE": text}).local_size for text in sizes} == sizes
 
 
 @pytest.mark.parametrize(
