@@ -85,7 +85,8 @@ def read_samples(options: PrepareOptions, problems: Problems) -> tuple[Samples, 
     Raises:
         ValueError: for a file that cannot be read.
     """
-    durations = {**_lengths_of(options), **read_durations(options.durations, problems)}
+    lengths = _lengths_of(options)
+    durations = {**lengths, **read_durations(options.durations, problems)}
     rows: list[Annotation] = []
     split: list[str] = []
     sources: dict[str, Any] = {}
@@ -96,9 +97,7 @@ def read_samples(options: PrepareOptions, problems: Problems) -> tuple[Samples, 
         read = read_annotations(path, file_format, durations, problems)
         if not read and problems.count("no duration") > 1:
             # the same for every row: said once
-            files = listed(csv.name for csv in options.durations) or "this format, which has none"
-            files += "".join(f", whose videos are named like {name!r}" for name in list(durations)[:1])
-            raise ValueError(f"{path}: no row has a length of its video in {files}; name their csv with --durations")
+            raise ValueError(f"{path}: {_no_length(options, lengths, durations)}")
         if options.pool is None:
             read = of_split(read, name, path)
         kept, dropped = apply_protocol(read, options.protocol, problems)
@@ -129,6 +128,15 @@ def _lengths_of(options: PrepareOptions) -> dict[str, float]:
     except ValueError:
         # told when the features are read, after the annotations
         return {}
+
+
+def _no_length(options: PrepareOptions, lengths: dict[str, float], durations: dict[str, float]) -> str:
+    """Says that no row has a length of its video, and what would help."""
+    known = [csv.name for csv in options.durations] + [path.name for path in options.features if lengths]
+    where = listed(known) or "this format, which has none"
+    where += "".join(f", whose videos are named like {name!r}" for name in list(durations)[:1])
+    remedy = ", or pass what differs in the names, such as --video-suffix .mp4" if lengths else ""
+    return f"no row has a length of its video in {where}; name their csv with --durations{remedy}"
 
 
 def of_split(rows: list[Annotation], split: str, path: Path) -> list[Annotation]:

@@ -84,8 +84,8 @@ def test_bad_options_are_one_line(
     assert main(["--out", "f.h5", "--encoder", "color", *options]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
-    # also where the hub cannot be reached
-    assert time.perf_counter() - began < 5
+    # also on a busy machine whose network swallows questions
+    assert time.perf_counter() - began < 10
 
 
 def _command(folder: Path) -> list[str]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from pps_fast.prepare.feature_options import sources_of
 from pps_fast.prepare.options import PrepareOptions
+from pps_fast.prepare.readers.extracted import FORMAT
 from pps_fast.prepare.readers.joined import open_sources
 from pps_fast.prepare.readers.problems import Problems
 from pps_fast.prepare.samples import read_samples, with_features
@@ -122,3 +125,50 @@ def test_features_of_one_split_alone_lead_to_folds(tmp_path):
         ValueError, match=r"\(pass the annotations of the split test alone, in folds: --pool FILE --folds"
     ):
         problems.settle()
+
+
+def _without_lengths(folder: Path) -> PrepareOptions:
+    """Returns options for rows without lengths and features of `python -m pps_fast.features` that tell them."""
+    (folder / "pairs.csv").write_text("video,sentence\nA,door\nB,a dog\n", encoding="utf-8")
+    with h5py.File(folder / "told.h5", "w") as file:
+        file.attrs["format"], file.attrs["recipe"] = FORMAT, "{}"
+        for video, length in (("A", 7.5), ("B", 8.0)):
+            file[video] = np.ones((3, 2), dtype=np.float32)
+            file[video].attrs["duration_s"] = length
+    paths = {"train": folder / "pairs.csv", "test": None, "features": (folder / "told.h5",)}
+    return PrepareOptions(**{**make_inputs(folder), **paths})
+
+
+def test_lengths_are_those_of_the_features_unless_a_csv_tells_others(tmp_path):
+    options = _without_lengths(tmp_path)
+    samples, _ = read_samples(options, Problems())
+    np.testing.assert_array_equal(samples.duration_s, [7.5, 8.0])
+    (tmp_path / "lengths.csv").write_text("id,length\nB,9\n", encoding="utf-8")
+    samples, _ = read_samples(replace(options, durations=(tmp_path / "lengths.csv",)), Problems())
+    np.testing.assert_array_equal(samples.duration_s, [7.5, 9.0])
+
+
+def test_names_that_differ_are_told_where_features_have_lengths(tmp_path):
+    options = _without_lengths(tmp_path)
+    (tmp_path / "pairs.csv").write_text("video,sentence\nA.mp4,door\nB.mp4,a dog\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"in told\.h5, whose videos are named like 'A'; .* --video-suffix \.mp4"):
+        read_samples(options, Problems())
+    samples, _ = read_samples(replace(options, video_suffix=(".mp4",)), Problems())
+    np.testing.assert_array_equal(samples.duration_s, [7.5, 8.0])
+
+
+def test_a_video_without_features_of_its_own_is_told_with_both_remedies(tmp_path):
+    options = _without_lengths(tmp_path)
+    with open(tmp_path / "pairs.csv", "a", encoding="utf-8") as file:
+        file.write("C,door\n")
+    problems = Problems()
+    read_samples(options, problems)
+    with pytest.raises(ValueError, match=r"line 4: video C has no length; .*--durations, or features that"):
+        problems.settle()
+
+
+def test_features_that_cannot_be_read_are_told_after_the_annotations(tmp_path):
+    options = _without_lengths(tmp_path)
+    (tmp_path / "told.h5").write_bytes(b"no features")
+    with pytest.raises(ValueError, match="no row has a length of its video"):
+        read_samples(options, Problems())

@@ -124,7 +124,8 @@ def read_annotations(path: Path, file_format: str, durations: dict[str, float], 
 
 def _annotation(where: str, values: Values, problems: Problems) -> Annotation | None:
     if values.duration is None:
-        problems.add("no duration", where, f"video {values.video_id} has no length; name its csv with --durations")
+        remedy = "name its csv with --durations, or features that `python -m pps_fast.features` made of it"
+        problems.add("no duration", where, f"video {values.video_id} has no length; {remedy}")
         return None
     return Annotation(
         video_id=as_text(values.video_id),
