@@ -27,6 +27,12 @@ SLOW: dict[str, dict[str, float]] = {
         "test_a_job_that_is_put_back_into_the_queue_continues_and_one_that_is_stopped_waits_for_the_next_command": 12.0,
         "test_jobs_end_as_processes_do_and_a_failure_is_of_its_run_alone": 8.0,
     },
+    "tests/docs/test_demo_video.py": {
+        "test_the_whole_way_ends_with_answers_near_the_truth": 5.4,
+    },
+    "tests/features/test_main.py": {
+        "test_an_ended_program_continues_where_it_was": 8.0,
+    },
     "tests/ops/test_chain.py": {
         "test_gradients_through_masks_that_vanish_nearly_everywhere_agree_with_float64": 7.3,
     },
