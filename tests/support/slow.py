@@ -1,7 +1,7 @@
 """Tests that take seconds and are left out by `make check`: the largest users of CPU time of the whole suite.
 
 The figures are CPU seconds of all cases of a test, its child processes included, on two busy cores of an Intel Xeon
-with AMX. Tests may also carry `@pytest.mark.slow` themselves.
+with AMX (those of videos: of an AMD EPYC). Tests may also carry `@pytest.mark.slow` themselves.
 """
 
 from __future__ import annotations
