@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from traceback import clear_frames
 from types import TracebackType
 from typing import Any
 
@@ -151,7 +152,8 @@ class Group(World):
         except RuntimeError as error:
             self._is_lost = True
             _ignore_termination()
-            # at once, so that who waits for this process learns of it, too
+            # at once, so that who waits for this process learns of it, too; frames hold what failed and its connections
+            clear_frames(error.__traceback__)
             self._leave()
             raise LostProcessError(self._diagnosis(str(error))) from error
 

@@ -117,7 +117,9 @@ def _hangs() -> int:
 
 def _lose(number: int) -> int:
     with joined(TIMEOUT_S) as world:
+        gradients = torch.ones(300_000)
         for step in range(1000):
+            world.sum_(gradients)
             world.largest(step)
             if step == 3 and world.place.rank == 1:
                 os.kill(os.getpid(), number)
@@ -147,15 +149,17 @@ def test_a_full_disk_of_the_first_process_ends_all_with_its_reason(tmp_path: Pat
     ],
 )
 def test_a_process_that_dies_or_hangs_ends_the_others_in_time(name: str, what: str, tmp_path: Path) -> None:
-    processes = start(3, _run, name, output=tmp_path / "out")
-    for process in (processes[0], processes[2]):
+    # with four, some wait for one that waits for the one that is lost
+    processes = start(4, _run, name, output=tmp_path / "out")
+    others = (processes[0], processes[2], processes[3])
+    for process in others:
         # all that torchrun would do besides is to end the one that hangs
         process.join(60)
-    assert (processes[0].exitcode, processes[2].exitcode) == (2, 2)
+    assert [process.exitcode for process in others] == [2, 2, 2]
     processes[1].kill()
     said = f"ended, because rank 1 {what}what was saved is continued with --resume\n"
-    texts = printed(3, tmp_path / "out")
-    assert (texts[0], texts[2]) == (f"error: {said}", f"error: rank 2 of 3: {said}")
+    first, _, *rest = printed(4, tmp_path / "out")
+    assert [first, *rest] == [f"error: {said}", f"error: rank 2 of 4: {said}", f"error: rank 3 of 4: {said}"]
 
 
 def test_processes_that_never_come_are_not_waited_for_any_longer(monkeypatch: pytest.MonkeyPatch) -> None:
