@@ -40,7 +40,7 @@ def model_card(header: Header, recipe: dict[str, Any], evaluation: dict[str, Any
         "from pps_fast import load",
         "",
         f'grounder = load("{name}")',
-        'moments = grounder.ground(frames, "person opens the door", duration_s=30.7, top=5)',
+        *_question(recipe),
         "```",
         "",
         f"`frames` are features [segments, {sizes.frame_dim}] of one video, made as those of the training:",
@@ -62,12 +62,22 @@ def model_card(header: Header, recipe: dict[str, Any], evaluation: dict[str, Any
     return "\n".join(lines)
 
 
+def _question(recipe: dict[str, Any]) -> list[str]:
+    """Returns the lines that ask the model: of a video file, too, where it knows how its features were made."""
+    sources = recipe.get("sources") or []
+    is_known = bool(sources) and all(isinstance(source.get("extraction"), dict) for source in sources)
+    of_file = ['moments = grounder.ground("kitchen.mp4", "person opens the door", top=5)', "# or of features"]
+    of_features = 'moments = grounder.ground(frames, "person opens the door", duration_s=30.7, top=5)'
+    return [*(of_file if is_known else []), of_features]
+
+
 def _features(recipe: dict[str, Any]) -> list[str]:
     """Returns a line for each source of features, with what is known of how it was made."""
     lines = []
     for source in recipe.get("sources") or []:
         known = {name: source[name] for name in _TOLD if source.get(name)}
-        known |= source.get("recipe") or {}
+        extraction = source.get("extraction") or {}
+        known |= {name: extraction[name] for name in _TOLD if extraction.get(name)}
         lines.append("* " + _escaped(", ".join(f"{name} {value}" for name, value in known.items())))
     return lines or ["* how they were made was not recorded"]
 

@@ -51,4 +51,11 @@ def test_sources_of_features_are_named_and_names_do_not_break_the_page() -> None
     recipe = {"sources": [{"file": "a|b.h5", "encoder": "clip", "fps": 1, "sha256": "f" * 64}]}
     card = model_card(HEADER, recipe, None, "me/door")
     assert "* file a\\|b.h5, encoder clip, fps 1" in card and "f" * 64 not in card
-    assert "my\\|data" in card
+    assert "my\\|data" in card and ".mp4" not in card
+
+
+def test_a_model_that_knows_its_encoder_names_it_and_is_asked_about_a_video_file() -> None:
+    extraction = {"encoder": "openai/clip@1", "fps": 2.0, "pooling": "projection", "image_mean": [0.5]}
+    card = model_card(HEADER, {"sources": [{"file": "frames.h5", "extraction": extraction}]}, None, "me/door")
+    assert "* file frames.h5, encoder openai/clip@1, fps 2.0, pooling projection\n" in card
+    assert 'grounder.ground("kitchen.mp4", "person opens the door", top=5)' in card
