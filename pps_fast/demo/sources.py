@@ -56,6 +56,7 @@ def _encoded(arguments: DemoArguments, grounder: Grounder) -> list[EncodedVideo]
     """Returns the videos of the features."""
     sources = sources_of(FeatureOptions(features=(Path(str(arguments.features)),)))
     with Videos(sources, durations=arguments.durations, frames_per_second=arguments.frames_per_second) as videos:
+        grounder.videos.require_same(videos.recipes, str(arguments.features))
         return [
             grounder.encode(frames, duration_s=length, name=name, segment_seconds=arguments.segment_seconds)
             for name, frames, length in videos

@@ -122,6 +122,7 @@ def _encode(arguments: GroundArguments, grounder: Grounder) -> list[EncodedVideo
     what, free = f"a search in {len(source.names):,} videos", free_memory_of(choose_device(arguments.device))
     note_memory(needed, free, what, "search parts of the file, or one video with --video")
     with source:
+        grounder.videos.require_same(source.recipes, listed(str(path) for path in arguments.features))
         shown = tqdm(source, desc="encode", unit="video", total=len(source.names), disable=None, leave=False)
         return [
             grounder.encode(frames, duration_s=length, name=name, segment_seconds=window)

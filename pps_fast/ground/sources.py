@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,9 @@ class Videos:
         durations: csv file with columns id and length, or None.
         duration_s: length of the only video, or None.
         frames_per_second: of the features, from which other lengths follow; None where it is unknown.
+    Attributes:
+        names: of the videos.
+        recipes: how the features of each source were made, None where its file does not tell.
     Raises:
         ValueError: for a file that cannot be read, or a video that is not in it.
     """
@@ -51,8 +55,10 @@ class Videos:
         self._durations = {} if durations is None else read_durations([durations], problems)
         problems.settle()
         self._frames_per_second = frames_per_second
+        self._prepared_recipes: list[dict[str, Any] | None] = []
         with ExitStack() as stack:
             self._reader = self._open(sources)
+            self.recipes = self._told_recipes()
             stack.callback(self._reader.close)
             self._durations = {**self._reader.told.lengths_s, **self._durations}
             self.names = self._chosen(video)
@@ -63,6 +69,12 @@ class Videos:
             if duration_s is not None:
                 self._durations = {self.names[0]: duration_s}
             self._exit = stack.pop_all()
+
+    def _told_recipes(self) -> list[dict[str, Any] | None]:
+        """Returns how each source was made; of a file of `prepare` with several, these."""
+        if isinstance(self._reader, JoinedReader):
+            return [reader.told.recipe for reader in self._reader.readers.values()]
+        return self._prepared_recipes or [self._reader.told.recipe]
 
     def _chosen(self, video: str | None) -> list[str]:
         known = sorted(self._reader.ids())
@@ -97,6 +109,7 @@ class Videos:
             data = read_prepared(path, copies=0)
             rows = {name: row for row, name in enumerate(data.video_ids)}
             lengths = {name: float(data.duration_s[row]) for name, row in rows.items()}
+            self._prepared_recipes = [each.get("extraction") for each in (data.recipe or {}).get("sources", [])]
             self._durations = {**lengths, **self._durations}
             return FeatureReader(
                 name=name or path.name, file_format="prepared", locate=rows, load=lambda row: data.features[row]

@@ -68,6 +68,27 @@ class ModelVideos:
         shortest = min(len(part) for part in parts)
         return np.concatenate([unit_rows(part[:shortest]) for part in parts], axis=1), lengths_s[0]
 
+    def require_same(self, recipes: Sequence[dict[str, Any] | None], name: str) -> None:
+        """Refuses features that another encoder made than those of the training, as far as files tell.
+
+        Args:
+            recipes: how the features of each source were made, None where it is not known.
+            name: of the features, for the message.
+        Raises:
+            ValueError: naming what differs.
+        """
+        trained = [source.get("extraction") for source in self._sources]
+        if len(recipes) != len(trained):
+            return
+        for actual, expected in zip(recipes, trained, strict=True):
+            if not isinstance(actual, dict) or not isinstance(expected, dict):
+                continue
+            if (differs := _of_other_encoder(actual, expected)) is not None:
+                raise ValueError(
+                    f"{name}: the {differs} of its features is {actual.get(differs)}, that of the model's training "
+                    f"{expected.get(differs)}; make features by the encoder {expected.get('encoder')}"
+                )
+
     def named(self, path: Path, duration_s: float | None, name: str | None) -> tuple[np.ndarray, float, str]:
         """Returns what `read` does, with the length and the name that are told in place of the file's."""
         features, length_s = self.read(path)
@@ -123,6 +144,20 @@ def cache_of(path: Path, extractor: Extractor, num_sources: int) -> Path:
     """Returns the file of a video's cached features; of several sources each has its own."""
     which = f".{extractor.encoder.name.rpartition('/')[2]}" if num_sources > 1 else ""
     return path.with_name(f"{path.name}{which}{CACHE}")
+
+
+def _of_other_encoder(actual: dict[str, Any], expected: dict[str, Any]) -> str | None:
+    """Returns the field that tells two encoders apart; None for one encoder, at whatever rate, or where none does."""
+    names = [str(recipe.get("encoder")).rpartition("@") for recipe in (actual, expected)]
+    # "color" has no revision
+    (ours, our_revision), (theirs, their_revision) = ((name or rest, rest if name else "") for name, _, rest in names)
+    are_folders = [len(revision) == _LOCAL_REVISION for revision in (our_revision, their_revision)]
+    # folders are known by their weights, others by their names; a folder may hold what the hub has by another name
+    if all(are_folders) and our_revision != their_revision or not any(are_folders) and ours != theirs:
+        return "encoder"
+    same = ("encoder", "fps", "sampling")
+    differing = (name for name in {**expected, **actual} if name not in same and actual.get(name) != expected.get(name))
+    return next(differing, None)
 
 
 def _require_same(extractor: Extractor, recipe: dict[str, Any], revision: str) -> None:

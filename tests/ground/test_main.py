@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -15,6 +16,7 @@ from pps_fast.data.store import Store
 from pps_fast.ground.__main__ import PROGRAM, main
 from pps_fast.ground.grounder import load
 from pps_fast.ground.options import with_sentences
+from pps_fast.prepare.readers.extracted import FORMAT
 from pps_fast.train.closed_form import fit_in_closed_form
 from tests.support.eval_fakes import DATA, SPLITS
 from tests.support.grounders import ALIGNMENT, alignment_run, color_run, network_run
@@ -156,6 +158,13 @@ def test_video_files_are_encoded_as_the_training_was(tmp_path: Path, capsys: pyt
     alone = json.loads(capsys.readouterr().out)
     assert alone["videos"] == str(paths[0])
     (moment, *_) = alone["answers"][0]["moments"]
+    # features that say themselves that another encoder made them
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file.attrs["format"], file.attrs["recipe"] = FORMAT, json.dumps({"encoder": "openai/clip@1"})
+        file["a"] = np.ones((3, 112), dtype=np.float32)
+        file["a"].attrs["duration_s"] = 3.0
+    assert main(["--model", str(model), "--features", str(tmp_path / "other.h5"), SENTENCE]) == 2
+    assert "other.h5: the encoder of its features is openai/clip@1, that of the" in capsys.readouterr().err
     assert moment["video"] == "a" and 0 <= moment["start_s"] < moment["end_s"] <= 4.0
     page = tmp_path / "page.html"
     assert main(["--model", str(model), "--videos", str(tmp_path), "--cache", "--html", str(page), SENTENCE]) == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 from pps_fast.data.prepared import write_prepared
 from pps_fast.ground.sources import Videos
 from pps_fast.prepare.feature_options import FeatureOptions, sources_of
+from pps_fast.prepare.readers.extracted import FORMAT
 from tests.support.eval_fakes import DATA
 
 FRAMES = np.arange(1.0, 13.0, dtype=np.float32).reshape(6, 2)
@@ -55,6 +58,22 @@ def test_a_prepared_file_brings_its_lengths(tmp_path: Path) -> None:
         ((name, frames, length),) = list(videos)
     assert (name, length) == (DATA.video_ids[3], DATA.duration_s[3])
     np.testing.assert_array_equal(frames, DATA.features[3].astype(np.float32))
+
+
+def test_files_tell_how_their_features_were_made(tmp_path: Path) -> None:
+    recipe = {"encoder": "clip", "fps": 2.0}
+    with _videos(_file(tmp_path)) as videos:
+        assert videos.recipes == [None]
+    with h5py.File(tmp_path / "clip.hdf5", "a") as file:
+        file.attrs["format"], file.attrs["recipe"] = FORMAT, json.dumps(recipe)
+        for video in file:
+            file[video].attrs["duration_s"] = 3.0
+    with _videos(tmp_path / "clip.hdf5") as videos:
+        assert videos.recipes == [recipe]
+    sources = [{"file": "f.h5", "extraction": recipe}, {"file": "g.h5"}]
+    write_prepared(tmp_path / "data.h5", replace(DATA, recipe={"sources": sources}))
+    with _videos(tmp_path / "data.h5") as videos:
+        assert videos.recipes == [recipe, None]
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:

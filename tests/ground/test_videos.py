@@ -102,6 +102,38 @@ def test_an_encoder_that_is_named_has_to_be_that_of_the_training(tmp_path: Path)
         ModelVideos(recipe, "cpu", [str(moved)]).open()
 
 
+_CLIP = {"encoder": "openai/clip@1", "fps": 1.0, "width": 16, "pooling": "projection", "sampling": "middle"}
+_FOLDER = {**_CLIP, "encoder": "clip@0123456789ab"}
+
+
+@pytest.mark.parametrize(
+    ("actual", "trained", "differing"),
+    [
+        (_CLIP, {**_CLIP, "fps": 2.0, "sampling": "other"}, None),
+        (_CLIP, {**_CLIP, "encoder": "openai/clip@2"}, None),
+        (_CLIP, {**_CLIP, "encoder": "other/clip@1"}, "encoder of its features is openai/clip@1, .* other/clip@1;"),
+        (_CLIP, {**_CLIP, "encoder": "color"}, "encoder of its features is openai/clip@1, .* color; make"),
+        ({**_FOLDER, "encoder": "moved@0123456789ab"}, _FOLDER, None),
+        ({**_FOLDER, "encoder": "clip@ba9876543210"}, _FOLDER, "encoder of its features is clip@ba9876543210"),
+        (_CLIP, _FOLDER, None),
+        ({**_CLIP, "pooling": "mean"}, _FOLDER, "pooling of its features is mean, .* projection; make"),
+        (None, _CLIP, None),
+        (_CLIP, None, None),
+    ],
+)
+def test_features_of_another_encoder_are_refused_as_far_as_files_tell(
+    actual: dict[str, Any] | None, trained: dict[str, Any] | None, differing: str | None
+) -> None:
+    model = ModelVideos({"sources": [{"file": "f.h5", **({"extraction": trained} if trained else {})}]}, "cpu")
+    if differing is None:
+        model.require_same([actual], "new.h5")
+        # joined in another way: the width tells
+        model.require_same([actual, actual], "new.h5")
+    else:
+        with pytest.raises(ValueError, match=f"new.h5: the {differing}"):
+            model.require_same([actual], "new.h5")
+
+
 def test_damage_is_told(tmp_path: Path) -> None:
     whole = write_video(tmp_path / "a.mp4", noisy_frames(200))
     path = spoiled(whole, tmp_path / "b.mp4", 0.5, 0.6)
