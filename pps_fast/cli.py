@@ -5,6 +5,7 @@ Importing this file loads no torch, so that --help answers at once.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -59,6 +60,7 @@ def parse(program: Program[Arguments], argv: Sequence[str], start: Arguments | N
     if "--help" in words or "-h" in words:
         print(short_help(program, start, words))
         sys.exit(0)
+    words = _gathered(program, words)
     with _brief_complaint():
         if start is None:
             return tyro.cli(program.options, args=words, prog=program.command)
@@ -136,6 +138,32 @@ def _normalize(program: Program[Any], argv: Sequence[str]) -> Iterator[str]:
             yield dashed if _BOOLS[value.lower()] else negated(dashed)
         else:
             yield name + equals + value
+
+
+def _gathered(program: Program[Any], words: list[str]) -> list[str]:
+    """Returns the words with those that belong to no option in front: the parser takes them in one place alone.
+
+    A word belongs to the option before it if that takes several, or one and has none yet.
+    """
+    if program.positional is None or program.subcommands or "--" in words:
+        return words
+    options = {option.flag: option for option in find_options(program).values()}
+    free, others = [], []
+    # how many of the next words belong to the option before them
+    taken = 0.0
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if word.startswith("-") and taken != 1:
+            option = options.get(name)
+            is_many = option is None or "tuple" in str(option.hint)
+            taken = 0.0 if equals or (option is not None and option.is_flag) else math.inf if is_many else 1.0
+            others.append(word)
+        elif taken:
+            taken -= 1.0
+            others.append(word)
+        else:
+            free.append(word)
+    return [*free, *others]
 
 
 def _old_names(options: Mapping[str, Any]) -> dict[str, str]:

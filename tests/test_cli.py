@@ -12,7 +12,7 @@ from typing import Annotated
 import pytest
 import tyro
 
-from pps_fast.cli import PresetName, exit_status, parse_with_preset
+from pps_fast.cli import PresetName, exit_status, parse, parse_with_preset
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import OLD_NAMES, override
 from pps_fast.files import FullDiskError, Note
@@ -79,6 +79,34 @@ def test_wrong_option_or_value_is_explained_with_status_2(argv, message, capsys)
         _parse(*argv)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Words before, between and behind options."""
+
+    words: tyro.conf.Positional[tuple[str, ...]] = ()
+    number: float | None = None
+    """one value"""
+    names: tuple[str, ...] = ()
+    """several values"""
+    quiet: bool = False
+    """no value"""
+
+
+@pytest.mark.parametrize(
+    ("argv", "words", "names"),
+    [
+        (["a", "--number", "-1", "b c", "--quiet", "d"], ("a", "b c", "d"), ()),
+        (["--number=-1", "a", "--names", "x", "y", "--quiet", "b"], ("a", "b"), ("x", "y")),
+        (["a", "--quiet", "True", "b", "--number", "-1", "--names", "x", "y"], ("a", "b"), ("x", "y")),
+        (["--number", "-1", "--quiet", "--", "a", "--names"], ("a", "--names"), ()),
+    ],
+)
+def test_words_of_no_option_may_stand_anywhere(argv, words, names):
+    program = Program(name="p", description="", examples="", options=Places, positional="words")
+    expected = Places(words=words, number=-1.0, names=names, quiet=True)
+    assert parse(program, argv) == expected
 
 
 def test_parts_that_do_not_fit_together_are_one_line_and_status_2(capsys):

@@ -167,7 +167,7 @@ def open_store(out: Path, recipe: dict[str, Any]) -> Iterator[FeatureStore]:
     if out.is_dir():
         raise ValueError(f"--out {shown(out)}: a folder; name the file of features to write")
     if not out.absolute().parent.is_dir():
-        raise ValueError(f"--out {shown(out)}: its folder does not exist; make it or name another")
+        raise ValueError(f"--out {shown(out)}: its folder is not there; make it, or name another")
     with ExitStack() as stack:
         earlier = stack.enter_context(_earlier(out, recipe)) if out.exists() else None
         stack.enter_context(owning(parts_of(out)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -86,14 +87,15 @@ def with_videos(arguments: GroundArguments) -> GroundArguments:
     """Returns the arguments with those of the sentences that are names of video files among the videos."""
     words = arguments.sentences
     files = [word for word in words if Path(word).suffix.lower() in SUFFIXES and " " not in Path(word).name]
-    files += [word for word in words if word not in files and Path(word).suffix and Path(word).is_file()]
+    files += [word for word in words if word not in files and Path(word).suffix and os.path.isfile(word)]
     sentences = tuple(word for word in words if word not in files)
     return replace(arguments, sentences=sentences, videos=(*arguments.videos, *map(Path, files)))
 
 
 def _is_sentence(word: str) -> bool:
+    # functions of os.path: a long sentence is no name of a file, which methods of Path refuse
     looks_like_path = "/" in word or ":" in word or Path(word).suffix != ""
-    return (" " in word or not looks_like_path) and not Path(split_name(word)[1]).exists()
+    return (" " in word or not looks_like_path) and not os.path.exists(split_name(word)[1])
 
 
 def check_arguments(arguments: GroundArguments) -> None:
@@ -127,7 +129,9 @@ def check_arguments(arguments: GroundArguments) -> None:
 
 def _check_videos(arguments: GroundArguments) -> None:
     if bool(arguments.videos) == bool(arguments.features):
-        raise ValueError("--videos, --features: name video files or their features, one of the two")
+        folders = (word for word in arguments.sentences if os.path.isdir(word))
+        remedy = next((f"; the folder {folder} is taken behind --videos" for folder in folders), "")
+        raise ValueError(f"--videos, --features: name video files or their features, one of the two{remedy}")
     for name in ("duration", "durations", "frames_per_second") if arguments.videos else ("encoder", "cache"):
         if getattr(arguments, name):
             kind = "of features, and video files tell their lengths" if arguments.videos else "of video files"

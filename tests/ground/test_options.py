@@ -27,6 +27,18 @@ def test_a_sentence_that_mentions_a_file_stays_one(tmp_path: Path, monkeypatch: 
     assert _parsed("a.clip", "x").videos == (Path("a.clip"),)
 
 
+def test_a_sentence_longer_than_names_of_files_is_one(tmp_path: Path) -> None:
+    sentence = f"a person {'opens the door and ' * 20}leaves. Then it is dark"
+    assert _parsed("a.mp4", sentence).sentences == (sentence,)
+    parsed = _parsed("--videos", str(tmp_path), sentence)
+    assert parsed.sentences == (sentence,) and parsed.videos == (tmp_path,)
+
+
+def test_a_folder_among_the_sentences_is_pointed_out(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"one of the two; the folder {tmp_path} is taken behind --videos$"):
+        check_arguments(_parsed(str(tmp_path), "a dog barks"))
+
+
 def test_sentences_may_follow_the_videos(tmp_path: Path) -> None:
     parsed = _parsed("--videos", str(tmp_path), "a.mp4", "a dog barks", "laughing")
     assert parsed.videos == (tmp_path, Path("a.mp4")) and parsed.sentences == ("a dog barks", "laughing")
