@@ -93,6 +93,8 @@ def _check(arguments: DemoArguments) -> None:
         raise ValueError("--model and --zero-shot: give one of them, the model to ask or an encoder in its place")
     if not arguments.videos.is_dir():
         raise ValueError(f"--videos {arguments.videos}: no folder; name the one where the files of the videos lie")
+    if not 0 <= arguments.min_match <= 1:
+        raise ValueError(f"--min-match {arguments.min_match}: expected a probability, 0 to 1")
     if not 1 <= arguments.top <= MAX_TOP:
         raise ValueError(f"--top {arguments.top}: expected 1 to {MAX_TOP:,}")
     if arguments.port is not None and not 1 <= arguments.port <= _MAX_PORT:

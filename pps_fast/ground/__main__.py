@@ -124,10 +124,13 @@ def _encode(arguments: GroundArguments, grounder: Grounder) -> list[EncodedVideo
     with source:
         grounder.videos.require_same(source.recipes, listed(str(path) for path in arguments.features))
         shown = tqdm(source, desc="encode", unit="video", total=len(source.names), disable=None, leave=False)
-        return [
-            grounder.encode(frames, duration_s=length, name=name, segment_seconds=window)
-            for name, frames, length in shown
-        ]
+        videos = []
+        for name, frames, length in shown:
+            try:
+                videos.append(grounder.encode(frames, duration_s=length, name=name, segment_seconds=window))
+            except ValueError as error:
+                raise ValueError(f"video {name}: {error}") from error
+        return videos
 
 
 def _encode_files(arguments: GroundArguments, grounder: Grounder) -> tuple[list[EncodedVideo], list[str]]:

@@ -123,6 +123,8 @@ def check_arguments(arguments: GroundArguments) -> None:
         value = getattr(arguments, name)
         if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"--{name.replace('_', '-')} {value}: expected a number above 0")
+    if not 0 <= arguments.min_match <= 1:
+        raise ValueError(f"--min-match {arguments.min_match}: expected a probability, 0 to 1")
     if not 1 <= arguments.top <= MAX_TOP:
         raise ValueError(f"--top {arguments.top}: expected 1 to {MAX_TOP:,}")
 

@@ -84,9 +84,11 @@ class ModelVideos:
             if not isinstance(actual, dict) or not isinstance(expected, dict):
                 continue
             if (differs := _of_other_encoder(actual, expected)) is not None:
+                values = f" ({differs} {actual.get(differs)}, not {expected.get(differs)})"
+                by = f"{expected.get('encoder')}{'' if differs == 'encoder' else values}"
                 raise ValueError(
-                    f"{name}: the {differs} of its features is {actual.get(differs)}, that of the model's training "
-                    f"{expected.get(differs)}; make features by the encoder {expected.get('encoder')}"
+                    f"{name}: its features were made by the encoder {actual.get('encoder')}, those of the model's "
+                    f"training by {by}; make them as those of the training"
                 )
 
     def named(self, path: Path, duration_s: float | None, name: str | None) -> tuple[np.ndarray, float, str]:

@@ -33,6 +33,7 @@ _FRAME = "document.querySelector('#answer iframe').contentDocument"
         (["--videos", ".", "--zero-shot", "clip"], "--model and --zero-shot: give one of them"),
         (["--videos", ".", "--top", "0"], "--top 0: expected 1 to 1,000"),
         (["--videos", ".", "--segment-seconds", "0"], "--segment-seconds 0.0: expected a number above 0"),
+        (["--videos", ".", "--min-match", "50"], "--min-match 50.0: expected a probability, 0 to 1"),
         (["--videos", ".", "--port", "0"], "--port 0: expected 1 to 65,535"),
     ],
 )

@@ -100,7 +100,8 @@ def test_sources_are_joined_in_the_order_of_the_training(tmp_path: Path, capsys:
         printed.append(capsys.readouterr().out)
     assert printed[0] == printed[1] and '"match"' in printed[0]
     assert main(["--model", str(tmp_path / "run"), "--features", paths[0], "--json", SENTENCE]) == 2
-    assert "width 4, the model was trained with features of width 6 (a 4 + b 2, joined)" in capsys.readouterr().err
+    said = "video a: frames: width 4, the model was trained with features of width 6 (a 4 + b 2, joined)"
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -164,7 +165,7 @@ def test_video_files_are_encoded_as_the_training_was(tmp_path: Path, capsys: pyt
         file["a"] = np.ones((3, 112), dtype=np.float32)
         file["a"].attrs["duration_s"] = 3.0
     assert main(["--model", str(model), "--features", str(tmp_path / "other.h5"), SENTENCE]) == 2
-    assert "other.h5: the encoder of its features is openai/clip@1, that of the" in capsys.readouterr().err
+    assert "other.h5: its features were made by the encoder openai/clip@1, those of the" in capsys.readouterr().err
     assert moment["video"] == "a" and 0 <= moment["start_s"] < moment["end_s"] <= 4.0
     page = tmp_path / "page.html"
     assert main(["--model", str(model), "--videos", str(tmp_path), "--cache", "--html", str(page), SENTENCE]) == 0

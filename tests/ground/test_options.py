@@ -53,6 +53,8 @@ def test_sentences_may_follow_the_videos(tmp_path: Path) -> None:
         (["x", "--features", "f.h5", "--cache"], "--cache: an option of video files; leave it out"),
         (["x", "--features", "f.h5", "--encoder", "clip"], "--encoder: an option of video files"),
         (["x", "--features", "f.h5", "--json", "--jsonl"], "choose one of them"),
+        (["x", "a.mp4", "--min-match", "50"], "--min-match 50.0: expected a probability, 0 to 1"),
+        (["x", "a.mp4", "--min-match", "nan"], "--min-match nan: expected"),
     ],
 )
 def test_options_that_do_not_fit_together_are_refused(words: list[str], message: str) -> None:

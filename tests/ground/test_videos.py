@@ -111,12 +111,12 @@ _FOLDER = {**_CLIP, "encoder": "clip@0123456789ab"}
     [
         (_CLIP, {**_CLIP, "fps": 2.0, "sampling": "other"}, None),
         (_CLIP, {**_CLIP, "encoder": "openai/clip@2"}, None),
-        (_CLIP, {**_CLIP, "encoder": "other/clip@1"}, "encoder of its features is openai/clip@1, .* other/clip@1;"),
-        (_CLIP, {**_CLIP, "encoder": "color"}, "encoder of its features is openai/clip@1, .* color; make"),
+        (_CLIP, {**_CLIP, "encoder": "other/clip@1"}, "openai/clip@1, .* by other/clip@1; make them"),
+        (_CLIP, {**_CLIP, "encoder": "color"}, "openai/clip@1, .* by color; make them"),
         ({**_FOLDER, "encoder": "moved@0123456789ab"}, _FOLDER, None),
-        ({**_FOLDER, "encoder": "clip@ba9876543210"}, _FOLDER, "encoder of its features is clip@ba9876543210"),
+        ({**_FOLDER, "encoder": "clip@ba9876543210"}, _FOLDER, "clip@ba9876543210, .* by clip@0123456789ab; make"),
         (_CLIP, _FOLDER, None),
-        ({**_CLIP, "pooling": "mean"}, _FOLDER, "pooling of its features is mean, .* projection; make"),
+        ({**_CLIP, "pooling": "mean"}, _FOLDER, r"openai/clip@1, .* by clip@.* \(pooling mean, not projection\)"),
         (None, _CLIP, None),
         (_CLIP, None, None),
     ],
@@ -130,7 +130,7 @@ def test_features_of_another_encoder_are_refused_as_far_as_files_tell(
         # joined in another way: the width tells
         model.require_same([actual, actual], "new.h5")
     else:
-        with pytest.raises(ValueError, match=f"new.h5: the {differing}"):
+        with pytest.raises(ValueError, match=f"new.h5: its features were made by the encoder {differing}"):
             model.require_same([actual], "new.h5")
 
 
