@@ -23,7 +23,7 @@ from pps_fast.features.extract import Extracted
 from pps_fast.files import replacing
 from pps_fast.hdf5 import new_hdf5, open_hdf5, plain_dataset, read_dataset
 from pps_fast.prepare.readers.extracted import FORMAT, read_recipe
-from pps_fast.reading import FAILURES, reading, shown
+from pps_fast.reading import FAILURES, reading, require_file, shown
 from pps_fast.runs.lock import owning
 
 PARTS = ".parts"
@@ -35,7 +35,12 @@ _OVERHEAD = 16 << 10
 
 
 def fingerprint(path: Path) -> str:
-    """Returns a sha256 over a file's size, its first and its last MiB: another video has another one."""
+    """Returns a sha256 over a file's size, its first and its last MiB: another video has another one.
+
+    Raises:
+        ValueError: for what is no regular file, as a pipe, which would never be opened.
+    """
+    require_file(path)
     digest = hashlib.sha256()
     with reading(path), open(path, "rb") as file:
         size = path.stat().st_size

@@ -104,8 +104,9 @@ def check_arguments(arguments: GroundArguments) -> None:
     Raises:
         ValueError: naming the option.
     """
-    if not arguments.sentences:
-        raise ValueError('sentences: none; put at least one in quotes, like "person opens the door"')
+    if not arguments.sentences or not all(sentence.strip() for sentence in arguments.sentences):
+        what = "an empty one" if arguments.sentences else "none"
+        raise ValueError(f'sentences: {what}; put at least one in quotes, like "person opens the door"')
     if (arguments.model is None) == (arguments.zero_shot is None):
         raise ValueError("--model and --zero-shot: give one of them, the model to ask or an encoder in its place")
     _check_videos(arguments)

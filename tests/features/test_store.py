@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import h5py
@@ -99,3 +100,6 @@ def test_a_fingerprint_is_of_the_content(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     marks = [fingerprint(tmp_path / name) for name in "abc"]
     assert marks[0] == marks[1] != marks[2]
+    os.mkfifo(tmp_path / "pipe.mp4")
+    with pytest.raises(ValueError, match=r"pipe\.mp4: a pipe or device, not a file"):
+        fingerprint(tmp_path / "pipe.mp4")

@@ -47,6 +47,7 @@ def test_sentences_may_follow_the_videos(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["x", " ", "a.mp4"], "sentences: an empty one; put at least one in quotes"),
         (["x"], "--videos, --features: name video files or their features"),
         (["x", "a.mp4", "--features", "f.h5"], "one of the two"),
         (["x", "a.mp4", "--duration", "3"], "--duration: an option of features, and video files tell their lengths"),
