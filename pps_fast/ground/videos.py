@@ -83,7 +83,7 @@ class ModelVideos:
         for actual, expected in zip(recipes, trained, strict=True):
             if not isinstance(actual, dict) or not isinstance(expected, dict):
                 continue
-            if (differs := _of_other_encoder(actual, expected)) is not None:
+            if (differs := differing_field(actual, expected)) is not None:
                 values = f" ({differs} {actual.get(differs)}, not {expected.get(differs)})"
                 by = f"{expected.get('encoder')}{'' if differs == 'encoder' else values}"
                 raise ValueError(
@@ -148,7 +148,7 @@ def cache_of(path: Path, extractor: Extractor, num_sources: int) -> Path:
     return path.with_name(f"{path.name}{which}{CACHE}")
 
 
-def _of_other_encoder(actual: dict[str, Any], expected: dict[str, Any]) -> str | None:
+def differing_field(actual: dict[str, Any], expected: dict[str, Any]) -> str | None:
     """Returns the field that tells two encoders apart; None for one encoder, at whatever rate, or where none does."""
     names = [str(recipe.get("encoder")).rpartition("@") for recipe in (actual, expected)]
     # "color" has no revision

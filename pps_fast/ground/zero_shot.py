@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
 from pps_fast.alignment.model import AlignmentModel
@@ -12,7 +15,7 @@ from pps_fast.features.encoders import open_encoder as open_frame_encoder
 from pps_fast.features.extract import Extractor
 from pps_fast.ground.grounder import Grounder
 from pps_fast.ground.sentences import ModelSentences, ModelWords
-from pps_fast.ground.videos import ModelVideos
+from pps_fast.ground.videos import ModelVideos, differing_field
 from pps_fast.prepare.readers.encoders import SentenceEncoder, open_encoder
 from pps_fast.presets import PRESETS
 from pps_fast.types import FeatureSizes
@@ -66,6 +69,16 @@ class _JointVideos(ModelVideos):
     def __init__(self, named: str, sentences: SentenceEncoder, device: torch.device | str) -> None:
         super().__init__({"sources": [{}]}, device)
         self._name, self._sentence_encoder = named, sentences
+
+    def require_same(self, recipes: Sequence[dict[str, Any] | None], name: str) -> None:
+        ours = self._sentence_encoder.name
+        for recipe in filter(None, recipes):
+            # of sentences no more than the name of their encoder can be compared
+            if differing_field(recipe, {**recipe, "encoder": ours}) is not None:
+                raise ValueError(
+                    f"{name}: its features were made by the encoder {recipe.get('encoder')}, and sentences are read by "
+                    f"{ours}; name the same one with --zero-shot"
+                )
 
     def open(self) -> list[Extractor]:
         if not self._extractors:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from pps_fast.features.encoders import open_encoder
 from pps_fast.ground.__main__ import main
 from pps_fast.ground.zero_shot import NUM_SEGMENTS, zero_shot
 from tests.support.joint_encoders import WIDTH, joint_folder
@@ -42,6 +43,17 @@ def test_the_program_asks_a_video_file_without_a_model(tmp_path: Path, capsys: p
     assert main(["--zero-shot", str(folder), str(tmp_path / "a.mp4"), "a dog", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["num_videos"] == 1 and record["no_match"].startswith("zero-shot: nothing was trained")
+
+
+def test_features_of_another_encoder_are_refused(tmp_path: Path) -> None:
+    folder = joint_folder(tmp_path / "clip")
+    name = open_encoder(str(folder)).name
+    videos = zero_shot(str(folder)).videos
+    videos.require_same([{"encoder": name, "fps": 2.0, "width": WIDTH}], "f.h5")
+    videos.require_same([None], "f.h5")
+    for other in (f"clip@{'0' * 12}", f"moved@{'0' * 12}"):
+        with pytest.raises(ValueError, match=f"f.h5: its features were made by the encoder {other}, and .* by {name};"):
+            videos.require_same([{"encoder": other}], "f.h5")
 
 
 def test_an_encoder_of_sentences_alone_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
