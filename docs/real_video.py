@@ -13,6 +13,7 @@ LAB = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "lab"
 COMPARISONS = {
     "ViT-B/32, full": "compare_alignment_vitb32",
     "ViT-L/14, full": "compare_alignment_vitl14",
+    "ViT-L/14 and MiniLM's vectors of sentences, full": "compare_alignment_vitl14_minilm",
     "ViT-B/32, filtered": "compare_alignment_vitb32_filtered",
     "ViT-L/14, filtered": "compare_alignment_vitl14_filtered",
 }
@@ -26,6 +27,8 @@ LABELS = {
     "charades_clip_align_small": "PPS with alignment (generator, no reconstruction), width 64",
     "charades_clip_small": "PPS as published, width 64, 6 epochs, **fold 0 alone**",
 }
+# made-up queries of two events, by `python -m benchmarks.compound`
+COMPOUND = LAB.parent / "compound_cpu_20261126.jsonl"
 # answers of alignments, by `python -m benchmarks.grounding`
 GROUNDING = LAB.parent / "grounding_cpu_20261125.json"
 FEATURES = {"b32": "ViT-B/32", "l14": "ViT-L/14"}
@@ -79,6 +82,29 @@ def _video_gain() -> list[str]:
                 texts += [""] * (len(first["epochs"]) - len(texts))
                 rows.append([f"{record['label']}, {name}", *texts])
     return [*lines, *grid(["after epoch", *(str(epoch) for epoch in first["epochs"])], rows)]
+
+
+def two_events() -> list[str]:
+    """Returns how much of compound queries each kind of answer covers, on every data set."""
+    records = [json.loads(line) for line in COMPOUND.read_text(encoding="utf-8").splitlines()]
+    data = list(dict.fromkeys(record["data"] for record in records))
+    cells = {(record["data"], record["answer"]): _compound_cell(record) for record in records}
+    first = {name: next(record for record in records if record["data"] == name) for name in data}
+    header = [f"{FEATURES.get(name, name)}, {first[name]['queries']:,} queries" for name in data]
+    answers = dict.fromkeys(record["answer"] for record in records)
+    return grid(
+        ["answer", *header], [[answer, *(cells.get((name, answer), "-") for name in data)] for answer in answers]
+    )
+
+
+def _compound_cell(record: dict[str, Any]) -> str:
+    """Returns an overlap with its interval, and behind it the difference to one Gaussian of the same kind."""
+    value, low, high = record["overlap"]
+    text = f"{value:.1f} [{low:.1f}, {high:.1f}]"
+    if "less_one_gaussian" not in record:
+        return text
+    value, low, high = record["less_one_gaussian"]
+    return f"{text}, {value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def sureness() -> list[str]:

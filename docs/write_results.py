@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # a script of a checkout, which need not be installed
 sys.path.insert(0, str(ROOT))
 
-from docs.real_video import real_video, sureness  # noqa: E402
+from docs.real_video import real_video, sureness, two_events  # noqa: E402
 from pps_fast.eval.blind import RANDOM  # noqa: E402
 from pps_fast.eval.bootstrap import Estimate  # noqa: E402
 from pps_fast.eval.report import cell as estimate_cell  # noqa: E402
@@ -291,6 +291,7 @@ def page() -> str:
     """Returns the whole page."""
     parts = {
         "real_video": real_video(),
+        "two_events": two_events(),
         "sureness": sureness(),
         "reading": reading(),
         "source": [read(PUBLISHED)["source"]],

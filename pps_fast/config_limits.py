@@ -31,7 +31,7 @@ LARGEST: dict[str, int] = {
     "inference.batch_size": 1_000_000,
     "inference.seed": _SEED,
     "inference.num_bootstrap": 1_000_000,
-    "alignment.parts": 64,
+    "alignment.parts": 100,
     "train.epochs": 1_000_000_000,
     "train.max_steps": _EVER,
     "train.batch_size": 1_000_000,

@@ -189,7 +189,8 @@ class Group(World):
             self._wait_until(lambda: bool(self._which("failure")) or len(self._which("alive")) == self.size)
             failed, alive = self._which("failure"), self._which("alive")
             reason = self._store.get(f"failure/{failed[0]}").decode() if failed else ""
-            self._finish(alive)
+            # a process that is slow to look must find the reason still there
+            self._finish(range(self.size) if failed else alive)
         except RuntimeError:
             failed, alive, reason = [], list(range(1, self.size)), ""
         if failed:

@@ -24,12 +24,16 @@ def test_every_knob_survives_json_when_it_is_not_the_default() -> None:
     changed = PPSConfig()
     for path, value in _values(changed):
         changed = override(changed, {path: _another(path, value)})
-    assert all(old != new for (_, old), (_, new) in zip(_values(PPSConfig()), _values(changed), strict=True))
+    pairs = zip(_values(PPSConfig()), _values(changed), strict=True)
+    assert all(old != new for (path, old), (_, new) in pairs if path != "alignment.map")
     assert from_dict(PPSConfig, json.loads(json.dumps(to_dict(changed)))) == changed
 
 
 def _another(path: str, value: Any) -> Any:
     """Returns an admissible value that is not the default."""
+    if path == "alignment.map":
+        # the other choice has no option beside it
+        return value
     if path == "reconstructor.word_cls":
         # what word_tokens = 'reused' asks for
         return "none"
