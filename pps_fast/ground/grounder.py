@@ -18,7 +18,7 @@ from pps_fast.ground.answers import MAX_TOP, Answer, best_moments
 from pps_fast.ground.evidence import Evidence
 from pps_fast.ground.ranking import ranked, rows_of
 from pps_fast.ground.scorers import AlignmentScorer, NetworkScorer, Scored, Scorer
-from pps_fast.ground.segments import EncodedVideo, segments_of, warn_of_long_segments
+from pps_fast.ground.segments import EncodedVideo, segments_of, warn_of_few_rows, warn_of_long_segments
 from pps_fast.ground.sentences import ModelSentences, ModelWords, Queries, encode_queries
 from pps_fast.ground.videos import ModelVideos
 from pps_fast.hub.fetch import locate_model
@@ -33,8 +33,8 @@ _NO_NETWORK_MATCH = (
     "cannot tell whether a sentence is about a video at all; `python -m pps_fast.align` fits a model that can"
 )
 _NOT_CALIBRATED = (
-    "the confidence of this model is not calibrated: it was fitted by an older pps_fast or to too few videos; "
-    "fit or train it again"
+    "the confidence of this model is not calibrated: it was fitted to too few videos, or by an older pps_fast; "
+    "fit or train it to more of them, or again"
 )
 
 
@@ -163,6 +163,7 @@ class Grounder:
             frames = frames.detach().cpu().float().numpy()
         num_segments, width = self.sizes.num_segments, self.sizes.frame_dim
         windows, start, end = segments_of(frames, num_segments, width, duration_s, segment_seconds, self._origin)
+        warn_of_few_rows(len(frames), float(end[0] - start[0]))
         if duration_s is not None:
             warn_of_long_segments(duration_s * (end[0] - start[0]), num_segments, self.confidence)
         on_device = torch.from_numpy(windows).to(self._words.vectors.device).float()

@@ -16,6 +16,8 @@ from pps_fast.prepare.readers.frames import BadVideo, as_float16, checked_frames
 
 # a moment shorter than so many segments is hardly seen
 _SEGMENTS_OF_A_MOMENT = 3
+# of a window, between which a moment can be told from the rest
+_LEAST_ROWS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,24 @@ def window_bounds(num_frames: int, duration_s: float | None, segment_seconds: fl
     count = 1 + math.ceil((num_frames - length) / max(length / 2, 1))
     starts = np.linspace(0, num_frames - length, count).round().astype(int).tolist()
     return [(first, first + length) for first in starts]
+
+
+def warn_of_few_rows(num_rows: int, window_share: float) -> None:
+    """Says where a window has too few rows of features for a moment to be told from the rest.
+
+    Args:
+        num_rows: of the video.
+        window_share: part of the video that a window is.
+    Warns:
+        Note: then.
+    """
+    rows = num_rows * window_share
+    if window_share < 1 and rows < _LEAST_ROWS:
+        text = (
+            f"a window has {rows:.1f} rows of features, too few to find a moment in; divide the video with "
+            f"segment_seconds that give {_LEAST_ROWS} rows or more (--segment-seconds), or make more rows a second"
+        )
+        warnings.warn(text, Note, stacklevel=3)
 
 
 def warn_of_long_segments(window_s: float, num_segments: int, confidence: Confidence | None) -> None:
