@@ -69,7 +69,7 @@ def run(arguments: GroundArguments) -> int:
     began = time.perf_counter()
     videos, failures = _encode_files(arguments, grounder) if arguments.videos else (_encode(arguments, grounder), [])
     encode_s, began = time.perf_counter() - began, time.perf_counter()
-    answers = grounder.search(videos, arguments.sentences, top=arguments.top)
+    answers, unread = _ask(arguments, grounder, videos)
     ms_per_query = 1000 * (time.perf_counter() - began) / len(answers)
     if arguments.html is not None:
         _write_page(arguments, grounder, videos, answers)
@@ -81,9 +81,9 @@ def run(arguments: GroundArguments) -> int:
             record[name] = paths if len(paths) > 1 else paths[0]
     record |= {"encode_s": encode_s, "ms_per_query": ms_per_query, "no_match": grounder.no_match}
     _print(arguments, answers, record)
-    for failure in failures:
+    for failure in [*failures, *unread]:
         print(f"error: not searched: {failure}", file=sys.stderr)
-    return 1 if failures else 0
+    return 1 if failures or unread else 0
 
 
 def _grounder(arguments: GroundArguments, device: torch.device) -> Grounder:
@@ -95,6 +95,29 @@ def _grounder(arguments: GroundArguments, device: torch.device) -> Grounder:
     from pps_fast.ground.grounder import load
 
     return load(str(arguments.model), device, arguments.sentence_encoder, arguments.encoder)
+
+
+def _ask(arguments: GroundArguments, grounder: Grounder, videos: list[EncodedVideo]) -> tuple[list[Answer], list[str]]:
+    """Asks all sentences; returns the answers, and why those that cannot be asked are not, if there are others.
+
+    Raises:
+        ValueError: where none can be asked.
+    """
+    try:
+        return grounder.search(videos, arguments.sentences, top=arguments.top), []
+    except ValueError:
+        if len(arguments.sentences) == 1:
+            raise
+    answers: list[Answer] = []
+    unread = []
+    for sentence in arguments.sentences:
+        try:
+            answers += grounder.search(videos, [sentence], top=arguments.top)
+        except ValueError as error:
+            unread.append(str(error))
+    if not answers:
+        raise ValueError(unread[0])
+    return answers, unread
 
 
 def _encode(arguments: GroundArguments, grounder: Grounder) -> list[EncodedVideo]:

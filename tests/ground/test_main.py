@@ -39,6 +39,18 @@ def test_one_video_is_asked_in_a_table(video: Path, capsys: pytest.CaptureFixtur
     assert "1 video encoded" in printed and " s  " in printed
 
 
+def test_a_sentence_without_a_known_word_does_not_end_the_others(
+    video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--model", str(alignment_run()), "--features", str(video), "--jsonl"]
+    assert main([*options, "zebrafish swim", SENTENCE]) == 1
+    streams = capsys.readouterr()
+    assert [json.loads(line)["sentence"] for line in streams.out.splitlines()] == [SENTENCE]
+    assert "error: not searched: 'zebrafish swim': no word that the model knows" in streams.err
+    assert main([*options, "zebrafish swim", "yak"]) == 2
+    assert "error: 'zebrafish swim': no word that the model knows" in capsys.readouterr().err
+
+
 def test_all_videos_of_a_file_are_searched_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_prepared(tmp_path / "data.h5", DATA)
     options = ["--model", str(alignment_run()), "--features", str(tmp_path / "data.h5"), "--top", "3"]
