@@ -26,8 +26,8 @@ from torch import Tensor
 
 from benchmarks.rows import Row, about_machine, append, short
 from pps_fast import PRESETS, PPSConfig, load_model, override, train_and_evaluate
-from pps_fast.alignment.equations import ENERGY_FLOOR, gaussian_bank, max_sum_window, window_mask, zscored_curve
-from pps_fast.alignment.windows import READING, bank_of_gaussians
+from pps_fast.alignment.equations import ENERGY_FLOOR, gaussian_bank, zscored_curve
+from pps_fast.alignment.windows import READING, bank_of_gaussians, bank_rewards, window_moments
 from pps_fast.data.identity import describe_data
 from pps_fast.data.packing import write_prepared
 from pps_fast.data.prepared import PreparedData, read_prepared
@@ -163,24 +163,16 @@ def closed_form(model: PPS, store: Store, samples: np.ndarray) -> dict[str, Tens
     power = READING[model.alignment.options.curve][0]
     fine = gaussian_bank(*bank_of_gaussians(curve.device), RESOLUTION).to(curve.dtype)
     masks = gaussian_bank(*bank_of_gaussians(curve.device), curve.shape[1]).to(curve.dtype)
-    reward = zscored_curve(curve) @ (masks / (masks.square().sum(dim=1, keepdim=True) + ENERGY_FLOOR).pow(power)).T
+    reward = bank_rewards(zscored_curve(curve), masks, power)
     first, second = two_gaussians(curve, power)
+    windows = window_moments(curve, 2, model.alignment.options.curve).masks > 0
+    point = (torch.arange(RESOLUTION) * curve.shape[1]) // RESOLUTION
     return {
         WHOLE_VIDEO: torch.ones(len(samples), RESOLUTION, dtype=torch.bool),
         "alignment, one Gaussian": _above_level(fine[reward.argmax(dim=1)].log()),
         "alignment, two Gaussians": _above_level((fine[first] + fine[second]).log()),
-        "alignment, two windows": _two_windows(curve),
+        "alignment, two windows": windows.any(dim=1)[:, point],
     }
-
-
-def _two_windows(curve: Tensor) -> Tensor:
-    """The window of largest sum, and that of what lies outside it."""
-    away = curve - curve.mean(dim=1, keepdim=True)
-    inside = window_mask(*max_sum_window(away), curve.shape[1])
-    rest = away.masked_fill(inside, -2 * float(away.abs().sum(dim=1).max()) - 1)
-    inside = inside | window_mask(*max_sum_window(rest), curve.shape[1])
-    point = (torch.arange(RESOLUTION) * curve.shape[1]) // RESOLUTION
-    return inside[:, point]
 
 
 def proposed(model: PPS, store: Store, samples: np.ndarray) -> Tensor:

@@ -64,6 +64,11 @@ def align_frames(features: Tensor, options: AlignmentConfig) -> Tensor:
     return with_changes(frames, options.change) if options.change > 0 else frames
 
 
+def align_width(frame_dim: int, options: AlignmentConfig) -> int:
+    """Returns the width of a row of `align_frames`."""
+    return frame_dim * (2 if options.change > 0 else 1)
+
+
 def centered_sentences(raw: Tensor, sentence_mean: Tensor) -> Tensor:
     """y = u / |u| - m, [B, n]; zeros for a sentence without a known word, which so has no direction and no score."""
     return (raw - sentence_mean).masked_fill((raw == 0).all(dim=1, keepdim=True), 0.0)
@@ -108,7 +113,7 @@ class Alignment(nn.Module):
         self.options = options
         use_words = uses_words(options, sizes)
         width = sizes.word_dim if use_words else sizes.sentence_dim
-        frame_dim = sizes.frame_dim * (1 if options.change == 0 else 2)
+        frame_dim = align_width(sizes.frame_dim, options)
         shapes = {
             "maps": (options.parts + 1, frame_dim, width),
             "word_weights": (sizes.vocab_size if use_words else 0,),

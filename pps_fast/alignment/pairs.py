@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pps_fast.alignment.equations import alignment_map, linear_curve
-from pps_fast.alignment.model import align_frames, part_directions
+from pps_fast.alignment.model import align_frames, align_width, part_directions
 from pps_fast.config import AlignmentConfig
 from pps_fast.data.record import PreparedData
 
@@ -57,7 +57,7 @@ class TrainingPairs:
         # pairs by video, so that those of a block of videos lie side by side
         order = np.argsort(rank, kind="stable")
         self._rank, self._sentences = torch.from_numpy(rank[order]), sentences[torch.from_numpy(order)]
-        self.frame_dim = data.features.shape[2] * (1 if options.change == 0 else 2)
+        self.frame_dim = align_width(data.features.shape[2], options)
         num_bytes = 4 * self.num_segments * self.frame_dim
         self._block = max(_BLOCK_BYTES // num_bytes, 1)
         is_small = len(self._videos) * num_bytes <= _HELD_BYTES

@@ -63,7 +63,7 @@ def filter_moments(curve: Tensor, count: int, kind: CurveKind, bonus: Tensor | N
     zeta, (power, extent) = zscored_curve(curve), READING[kind]
     center, radius = bank_of_gaussians(curve.device)
     masks = gaussian_bank(center, radius, curve.shape[1]).to(zeta.dtype)  # [c, S]
-    reward = _rewards(zeta, masks, power)  # [B, c]
+    reward = bank_rewards(zeta, masks, power)  # [B, c]
     if bonus is not None:
         reward = reward + bonus.to(zeta.dtype)
     spans = torch.stack([center - extent * radius, center + extent * radius], dim=1).clamp(0, 1)
@@ -122,10 +122,10 @@ def best_log_radius(curve: Tensor, kind: CurveKind) -> Tensor:
     """Returns [B] the log of the radius of the Gaussian with the largest reward: curve [B, S]."""
     zeta, (center, radius) = zscored_curve(curve), bank_of_gaussians(curve.device)
     masks = gaussian_bank(center, radius, curve.shape[1]).to(zeta.dtype)
-    return radius.log()[_rewards(zeta, masks, READING[kind][0]).argmax(dim=1)].to(curve.dtype)
+    return radius.log()[bank_rewards(zeta, masks, READING[kind][0]).argmax(dim=1)].to(curve.dtype)
 
 
-def _rewards(zeta: Tensor, masks: Tensor, power: float) -> Tensor:
+def bank_rewards(zeta: Tensor, masks: Tensor, power: float) -> Tensor:
     """Returns [B, c] R(g) of masks that all curves share: z-scored curves [B, S], masks [c, S]."""
     return zeta @ (masks / (masks.square().sum(dim=1, keepdim=True) + ENERGY_FLOOR).pow(power)).T
 

@@ -8,20 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pps_fast.cli import exit_status, parse
-from pps_fast.devices import Device
+from pps_fast.ground.options import AskOptions, check_asked
 from pps_fast.help_text import Program
 
 _MAX_PORT = 65535
 
 
 @dataclass(frozen=True, kw_only=True)
-class DemoArguments:
+class DemoArguments(AskOptions):
     """Options of the command."""
 
-    model: Path | None = None
-    """model folder or run folder of `python -m pps_fast.align`, `train` or `published`, or USER/NAME of the hub"""
-    zero_shot: str | None = None
-    """in place of a model: joint encoder of frames and sentences (CLIP, SigLIP), folder or NAME; nothing is trained"""
     videos: Path
     """folder with the files of the videos, which whoever reaches the address may see"""
     features: Path | None = None
@@ -31,27 +27,10 @@ class DemoArguments:
     """csv file with the lengths of the videos of --features, columns id and length"""
     frames_per_second: float | None = None
     """rows of --features for a second of video, from which lengths follow where nothing else tells them"""
-    top: int = 5
-    """most moments of an answer"""
-    min_match: float = 0.5
-    """below this match, the probability that a sentence is about a video, the answer is 'not found'"""
-    segment_seconds: float | None = None
-    """divide longer videos into windows of this many seconds, which overlap by half"""
-    sentence_encoder: str | None = None
-    """folder or NAME of the encoder of sentences, for a model that was fitted to vectors of whole sentences"""
-    encoder: tuple[str, ...] = ()
-    """folder or NAME of the encoder of frames, one for each source of the model's features; default: those that the
-    model names"""
-    cache: bool = False
-    """keep the features of each video in a file beside it, and take them from there"""
     host: str = "127.0.0.1"
     """address to listen at; the default is reached from this machine alone, 0.0.0.0 from the whole network"""
     port: int | None = None
     """port to listen at; default: the first free one from 7860"""
-    device: Device = "cpu"
-    """where to run; auto is the GPU if there is one"""
-    threads: int | None = None
-    """CPU threads"""
 
 
 PROGRAM = Program(
@@ -87,22 +66,11 @@ def run(arguments: DemoArguments) -> int:
 
 
 def _check(arguments: DemoArguments) -> None:
-    from pps_fast.ground.answers import MAX_TOP
-
-    if (arguments.model is None) == (arguments.zero_shot is None):
-        raise ValueError("--model and --zero-shot: give one of them, the model to ask or an encoder in its place")
+    check_asked(arguments, "frames_per_second", "segment_seconds")
     if not arguments.videos.is_dir():
         raise ValueError(f"--videos {arguments.videos}: no folder; name the one where the files of the videos lie")
-    if not 0 <= arguments.min_match <= 1:
-        raise ValueError(f"--min-match {arguments.min_match}: expected a probability, 0 to 1")
-    if not 1 <= arguments.top <= MAX_TOP:
-        raise ValueError(f"--top {arguments.top}: expected 1 to {MAX_TOP:,}")
     if arguments.port is not None and not 1 <= arguments.port <= _MAX_PORT:
         raise ValueError(f"--port {arguments.port}: expected 1 to {_MAX_PORT:,}")
-    for name in ("frames_per_second", "segment_seconds"):
-        value = getattr(arguments, name)
-        if value is not None and not 0 < value < float("inf"):
-            raise ValueError(f"--{name.replace('_', '-')} {value}: expected a number above 0")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 
 from pps_fast.demo.library import Library
 from pps_fast.devices import choose_device, set_threads
-from pps_fast.ground.grounder import Grounder, load
+from pps_fast.ground.grounder import Grounder
 from pps_fast.ground.page_links import SUFFIXES, video_files
 from pps_fast.ground.segments import EncodedVideo
 from pps_fast.ground.sources import Videos
-from pps_fast.ground.zero_shot import zero_shot
+from pps_fast.ground.zero_shot import open_grounder
 from pps_fast.prepare.feature_options import FeatureOptions, sources_of
 
 if TYPE_CHECKING:
-    import torch
-
     from pps_fast.demo.__main__ import DemoArguments
 
 
@@ -27,7 +25,7 @@ def open_library(arguments: DemoArguments) -> Library:
         ValueError: for a model, videos or features that cannot be used.
     """
     set_threads(arguments.threads)
-    grounder = _grounder(arguments, choose_device(arguments.device))
+    grounder = open_grounder(arguments, choose_device(arguments.device))
     encoded = [] if arguments.features is None else _encoded(arguments, grounder)
     if encoded:
         files = video_files(arguments.videos, [str(video.name) for video in encoded])
@@ -43,13 +41,6 @@ def open_library(arguments: DemoArguments) -> Library:
         return grounder.encode(path, name=name, segment_seconds=arguments.segment_seconds)
 
     return Library(grounder, files, encode, encoded=encoded, top=arguments.top, min_match=arguments.min_match)
-
-
-def _grounder(arguments: DemoArguments, device: torch.device) -> Grounder:
-    """Returns what answers: the model, or an encoder alone."""
-    if arguments.zero_shot is not None:
-        return zero_shot(arguments.zero_shot, device)
-    return load(str(arguments.model), device, arguments.sentence_encoder, arguments.encoder)
 
 
 def _encoded(arguments: DemoArguments, grounder: Grounder) -> list[EncodedVideo]:

@@ -16,8 +16,6 @@ from pps_fast.reading import listed
 from pps_fast.text_table import terminal_columns, wrapped
 
 if TYPE_CHECKING:
-    import torch
-
     from pps_fast.ground.answers import Answer
     from pps_fast.ground.grounder import Grounder
     from pps_fast.ground.segments import EncodedVideo
@@ -63,9 +61,10 @@ def run(arguments: GroundArguments) -> int:
 
         locate_encoder(full_name(named) if named == arguments.zero_shot else named)
     from pps_fast.devices import choose_device, set_threads
+    from pps_fast.ground.zero_shot import open_grounder
 
     set_threads(arguments.threads)
-    grounder = _grounder(arguments, choose_device(arguments.device))
+    grounder = open_grounder(arguments, choose_device(arguments.device))
     began = time.perf_counter()
     videos, failures = _encode_files(arguments, grounder) if arguments.videos else (_encode(arguments, grounder), [])
     encode_s, began = time.perf_counter() - began, time.perf_counter()
@@ -84,17 +83,6 @@ def run(arguments: GroundArguments) -> int:
     for failure in [*failures, *unread]:
         print(f"error: not searched: {failure}", file=sys.stderr)
     return 1 if failures or unread else 0
-
-
-def _grounder(arguments: GroundArguments, device: torch.device) -> Grounder:
-    """Returns what answers: the model, or an encoder alone."""
-    if arguments.zero_shot is not None:
-        from pps_fast.ground.zero_shot import zero_shot
-
-        return zero_shot(arguments.zero_shot, device)
-    from pps_fast.ground.grounder import load
-
-    return load(str(arguments.model), device, arguments.sentence_encoder, arguments.encoder)
 
 
 def _ask(arguments: GroundArguments, grounder: Grounder, videos: list[EncodedVideo]) -> tuple[list[Answer], list[str]]:

@@ -15,28 +15,13 @@ from pps_fast.prepare.feature_options import FeatureOptions, split_name
 
 
 @dataclass(frozen=True, kw_only=True)
-class GroundArguments(FeatureOptions):
-    """Options of the command."""
+class AskOptions:
+    """What every program needs that asks a model about videos."""
 
-    sentences: tyro.conf.Positional[tuple[str, ...]] = ()
-    """what to look for, each sentence in quotes; a file with the ending of a video among them is one of --videos"""
     model: Path | None = None
     """model folder or run folder of `python -m pps_fast.align`, `train` or `published`, or USER/NAME of the hub"""
     zero_shot: str | None = None
     """in place of a model: joint encoder of frames and sentences (CLIP, SigLIP), folder or NAME; nothing is trained"""
-    videos: tuple[Path, ...] = ()
-    """video files, and folders of them, encoded as the features of the model's training (needs the extra `video`)"""
-    features: tuple[Path, ...] = ()
-    """in place of --videos: features of one video (npy, npz), or of many, as `python -m pps_fast.prepare` reads or has
-    written them. Several, each as NAME:PATH, are joined as there"""
-    video: str | None = None
-    """look in this video alone; default: in all videos"""
-    duration: float | None = None
-    """length of the video in seconds; without any length moments are told in percent of the video"""
-    durations: Path | None = None
-    """csv file with the lengths of all videos, columns id and length"""
-    frames_per_second: float | None = None
-    """rows of features for a second of video, from which lengths follow where nothing else tells them"""
     top: int = 5
     """most moments of an answer"""
     min_match: float = 0.5
@@ -51,6 +36,31 @@ class GroundArguments(FeatureOptions):
     model names"""
     cache: bool = False
     """keep the features of each video in a file beside it, and take them from there"""
+    device: Device = "cpu"
+    """where to run; auto is the GPU if there is one"""
+    threads: int | None = None
+    """CPU threads"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroundArguments(AskOptions, FeatureOptions):
+    """Options of the command."""
+
+    sentences: tyro.conf.Positional[tuple[str, ...]] = ()
+    """what to look for, each sentence in quotes; a file with the ending of a video among them is one of --videos"""
+    videos: tuple[Path, ...] = ()
+    """video files, and folders of them, encoded as the features of the model's training (needs the extra `video`)"""
+    features: tuple[Path, ...] = ()
+    """in place of --videos: features of one video (npy, npz), or of many, as `python -m pps_fast.prepare` reads or has
+    written them. Several, each as NAME:PATH, are joined as there"""
+    video: str | None = None
+    """look in this video alone; default: in all videos"""
+    duration: float | None = None
+    """length of the video in seconds; without any length moments are told in percent of the video"""
+    durations: Path | None = None
+    """csv file with the lengths of all videos, columns id and length"""
+    frames_per_second: float | None = None
+    """rows of features for a second of video, from which lengths follow where nothing else tells them"""
     json: bool = False
     """print one JSON document"""
     jsonl: bool = False
@@ -59,10 +69,6 @@ class GroundArguments(FeatureOptions):
     """write a page with the answers along their videos, one file that any browser shows"""
     video_root: Path | None = None
     """folder with the files of the videos, which the page plays; they have the names of the videos"""
-    device: Device = "cpu"
-    """where to run; auto is the GPU if there is one"""
-    threads: int | None = None
-    """CPU threads"""
 
 
 def with_sentences(arguments: GroundArguments) -> GroundArguments:
@@ -107,8 +113,7 @@ def check_arguments(arguments: GroundArguments) -> None:
     if not arguments.sentences or not all(sentence.strip() for sentence in arguments.sentences):
         what = "an empty one" if arguments.sentences else "none"
         raise ValueError(f'sentences: {what}; put at least one in quotes, like "person opens the door"')
-    if (arguments.model is None) == (arguments.zero_shot is None):
-        raise ValueError("--model and --zero-shot: give one of them, the model to ask or an encoder in its place")
+    check_asked(arguments, "duration", "frames_per_second", "segment_seconds")
     _check_videos(arguments)
     if arguments.json and arguments.jsonl:
         raise ValueError("--json and --jsonl: choose one of them")
@@ -120,7 +125,19 @@ def check_arguments(arguments: GroundArguments) -> None:
 
         require_page(arguments.html)
         require_root(arguments.video_root)
-    for name in ("duration", "frames_per_second", "segment_seconds"):
+
+
+def check_asked(arguments: AskOptions, *above_zero: str) -> None:
+    """Refuses options of `AskOptions` that do not fit together.
+
+    Args:
+        above_zero: names of options that are numbers above 0, where they are given.
+    Raises:
+        ValueError: naming the option.
+    """
+    if (arguments.model is None) == (arguments.zero_shot is None):
+        raise ValueError("--model and --zero-shot: give one of them, the model to ask or an encoder in its place")
+    for name in above_zero:
         value = getattr(arguments, name)
         if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"--{name.replace('_', '-')} {value}: expected a number above 0")

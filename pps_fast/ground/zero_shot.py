@@ -13,7 +13,8 @@ from pps_fast.config_tree import override
 from pps_fast.features.encoders import full_name
 from pps_fast.features.encoders import open_encoder as open_frame_encoder
 from pps_fast.features.extract import Extractor
-from pps_fast.ground.grounder import Grounder
+from pps_fast.ground.grounder import Grounder, load
+from pps_fast.ground.options import AskOptions
 from pps_fast.ground.sentences import ModelSentences, ModelWords
 from pps_fast.ground.videos import ModelVideos, differing_field
 from pps_fast.prepare.readers.encoders import SentenceEncoder, open_encoder
@@ -55,6 +56,17 @@ def zero_shot(named: str, device: torch.device | str = "cpu") -> Grounder:
     grounder = Grounder(model.to(device).eval(), config, sizes, no_words, sentences, None, {})
     grounder.videos, grounder.no_match = _JointVideos(name, encoder, device), _NO_MATCH
     return grounder
+
+
+def open_grounder(options: AskOptions, device: torch.device) -> Grounder:
+    """Returns what answers: the model that is named, or an encoder alone.
+
+    Raises:
+        ValueError: as `load` and `zero_shot`.
+    """
+    if options.zero_shot is not None:
+        return zero_shot(options.zero_shot, device)
+    return load(str(options.model), device, options.sentence_encoder, options.encoder)
 
 
 class _JointVideos(ModelVideos):

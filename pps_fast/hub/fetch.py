@@ -1,4 +1,4 @@
-"""Finds a model by the name of its folder, or as USER/NAME of the Hugging Face Hub; loads no torch."""
+"""Finds a model by the name of its folder, or as USER/NAME of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 from pps_fast.prepare.readers.encoder_folder import from_hub, import_hub
 from pps_fast.reading import listed, reading
+from pps_fast.runs.model_folder import HEADER_FILE
 
-HEADER_FILE = "model.json"
 PATTERNS = ("*.json", "*.safetensors")
 """files of a model, of which none is run as code"""
 # a repository of the hub, with a revision or without
