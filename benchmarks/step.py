@@ -148,6 +148,10 @@ class OneBatch:
         """The batch."""
         return self.batch
 
+    def memory(self) -> list[torch.Tensor]:
+        """Its tensors."""
+        return list(self.batch.tensors().values())
+
 
 def runner(step: TrainStep, batch: Batch, is_captured: bool) -> Callable[[], Any]:
     """Returns a function that trains on the batch once more."""

@@ -291,11 +291,6 @@ class LossReport:
         terms = {name: value.detach() for name, value in self.terms.items()}
         return LossReport(total=self.total.detach(), terms=terms, sample_total=self.sample_total.detach())
 
-    def clone(self) -> LossReport:
-        """Returns a copy that shares no memory with this one."""
-        terms = {name: value.clone() for name, value in self.terms.items()}
-        return LossReport(total=self.total.clone(), terms=terms, sample_total=self.sample_total.clone())
-
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:

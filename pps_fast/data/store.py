@@ -199,6 +199,10 @@ class Store:
             part=None if self._parts is None else self._parts.index_select(0, index),
         )
 
+    def memory(self) -> list[Tensor]:
+        """All tensors that `gather` reads, for what relies on where they lie."""
+        return [value for value in vars(self).values() if isinstance(value, Tensor)]
+
     def set_parts(self, parts: np.ndarray) -> None:
         """Sets what the batches' `part` is taken from, [M] int64."""
         self._parts = self._move(parts)

@@ -55,7 +55,9 @@ class _Slot:
 
     def rounded(self, parameter: Tensor, dtype: torch.dtype) -> Tensor:
         if self.copy is None or self.copy.dtype != dtype:
-            self.copy = self._new_copy(parameter, dtype)
+            # no inference tensor, even if an evaluation makes it: later updates of a training write it
+            with torch.inference_mode(False), torch.no_grad():
+                self.copy = self._new_copy(parameter, dtype)
         elif self.version != parameter._version:
             self.copy.copy_(parameter)
         self.version = parameter._version

@@ -78,11 +78,7 @@ class AlternatingStep(TrainStep):
             terms=first.loss.terms | second.loss.terms,
             sample_total=first.loss.sample_total + second.loss.sample_total,
         )
-        return StepReport(
-            loss=loss,
-            grad_norm=torch.hypot(first.grad_norm, second.grad_norm),
-            is_finite=first.is_finite & second.is_finite,
-        )
+        return StepReport(loss=loss, grad_norm=torch.hypot(first.grad_norm, second.grad_norm))
 
     def _train(self, batch: Batch, share: Share | None, number: int) -> StepReport:
         """One of the two updates."""

@@ -1,4 +1,4 @@
-"""Training steps that are captured once per shape as a CUDA graph and replayed: one launch instead of thousands.
+"""Training steps that are captured once per shape as a CUDA graph and replayed (see `recordings`).
 
 The eager step is captured as it is: gathering the batch, forward, losses, backward, clipping and update. Inputs that
 change from step to step are written into fixed memory: indices of the samples, the store's noise of the pass, the
@@ -8,60 +8,22 @@ learning rate.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pps_fast.config import TrainConfig
 from pps_fast.data.store import Store
 from pps_fast.distributed import Share
 from pps_fast.files import Note
+from pps_fast.recordings import Record, Recording, Recordings, record_cuda_graph
 from pps_fast.train.step import StepReport, TrainStep
-
-Program = Callable[[], StepReport]
-# eager runs before the capture: kernels are compiled and chosen, gradients and moments allocated
-_WARM_UPS = 2
-
-
-@dataclass(frozen=True)
-class Recording:
-    """A recorded program.
-
-    Attributes:
-        replay: runs it again.
-        report: tensors that every run overwrites with its report.
-    """
-
-    replay: Callable[[], None]
-    report: StepReport
-
-
-Record = Callable[[Program], Recording]
-
-
-def record_cuda_graph(program: Program) -> Recording:
-    """Captures a program as a CUDA graph, after warm-up on a stream of its own.
-
-    Raises:
-        RuntimeError: what torch raises if something in the program cannot be captured.
-    """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(_WARM_UPS):
-            program()
-    current = torch.cuda.current_stream()
-    current.wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    # a capture that fails leaves its own stream as the current one
-    with torch.cuda.stream(current), torch.cuda.graph(graph):
-        report = program()
-    return Recording(graph.replay, report)
 
 
 class EagerStep:
@@ -116,8 +78,7 @@ class CapturedStep(EagerStep):
     ) -> None:
         super().__init__(train_step, store)
         self.batch_size = batch_size
-        self._record = record
-        self._recordings: dict[int, Recording] = {}
+        self._recordings: Recordings[StepReport] = Recordings(self._memory, record)
         self._part = self._share(batch_size)
         num_rows = batch_size if self._part is None else max(self._part.count, 1)
         self._index = torch.zeros(num_rows, dtype=torch.int64, device=store.device)
@@ -132,36 +93,52 @@ class CapturedStep(EagerStep):
         self.store.stage(rows)
         # before a recording, too: its warm-up runs on these samples, and others may have more columns
         self._index.copy_(torch.from_numpy(rows), non_blocking=True)
-        if not self._can_replay(columns):
+        recording = self._recording(columns)
+        if recording is None:
             return self._run(samples)
-        recording = self._recordings[columns]
         for optimizer in self.train_step.optimizers:
             optimizer.refresh()
         recording.replay()
-        # the next replay overwrites the recording's report
-        return recording.report.clone()
+        return recording.result.clone()
 
-    def _can_replay(self, columns: int) -> bool:
-        """Whether there is a recording for a number of columns; records one if there is none."""
-        if self._is_capturable and columns not in self._recordings:
-            reason = self._try_to_record(columns)
-            # where one process of several cannot, all run eagerly
-            self._is_capturable = not self.train_step.world.any_of([reason is not None])[0]
-            if not self._is_capturable:
-                said = reason or "another process could not"
-                warnings.warn(f"training steps run eagerly, they could not be captured: {said}", stacklevel=3)
-        return self._is_capturable
+    def _recording(self, columns: int) -> Recording[StepReport] | None:
+        """Returns the recording for a number of columns, made now if there is none; None where steps run eagerly."""
+        if not self._is_capturable:
+            return None
+        recording = self._recordings.find(columns)
+        if recording is not None:
+            return recording
+        recording, reason = self._try_to_record(columns)
+        # where one process of several cannot, all run eagerly
+        self._is_capturable = not self.train_step.world.any_of([reason is not None])[0]
+        if not self._is_capturable:
+            said = reason or "another process could not"
+            warnings.warn(f"training steps run eagerly, they could not be captured: {said}", stacklevel=3)
+            return None
+        return recording
 
-    def _try_to_record(self, columns: int) -> str | None:
-        """Records a step for a number of columns, or returns why that failed."""
+    def _try_to_record(self, columns: int) -> tuple[Recording[StepReport] | None, str | None]:
+        """Records a step for a number of columns; returns the recording, or why that failed."""
         try:
             with restored(self.train_step):
-                self._recordings[columns] = self._record(
-                    lambda: self.train_step(self.store.gather(self._index, columns), self._part)
-                )
+                program = partial(self._recorded_run, columns)
+                return self._recordings.add(columns, program), None
         except RuntimeError as error:
-            return str(error).splitlines()[0]
-        return None
+            return None, str(error).splitlines()[0]
+
+    def _recorded_run(self, columns: int) -> StepReport:
+        return self.train_step(self.store.gather(self._index, columns), self._part)
+
+    def _memory(self) -> Iterator[Tensor]:
+        """All that a step reads or changes and does not make."""
+        step = self.train_step
+        modules = [part for part in (step.model, *step.objectives) if isinstance(part, nn.Module)]
+        for module in modules:
+            yield from chain(module.parameters(), module.buffers())
+        for optimizer in step.optimizers:
+            yield from optimizer.memory()
+        yield from self.store.memory()
+        yield from (self._index, step.is_finite)
 
 
 def step_of(train_step: TrainStep, store: Store, options: TrainConfig) -> EagerStep:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -177,6 +177,16 @@ class Adam(torch.optim.Optimizer):
     def refresh(self) -> None:
         """Rounds anew what was changed since by others, for a recorded step, which reads the rounded copies."""
         refresh(self._parameters)
+
+    def memory(self) -> Iterator[Tensor]:
+        """All tensors but the parameters that an update reads or changes, for what relies on where they lie."""
+        group = self.param_groups[0]
+        yield from (group["lr"], group["update"])
+        yield from (parameter.grad for parameter in self._parameters if parameter.grad is not None)
+        for block in self._blocks:
+            yield from (block.parameters, block.gradients, block.first, block.second)
+            if block.weights.rounded is not None:
+                yield block.weights.rounded
 
     def _take_in(self) -> None:
         """Checks the parameters in the buffers, and moves those with a first gradient into them."""

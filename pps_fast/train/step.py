@@ -23,16 +23,25 @@ class StepReport:
     Attributes:
         loss: the losses before the update.
         grad_norm: [] global L2 norm of the gradient before clipping.
-        is_finite: [] bool, loss and gradient of this step are finite.
     """
 
     loss: LossReport
     grad_norm: Tensor
-    is_finite: Tensor
+
+    @property
+    def is_finite(self) -> Tensor:
+        """[] bool, loss and gradient of this step are finite."""
+        return torch.isfinite(self.loss.total) & torch.isfinite(self.grad_norm)
 
     def clone(self) -> StepReport:
-        """Returns a copy that shares no memory with it."""
-        return StepReport(loss=self.loss.clone(), grad_norm=self.grad_norm.clone(), is_finite=self.is_finite.clone())
+        """Returns a copy that shares no memory with it: parts of one tensor, which one launch fills."""
+        loss = self.loss
+        scalars = [loss.total, self.grad_norm, *loss.terms.values()]
+        values = torch.cat([*(scalar.unsqueeze(0) for scalar in scalars), loss.sample_total])
+        total, norm, *terms = values[: len(scalars)].unbind()
+        named = dict(zip(loss.terms, terms, strict=True))
+        copy = LossReport(total=total, terms=named, sample_total=values[len(scalars) :])
+        return StepReport(loss=copy, grad_norm=norm)
 
 
 class TrainStep:
@@ -113,11 +122,8 @@ class TrainStep:
 
     def _update(self, loss: LossReport, optimizer: Adam) -> StepReport:
         """Clips the gradients of an optimizer's parameters, updates these, and clears the gradients."""
-        is_finite = torch.isfinite(loss.total)
-        self.is_finite.logical_and_(is_finite)
-        norm = optimizer.clip_and_step(self.clip_norm, self.is_finite)
-        is_finite = is_finite & torch.isfinite(norm)
-        return StepReport(loss=loss, grad_norm=norm, is_finite=is_finite)
+        self.is_finite.logical_and_(torch.isfinite(loss.total))
+        return StepReport(loss=loss, grad_norm=optimizer.clip_and_step(self.clip_norm, self.is_finite))
 
 
 def whole_loss(loss: LossReport, share: Share, world: World) -> LossReport:

@@ -65,6 +65,16 @@ def test_a_copy_made_without_gradients_does_not_hide_later_changes_from_training
     assert _is_current(parameter)
 
 
+def test_a_copy_that_an_evaluation_made_is_written_by_later_updates() -> None:
+    parameter = _parameter(3, 2)
+    optimizer = _trained([parameter])
+    with torch.inference_mode():
+        assert _is_current(parameter)
+    parameter.grad.fill_(2.0)
+    optimizer.step()
+    assert _is_current(parameter)
+
+
 def test_parameters_of_an_optimizer_share_a_flat_copy_that_its_update_writes() -> None:
     parameters = [_parameter(3, 2), _parameter(5)]
     optimizer = _trained(parameters)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,12 +21,15 @@ from pps_fast.data.store import Store
 from pps_fast.data.synthetic import planted_data
 from pps_fast.losses import Objective
 from pps_fast.model import PPS
+from pps_fast.ops.weights import rounded
 from pps_fast.presets import CNM, PRESETS
+from pps_fast.recordings import Recording, Recordings
 from pps_fast.train.alternating import TRAIN_STEPS
-from pps_fast.train.cuda_graph import CapturedStep, EagerStep, Program, Recording, restored
+from pps_fast.train.cuda_graph import CapturedStep, EagerStep, restored
 from pps_fast.train.optimizer import MOMENTS, Adam
 from pps_fast.train.step import StepReport, TrainStep
 from tests.support.compare import assert_agree
+from tests.support.tape import TapeRecorder
 
 CONFIG = override(PRESETS["tiny"], {"encoder.dropout": 0.1, "train.batch_size": 4})
 DATA = planted_data(CONFIG.data.planted)
@@ -40,12 +44,16 @@ def _tensors(record: Any) -> list[Tensor]:
 
 
 class FakeRecorder:
-    """Runs the program twice as warm-up, as the real one does, and once where the real one only records."""
+    """Runs the program twice as warm-up, as the real one does, and once where the real one only records.
+
+    A replay runs it again; `tests.support.tape` replays what it did, which does not go for programs that wait for
+    other threads.
+    """
 
     def __init__(self) -> None:
         self.num_recordings = 0
 
-    def __call__(self, program: Program) -> Recording:
+    def __call__(self, program: Callable[[], StepReport], pool: Any) -> Recording[StepReport]:
         self.num_recordings += 1
         for _ in range(2):
             program()
@@ -55,7 +63,7 @@ class FakeRecorder:
             for kept, new in zip(_tensors(report), _tensors(program()), strict=True):
                 kept.copy_(new)
 
-        return Recording(replay, report)
+        return Recording(replay, report, None)
 
 
 def _train_step(store: Store) -> TrainStep:
@@ -95,6 +103,70 @@ def test_replays_train_like_eager_steps_and_reports_are_kept() -> None:
         assert_agree("parameter", got, wanted)
 
 
+def test_replays_on_recorded_memory_train_like_eager_steps_to_the_bit() -> None:
+    store, recorder = Store(DATA), TapeRecorder()
+    eager, captured = _train_step(store), _train_step(store)
+    expected = _losses(store, EagerStep(eager, store), _batches())
+    got = _losses(store, CapturedStep(captured, store, 4, recorder), _batches())
+    assert recorder.num_replays == len(expected) > recorder.num_recordings > 1
+    _assert_equal(got, expected, captured, eager)
+
+
+def _assert_equal(got: list[StepReport], expected: list[StepReport], captured: TrainStep, eager: TrainStep) -> None:
+    for one, other in zip(got, expected, strict=True):
+        for ours, wanted in zip(_tensors(one), _tensors(other), strict=True):
+            assert_agree("report", ours, wanted)
+    for ours, wanted in zip(captured.parameters, eager.parameters, strict=True):
+        assert_agree("parameter", ours, wanted)
+
+
+def _with_reloaded_moments(store: Store, run: EagerStep) -> list[StepReport]:
+    """Reports of steps between which the optimizer's moments are replaced, and others are in the old memory."""
+    reports = _losses(store, run, _batches(number=3))
+    optimizer = run.train_step.optimizer
+    state = optimizer.state_dict()
+    for moments in state["state"].values():
+        moments["first_moment"] = -moments["first_moment"]
+    optimizer.load_state_dict(state)
+    return reports + _losses(store, run, _batches(number=3))
+
+
+def test_moments_that_were_replaced_are_used_and_stale_ones_would_be_without_a_look(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, recorder = Store(DATA), TapeRecorder()
+    eager, captured = _train_step(store), _train_step(store)
+    expected = _with_reloaded_moments(store, EagerStep(eager, store))
+    got = _with_reloaded_moments(store, CapturedStep(captured, store, 4, recorder))
+    _assert_equal(got, expected, captured, eager)
+    monkeypatch.setattr(Recordings, "_current_addresses", lambda self: [])
+    stale = _with_reloaded_moments(store, CapturedStep(_train_step(store), store, 4, TapeRecorder()))
+    assert stale[-1].loss.total != expected[-1].loss.total
+
+
+def test_rounded_weights_of_a_later_evaluation_are_written_by_the_updates_after_it() -> None:
+    store = Store(DATA)
+    step = _train_step(store)
+    run = CapturedStep(step, store, 4, TapeRecorder())
+    _losses(store, run, _batches(number=3))
+    copies = [rounded(parameter, torch.bfloat16) for parameter in step.parameters]
+    _losses(store, run, _batches(number=3))
+    for parameter, copy in zip(step.parameters, copies, strict=True):
+        assert rounded(parameter, torch.bfloat16) is copy
+        assert_agree("rounded", copy, parameter.detach().bfloat16())
+
+
+def test_a_moved_model_is_refused_and_not_trained_where_it_was() -> None:
+    store = Store(DATA)
+    step = _train_step(store)
+    run = CapturedStep(step, store, 4, TapeRecorder())
+    _losses(store, run, _batches(number=3))
+    for parameter in step.parameters:
+        parameter.data = parameter.data.clone()
+    with pytest.raises(ValueError, match="was moved or converted after its first update"):
+        _losses(store, run, _batches(number=3))
+
+
 def test_batches_of_another_size_run_eagerly() -> None:
     store, recorder = Store(DATA), FakeRecorder()
     run = CapturedStep(_train_step(store), store, 4, recorder)
@@ -105,16 +177,16 @@ def test_batches_of_another_size_run_eagerly() -> None:
 def test_a_recording_warms_up_on_its_own_samples_and_finds_no_node_of_another_stream() -> None:
     store = Store(DATA)
     step, recorder, seen = _train_step(store), FakeRecorder(), []
-    run = CapturedStep(step, store, 4, lambda program: record(program))
+    run = CapturedStep(step, store, 4, lambda program, pool: record(program, pool))
 
-    def record(program: Program) -> Recording:
+    def record(program: Callable[[], StepReport], pool: Any) -> Recording[StepReport]:
         # other samples may have more words than the recording has columns, which a GPU's gather does not survive
         seen.append(run._index.clone())
         for parameter in step.parameters:
             # a node that is still alive is the same at the next look, and a capture must wait for its stream
             get_gradient_edge(parameter).node.metadata["seen"] = True
             assert "seen" not in get_gradient_edge(parameter).node.metadata
-        return recorder(program)
+        return recorder(program, pool)
 
     _losses(store, run, _batches())
     firsts = {int(store.num_columns(samples).max()): samples for samples in reversed(_batches())}
@@ -125,7 +197,7 @@ def test_what_cannot_be_captured_is_said_once_and_trains_eagerly() -> None:
     store = Store(DATA)
     calls = []
 
-    def fail(program: Program) -> Recording:
+    def fail(program: Callable[[], StepReport], pool: Any) -> Recording[StepReport]:
         calls.append(program())
         raise RuntimeError("operation not permitted when stream is capturing\nand a second line")
 
@@ -148,7 +220,7 @@ def test_what_cannot_be_captured_is_said_once_and_trains_eagerly() -> None:
 def test_other_errors_than_those_of_a_capture_are_not_swallowed() -> None:
     store = Store(DATA)
 
-    def broken(program: Program) -> Recording:
+    def broken(program: Callable[[], StepReport], pool: Any) -> Recording[StepReport]:
         raise KeyError("inside")
 
     with pytest.raises(KeyError, match="inside"):
@@ -232,6 +304,18 @@ def test_captured_and_eager_steps_agree_on_a_gpu() -> None:
         warnings.simplefilter("error")
         got = [report.loss.total.item() for report in _losses(store, run, batches)]
     assert got == pytest.approx(expected, rel=1e-4)
+    pools = {recording.pool for recording in run._recordings._recordings.values()}
+    assert len(pools) == 1 < len(run._recordings)
+
+
+@pytest.mark.gpu
+def test_moments_that_were_replaced_are_used_on_a_gpu() -> None:
+    store = Store(DATA, "cuda")
+    eager, captured = _train_step(store), _train_step(store)
+    expected = _with_reloaded_moments(store, EagerStep(eager, store))
+    got = _with_reloaded_moments(store, CapturedStep(captured, store, 4))
+    losses = [[report.loss.total.item() for report in reports] for reports in (got, expected)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 @pytest.mark.gpu

@@ -19,7 +19,7 @@ from tests.support.train_runs import small_config, small_input
 def _report(per_sample: list[float]) -> StepReport:
     losses = torch.tensor(per_sample)
     loss = LossReport(total=losses.mean(), terms={}, sample_total=losses)
-    return StepReport(loss=loss, grad_norm=losses.sum(), is_finite=torch.isfinite(losses.sum()))
+    return StepReport(loss=loss, grad_norm=losses.sum())
 
 
 def _watch() -> FiniteWatch:
@@ -49,7 +49,7 @@ def test_bad_gradient_of_a_finite_loss_says_that_no_sample_stands_out():
     watch.add(
         1,
         np.array([3, 4]),
-        StepReport(loss=report.loss, grad_norm=torch.tensor(float("inf")), is_finite=~report.is_finite),
+        StepReport(loss=report.loss, grad_norm=torch.tensor(float("inf"))),
     )
     watch.train_step.is_finite.fill_(False)
     with pytest.raises(
