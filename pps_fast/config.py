@@ -306,6 +306,8 @@ class InferenceConfig:
     """samples in an evaluation batch; without it 32, and 512 on a GPU where no sample depends on others of its batch"""
     precision: EvaluationPrecision = "fp32"
     """precision of matrix products at evaluation, whatever the model was trained in"""
+    capture: bool = True
+    """on a GPU, replay batches of an evaluation as CUDA graphs; what cannot be captured runs eagerly, with a warning"""
     seed: int = 0
     """seed of the words that are hidden at evaluation"""
     iou_thresholds: tuple[float, ...] = (0.3, 0.5, 0.7)

@@ -8,6 +8,7 @@ Letters: N videos, M samples of the data set.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -92,13 +93,17 @@ class Store:
         videos = _checked(videos, "videos", len(self.data.video_ids))
         if len(videos) != len(samples):
             raise ValueError(f"Store.batch: {len(videos)} videos for {len(samples)} samples; expected one for each")
-        self.begin_pass(seed, epoch)
         if self._reader is None:
             features = self._features.index_select(0, self._move(videos))
         else:
             some, rows = np.unique(videos, return_inverse=True)
             features = self._reader.take(some).index_select(0, self._move(rows))
-        return self._assembled(self._move(samples), int(self.num_columns(samples).max()), features)
+        columns = int(self.num_columns(samples).max())
+        batch = self._assembled(self._move(samples), columns, features)
+        # the noise of a training's pass stays as it is, and that of no other sample is drawn
+        noise = gumbel_noise(seed, epoch, samples, self._word_ids.shape[1])[:, :columns]
+        keys = self._move(dropout_keys(seed, epoch, samples))
+        return replace(batch, word_noise=self._move(noise), dropout_key=keys, progress=torch.zeros_like(batch.progress))
 
     def read_ahead(self, batches: Sequence[np.ndarray]) -> None:
         """Announces the next batches, so that features which live elsewhere are under way meanwhile.

@@ -8,7 +8,7 @@ Letters: M scored samples.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -26,18 +26,24 @@ from pps_fast.eval.compared import ComparedRows
 from pps_fast.eval.control import shuffle_queries
 from pps_fast.eval.metrics import MAX_RANK, SampleTable, metric_means, sample_table, sample_values
 from pps_fast.eval.predictions import predict_samples, take
+from pps_fast.eval.predictor import Predictor
 from pps_fast.eval.results import HEADLINE, MODEL, SHUFFLED, Answers, EvalReport
 from pps_fast.types import Prediction
 
 
 def score(
-    model: nn.Module, store: Store, samples: np.ndarray, config: PPSConfig, world: World = ALONE
+    model: nn.Module,
+    store: Store,
+    samples: np.ndarray,
+    config: PPSConfig,
+    world: World = ALONE,
+    predictor: Predictor | None = None,
 ) -> dict[str, float]:
     """Returns metric name -> percentage on some samples, without blind baselines, control or intervals.
 
     The names are those of `metrics.sample_values`; `results.HEADLINE` is the one to choose checkpoints by.
 
-    Samples without times are left out.
+    Samples without times are left out; `predictor` is that of `predict_samples`.
 
     Raises:
         ValueError: without samples, or where none has times.
@@ -46,7 +52,7 @@ def score(
     if len(samples) and not is_scored.any():
         raise ValueError("score: no sample has times, so that nothing can be scored; train with train.keep = 'last'")
     samples = samples[is_scored]
-    prediction = predict_samples(model, store, samples, config, world=world)
+    prediction = predict_samples(model, store, samples, config, world=world, predictor=predictor)
     table = sample_table(prediction, torch.from_numpy(store.data.truth(samples)))
     return metric_means(table, config.inference.iou_thresholds)
 
@@ -56,8 +62,12 @@ def validation_scorer(
 ) -> Callable[[nn.Module], dict[str, float]]:
     """Returns the function by which training scores a model: `score` on these samples, and its headline as "mIoU"."""
 
+    @cache
+    def predictor_of(model: nn.Module) -> Predictor:
+        return Predictor(model, config, store.device)
+
     def score_validation(model: nn.Module) -> dict[str, float]:
-        metrics = score(model, store, samples, config, world)
+        metrics = score(model, store, samples, config, world, predictor_of(model))
         return {**metrics, "mIoU": metrics[HEADLINE]}
 
     return score_validation
@@ -89,12 +99,13 @@ def evaluate(
     """
     samples, data = samples_of(splits, split), store.data
     answer = partial(predict_samples, store=store, progress=progress and world.is_first, world=world)
-    prediction = answer(model, samples=samples, config=config)
+    of_model = partial(answer, model, config=config, predictor=Predictor(model, config, store.device))
+    prediction = of_model(samples=samples)
     is_scored = data.num_windows[samples] > 0
     scored = samples[is_scored]
     predictions = {MODEL: take(prediction, torch.from_numpy(np.flatnonzero(is_scored)))}
     if len(scored):
-        predictions |= _shuffled_prediction(partial(answer, model), store, scored, config)
+        predictions |= _shuffled_prediction(of_model, store, scored, config.inference.seed)
         predictions |= _alignment_predictions(answer, store, splits.train, scored, config)
     fitted_on = splits.train[data.num_windows[splits.train] > 0]
     blind = _blind_baselines(data, scored, fitted_on, config)
@@ -106,14 +117,13 @@ def evaluate(
 
 
 def _shuffled_prediction(
-    answer: Callable[..., Prediction], store: Store, scored: np.ndarray, config: PPSConfig
+    answer: Callable[..., Prediction], store: Store, scored: np.ndarray, seed: int
 ) -> dict[str, Prediction]:
     """Returns the control's row: the answers to shuffled queries; none where there is a single video."""
     video = store.data.sample_video[scored]
     if len(np.unique(video)) < 2:
         return {}
-    asked = scored[shuffle_queries(video, config.inference.seed)]
-    return {SHUFFLED: answer(samples=asked, config=config, videos=video)}
+    return {SHUFFLED: answer(samples=scored[shuffle_queries(video, seed)], videos=video)}
 
 
 def _alignment_predictions(

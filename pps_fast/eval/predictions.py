@@ -5,8 +5,6 @@ Letters: M samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 
 import numpy as np
@@ -19,8 +17,9 @@ from pps_fast.data.store import Store
 from pps_fast.devices import free_memory_of
 from pps_fast.distributed import ALONE, World
 from pps_fast.eval.metrics import clip_prediction
+from pps_fast.eval.predictor import Predictor, is_captured
 from pps_fast.machine import note_memory
-from pps_fast.predict import evaluation_batch_size, predict
+from pps_fast.predict import evaluation_batch_size
 from pps_fast.types import Prediction
 
 
@@ -33,6 +32,7 @@ def predict_samples(
     videos: np.ndarray | None = None,
     progress: bool = False,
     world: World = ALONE,
+    predictor: Predictor | None = None,
 ) -> Prediction:
     """Runs the model on M samples, negatives and dropout off, and selects their moments.
 
@@ -43,6 +43,8 @@ def predict_samples(
     Args:
         videos: [M] videos to pair the sentences with; their own when not given.
         world: processes that divide the batches among them; all of them get the same answers as one would.
+        predictor: of this model and config, kept for several calls so that what it records serves them all; by default
+            a new one.
     Returns:
         Prediction of the M samples in their order, on the CPU, moments clipped to [0, 1].
     Raises:
@@ -57,21 +59,15 @@ def predict_samples(
     # a process without a batch computes the first one, for the shapes of an answer
     mine = batches[world.place.rank :: world.size] or batches[:1]
     in_turn = store.announced(mine, samples, videos)
-    with _evaluating(model, config, store.device):
+    predictor = predictor or Predictor(model, config, store.device)
+    with predictor.evaluating() as answer:
         for members in tqdm(in_turn, "evaluate", len(mine), disable=None if progress else True, leave=False):
             filled = members[np.minimum(np.arange(size), len(members) - 1)]
-            part = _answer(model, store, samples[filled], config, None if videos is None else videos[filled])
-            parts.append(take(part, torch.arange(len(members))))
+            paired = None if videos is None else videos[filled]
+            batch = store.batch(samples[filled], seed=config.inference.seed, epoch=0, videos=paired)
+            parts.append(take(answer(batch), slice(len(members))))
     rows = torch.from_numpy(np.concatenate(mine)) if world.place.rank < len(batches) else torch.arange(0)
     return clip_prediction(_complete(_join(parts), rows, len(samples), world))
-
-
-def _answer(
-    model: nn.Module, store: Store, samples: np.ndarray, config: PPSConfig, videos: np.ndarray | None
-) -> Prediction:
-    """Returns the moments of [n] samples in [n] videos, their own when not given."""
-    batch = store.batch(samples, seed=config.inference.seed, epoch=0, videos=videos)
-    return predict(model(batch, with_negatives=False), config.inference.selector)
 
 
 def note_batch_memory(config: PPSConfig, store: Store) -> None:
@@ -80,7 +76,8 @@ def note_batch_memory(config: PPSConfig, store: Store) -> None:
     Counted are its frames and, where sentences are rebuilt, the logits of all proposals: nothing in it is larger.
     """
     size, sizes = evaluation_batch_size(config, store.device), store.sizes
-    values = sizes.num_segments * sizes.frame_dim
+    # a captured batch is copied to where it is read from
+    values = sizes.num_segments * sizes.frame_dim * (2 if is_captured(config, store.device) else 1)
     if config.method == "proposals" and config.reconstructs:
         values += config.proposals.num_proposals * store.data.word_ids.shape[1] * sizes.vocab_size
     what = f"an evaluation batch of {size:,} samples"
@@ -88,29 +85,18 @@ def note_batch_memory(config: PPSConfig, store: Store) -> None:
 
 
 def _of_one_shape(num_columns: np.ndarray, size: int) -> list[np.ndarray]:
-    """Divides positions 0 to M - 1 into batches of at most `size`, each with a single number of word columns."""
+    """Divides positions 0 to M - 1 into batches of at most `size`, each with a single number of word columns.
+
+    The largest come first, so that the memory of batches does not have to grow.
+    """
     batches = []
-    for columns in np.unique(num_columns):
+    for columns in np.unique(num_columns)[::-1]:
         positions = np.flatnonzero(num_columns == columns)
         batches += [positions[start : start + size] for start in range(0, len(positions), size)]
     return batches
 
 
-@contextmanager
-def _evaluating(model: nn.Module, config: PPSConfig, device: torch.device) -> Iterator[None]:
-    """Evaluation mode without gradients in the precision of the evaluation; restores the mode of every module."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    is_bf16 = config.inference.precision == "bf16"
-    try:
-        with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_bf16):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-def take(prediction: Prediction, positions: Tensor) -> Prediction:
+def take(prediction: Prediction, positions: Tensor | slice) -> Prediction:
     """Returns the prediction of some samples."""
     return Prediction(**{item.name: getattr(prediction, item.name)[positions] for item in fields(Prediction)})
 

@@ -15,6 +15,7 @@ from pps_fast.alignment.confidence import Confidence, clarity_evidence, match_ev
 from pps_fast.alignment.equations import linear_curve
 from pps_fast.alignment.model import Alignment, as_proposals
 from pps_fast.config import PPSConfig
+from pps_fast.eval.predictor import Predictor
 from pps_fast.ground.evidence import Evidence, as_evidence, proposal_shapes, ranks
 from pps_fast.ground.sentences import Queries
 from pps_fast.model import PPS
@@ -135,6 +136,8 @@ class NetworkScorer:
             self._alignment = AlignmentScorer(model.alignment, confidence)
         device = next(model.parameters()).device
         self._batch_size = 1 if mixes_samples(config) else evaluation_batch_size(config, device)
+        # as its evaluation
+        self._predictor = Predictor(model, config, device)
 
     def encode(self, windows: Tensor) -> Tensor:
         """Returns the windows as they are."""
@@ -144,15 +147,15 @@ class NetworkScorer:
         num_windows, num_sentences = len(frames), len(queries.sentences)
         pairs = torch.cartesian_prod(torch.arange(num_windows), torch.arange(num_sentences)).to(frames.device)
         spans, score = [], []
-        with torch.inference_mode():
+        with self._predictor.evaluating() as answer:
             for window, sentence in (block.unbind(dim=1) for block in pairs.split(self._batch_size)):
-                batch = queries.take(sentence, frames[window])
-                ranked = _answer_first(predict(self._model(batch, with_negatives=False), self._selector))
-                spans.append(ranked.spans[:, :count].cpu())
-                score.append(-ranked.nll[:, :count].cpu())
+                ranked = _answer_first(answer(queries.take(sentence, frames[window])))
+                spans.append(ranked.spans[:, :count])
+                score.append(-ranked.nll[:, :count])
         shape = (num_windows, num_sentences)
         scored = Scored(
-            spans=torch.cat(spans).clamp(0, 1).unflatten(0, shape), score=torch.cat(score).unflatten(0, shape)
+            spans=torch.cat(spans).cpu().clamp(0, 1).unflatten(0, shape),
+            score=torch.cat(score).cpu().unflatten(0, shape),
         )
         if self._alignment is None:
             return scored
@@ -163,7 +166,8 @@ class NetworkScorer:
         windows = []
         for block in frames.split(self._batch_size):
             batch = query.take(torch.zeros(len(block), dtype=torch.int64, device=block.device), block)
-            output = self._model(batch, with_negatives=False)
+            with self._predictor.evaluating():
+                output = self._model(batch, with_negatives=False)
             order = _answer_first(predict(output, self._selector)).order
             curve = None if self._model.alignment is None else self._model.alignment(batch)
             windows += as_evidence(curve, proposal_shapes(output.proposals, order, self._layout))

@@ -105,6 +105,12 @@ def refresh(parameters: list[Tensor]) -> None:
             rounded(parameter, slot.copy.dtype)
 
 
+def copies(parameters: list[Tensor]) -> list[Tensor]:
+    """Returns the copies that parameters have, for a recorded step, which reads them where they lie."""
+    slots = map(_slot_of, parameters)
+    return [slot.copy for slot in slots if slot is not None and slot.copy is not None]
+
+
 def gradient_of(parameter: Tensor) -> Tensor | None:
     """Returns the buffer that a parameter's gradient is accumulated in, None where autograd accumulates it."""
     slot = _slot_of(parameter)

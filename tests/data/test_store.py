@@ -172,9 +172,20 @@ def test_batches_from_the_file_are_those_from_memory(store, in_file):
 
 def test_noise_of_a_pass_is_drawn_in_parts_and_is_the_same(store, monkeypatch):
     monkeypatch.setattr("pps_fast.data.store._DRAWN", 7)
-    in_parts = Store(DATA).batch(SAMPLES, seed=4, epoch=2)
-    assert torch.equal(in_parts.word_noise, store.batch(SAMPLES, seed=4, epoch=2).word_noise)
-    np.testing.assert_array_equal(in_parts.dropout_key.numpy(), dropout_keys(4, 2, SAMPLES))
+    in_parts, columns = Store(DATA), DATA.word_ids.shape[1]
+    in_parts.begin_pass(4, 2)
+    got, expected = in_parts.gather(torch.from_numpy(SAMPLES), columns), store.batch(SAMPLES, seed=4, epoch=2)
+    for name in ("word_noise", "dropout_key"):
+        assert torch.equal(getattr(got, name)[..., : getattr(expected, name).shape[-1]], getattr(expected, name))
+
+
+def test_a_batch_leaves_the_noise_of_a_pass_as_it_is():
+    store, index = Store(DATA), torch.from_numpy(SAMPLES)
+    store.begin_pass(4, 2, progress=0.5)
+    before = store.gather(index, 10)
+    store.batch(SAMPLES, seed=5)
+    for name, value in store.gather(index, 10).tensors().items():
+        assert torch.equal(value, getattr(before, name))
 
 
 @pytest.mark.gpu

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from pps_fast.recordings import Recording, Result
 
@@ -23,6 +23,12 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 def _memory(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
+
+
+def _kept(tensor: Tensor) -> Tensor:
+    """Returns another view of its memory, as a parameter may get other memory later."""
+    # products of matrices are computed in another order where no gradient is wanted
+    return tensor.detach().requires_grad_(tensor.requires_grad)
 
 
 class _Tape(TorchDispatchMode):
@@ -42,12 +48,12 @@ class _Tape(TorchDispatchMode):
         out = func(*args, **kwargs)
         self._known |= {_memory(x) for x in _tensors((args, kwargs))}
         self.computed |= {_memory(x): x for x in _tensors(out) if _memory(x) not in self._known}
-        self.calls.append((func, args, kwargs, out))
+        self.calls.append(tree_map_only(Tensor, _kept, (func, args, kwargs, out)))
         return out
 
     def replay(self) -> None:
-        # inference tensors among the memory may be changed in this mode alone
-        with torch.inference_mode():
+        # inference tensors may be changed in this mode alone; casts are operations of their own
+        with torch.inference_mode(), torch.autocast("cpu", enabled=False):
             for func, args, kwargs, out in self.calls:
                 for kept, new in zip(_tensors(out), _tensors(func(*args, **kwargs)), strict=True):
                     if _memory(kept) != _memory(new):
