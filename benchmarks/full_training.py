@@ -11,9 +11,6 @@ there is one), with its evaluation, seconds_evaluation, and its checkpoints; sec
 paper's 12,408 pairs, always computed; train_samples_per_s, the median of the log's lines; eval_samples_per_s;
 peak_memory_gib; warnings.
 
-Rows with what = "evaluation" are evaluations alone (`eval.evaluate.score`), with other batch sizes and precisions too,
-beside the published evaluation step on the same pairs.
-
 `curves` trains the published formulation and ours, in fp32 and bf16, on the same batches from the same weights, without
 dropout, on planted data. Columns: steps; first, largest and last difference of the losses from the published ones, and
 where the largest is; metrics and metric_differences in points, after the last step.
@@ -29,7 +26,6 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,18 +36,17 @@ from benchmarks.published_baseline import build_published_step, hidden_positions
 from benchmarks.published_step import published_predictions
 from benchmarks.report import Report
 from benchmarks.rows import Row, short, table
-from benchmarks.step import BATCH_SIZE, LENGTH_QUANTILES, MAX_NUM_WORDS, SIZES, build_step
+from benchmarks.step import LENGTH_QUANTILES, MAX_NUM_WORDS, SIZES, build_step
 from benchmarks.whole_steps import RUNS_EAGERLY, TINY_STEP
-from pps_fast.config import EvaluationPrecision, PPSConfig, Precision
+from pps_fast.config import PPSConfig, Precision
 from pps_fast.config_tree import override
 from pps_fast.data.load import load_data
 from pps_fast.data.prepared import PreparedData
 from pps_fast.data.sampler import epoch_batches
 from pps_fast.data.splits import Splits, select_samples
 from pps_fast.data.store import Store
-from pps_fast.eval.evaluate import score
+from pps_fast.eval.evaluate import validation_scorer
 from pps_fast.eval.metrics import clip_prediction, metric_means, sample_table
-from pps_fast.eval.results import HEADLINE
 from pps_fast.model import PPS
 from pps_fast.predict import predict
 from pps_fast.presets import PRESETS
@@ -67,8 +62,6 @@ NUM_VIDEOS = 6_672
 # share of the stage's time for each precision, of what the ones before left; the first is the headline
 PRECISIONS: dict[Precision, float] = {"bf16": 0.6, "tf32": 0.5, "fp32": 0.7}
 CURVE_STEPS = 200
-# columns of an evaluation alone
-_EVALUATION_TIMES = ("seconds_evaluation", "eval_samples_per_s")
 # largest relative difference of the first loss from the published formulation's
 FIRST_LOSS: dict[Precision, float] = {"fp32": 1e-4, "bf16": 2e-2}
 
@@ -108,7 +101,7 @@ def random_data(sizes: FeatureSizes, lengths: tuple[int, ...], counts: tuple[int
 
 
 def training(report: Report) -> None:
-    """The stage of whole trainings, and of evaluations alone."""
+    """The stage of whole trainings."""
     if report.left() <= 0:
         report.add("training", "not run", why="the stage's share of the budget is spent")
         return
@@ -120,12 +113,9 @@ def training(report: Report) -> None:
     store = Store(random_data(sizes, lengths, counts), report.device)
     every = np.arange(counts[0] + counts[1])
     splits = Splits(train=every[: counts[0]], validation=every[counts[0] :], test=every[counts[0] :])
-    model = None
     for precision, share in PRECISIONS.items():
         changes = {"train.precision": precision, "train.evaluate_every": 1}
-        model = _train(report, override(config, changes), store, splits, share * report.left()) or model
-    if model is not None:
-        _evaluations(report, model, store, splits)
+        _train(report, override(config, changes), store, splits, share * report.left())
 
 
 class _Clock:
@@ -134,7 +124,7 @@ class _Clock:
     def __init__(self, store: Store, splits: Splits, config: PPSConfig, seconds: float) -> None:
         self.begin = time.perf_counter()
         self.ends, self.evaluations = [self.begin], []
-        self._score = lambda model: score(model, store, splits.validation, config)
+        self._score = validation_scorer(store, splits.validation, config)
         self._deadline, self._epochs = self.begin + seconds, config.train.epochs
 
     def __call__(self, model: PPS) -> dict[str, float]:
@@ -145,7 +135,7 @@ class _Clock:
         self.ends.append(end)
         if len(self.evaluations) < self._epochs and end + self.epoch > self._deadline:
             signal.raise_signal(signal.SIGTERM)
-        return {**metrics, "mIoU": metrics[HEADLINE]}
+        return metrics
 
     @property
     def epochs(self) -> list[float]:
@@ -158,15 +148,15 @@ class _Clock:
         return statistics.median(self.epochs[1:] or self.epochs)
 
 
-def _train(report: Report, config: PPSConfig, store: Store, splits: Splits, seconds: float) -> PPS | None:
-    """Trains in one precision, adds its row and returns the model."""
+def _train(report: Report, config: PPSConfig, store: Store, splits: Splits, seconds: float) -> None:
+    """Trains in one precision and adds its row."""
     pairs, evaluated = len(splits.train), len(splits.validation)
     about = {"what": "training", "precision": config.train.precision, "pairs": pairs, "evaluated_pairs": evaluated}
     about |= {"epochs": config.train.epochs, "batch_size": config.train.batch_size}
     is_cuda = report.device.type == "cuda"
     if seconds <= 0:
         report.add("training", "not run", **about, why="the stage's share of the budget is spent")
-        return None
+        return
     if is_cuda:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -180,7 +170,7 @@ def _train(report: Report, config: PPSConfig, store: Store, splits: Splits, seco
     # what training breaks on is told, and the other precisions are tried
     except Exception as error:
         report.add("training", "failed", **about, why=f"{type(error).__name__}: {error}"[:2000])
-        return None
+        return
     logged = [line for line in lines if "loss" in line]
     row = {"epochs_measured": len(clock.epochs), "steps": result.step, "last_loss": logged[-1]["loss"]}
     row |= {"warnings": [str(item.message) for item in warned]}
@@ -195,7 +185,6 @@ def _train(report: Report, config: PPSConfig, store: Store, splits: Splits, seco
     slower = "; ".join(text for text in row["warnings"] if text.startswith(RUNS_EAGERLY))
     status = {"status": "failed", "why": slower} if slower else {"status": "ok"}
     report.add("training", **status, **about, **row, **report.measured(**rounded))
-    return result.model
 
 
 def _totals(clock: _Clock, measured: float, epochs: int, pairs: int) -> Row:
@@ -213,51 +202,6 @@ def _totals(clock: _Clock, measured: float, epochs: int, pairs: int) -> Row:
         "extrapolated": missing > 0,
         "seconds_paper_extrapolated": everything + longer,
     }
-
-
-def _evaluations(report: Report, model: PPS, store: Store, splits: Splits) -> None:
-    """Rows of evaluations alone: ours with several batch sizes, and the published evaluation step."""
-    settings: tuple[tuple[EvaluationPrecision, int], ...] = (("bf16", 512), ("fp32", 512), ("fp32", BATCH_SIZE))
-    for precision, size in (("fp32", 8),) if report.is_dry else settings:
-        config = override(model.config, {"inference.batch_size": size, "inference.precision": precision})
-        evaluate = partial(score, model, store, splits.test, config)
-        _evaluation(report, "ours", size, len(splits.test), evaluate, precision)
-    size = 8 if report.is_dry else BATCH_SIZE
-    config = override(PRESETS["charades_released"], TINY_STEP if report.is_dry else {})
-    published = build_published_step(config, store.sizes, report.device).model.eval().requires_grad_(False)
-    samples = splits.test[: size * 20]
-
-    def evaluate_published() -> None:
-        for first in range(0, len(samples), size):
-            published_predictions(published, store.batch(samples[first : first + size], seed=0))
-
-    _evaluation(report, "published", size, len(samples), evaluate_published)
-
-
-def _evaluation(
-    report: Report,
-    implementation: str,
-    size: int,
-    pairs: int,
-    evaluate: Callable[[], Any],
-    precision: EvaluationPrecision = "fp32",
-) -> None:
-    """Adds the row of an evaluation; the second run is timed."""
-    about = {"what": "evaluation", "implementation": implementation, "precision": precision}
-    about |= {"batch_size": size, "pairs": pairs}
-    if report.left() <= 0:
-        report.add("training", "left out", **about, why="the stage's share of the budget is spent")
-        return
-    try:
-        evaluate()
-        begin = time.perf_counter()
-        evaluate()
-        seconds = time.perf_counter() - begin
-    except Exception as error:
-        report.add("training", "failed", **about, why=f"{type(error).__name__}: {error}"[:2000])
-        return
-    times = dict(zip(_EVALUATION_TIMES, map(short, (seconds, pairs / seconds)), strict=True))
-    report.add("training", "ok", **about, **report.measured(**times))
 
 
 def curves(report: Report) -> None:
@@ -362,13 +306,7 @@ def training_table(rows: list[Row]) -> list[str]:
         cells.append(f"{row['seconds_paper_extrapolated']:g} (extrapolated)")
         lines.append((*start, *cells, f"{row['train_samples_per_s']:g}", row.get("peak_memory_gib", "-")))
     names = ("precision", "pairs", "epochs measured", "first epoch, s", "epoch, s", "evaluation, s", "all epochs, s")
-    shown = [*table((*names, "with the paper's pairs, s", "training pairs/s", "peak memory, GiB"), lines), ""]
-    evaluations = [
-        [row.get(name, "-") for name in ("implementation", "precision", "batch_size", "pairs", *_EVALUATION_TIMES)]
-        for row in rows
-        if row.get("what") == "evaluation"
-    ]
-    shown += table(("evaluation by", "precision", "batch size", "pairs", "seconds", "pairs/s"), evaluations)
+    shown = table((*names, "with the paper's pairs, s", "training pairs/s", "peak memory, GiB"), lines)
     return [*shown, "", "Fewer seconds, more pairs per second and less memory are better."]
 
 

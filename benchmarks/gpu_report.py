@@ -3,10 +3,11 @@
 Stages, each with a share of the budget, what it leaves going to those after it: environment (always: versions, clocks,
 measured ceilings); compile (the kernels of the steps that follow, in parallel); steps (whole training steps beside the
 published formulation and torch's attention, eager and captured); training (30 epochs of Charades' size with their
-evaluations); parity (every test case through every kernel, value and gradients against the float64 equation); pytest
-(the tests marked `gpu`, whole steps among them); curves (200 steps beside the published formulation); kernels (every
-op beside its baselines); compiled (whole steps by torch.compile and FlexAttention, which take minutes to compile: give
-them a command of their own). Columns are documented in whole_steps.py, full_training.py, ops.py and parity.py.
+evaluations); evaluation (3,158 pairs, captured beside eager); parity (every test case through every kernel, value and
+gradients against the float64 equation); pytest (the tests marked `gpu`, whole steps among them); curves (200 steps
+beside the published formulation); kernels (every op beside its baselines); compiled (whole steps by torch.compile and
+FlexAttention, which take minutes to compile: give them a command of their own). Columns are documented in
+whole_steps.py, full_training.py, evaluation.py, ops.py and parity.py.
 
 Every row is written as a JSON line when it is known, tables in Markdown at the end. What fails, and what the budget
 leaves no time for, is a row with its reason. --stages runs some of them. --dry-run goes through them with tiny sizes on
@@ -36,6 +37,7 @@ import tyro  # noqa: E402
 
 from benchmarks import ops  # noqa: E402
 from benchmarks.cases import OpCase, cases_of  # noqa: E402
+from benchmarks.evaluation import evaluation_table, evaluations  # noqa: E402
 from benchmarks.full_training import curve_table, curves, training, training_table  # noqa: E402
 from benchmarks.parity import is_alive, parity  # noqa: E402
 from benchmarks.report import NOTHING_MEASURED, Arguments, Report, kernel_table, markdown, parity_table  # noqa: E402
@@ -173,17 +175,19 @@ def pytest_gpu(report: Report) -> None:
 STAGES: dict[str, tuple[Callable[[Report], None], float]] = {
     "compile": (compile_kernels, 45.0),
     "steps": (steps, 100.0),
-    "training": (training, 95.0),
+    "training": (training, 75.0),
+    "evaluation": (evaluations, 40.0),
     "parity": (parity, 40.0),
     "pytest": (pytest_gpu, 60.0),
-    "curves": (curves, 40.0),
-    "kernels": (kernels, 55.0),
-    "compiled": (compiled, 25.0),
+    "curves": (curves, 35.0),
+    "kernels": (kernels, 50.0),
+    "compiled": (compiled, 15.0),
 }
 TABLES = {
     "parity": parity_table,
     "steps and compiled": step_table,
     "training": training_table,
+    "evaluation": evaluation_table,
     "curves": curve_table,
     "kernels": kernel_table,
 }

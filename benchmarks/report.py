@@ -20,7 +20,7 @@ NOTHING_MEASURED = "DRY RUN on a CPU, kernels interpreted: nothing was measured,
 _SHOWN = ("op", "case", "dataset", "dtype", "mode", "what", "preset", "precision", "implementation", "batch_size")
 # implementations whose failure is torch's: its attention and its compiler
 EXCUSED = ("sdpa", "flex", "compile")
-StageName = Literal["compile", "steps", "training", "parity", "pytest", "curves", "kernels", "compiled"]
+StageName = Literal["compile", "steps", "training", "evaluation", "parity", "pytest", "curves", "kernels", "compiled"]
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,7 @@ REFUSED: dict[str, tuple[list[Any], str]] = {
 # every value of their type means something
 FREE = {
     "data.path", "data.planted.seed", "inference.seed", "train.seed", "train.tensorboard", "train.capture",
+    "inference.capture",
     "losses.push_normalize", "losses.push_single", "losses.whole_video_margin", "losses.negative_margin",
     "inference.alignment_rows", "losses.push_intra_target",
     "losses.push_inter_target", "reconstructor.shares_generator",

@@ -80,7 +80,7 @@ NOT_THE_METHOD = {
     "alignment.sentences", "alignment.sharpness", "alignment.smoothing", "inference.alignment_rows",
     "data.planted.frame_dim", "data.planted.noise", "data.planted.num_segments", "data.planted.num_videos",
     "data.planted.seed", "data.residence",
-    "inference.batch_size", "inference.num_bootstrap", "inference.precision", "inference.seed",
+    "inference.batch_size", "inference.capture", "inference.num_bootstrap", "inference.precision", "inference.seed",
     "reconstructor.schedule", "train.capture", "train.checkpoint_every", "train.evaluate_every", "train.log_every",
     "train.seed", "train.tensorboard", "train.trace_every",
 }  # fmt: skip

@@ -99,13 +99,12 @@ def evaluate(
     """
     samples, data = samples_of(splits, split), store.data
     answer = partial(predict_samples, store=store, progress=progress and world.is_first, world=world)
-    of_model = partial(answer, model, config=config, predictor=Predictor(model, config, store.device))
-    prediction = of_model(samples=samples)
-    is_scored = data.num_windows[samples] > 0
+    by_model = partial(answer, model, config=config, predictor=Predictor(model, config, store.device))
+    prediction, is_scored = by_model(samples=samples), data.num_windows[samples] > 0
     scored = samples[is_scored]
     predictions = {MODEL: take(prediction, torch.from_numpy(np.flatnonzero(is_scored)))}
     if len(scored):
-        predictions |= _shuffled_prediction(of_model, store, scored, config.inference.seed)
+        predictions |= _shuffled_prediction(by_model, store, scored, config.inference.seed)
         predictions |= _alignment_predictions(answer, store, splits.train, scored, config)
     fitted_on = splits.train[data.num_windows[splits.train] > 0]
     blind = _blind_baselines(data, scored, fitted_on, config)

@@ -20,7 +20,7 @@ from pps_fast.eval.metrics import clip_prediction
 from pps_fast.eval.predictor import Predictor, is_captured
 from pps_fast.machine import note_memory
 from pps_fast.predict import evaluation_batch_size
-from pps_fast.types import Prediction
+from pps_fast.types import Batch, Prediction
 
 
 def predict_samples(
@@ -38,13 +38,12 @@ def predict_samples(
 
     Hidden words depend on `config.inference.seed` and the sample alone, and so does the shape of the batch it is in:
     samples with as many word columns go together, and every batch is filled up to `evaluation_batch_size` by
-    repeating its last sample, whose further answers are dropped. The model's training mode is restored afterwards.
+    repeating its last sample, whose further answers are dropped.
 
     Args:
         videos: [M] videos to pair the sentences with; their own when not given.
         world: processes that divide the batches among them; all of them get the same answers as one would.
-        predictor: of this model and config, kept for several calls so that what it records serves them all; by default
-            a new one.
+        predictor: of this model and config, for what it has recorded; by default a new one.
     Returns:
         Prediction of the M samples in their order, on the CPU, moments clipped to [0, 1].
     Raises:
@@ -53,21 +52,27 @@ def predict_samples(
     if len(samples) == 0:
         raise ValueError("predict_samples: no samples; choose a split that has samples")
     note_batch_memory(config, store)
-    size = evaluation_batch_size(config, store.device)
     parts = []
-    batches = _of_one_shape(store.num_columns(samples), size)
+    batches = _of_one_shape(store.num_columns(samples), evaluation_batch_size(config, store.device))
     # a process without a batch computes the first one, for the shapes of an answer
     mine = batches[world.place.rank :: world.size] or batches[:1]
-    in_turn = store.announced(mine, samples, videos)
-    predictor = predictor or Predictor(model, config, store.device)
-    with predictor.evaluating() as answer:
+    with (predictor or Predictor(model, config, store.device)).evaluating() as answer:
+        in_turn = store.announced(mine, samples, videos)
         for members in tqdm(in_turn, "evaluate", len(mine), disable=None if progress else True, leave=False):
-            filled = members[np.minimum(np.arange(size), len(members) - 1)]
-            paired = None if videos is None else videos[filled]
-            batch = store.batch(samples[filled], seed=config.inference.seed, epoch=0, videos=paired)
+            batch = _filled_batch(store, samples, videos, members, config)
             parts.append(take(answer(batch), slice(len(members))))
-    rows = torch.from_numpy(np.concatenate(mine)) if world.place.rank < len(batches) else torch.arange(0)
-    return clip_prediction(_complete(_join(parts), rows, len(samples), world))
+    rows = np.concatenate(mine) if world.place.rank < len(batches) else np.arange(0)
+    return clip_prediction(_complete(_join(parts), torch.from_numpy(rows), len(samples), world))
+
+
+def _filled_batch(
+    store: Store, samples: np.ndarray, videos: np.ndarray | None, members: np.ndarray, config: PPSConfig
+) -> Batch:
+    """Returns the batch of some of the samples, filled up with the last of them."""
+    size = evaluation_batch_size(config, store.device)
+    filled = members[np.minimum(np.arange(size), len(members) - 1)]
+    paired = None if videos is None else videos[filled]
+    return store.batch(samples[filled], seed=config.inference.seed, videos=paired)
 
 
 def note_batch_memory(config: PPSConfig, store: Store) -> None:

@@ -47,7 +47,7 @@ class Predictor:
         autocast = partial(torch.autocast, device.type, dtype=torch.bfloat16)
         self._autocast = partial(autocast, enabled=config.inference.precision == "bf16")
         self._inputs = _Inputs()
-        self._parameters = list(model.parameters())
+        self._parameters: list[Tensor] = list(model.parameters())
         self._recordings: Recordings[Prediction] | None = None
         if record is not None:
             self._recordings = Recordings(self._memory, record)

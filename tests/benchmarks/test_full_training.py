@@ -35,8 +35,7 @@ def _train(tmp_path: Path, seconds: float) -> dict[str, Any]:
     store = Store(random_data(SMALL_SIZES, (4, 7, 11, 13), (12, 8, 4)))
     splits = Splits(train=np.arange(12), validation=np.arange(12, 20), test=np.arange(12, 20))
     config = override(PRESETS["tiny"], {"train.epochs": 3, "train.evaluate_every": 1, "train.log_every": 1})
-    model = full_training._train(report, config, store, splits, seconds)
-    assert (model is None) == (seconds <= 0)
+    full_training._train(report, config, store, splits, seconds)
     return report.rows[-1]
 
 

@@ -91,7 +91,10 @@ def _check_steps(rows: list[dict[str, Any]]) -> None:
 def _check_trainings(rows: list[dict[str, Any]]) -> None:
     trained = [row for row in rows if row["stage"] == "training" and row["what"] == "training"]
     assert {row["precision"]: row["epochs_measured"] for row in trained} == {"bf16": 2, "tf32": 2, "fp32": 2}
-    assert {row["implementation"] for row in rows if row.get("what") == "evaluation"} == {"ours", "published"}
+    evaluated = [row for row in rows if row["stage"] == "evaluation"]
+    names = [(row["implementation"], row["precision"], row["status"]) for row in evaluated]
+    ours = [(name, precision, "ok") for precision in ("bf16", "fp32") for name in ("eager", "captured")]
+    assert names == [*ours, ("published", "fp32", "ok")]
     published, fp32, bf16 = (row for row in rows if row["stage"] == "curves")
     assert published["implementation"] == "published" and len(published["losses"]) == fp32["steps"] == 3
     assert fp32["precision"] == "fp32" and fp32["largest_difference"] < 1e-4
