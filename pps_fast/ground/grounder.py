@@ -13,19 +13,19 @@ import torch
 
 from pps_fast.alignment.confidence import Confidence
 from pps_fast.alignment.model import AlignmentModel, uses_words
-from pps_fast.config import PPSConfig
+from pps_fast.config import EvaluationPrecision, PPSConfig
+from pps_fast.config_tree import override
 from pps_fast.ground.answers import MAX_TOP, Answer, best_moments
 from pps_fast.ground.evidence import Evidence
 from pps_fast.ground.ranking import ranked, rows_of
 from pps_fast.ground.scorers import AlignmentScorer, NetworkScorer, Scored, Scorer
 from pps_fast.ground.segments import EncodedVideo, segments_of, warn_of_few_rows, warn_of_long_segments
-from pps_fast.ground.sentences import ModelSentences, ModelWords, Queries, encode_queries
+from pps_fast.ground.sentences import ModelSentences, ModelWords, Queries, encode_queries, read_known
 from pps_fast.ground.videos import ModelVideos
 from pps_fast.hub.fetch import locate_model
 from pps_fast.model import Model
-from pps_fast.runs.answering import read_confidence, read_max_num_words, read_recipe
+from pps_fast.runs.answering import read_confidence, read_recipe
 from pps_fast.runs.checkpoint import find_checkpoint, load_model
-from pps_fast.runs.model_folder import read_words
 from pps_fast.types import FeatureSizes
 
 _NO_NETWORK_MATCH = (
@@ -43,6 +43,7 @@ def load(
     device: torch.device | str = "cpu",
     sentence_encoder: str | None = None,
     frame_encoders: Sequence[str] = (),
+    precision: EvaluationPrecision | None = None,
 ) -> Grounder:
     """Returns the grounder of a model: one with proposals (PPS, CPL, CNM) or an alignment alone.
 
@@ -53,23 +54,14 @@ def load(
             vectors of whole sentences; None for the one that the folder names, loaded when it is first needed.
         frame_encoders: folders or NAMEs of the encoders of frames, one for each source of the model's features, for
             video files; empty for those that the folder names, loaded when they are first needed.
+        precision: of the matrix products of networks; None for that of the model's evaluation.
     Raises:
         ValueError: for a folder or an encoder that cannot be used; the message names it.
     """
     folder = find_checkpoint(locate_model(directory))
     model, config, sizes = load_model(folder, device)
-    words = read_words(folder)
-    if words is None:
-        raise ValueError(
-            f"{folder}: has no words, so that it cannot read a sentence: it was written by an older pps_fast, or "
-            "converted without its data; train it again, or convert it with its vocabulary"
-        )
-    known = ModelWords(
-        words=words[0],
-        vectors=torch.from_numpy(words[1]).to(device),
-        max_num_words=read_max_num_words(folder),
-        seed=config.inference.seed,
-    )
+    config = override(config, {"inference.precision": precision or config.inference.precision})
+    known = read_known(folder, device, config.inference.seed)
     recipe = read_recipe(folder)
     sentences = ModelSentences(recipe.get("sentence_vectors") or {}, sentence_encoder)
     grounder = Grounder(model, config, sizes, known, sentences, read_confidence(folder), recipe)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import tyro
 
+from pps_fast.config import EvaluationPrecision
 from pps_fast.devices import Device
 from pps_fast.ground.answers import MAX_TOP
 from pps_fast.ground.page_links import SUFFIXES
@@ -34,6 +35,8 @@ class AskOptions:
     encoder: tuple[str, ...] = ()
     """folder or NAME of the encoder of frames, one for each source of the model's features; default: those that the
     model names"""
+    precision: EvaluationPrecision | None = None
+    """precision of the matrix products of a model with networks; default: that of its evaluation"""
     cache: bool = False
     """keep the features of each video in a file beside it, and take them from there"""
     device: Device = "cpu"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from pps_fast.data.store import rounded_columns
 from pps_fast.data.tokens import EncodedSentences, encode_sentences, tokenize
 from pps_fast.prepare.readers.encoders import SentenceEncoder, open_encoder
 from pps_fast.randomness import gumbel_noise
+from pps_fast.runs.answering import read_max_num_words
+from pps_fast.runs.model_folder import read_words
 from pps_fast.types import Batch
 
 
@@ -32,6 +35,25 @@ class ModelWords:
     vectors: Tensor
     max_num_words: int
     seed: int
+
+
+def read_known(folder: Path, device: torch.device | str, seed: int) -> ModelWords:
+    """Returns the words of a model folder.
+
+    Args:
+        device: of the words' vectors.
+        seed: of the words that are hidden.
+    Raises:
+        ValueError: for a folder without words.
+    """
+    words = read_words(folder)
+    if words is None:
+        raise ValueError(
+            f"{folder}: has no words, so that it cannot read a sentence: it was written by an older pps_fast, or "
+            "converted without its data; train it again, or convert it with its vocabulary"
+        )
+    vectors, max_num_words = torch.from_numpy(words[1]).to(device), read_max_num_words(folder)
+    return ModelWords(words=words[0], vectors=vectors, max_num_words=max_num_words, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)

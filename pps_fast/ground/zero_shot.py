@@ -66,7 +66,7 @@ def open_grounder(options: AskOptions, device: torch.device) -> Grounder:
     """
     if options.zero_shot is not None:
         return zero_shot(options.zero_shot, device)
-    return load(str(options.model), device, options.sentence_encoder, options.encoder)
+    return load(str(options.model), device, options.sentence_encoder, options.encoder, options.precision)
 
 
 class _JointVideos(ModelVideos):

@@ -15,6 +15,7 @@ import torch
 import pps_fast
 import pps_fast.ground.sentences as sentences_module
 from pps_fast.alignment.model import AlignmentModel
+from pps_fast.config_tree import override
 from pps_fast.data.identity import describe_data
 from pps_fast.data.store import Store
 from pps_fast.data.tokens import tokenize
@@ -69,6 +70,22 @@ def test_a_model_with_proposals_answers_as_its_evaluation_and_has_no_confidence(
     assert answer[0].start == pytest.approx(float(expected.top1[0, 0]), abs=1e-5)
     assert answer[0].end == pytest.approx(float(expected.top1[0, 1]), abs=1e-5)
     assert answer.match is None and answer.clarity is None and "rebuild the sentence" in grounder.no_match
+
+
+def test_a_model_answers_in_the_precision_of_its_evaluation_or_in_the_one_that_is_named() -> None:
+    run, trained = network_run("tiny")
+    store, _ = small_input(trained)
+    model, config, _ = load_model(run)
+    starts = {}
+    for precision in ("fp32", "bf16"):
+        expected = predict_samples(model, store, np.array([0]), override(config, {"inference.precision": precision}))
+        grounder = pps_fast.load(run, precision=precision)
+        assert grounder.config.inference.precision == precision
+        starts[precision] = _ask(grounder, 0, store.data)[0].start
+        # the evaluation's batch is larger, and rounds in another order
+        atol = 1e-5 if precision == "fp32" else 1e-2
+        assert starts[precision] == pytest.approx(float(expected.top1[0, 0]), abs=atol)
+    assert starts["fp32"] != starts["bf16"] and pps_fast.load(run).config.inference.precision == "fp32"
 
 
 def test_a_model_with_an_alignment_in_it_is_as_sure_as_that(tmp_path: Path) -> None:
