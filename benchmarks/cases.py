@@ -109,8 +109,6 @@ class _Draw:
             inputs_of_op[name] = self._one(name, like, template) if isinstance(like, Tensor) else like
         if "log_masks" in inputs_of_op:
             inputs_of_op["log_masks"] = equations.log_mask(inputs_of_op["masks"])
-        if inputs_of_op.get("exponents") is not None:
-            inputs_of_op["exponents"] = inputs_of_op["masks"].log()
         if "importance" in inputs_of_op:
             inputs_of_op["importance"] = equations.importance(
                 inputs_of_op["importance"], inputs_of_op["group"], inputs_of_op["num_groups"]
@@ -133,7 +131,7 @@ class _Draw:
         bounds = {"center": (0.02, 0.98), "width": (0.1, 0.95), "masks": (0.01, 1.0), "weight": (0.5, 1.5)}
         if name in bounds:
             return value.uniform_(*bounds[name], generator=self.generator)
-        if name == "key_bias":
+        if name in ("key_bias", "exponents"):
             return value.uniform_(0.05, 1, generator=self.generator).log_()
         return value.normal_(0, 1, generator=self.generator)
 

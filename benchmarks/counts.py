@@ -72,6 +72,24 @@ def _mixture(masks: Tensor, log_masks: Tensor, importance: Tensor, group: Tensor
     return Work(needed + out, forward), Work(needed + out + grads, 8 * masks.numel())
 
 
+def _gaussian_exponent(center: Tensor, width: Tensor, num_positions: int, **others: Any) -> tuple[Work, Work]:
+    values = center.numel() * num_positions
+    rows, moved = _size(center, width), _WIDE * values
+    # distance and its division (2), square; back the distance again, times df/dc and df/dw (2 and 2), both summed (2)
+    return Work(rows + moved, 3 * values), Work(2 * rows + moved, 8 * values)
+
+
+def _mixture_exponent(exponents: Tensor, importance: Tensor, group: Tensor, num_groups: int) -> tuple[Work, Work]:
+    batch_size, num, length = exponents.shape
+    values, out = batch_size * num_groups * length, _WIDE * batch_size * num_groups * length
+    needed = _size(exponents, importance, group)
+    # a weight's log; + log w, maximum, exp of a difference (2), sum: 5 per value; a log and its sum per result
+    forward = importance.numel() + 5 * exponents.numel() + 2 * values
+    # exp of the difference to the result (3), times its gradient (1), summed (1); a weight's sum divided by it
+    backward = importance.numel() + 5 * exponents.numel()
+    return Work(needed + out, forward), Work(needed + 2 * out + _size(exponents, importance), backward)
+
+
 def _peak_mixture(masks: Tensor, group: Tensor, num_groups: int) -> tuple[Work, Work]:
     batch_size, num, length = masks.shape
     values = batch_size * num_groups * length
@@ -202,8 +220,10 @@ _COUNTS: dict[str, Callable[..., tuple[Work, Work]]] = {
     "gaussian_peak_mask": _masks(9),
     # no halving
     "laplace_mask": _masks(8),
+    "gaussian_exponent": _gaussian_exponent,
     "importance": _importance,
     "mixture": _mixture,
+    "mixture_exponent": _mixture_exponent,
     "peak_mixture": _peak_mixture,
     "boundaries": _boundaries,
     "pull_distant": _pull("distant"),

@@ -71,7 +71,7 @@ def _group(record: Record, config: PPSConfig) -> list[int]:
     """The group of each entry, which a fake tensor does not tell."""
     options, size = config.proposals, record.inputs["group"].numel()
     layout = layout_of(options)
-    if record.site == "losses.push_inter":
+    if record.op.name == "push" and record.site == "losses.push_inter":
         return [0] * size
     if record.site.startswith("negatives"):
         return list(uniform(options.num_proposals, options.negatives.num_components).group)

@@ -11,6 +11,8 @@ With d = (t / (T - 1) - c) / s, s = max(width, width_floor) / sigma:
     dc = sum_t df f (a(d) - a(d*)) / s      ds = sum_t df f (b(d) - b(d*)) / s
     a, b = (2d, 2d^2), (d, d^2), (sign d, |d|);  d* at the row's peak, a* = b* = 0 for shape 0
 
+The exponent of shape 0 alone, e = -d^2, has dc = sum_t de a / s and ds = sum_t de b / s.
+
 The exponent is shifted before exp, so that a narrow mask between two positions is not 0 / 0. The backward kernel
 multiplies f by 1 / (m + MASK_FLOOR) itself, so that the gradient of a vanishing mask, of order 1e10, is never stored.
 
@@ -99,6 +101,28 @@ def _mask(b_exponent, INVERSE: tl.constexpr):
 
 
 @triton.jit
+def _store_grads(
+    p_grad_center,
+    p_grad_width,
+    o_row,
+    m_row,
+    b_width,
+    b_std,
+    b_weight,
+    b_a,
+    b_b,
+    SIGMA: tl.constexpr,
+    WIDTH_FLOOR: tl.constexpr,
+):
+    """Sums weights [R, T] times a and b over positions and stores the gradients of center and width, [R]."""
+    b_grad_center = tl.sum(b_weight * b_a, axis=1) / b_std
+    b_grad_std = tl.sum(b_weight * b_b, axis=1) / b_std
+    b_grad_width = tl.where(b_width >= WIDTH_FLOOR, b_grad_std / SIGMA, 0.0)
+    tl.store(p_grad_center + o_row, b_grad_center, mask=m_row)
+    tl.store(p_grad_width + o_row, b_grad_width, mask=m_row)
+
+
+@triton.jit
 def gaussian_mask_fwd_kernel(
     p_center,
     p_width,
@@ -166,11 +190,47 @@ def gaussian_mask_bwd_kernel(
         b_weight = -b_weight
     # beyond the last position the distance grows and the value may overflow
     b_weight = tl.where(m_all, b_weight, 0.0)
-    b_grad_center = tl.sum(b_weight * b_a, axis=1) / b_std
-    b_grad_std = tl.sum(b_weight * b_b, axis=1) / b_std
-    b_grad_width = tl.where(b_width >= WIDTH_FLOOR, b_grad_std / SIGMA, 0.0)
-    tl.store(p_grad_center + o_row, b_grad_center, mask=m_row)
-    tl.store(p_grad_width + o_row, b_grad_width, mask=m_row)
+    _store_grads(p_grad_center, p_grad_width, o_row, m_row, b_width, b_std, b_weight, b_a, b_b, SIGMA, WIDTH_FLOOR)
+
+
+@triton.jit
+def gaussian_exponent_fwd_kernel(
+    p_center,
+    p_width,
+    p_exponent,
+    num_rows,
+    SIGMA: tl.constexpr,
+    WIDTH_FLOOR: tl.constexpr,
+    T: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+):
+    o_row, o_t, m_row, m_all, b_width, b_std, b_d = _rows(
+        p_center, p_width, num_rows, SIGMA, WIDTH_FLOOR, T, BLOCK_R, BLOCK_T
+    )
+    tl.store(p_exponent + o_row[:, None] * T + o_t[None, :], _exponent(b_d, 0), mask=m_all)
+
+
+@triton.jit
+def gaussian_exponent_bwd_kernel(
+    p_center,
+    p_width,
+    p_grad,
+    p_grad_center,
+    p_grad_width,
+    num_rows,
+    SIGMA: tl.constexpr,
+    WIDTH_FLOOR: tl.constexpr,
+    T: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+):
+    o_row, o_t, m_row, m_all, b_width, b_std, b_d = _rows(
+        p_center, p_width, num_rows, SIGMA, WIDTH_FLOOR, T, BLOCK_R, BLOCK_T
+    )
+    b_grad = tl.load(p_grad + o_row[:, None] * T + o_t[None, :], mask=m_all, other=0.0).to(tl.float32)
+    b_a = _slope(b_d, 0)
+    _store_grads(p_grad_center, p_grad_width, o_row, m_row, b_width, b_std, b_grad, b_a, b_a * b_d, SIGMA, WIDTH_FLOOR)
 
 
 def _blocks(num_positions: int) -> dict[str, int]:
@@ -245,5 +305,49 @@ def gaussian_mask_bwd(
         WIDTH_FLOOR=width_floor,
         SHAPE=shape,
         INVERSE=inverse,
+    )
+    return grad_center, grad_width
+
+
+def gaussian_exponent_fwd(
+    center: Tensor, width: Tensor, sigma: float, num_positions: int, width_floor: float
+) -> Tensor:
+    """Logs of Gaussian masks, exact where the masks underflow.
+
+    Args:
+        center, width, sigma, num_positions, width_floor: as `gaussian_mask_fwd`.
+    Returns:
+        [..., T] fp32.
+    """
+    center, width = center.contiguous(), width.contiguous()
+    exponent = empty(center, *center.shape, num_positions)
+    constants = {"SIGMA": sigma, "WIDTH_FLOOR": width_floor}
+    _launch(gaussian_exponent_fwd_kernel, center, num_positions, p_width=width, p_exponent=exponent, **constants)
+    return exponent
+
+
+def gaussian_exponent_bwd(
+    grad: Tensor, center: Tensor, width: Tensor, sigma: float, width_floor: float
+) -> tuple[Tensor, Tensor]:
+    """Gradients of the logs.
+
+    Args:
+        grad: [..., T] gradient of the logs.
+        center, width, sigma, width_floor: as in the forward pass.
+    Returns:
+        grad_center, grad_width: [...] fp32; the width's is 0 below width_floor.
+    """
+    center, width, grad = center.contiguous(), width.contiguous(), grad.contiguous()
+    grad_center, grad_width = empty(center, *center.shape), empty(center, *center.shape)
+    _launch(
+        gaussian_exponent_bwd_kernel,
+        center,
+        grad.shape[-1],
+        p_width=width,
+        p_grad=grad,
+        p_grad_center=grad_center,
+        p_grad_width=grad_width,
+        SIGMA=sigma,
+        WIDTH_FLOOR=width_floor,
     )
     return grad_center, grad_width

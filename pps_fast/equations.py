@@ -105,7 +105,7 @@ def gaussian_exponent(
 ) -> Tensor:
     """log f(t) of Eq. (3), exact where f itself underflows to 0 at every position.
 
-    Arguments and errors as `gaussian_mask`; the result is [..., T] and at most 0.
+    Arguments and errors as `gaussian_mask`; the result is [..., T], fp32 or fp64, and at most 0.
     """
     return -_distance_over_std(center, width, sigma, num_positions, width_floor).square()
 
@@ -208,7 +208,7 @@ def mixture_exponent(exponents: Tensor, importance: Tensor, group: Tensor, num_g
         group: [E] int64; every group has a component.
         num_groups: K.
     Returns:
-        [B, K, T].
+        [B, K, T], fp32 or fp64.
     """
     importance = _full_precision(importance)
     log_weight = importance.clamp(min=torch.finfo(importance.dtype).tiny).log()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pps_fast import equations
 from pps_fast.config import LossesConfig, PPSConfig
+from pps_fast.ops.mixture_exponent import mixture_exponent
 from pps_fast.ops.pull_push import pull_all, pull_distant, pull_middle, push
 from pps_fast.proposals.layout import layout_of
 from pps_fast.types import LossReport, ModelOutput
@@ -84,8 +85,12 @@ def _push_inter(objective: Objective, output: ModelOutput) -> Tensor:
     exponents = None
     if options.push_normalize and proposals.components.exponents is not None:
         # without importance a proposal is a multiple of its masks' sum, which rows divided by their sums do not show
-        exponents = equations.mixture_exponent(
-            proposals.components.exponents, proposals.importance, objective.group, objective.num_proposals
+        exponents = mixture_exponent(
+            proposals.components.exponents,
+            proposals.importance,
+            objective.group,
+            objective.num_proposals,
+            backend=objective.backend,
         )
     return push(
         proposals.masks,

@@ -10,9 +10,9 @@ from pps_fast.config import Method, PPSConfig
 from pps_fast.encoder.curve import CurveEmbedding
 from pps_fast.encoder.dropout import number_sites
 from pps_fast.encoder.embedding import Embedding
-from pps_fast.equations import gaussian_exponent
 from pps_fast.generator import Generator
 from pps_fast.machine import require_memory
+from pps_fast.ops.gaussian_mask import gaussian_exponent
 from pps_fast.proposals.heads import ComponentHead
 from pps_fast.proposals.layout import layout_of
 from pps_fast.proposals.mixture import ProposalMixture
@@ -160,13 +160,12 @@ class PPS(nn.Module):
         center, width = self.head(g_cls)
         mask_shape = MASK_SHAPES[options.mask_shape]
         num_positions = self.kept.shape[0]
-        masks, log_masks = mask_shape(
-            center, width, options.sigma, num_positions, options.width_floor, backend=self.config.backend
-        )
+        drawn = (center, width, options.sigma, num_positions, options.width_floor)
+        masks, log_masks = mask_shape(*drawn, backend=self.config.backend)
         exponents = None
         # what only the pushing losses read
         if with_exponents and options.mask_shape == "gaussian":
-            exponents = gaussian_exponent(center, width, options.sigma, num_positions, options.width_floor)
+            exponents = gaussian_exponent(*drawn, backend=self.config.backend)
         return Components(center=center, width=width, masks=masks, log_masks=log_masks, exponents=exponents)
 
     def _negatives(self, g_cls: Tensor, components: Components, progress: Tensor) -> tuple[Tensor, Tensor]:

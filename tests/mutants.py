@@ -100,6 +100,15 @@ MUTANTS: dict[str, Mutant] = {
         "tl.where(b_width > WIDTH_FLOOR,",
         "tests/ops/test_gaussian_mask.py",
     ),
+    "a log of a mixture without its weights, in the kernel": Mutant(
+        "kernels/mixture_exponent.py",
+        "return b_importance, b_exponents + tl.log(tl.where(b_importance < TINY, TINY, b_importance))[:, None]",
+        "return b_importance, b_exponents",
+        "tests/ops/test_mixture_exponent.py",
+    ),
+    "half the gradient of an exponent's center": Mutant(
+        "kernels/gaussian_mask.py", "b_a = _slope(b_d, 0)", "b_a = _slope(b_d, 1)", "tests/ops/test_gaussian_mask.py"
+    ),
     "push loss without its target": Mutant(
         "pps_fast/equations.py",
         ".sum(-1) - target * identity",

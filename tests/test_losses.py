@@ -15,8 +15,9 @@ from pps_fast.losses import LOSS_TERMS, PULL_STRATEGIES, Objective, contrastive,
 from pps_fast.proposals.layout import layout_of
 from pps_fast.types import ModelOutput
 from tests.support import oracles
-from tests.support.cases import random_output, small_config
+from tests.support.cases import small_config
 from tests.support.compare import assert_agree
+from tests.support.outputs import random_output
 
 CENTER = torch.tensor([[0.5, 0.1, 0.3, 0.9, 0.4]], dtype=torch.float64)
 GROUP = torch.tensor([0, 1, 1, 1, 1])

@@ -13,19 +13,21 @@ from pps_fast.ops.attentive_pooling import importance, mixture, peak_mixture
 from pps_fast.ops.boundaries import boundaries
 from pps_fast.ops.clip_adam import clip_adam
 from pps_fast.ops.dispatch import BackendError, Op, use_backend
-from pps_fast.ops.gaussian_mask import gaussian_mask, gaussian_peak_mask, laplace_mask
+from pps_fast.ops.gaussian_mask import gaussian_exponent, gaussian_mask, gaussian_peak_mask, laplace_mask
 from pps_fast.ops.mask_reward import mask_reward
 from pps_fast.ops.masked_attention import masked_attention
+from pps_fast.ops.mixture_exponent import mixture_exponent
 from pps_fast.ops.pull_push import pull_all, pull_distant, pull_middle, push
 from pps_fast.ops.reconstruction_nll import reconstruction_nll
 from pps_fast.ops.residual_norm import residual_norm
 from pps_fast.ops.shared_attention import shared_attention
 
 OPS: dict[str, tuple[Op[..., Any], ...]] = {
-    "gaussian_mask": (gaussian_mask, gaussian_peak_mask, laplace_mask),
+    "gaussian_mask": (gaussian_mask, gaussian_peak_mask, laplace_mask, gaussian_exponent),
     "masked_attention": (masked_attention,),
     "shared_attention": (shared_attention,),
     "attentive_pooling": (importance, mixture, peak_mixture),
+    "mixture_exponent": (mixture_exponent,),
     "boundaries": (boundaries,),
     "pull_push": (pull_distant, pull_middle, pull_all, push),
     "reconstruction_nll": (reconstruction_nll,),
@@ -41,6 +43,7 @@ __all__ = [
     "Op",
     "boundaries",
     "clip_adam",
+    "gaussian_exponent",
     "gaussian_mask",
     "gaussian_peak_mask",
     "importance",
@@ -48,6 +51,7 @@ __all__ = [
     "mask_reward",
     "masked_attention",
     "mixture",
+    "mixture_exponent",
     "peak_mixture",
     "pull_all",
     "pull_distant",

@@ -30,8 +30,18 @@ def _fake_bwd(grad: Tensor, grad_log: Tensor, center: Tensor, width: Tensor, *co
     return center.new_empty(center.shape, dtype=torch.float32), center.new_empty(center.shape, dtype=torch.float32)
 
 
+def _fake_exponent_fwd(center: Tensor, width: Tensor, sigma: float, num_positions: int, width_floor: float) -> Tensor:
+    return center.new_empty((*center.shape, num_positions), dtype=torch.float32)
+
+
+def _fake_exponent_bwd(grad: Tensor, center: Tensor, width: Tensor, *constants: Any) -> tuple[Tensor, Tensor]:
+    return _fake_bwd(grad, grad, center, width)
+
+
 register(launcher_of(kernel, "gaussian_mask_fwd"), _fake_fwd)
 register(launcher_of(kernel, "gaussian_mask_bwd"), _fake_bwd)
+register(launcher_of(kernel, "gaussian_exponent_fwd"), _fake_exponent_fwd)
+register(launcher_of(kernel, "gaussian_exponent_bwd"), _fake_exponent_bwd)
 
 
 class _FusedMask(torch.autograd.Function):
@@ -49,6 +59,23 @@ class _FusedMask(torch.autograd.Function):
         center, width = ctx.saved_tensors
         grad_center, grad_width = torch.ops.pps_fast.gaussian_mask_bwd(grad, grad_log, center, width, *ctx.constants)
         return grad_center.to(center.dtype), grad_width.to(width.dtype), None, None, None, None, None
+
+
+class _FusedExponent(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, center: Tensor, width: Tensor, sigma: float, num_positions: int, width_floor: float
+    ) -> Tensor:
+        ctx.save_for_backward(center, width)
+        ctx.constants = (sigma, width_floor)
+        return torch.ops.pps_fast.gaussian_exponent_fwd(center, width, sigma, num_positions, width_floor)
+
+    @staticmethod
+    @first_order_only("gaussian_exponent")
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        center, width = ctx.saved_tensors
+        grad_center, grad_width = torch.ops.pps_fast.gaussian_exponent_bwd(grad, center, width, *ctx.constants)
+        return grad_center.to(center.dtype), grad_width.to(width.dtype), None, None, None
 
 
 def _limits(num_positions: int, **_: Any) -> list[str]:
@@ -75,8 +102,15 @@ def _fused(shape: str) -> Callable[..., tuple[Tensor, Tensor]]:
     return fused
 
 
+def _fused_exponent(
+    center: Tensor, width: Tensor, sigma: float, num_positions: int, width_floor: float = 0.01
+) -> Tensor:
+    return _FusedExponent.apply(center, width, float(sigma), num_positions, float(width_floor))
+
+
 _CONTRACT: Contract = {"center": floats("..."), "width": floats("..."), "num_positions": at_least(2)}
 
 gaussian_mask = fused_op(equations.gaussian_mask, _fused("gaussian"), _CONTRACT, _limits)
 gaussian_peak_mask = fused_op(equations.gaussian_peak_mask, _fused("gaussian_peak"), _CONTRACT, _limits)
 laplace_mask = fused_op(equations.laplace_mask, _fused("laplace"), _CONTRACT, _limits)
+gaussian_exponent = fused_op(equations.gaussian_exponent, _fused_exponent, _CONTRACT, _limits)

@@ -38,6 +38,8 @@ BY_HAND: list[tuple[str, dict[str, Any], tuple[int, int], tuple[int, int]]] = [
     ("gaussian_mask", MASK, (240, 24 * 6), (288, 24 * 15)),
     ("gaussian_peak_mask", MASK, (240, 24 * 9), (288, 24 * 18)),
     ("laplace_mask", MASK, (240, 24 * 8), (288, 24 * 17)),
+    # no logs: one array of 24 positions
+    ("gaussian_exponent", MASK, (48 + 96, 24 * 3), (48 + 48 + 96, 24 * 8)),
     # score, group, weights; weights, their gradient, group, the score's
     ("importance", {"score": _f(2, 3), "group": GROUP, "num_groups": 2}, (24 + 24 + 24, 30), (24 + 24 + 24 + 24, 24)),
     # masks 96, importance 24, group 24, results 2 x 64; back without the masks' logs, and gradients of 96 + 96 + 24
@@ -46,6 +48,13 @@ BY_HAND: list[tuple[str, dict[str, Any], tuple[int, int], tuple[int, int]]] = [
         {"masks": _f(2, 3, 4), "log_masks": _f(2, 3, 4), "importance": _f(2, 3), "group": GROUP, "num_groups": 2},
         (96 + 24 + 24 + 128, 2 * 24 + 2 * 16),
         (96 + 24 + 24 + 128 + 216, 8 * 24),
+    ),
+    # exponents 96, importance 24, group 24, result 64; back its gradient of 64 too, and gradients of 96 + 24
+    (
+        "mixture_exponent",
+        {"exponents": _f(2, 3, 4), "importance": _f(2, 3), "group": GROUP, "num_groups": 2},
+        (96 + 24 + 24 + 64, 6 + 5 * 24 + 2 * 16),
+        (96 + 24 + 24 + 2 * 64 + 120, 6 + 5 * 24),
     ),
     # back: the mixture and two gradients of 64, four peaks
     (

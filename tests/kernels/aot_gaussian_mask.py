@@ -1,4 +1,4 @@
-"""Variants of the mask kernels that are shipped, for `aot.py`: every shape, with 50 positions."""
+"""Variants of the mask kernels that are shipped, for `aot.py`: every shape and the exponent, with 50 positions."""
 
 from __future__ import annotations
 
@@ -23,3 +23,13 @@ def variants() -> Iterator[Variant]:
             (gaussian_mask.gaussian_mask_bwd_kernel, backward),
         ):
             yield Variant(label, kernel, {**pointers, "num_rows": 32 * 28}, constants, options=gaussian_mask.OPTIONS)
+    constants = {"SIGMA": 9.0, "WIDTH_FLOOR": 0.01, "T": 50, **gaussian_mask._blocks(50)}
+    for kernel, names in (
+        (gaussian_mask.gaussian_exponent_fwd_kernel, ("p_center", "p_width", "p_exponent")),
+        (
+            gaussian_mask.gaussian_exponent_bwd_kernel,
+            ("p_center", "p_width", "p_grad", "p_grad_center", "p_grad_width"),
+        ),
+    ):
+        signature = dict.fromkeys(names, "*fp32") | {"num_rows": 32 * 28}
+        yield Variant("gaussian", kernel, signature, constants, options=gaussian_mask.OPTIONS)

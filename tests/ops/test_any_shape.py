@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from pps_fast import equations
 from pps_fast.ops.attentive_pooling import importance, mixture, peak_mixture
 from pps_fast.ops.dispatch import Op
-from pps_fast.ops.gaussian_mask import gaussian_mask, gaussian_peak_mask, laplace_mask
+from pps_fast.ops.gaussian_mask import gaussian_exponent, gaussian_mask, gaussian_peak_mask, laplace_mask
 from pps_fast.ops.masked_attention import masked_attention
+from pps_fast.ops.mixture_exponent import mixture_exponent
 from pps_fast.ops.pull_push import push
 from tests.support.cases import to_arrays, to_tensors
 from tests.support.op_check import equation_of, values_and_gradients
@@ -45,7 +46,9 @@ def _check(op: Op, row: str, arrays: dict[str, Any], wrt: tuple[str, ...], dtype
         assert error <= allowed, f"{name} {list(oracle.shape)}: {error:.2e} > {allowed:.2e}"
 
 
-@pytest.mark.parametrize("op", [gaussian_mask, gaussian_peak_mask, laplace_mask], ids=lambda op: op.name)
+@pytest.mark.parametrize(
+    "op", [gaussian_mask, gaussian_peak_mask, laplace_mask, gaussian_exponent], ids=lambda op: op.name
+)
 @PROPERTY
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 9)),
@@ -71,7 +74,7 @@ def _groups(draw: st.DrawFn) -> tuple[np.ndarray, int]:
     return np.array(draw(st.permutations([*range(count), *more]))), count
 
 
-@pytest.mark.parametrize("op", [importance, mixture, peak_mixture], ids=lambda op: op.name)
+@pytest.mark.parametrize("op", [importance, mixture, peak_mixture, mixture_exponent], ids=lambda op: op.name)
 @PROPERTY
 @given(groups=_groups(), num_samples=st.integers(1, 3), num_positions=st.integers(1, 40), dtype=DTYPES, seed=SEEDS)
 def test_pooling(op: Op, groups: tuple, num_samples: int, num_positions: int, dtype: torch.dtype, seed: int) -> None:
@@ -85,6 +88,7 @@ def test_pooling(op: Op, groups: tuple, num_samples: int, num_positions: int, dt
         "importance": {"score": score},
         "mixture": {"masks": masks, "log_masks": np.log(masks + 1e-10), "importance": shares},
         "peak_mixture": {"masks": masks},
+        "mixture_exponent": {"exponents": np.log(masks), "importance": shares},
     }[op.name]
     _check(op, "attentive_pooling", {**pooled, "group": group, "num_groups": count}, tuple(pooled), dtype)
 

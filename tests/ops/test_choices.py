@@ -99,7 +99,7 @@ def test_a_training_run_begins_with_the_ops_and_keeps_them(tmp_path: Path, capsy
     options = ["--preset", "tiny", "--data.planted.num-videos", "10", "--train.max-steps", "1", "--device", "cpu"]
     assert train.main([*options, "--out", str(run), "--backend", "torch"]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ops: ")]
-    assert line.startswith("ops: torch gaussian_mask, masked_attention, ")
+    assert line.startswith("ops: torch gaussian_mask, gaussian_exponent, masked_attention, ")
     assert line.endswith(" (python -m pps_fast.info tells why)")
     kept = json.loads((run / train.OPS_FILE).read_text())
     assert kept["device"] == "cpu"

@@ -11,18 +11,20 @@ import pytest
 import torch
 
 from pps_fast.ops.dispatch import BackendError, Op
-from pps_fast.ops.gaussian_mask import gaussian_mask, gaussian_peak_mask, laplace_mask
+from pps_fast.ops.gaussian_mask import gaussian_exponent, gaussian_mask, gaussian_peak_mask, laplace_mask
 from tests.support.cases import CASES, Case
 from tests.support.compare import assert_agree
-from tests.support.op_check import DTYPES, HALF, check_backends, check_case, check_non_contiguous, leaf
+from tests.support.op_check import DTYPES, HALF, check_backends, check_case, check_non_contiguous, leaf, values_of
 
 OPS = (
     gaussian_mask,
     gaussian_peak_mask,
     laplace_mask,
 )
+# with the exponent, which has no log beside it
+ALL = (*OPS, gaussian_exponent)
 GOLDEN = Path(__file__).parents[1] / "golden" / "kernels_f64.npz"
-EACH = [pytest.param(op, case, id=f"{op.name}-{case.name}") for op in OPS for case in CASES[op.name]]
+EACH = [pytest.param(op, case, id=f"{op.name}-{case.name}") for op in ALL for case in CASES[op.name]]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -31,21 +33,21 @@ def test_agrees_with_the_loops(op: Op, case: Case, dtype: torch.dtype) -> None:
     check_case(op, "gaussian_mask", case, dtype)
 
 
-@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", ALL, ids=lambda op: op.name)
 def test_strides_do_not_matter(op: Op) -> None:
     check_non_contiguous(op, CASES[op.name][1])
 
 
-@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", ALL, ids=lambda op: op.name)
 def test_backends_are_chosen_as_asked(op: Op) -> None:
     check_backends(op, CASES[op.name][0])
 
 
 def test_ops_are_named_after_their_equations() -> None:
-    assert [op.name for op in OPS] == ["gaussian_mask", "gaussian_peak_mask", "laplace_mask"]
+    assert [op.name for op in ALL] == ["gaussian_mask", "gaussian_peak_mask", "laplace_mask", "gaussian_exponent"]
 
 
-@pytest.mark.parametrize("mask", OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize("mask", ALL, ids=lambda op: op.name)
 def test_one_position_is_refused(mask: Op) -> None:
     with pytest.raises(ValueError, match=f"{mask.name}: num_positions = 1, expected 2 or more"):
         mask(torch.tensor([0.5]), torch.tensor([0.5]), 9.0, 1)
@@ -73,13 +75,13 @@ def test_widths_below_the_floor_are_drawn_at_the_floor_and_get_no_gradient(mask:
 
 
 @pytest.mark.parametrize("backend", ["torch", "triton"])
-@pytest.mark.parametrize("mask", OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize("mask", ALL, ids=lambda op: op.name)
 def test_a_width_equal_to_the_floor_has_the_gradient_of_one_just_above(mask: Op, backend: str) -> None:
     floor = 0.0625  # a binary fraction, so that the comparison is exact in every dtype
     grads = []
     for value in (floor, floor * (1 + 1e-6)):
         width = torch.tensor([value], requires_grad=True)
-        result = mask(torch.tensor([0.41]), width, 4.0, 50, width_floor=floor, backend=backend)[0]
+        result = values_of(mask(torch.tensor([0.41]), width, 4.0, 50, width_floor=floor, backend=backend))[0]
         (result * torch.linspace(0, 1, 50)).sum().backward()
         grads.append(width.grad)
     assert grads[1].abs().item() > 1e-3
@@ -138,6 +140,18 @@ def test_tied_peaks_are_both_one_and_their_gradient_is_that_of_the_first() -> No
     assert_agree("gradient", grads, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize("backend", ["torch", "triton"])
+def test_the_exponent_goes_on_where_the_mask_is_zero(backend: str) -> None:
+    results = []
+    for chosen, dtype in ((backend, torch.float32), ("torch", torch.float64)):
+        leaves = [torch.tensor(x, dtype=dtype, requires_grad=True) for x in ([0.0, 0.31, 1.0], [0.9, 0.02, 0.004])]
+        exponent = gaussian_exponent(*leaves, 9.0, 8, backend=chosen)
+        results.append((exponent, *torch.autograd.grad((exponent * torch.linspace(-1, 2, 8)).sum(), leaves)))
+    assert (results[0][0] < -1000).any() and (results[0][0].exp() == 0).any()
+    for got, exact in zip(*results, strict=True):
+        assert_agree("exponent", got.double(), exact, rtol=1e-5)
+
+
 def test_a_mask_that_vanishes_between_positions_has_finite_gradients() -> None:
     center = torch.full((1, 2), 0.5, requires_grad=True)
     width = torch.full((1, 2), 0.011, requires_grad=True)
@@ -168,7 +182,7 @@ def test_the_kernel_agrees_with_the_loops(op: Op, case: Case, dtype: torch.dtype
     check_case(op, "gaussian_mask", case, dtype, backend="triton")
 
 
-@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", ALL, ids=lambda op: op.name)
 @pytest.mark.parametrize(
     ("rows", "num_positions"), [((1,), 2), ((3, 28), 7), ((2, 5), 49), ((70,), 63), ((3, 3), 200), ((2,), 201)]
 )
@@ -176,22 +190,22 @@ def test_the_kernel_draws_odd_shapes_over_several_programs(
     op: Op, rows: tuple[int, ...], num_positions: int, poisoned_empty: None
 ) -> None:
     center, width = torch.rand(rows), torch.rand(rows) * 0.5
-    expected = op(center, width, 9.0, num_positions, backend="torch")
-    for got, result in zip(_fused(op)(center, width, 9.0, num_positions), expected, strict=True):
-        assert_agree(op.name, got, result, atol=1e-5)
+    expected = values_of(op(center, width, 9.0, num_positions, backend="torch"))
+    for got, result in zip(values_of(_fused(op)(center, width, 9.0, num_positions)), expected, strict=True):
+        assert_agree(op.name, got, result, atol=1e-5, rtol=1e-6)
 
 
-@pytest.mark.parametrize("op", OPS, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", ALL, ids=lambda op: op.name)
 def test_the_kernel_reads_any_strides_and_respects_the_incoming_gradient(op: Op) -> None:
     packed = torch.rand(2, 4, 6)
     results = []
     for backend in ("triton", "torch"):
         leaf_ = packed.clone().requires_grad_()
         center, width = leaf_[0].t(), leaf_[1].t()
-        outputs = op(center, width, 4.0, 11, backend=backend)
+        outputs = values_of(op(center, width, 4.0, 11, backend=backend))
         incoming = torch.linspace(-2, 3, outputs[0].numel()).reshape(outputs[0].shape)
         incoming = incoming.transpose(0, 1).contiguous().transpose(0, 1)
-        torch.autograd.backward(outputs, (incoming, incoming.flip(0)))
+        torch.autograd.backward(outputs, (incoming, incoming.flip(0))[: len(outputs)])
         results.append((*(value.detach() for value in outputs), leaf_.grad))
     for got, expected in zip(*results, strict=True):
         assert_agree(op.name, got, expected, atol=1e-4, rtol=1e-6)
@@ -233,6 +247,12 @@ def test_the_registered_operators_pass_opcheck() -> None:
         assert set(results.values()) == {"SUCCESS"}
         results = torch.library.opcheck(backward, (*grads, center, width, 9.0, 0.01, shape, inverse))
         assert set(results.values()) == {"SUCCESS"}
+    forward, backward = torch.ops.pps_fast.gaussian_exponent_fwd, torch.ops.pps_fast.gaussian_exponent_bwd
+    for operator, arguments in (
+        (forward, (center, width, 9.0, 8, 0.01)),
+        (backward, (grads[0], center, width, 9.0, 0.01)),
+    ):
+        assert set(torch.library.opcheck(operator, arguments).values()) == {"SUCCESS"}
 
 
 @pytest.mark.gpu
@@ -251,6 +271,19 @@ def test_the_compiled_kernel_agrees_with_the_equation_on_a_gpu(op: Op, inverse: 
         results.append([value.detach().cpu().double() for value in (*outputs, center.grad, width.grad)])
     for got, expected in zip(*results, strict=True):
         assert_agree(op.name, got, expected, rtol=1e-4)
+
+
+@pytest.mark.gpu
+def test_the_compiled_exponent_agrees_with_the_equation_on_a_gpu() -> None:
+    results = []
+    for backend, dtype in (("triton", torch.float32), ("torch", torch.float64)):
+        torch.manual_seed(0)
+        leaves = [torch.rand(32, 28, device="cuda").to(dtype).requires_grad_() for _ in range(2)]
+        exponent = gaussian_exponent(*leaves, 9.0, 50, backend=backend)
+        (exponent * torch.linspace(-1, 2, 50, device="cuda")).sum().backward()
+        results.append([x.detach().cpu().double() for x in (exponent, *(x.grad for x in leaves))])
+    for got, expected in zip(*results, strict=True):
+        assert_agree("exponent", got, expected, rtol=1e-5)
 
 
 # kind of a golden mask -> op and constants; the paper's has no floor under the width

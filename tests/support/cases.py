@@ -1,4 +1,4 @@
-"""Seeded random inputs of ops, models and losses, shared by the tests and the benchmarks."""
+"""Seeded random inputs of ops and models, shared by the tests and the benchmarks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
 from pps_fast.presets import PRESETS
 from pps_fast.proposals.layout import MixtureLayout, ramp, uniform
-from pps_fast.types import Batch, Components, FeatureSizes, ModelOutput, Proposals
+from pps_fast.types import Batch, FeatureSizes
 
 Arrays = dict[str, Any]
 
@@ -89,7 +89,9 @@ def _off_the_grid(rng: np.random.Generator, shape: tuple[int, ...], num_position
     return (rng.integers(0, num_positions - 1, shape) + share) / (num_positions - 1)
 
 
-def _mask_case(layout_name: str, num_positions: int, sigma: float, inverse: bool = False) -> Case:
+def _mask_case(layout_name: str, num_positions: int, sigma: float, inverse: bool | None = False) -> Case:
+    """Without a value of `inverse` the argument is left out."""
+
     def build(rng: np.random.Generator) -> Arrays:
         shape = (3, LAYOUTS[layout_name].num_components)
         drawn = _off_the_grid(rng, shape, num_positions) if inverse else rng.uniform(0.02, 0.98, shape)
@@ -98,8 +100,7 @@ def _mask_case(layout_name: str, num_positions: int, sigma: float, inverse: bool
             "width": rng.uniform(0.1, 0.95, shape),
             "sigma": sigma,
             "num_positions": num_positions,
-            "inverse": inverse,
-        }
+        } | ({} if inverse is None else {"inverse": inverse})
 
     kind = "-inverse" if inverse else ""
     return Case(name=f"{layout_name}-T{num_positions}-sigma{sigma:g}{kind}", build=build, wrt=("center", "width"))
@@ -117,6 +118,7 @@ def _pooling_case(layout_name: str, num_positions: int, names: tuple[str, ...], 
             "score": rng.normal(0, 2, shape),
         }
         drawn["log_masks"] = np.log(drawn["masks"] + 1e-10)
+        drawn["exponents"] = np.log(drawn["masks"] + 1e-3)
         drawn["importance"] = softmax_by_group(drawn["score"], layout)
         groups = {"group": np.array(layout.group), "num_groups": layout.num_proposals}
         return {name: drawn[name] for name in names} | groups | constants
@@ -223,8 +225,11 @@ CASES: dict[str, list[Case]] = {
     "gaussian_mask": _MASKS,
     "gaussian_peak_mask": _MASKS,
     "laplace_mask": _MASKS,
+    # wide, so that gradients are no larger than half precision holds
+    "gaussian_exponent": [_mask_case(name, t, 0.5, inverse=None) for name, t in GRID],
     "importance": [_pooling_case(name, t, ("score",)) for name, t in GRID],
     "mixture": [_pooling_case(name, t, ("masks", "log_masks", "importance")) for name, t in GRID],
+    "mixture_exponent": [_pooling_case(name, t, ("exponents", "importance")) for name, t in GRID],
     "peak_mixture": [_pooling_case(name, t, ("masks",)) for name, t in GRID],
     "boundaries": [_pooling_case(name, t, ("center", "width", "importance"), shrink=0.15) for name, t in GRID],
     "pull_distant": _PULL,
@@ -353,48 +358,3 @@ def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
         for buffer in [buffer for name, buffer in module.named_buffers() if name.startswith("alignment.")]:
             buffer.copy_(torch.randn(buffer.shape, generator=generator, dtype=torch.float64))
     return module
-
-
-def random_output(
-    layout: MixtureLayout = LAYOUTS["ramp3"],
-    num_samples: int = 3,
-    num_positions: int = 7,
-    dtype: torch.dtype = torch.float64,
-    seed: int = 0,
-    num_best: int = 1,
-    num_negatives: int = 1,
-) -> ModelOutput:
-    """Returns a model's output made of leaves with gradients, for the losses; `best_nll` is a leaf of its own."""
-    rng = np.random.default_rng(seed)
-    num, components = layout.num_proposals, layout.num_components
-
-    def leaf(low: float, high: float, *shape: int) -> Tensor:
-        return torch.from_numpy(rng.uniform(low, high, (num_samples, *shape))).to(dtype).requires_grad_()
-
-    of_components = Components(
-        center=leaf(0.1, 0.9, components),
-        width=leaf(0.1, 0.9, components),
-        masks=leaf(0, 1, components, num_positions),
-        log_masks=leaf(-3, 0, components, num_positions),
-    )
-    proposals = Proposals(
-        components=of_components,
-        importance=torch.from_numpy(softmax_by_group(rng.normal(size=(num_samples, components)), layout)).to(dtype),
-        masks=leaf(0, 1, num, num_positions),
-        log_masks=leaf(-3, 0, num, num_positions),
-        start=leaf(0.0, 0.4, num),
-        end=leaf(0.5, 1.0, num),
-    )
-    # so near to each other that most hinges are active
-    positive_nll, row = leaf(2.4, 3, num), torch.arange(num_samples)[:, None]
-    best = positive_nll.detach().argsort(-1)[:, :num_best]
-    return ModelOutput(
-        proposals=proposals,
-        positive_nll=positive_nll,
-        negative_masks=leaf(0, 1, num * num_negatives, num_positions),
-        best=best,
-        best_nll=positive_nll.detach().gather(1, best).requires_grad_(),
-        negative_nll=leaf(2, 2.8, num, num_negatives).detach()[row, best].requires_grad_(),
-        whole_video_nll=leaf(2, 2.8),
-        reward=leaf(-1, 2, num),
-    )

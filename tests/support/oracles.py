@@ -16,7 +16,7 @@ import numpy as np
 Array = np.ndarray
 Ragged = list[list[Array]]
 
-SHAPES_OF_MASKS = ("gaussian_mask", "gaussian_peak_mask", "laplace_mask")
+SHAPES_OF_MASKS = ("gaussian_mask", "gaussian_peak_mask", "laplace_mask", "gaussian_exponent")
 # other ops whose arguments are not divided into proposals
 WITHOUT_GROUPS = ("masked_attention", "shared_attention", "reconstruction_nll", "residual_norm", "mask_reward")
 
@@ -134,14 +134,19 @@ def pull_all(center: Ragged) -> float:
     return _batch_mean(lambda c: sum((c[i] - c[j]) ** 2 for i in range(len(c)) for j in range(i)), center)
 
 
-def gaussian_exponent(center: float, width: float, sigma: float, num_positions: int, width_floor: float) -> Array:
-    """log of Eq. (3) for one component: [T]."""
-    s = max(width, width_floor) / sigma
-    return np.array([-(((x - center) / s) ** 2) for x in positions(num_positions)])
+def gaussian_exponent(
+    center: Array, width: Array, sigma: float, num_positions: int, width_floor: float = 0.01
+) -> Array:
+    """log of Eq. (3): [...] -> [..., T]."""
+    result = np.zeros((*center.shape, num_positions))
+    for index in np.ndindex(center.shape):
+        s = max(width[index], width_floor) / sigma
+        result[index] = [-(((x - center[index]) / s) ** 2) for x in positions(num_positions)]
+    return result
 
 
-def mixture_exponent(exponents: Ragged, weights: Ragged) -> Array:
-    """log of Eq. (4): exponents [n_k, T] and weights [n_k] -> [B, K, T]; the largest term is taken out of each sum."""
+def mixture_exponent(exponents: Ragged, importance: Ragged) -> Array:
+    """log of Eq. (4): exponents [n_k, T] and importance [n_k] -> [B, K, T]; the largest term is taken out of sums."""
 
     def log_sum(terms: list[float]) -> float:
         return max(terms) + math.log(sum(math.exp(term - max(terms)) for term in terms))
@@ -149,7 +154,7 @@ def mixture_exponent(exponents: Ragged, weights: Ragged) -> Array:
     return np.array(
         [[[log_sum([math.log(w) + e[t] for w, e in zip(ws, es, strict=True)]) for t in range(es.shape[1])]
           for es, ws in zip(*sample, strict=True)]
-         for sample in zip(exponents, weights, strict=True)]
+         for sample in zip(exponents, importance, strict=True)]
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ CAP: dict[str, dict[torch.dtype, float]] = {
     "masked_attention": _ROUNDING,
     "shared_attention": _ROUNDING,
     "attentive_pooling": _ROUNDING,
+    "mixture_exponent": _ROUNDING,
     "boundaries": _ROUNDING,
     # differences of nearly equal Gram entries and a chain of normalizations
     "pull_push": {**_ROUNDING, torch.float32: 5e-5},
