@@ -185,6 +185,14 @@ def _reconstruction_nll(logits: Tensor, targets: Tensor, is_target: Tensor, **ot
     return Work(read + out, 5 * values), Work(read + out + _size(logits), 4 * values)
 
 
+def _contrastive_loss(
+    best_nll: Tensor, whole_video_nll: Tensor, negative_nll: Tensor, **others: Any
+) -> tuple[Work, Work]:
+    inputs, hinges = _size(best_nll, whole_video_nll, negative_nll), best_nll.numel() + negative_nll.numel()
+    # difference, margin, maximum, sum; back difference, margin, comparison, and two gradients
+    return Work(inputs + _WIDE, 4 * hinges), Work(2 * inputs + _WIDE, 5 * hinges)
+
+
 def _residual_norm(
     x: Tensor,
     branch: Tensor,
@@ -233,6 +241,7 @@ _COUNTS: dict[str, Callable[..., tuple[Work, Work]]] = {
     "masked_attention": _attention,
     "shared_attention": _shared_attention,
     "reconstruction_nll": _reconstruction_nll,
+    "contrastive_loss": _contrastive_loss,
     "residual_norm": _residual_norm,
     "mask_reward": _mask_reward,
 }

@@ -502,8 +502,9 @@ def contrastive_loss(
         whole_video_nll: [B].
         negative_nll: [B, num_best, J], easy negatives of the same proposals.
     Returns:
-        scalar. At the kink of a hinge the gradient is halved.
+        scalar, fp32 or fp64. At the kink of a hinge the gradient is halved.
     """
+    best_nll, whole_video_nll, negative_nll = map(_full_precision, (best_nll, whole_video_nll, negative_nll))
     zero = torch.zeros_like(best_nll)
     whole_video = torch.maximum(best_nll - whole_video_nll.unsqueeze(-1) + whole_video_margin, zero)
     negative = torch.maximum(best_nll.unsqueeze(-1) - negative_nll + negative_margin, zero.unsqueeze(-1))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pps_fast import equations
 from pps_fast.config import LossesConfig, PPSConfig
+from pps_fast.ops.contrastive_loss import contrastive_loss
 from pps_fast.ops.mixture_exponent import mixture_exponent
 from pps_fast.ops.pull_push import pull_all, pull_distant, pull_middle, push
 from pps_fast.proposals.layout import layout_of
@@ -39,13 +40,14 @@ def reconstruction_per_sample(output: ModelOutput) -> Tensor:
     return equations.reconstruction_loss(best, whole_video)
 
 
-def contrastive(output: ModelOutput, options: LossesConfig) -> Tensor:
+def contrastive(output: ModelOutput, options: LossesConfig, backend: str = "auto") -> Tensor:
     """L_ivc: the best positive must beat the whole video and each of its own easy negatives, by a margin. Scalar.
 
     Raises:
         ValueError: for an output without negatives.
     """
-    return equations.contrastive_loss(*_compared(output), options.whole_video_margin, options.negative_margin)
+    margins = options.whole_video_margin, options.negative_margin
+    return contrastive_loss(*_compared(output), *margins, backend=backend)
 
 
 def _reconstruction(objective: Objective, output: ModelOutput) -> Tensor:
@@ -55,7 +57,7 @@ def _reconstruction(objective: Objective, output: ModelOutput) -> Tensor:
 
 def _contrastive(objective: Objective, output: ModelOutput) -> Tensor:
     """L_ivc."""
-    return contrastive(output, objective.options)
+    return contrastive(output, objective.options, objective.backend)
 
 
 def _pull(objective: Objective, output: ModelOutput) -> Tensor:
@@ -136,6 +138,7 @@ class Objective(nn.Module):
         terms: names of the terms that take part; all of them by default.
     """
 
+    factors: Tensor
     group: Tensor
     pushed: Tensor | slice
     one_group: Tensor
@@ -148,6 +151,9 @@ class Objective(nn.Module):
         layout = layout_of(config.proposals)
         self.num_proposals = layout.num_proposals
         self.weights = {name: getattr(config.losses, name) for name in terms if getattr(config.losses, name) != 0}
+        # the weights once more, where one product multiplies all terms
+        factors = torch.tensor(list(self.weights.values()), dtype=torch.float64)
+        self.register_buffer("factors", factors, persistent=False)
         self.register_buffer("group", torch.tensor(layout.group), persistent=False)
         if config.losses.push_single:
             # all components, by a slice, which copies nothing
@@ -168,7 +174,13 @@ class Objective(nn.Module):
         with torch.no_grad():
             sample_total = self.sample_total(output)
         terms = {name: LOSS_TERMS[name](self, output) for name in self.weights}
-        total = output.positive_nll.new_zeros(())
-        for name, value in terms.items():
-            total = total + self.weights[name] * value
-        return LossReport(total=total, terms=terms, sample_total=sample_total)
+        return LossReport(
+            total=self._weighted_sum(list(terms.values()), output), terms=terms, sample_total=sample_total
+        )
+
+    def _weighted_sum(self, terms: list[Tensor], output: ModelOutput) -> Tensor:
+        """The total of the terms, by one product; 0 where there are none."""
+        if not terms:
+            return output.positive_nll.new_zeros(())
+        stacked = torch.stack(terms)
+        return torch.dot(stacked, self.factors.to(stacked.dtype))

@@ -109,6 +109,15 @@ MUTANTS: dict[str, Mutant] = {
     "half the gradient of an exponent's center": Mutant(
         "kernels/gaussian_mask.py", "b_a = _slope(b_d, 0)", "b_a = _slope(b_d, 1)", "tests/ops/test_gaussian_mask.py"
     ),
+    "all the gradient at the kink of a hinge, in the kernel": Mutant(
+        "kernels/contrastive_loss.py",
+        "tl.where(m_best & (b_x >= 0), tl.where(b_x == 0, 0.5 * b_share, b_share), 0.0)",
+        "tl.where(m_best & (b_x >= 0), b_share, 0.0)",
+        "tests/ops/test_contrastive_loss.py",
+    ),
+    "terms weighted in another order": Mutant(
+        "pps_fast/losses.py", "list(self.weights.values())", "sorted(self.weights.values())", "tests/test_losses.py"
+    ),
     "push loss without its target": Mutant(
         "pps_fast/equations.py",
         ".sum(-1) - target * identity",

@@ -12,6 +12,7 @@ from typing import Any
 from pps_fast.ops.attentive_pooling import importance, mixture, peak_mixture
 from pps_fast.ops.boundaries import boundaries
 from pps_fast.ops.clip_adam import clip_adam
+from pps_fast.ops.contrastive_loss import contrastive_loss
 from pps_fast.ops.dispatch import BackendError, Op, use_backend
 from pps_fast.ops.gaussian_mask import gaussian_exponent, gaussian_mask, gaussian_peak_mask, laplace_mask
 from pps_fast.ops.mask_reward import mask_reward
@@ -31,6 +32,7 @@ OPS: dict[str, tuple[Op[..., Any], ...]] = {
     "boundaries": (boundaries,),
     "pull_push": (pull_distant, pull_middle, pull_all, push),
     "reconstruction_nll": (reconstruction_nll,),
+    "contrastive_loss": (contrastive_loss,),
     "residual_norm": (residual_norm,),
     "mask_reward": (mask_reward,),
 }
@@ -43,6 +45,7 @@ __all__ = [
     "Op",
     "boundaries",
     "clip_adam",
+    "contrastive_loss",
     "gaussian_exponent",
     "gaussian_mask",
     "gaussian_peak_mask",

@@ -102,6 +102,13 @@ BY_HAND: list[tuple[str, dict[str, Any], tuple[int, int], tuple[int, int]]] = [
         (180 + 32 + 4 + 24, 5 * 45),
         (180 + 32 + 4 + 24 + 240, 4 * 45),
     ),
+    # inputs 24 + 8 + 48, and 6 + 12 hinges
+    (
+        "contrastive_loss",
+        {"best_nll": _f(2, 3), "whole_video_nll": _f(2), "negative_nll": _f(2, 3, 2)},
+        (80 + 4, 4 * 18),
+        (160 + 4, 5 * 18),
+    ),
     # back: normalized rows and a gradient in, 6 values of 1 / std, two gradients out
     (
         "residual_norm",

@@ -13,6 +13,7 @@ from pps_fast.ops import (
     ALL_OPS,
     boundaries,
     clip_adam,
+    contrastive_loss,
     gaussian_exponent,
     gaussian_mask,
     gaussian_peak_mask,
@@ -79,6 +80,13 @@ GOOD: dict[Op, dict[str, Any]] = {
         "targets": torch.zeros(2, 4, dtype=torch.int64),
         "is_target": torch.ones(2, 4, dtype=torch.bool),
         "smoothing": 0.1,
+    },
+    contrastive_loss: {
+        "best_nll": torch.rand(2, 3),
+        "whole_video_nll": torch.rand(2),
+        "negative_nll": torch.rand(2, 3, 1),
+        "whole_video_margin": 0.1,
+        "negative_margin": 0.15,
     },
     residual_norm: {
         **_rand("x", "branch", shape=(2, 3, 4)),
@@ -154,6 +162,15 @@ BAD: dict[Op, list[tuple[dict[str, Any], str]]] = {
         ({"targets": torch.zeros(2, 4, device="meta").long()}, "targets is on meta, logits on cpu"),
         ({"is_target": torch.ones(2, 4)}, "is_target is torch.float32, expected torch.bool"),
         ({"is_target": torch.ones(4).bool()}, r"is_target has shape \(4,\), expected \[B, L\]"),
+    ],
+    contrastive_loss: [
+        ({"best_nll": torch.rand(2)}, r"best_nll has shape \(2,\), expected \[B, n\]"),
+        ({"whole_video_nll": torch.rand(3)}, r"whole_video_nll has shape \(3,\), expected \[B\] with B = 2"),
+        (
+            {"negative_nll": torch.rand(2, 2, 1)},
+            r"negative_nll has shape \(2, 2, 1\), expected \[B, n, J\] with .*n = 3",
+        ),
+        ({"best_nll": torch.ones(2, 3).long()}, "best_nll is torch.int64, expected a floating dtype"),
     ],
     residual_norm: [
         ({"x": torch.rand(3, 4)}, r"x has shape \(3, 4\), expected \[G, n, D\]"),

@@ -214,6 +214,21 @@ def _reward_case(num_masks: int, num_positions: int, power: float, is_padded: bo
     return Case(name=name, build=build, wrt=("masks", "curve"))
 
 
+def _contrastive_case(num_samples: int, num_best: int, num_negatives: int) -> Case:
+    def build(rng: np.random.Generator) -> Arrays:
+        best = rng.uniform(2, 3, (num_samples, num_best))
+        return {
+            "best_nll": best,
+            "whole_video_nll": rng.uniform(2, 3, num_samples),
+            "negative_nll": rng.uniform(2, 3, (*best.shape, num_negatives)),
+            "whole_video_margin": 0.3,
+            "negative_margin": 0.2,
+        }
+
+    wrt = ("best_nll", "whole_video_nll", "negative_nll")
+    return Case(name=f"B{num_samples}-n{num_best}-J{num_negatives}", build=build, wrt=wrt)
+
+
 _MASKS = [
     *(_mask_case(name, t, sigma) for (name, t), sigma in zip(GRID, (4.0, 9.0, 9.0, 4.0, 9.0), strict=True)),
     _mask_case("ramp3", 7, 4.0, inverse=True),
@@ -264,6 +279,8 @@ CASES: dict[str, list[Case]] = {
         _attention_case("shared-empty_row", (3, 2, 6, 6, 4), True, masked=True, padded=True, empty=True, num_masks=2),
     ],
     "reconstruction_nll": [_nll_case(1, 1, 2, 0.1), _nll_case(7, 9, 30, 0.1), _nll_case(15, 20, 301, 0.0)],
+    # the last takes more than one block of samples
+    "contrastive_loss": [_contrastive_case(*sizes) for sizes in ((1, 1, 1), (5, 3, 2), (6, 1, 1), (260, 7, 2))],
     "residual_norm": [
         _residual_case("plain-D8", (2, 5, 8)),
         _residual_case("plain-D300", (2, 3, 300)),

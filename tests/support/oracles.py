@@ -51,12 +51,7 @@ def gaussian_mask(
     center: Array, width: Array, sigma: float, num_positions: int, width_floor: float = 0.01, inverse: bool = False
 ) -> tuple[Array, Array]:
     """Eq. (3): [...] -> [..., T] and its log."""
-    result = np.zeros((*center.shape, num_positions))
-    for index in np.ndindex(center.shape):
-        s = max(width[index], width_floor) / sigma
-        for t, x in enumerate(positions(num_positions)):
-            result[index][t] = math.exp(-(((x - center[index]) / s) ** 2))
-    return _with_log(result, inverse)
+    return _with_log(np.exp(gaussian_exponent(center, width, sigma, num_positions, width_floor)), inverse)
 
 
 def _peak_one(decay: Callable[[float], float], center: Array, std: Array, num_positions: int) -> Array:
@@ -382,6 +377,9 @@ def of_op(name: str, arguments: dict[str, Any]) -> Any:
     """Runs the oracle of an op on the op's own keyword arguments as numpy arrays; its results as the op's."""
     if name in (*SHAPES_OF_MASKS, *WITHOUT_GROUPS):
         return globals()[name](**arguments)
+    if name == "contrastive_loss":
+        *nll, whole_video_margin, negative_margin = arguments.values()
+        return np.asarray(contrastive_loss(*nll, (whole_video_margin, negative_margin), nll[0].shape[1]))
     arguments = dict(arguments)
     group, count = arguments.pop("group"), arguments.pop("num_groups", None)
     parts = {

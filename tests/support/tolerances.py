@@ -26,6 +26,7 @@ CAP: dict[str, dict[torch.dtype, float]] = {
     # differences of nearly equal Gram entries and a chain of normalizations
     "pull_push": {**_ROUNDING, torch.float32: 5e-5},
     "reconstruction_nll": _ROUNDING,
+    "contrastive_loss": _ROUNDING,
     "residual_norm": _ROUNDING,
     "mask_reward": _ROUNDING,
 }
