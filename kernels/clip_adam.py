@@ -3,6 +3,7 @@
     norm = sqrt(sum g^2),   h = g min(1, clip / (norm + 1e-6))
     m = beta1 m + (1 - beta1) h,   v = beta2 v + (1 - beta2) h^2
     p = p (1 - rate decay) - rate sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + eps),   g = 0
+    r = p, rounded
 
 The norm is computed in two steps: each program of the first kernel sums its part of the values, and the single program
 of the second kernel sums the parts in a fixed order, so that two runs agree bitwise. The second kernel also decides
@@ -13,6 +14,7 @@ whether the update takes place and computes the factors that all values share. I
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import triton
 import triton.language as tl
@@ -41,10 +43,11 @@ def clip_adam_square_sum_kernel(p_gradient, p_part, num_values, BLOCKS: tl.const
 
 @triton.jit
 def clip_adam_decide_kernel(
-    p_part, p_rate, p_update, p_is_finite, p_norm, p_factor,
+    p_part, p_loss, p_rate, p_update, p_is_finite, p_norm, p_factor,
     num_parts, CLIP: tl.constexpr,
     LOG_BETA1: tl.constexpr, LOG_BETA2: tl.constexpr,
     DECAY: tl.constexpr,
+    HAS_LOSS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     o_part = tl.arange(0, BLOCK)
@@ -53,6 +56,8 @@ def clip_adam_decide_kernel(
     tl.store(p_norm, b_norm)
     # false for a NaN
     b_is_finite = (tl.load(p_is_finite) != 0) & (b_norm < float("inf"))
+    if HAS_LOSS:
+        b_is_finite = b_is_finite & (tl.abs(tl.load(p_loss)) < float("inf"))
     tl.store(p_is_finite, b_is_finite)
     b_update = tl.load(p_update) + tl.where(b_is_finite, 1.0, 0.0)
     tl.store(p_update, b_update)
@@ -67,10 +72,11 @@ def clip_adam_decide_kernel(
 
 @triton.jit
 def clip_adam_update_kernel(
-    p_parameter, p_gradient, p_first, p_second, p_is_finite, p_factor,
+    p_parameter, p_gradient, p_first, p_second, p_rounded, p_is_finite, p_factor,
     num_values,
     BETA1: tl.constexpr, BETA2: tl.constexpr,
     EPS: tl.constexpr,
+    HAS_ROUNDED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     o_value = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -84,6 +90,8 @@ def clip_adam_update_kernel(
     b_parameter = tl.load(p_parameter + o_value, mask=m_updated, other=0.0) * b_kept
     b_parameter -= b_rate * tl.div_rn(b_first, tl.sqrt_rn(b_second) + EPS)
     tl.store(p_parameter + o_value, b_parameter, mask=m_updated)
+    if HAS_ROUNDED:
+        tl.store(p_rounded + o_value, b_parameter.to(p_rounded.dtype.element_ty), mask=m_updated)
     tl.store(p_first + o_value, b_first, mask=m_updated)
     tl.store(p_second + o_value, b_second, mask=m_updated)
     tl.store(p_gradient + o_value, tl.zeros([BLOCK], tl.float32), mask=m_value)
@@ -110,43 +118,51 @@ def _square_sums(gradients: list[Tensor]) -> Tensor:
 
 
 def clip_adam(
-    parameters: list[Tensor],
-    gradients: list[Tensor],
-    first: list[Tensor],
-    second: list[Tensor],
+    buffers: list[Tensor],
+    rounded: list[Tensor | None],
     rate: Tensor,
     update: Tensor,
     is_finite: Tensor,
     constants: list[float],
+    loss: Tensor | None,
 ) -> Tensor:
     """Clips the gradients, updates parameters and moments in place, and zeroes the gradients.
 
     Args:
-        parameters, gradients, first, second: contiguous fp32 buffers [n] of p, g, m and v; the i-th buffers of the four
-            lists belong together.
+        buffers: contiguous fp32 [n]: p, g, m and v of some parameters, of the next ones, and so on.
+        rounded: r of each p, [n] fp32, fp16 or bf16; None where there is none.
         rate: [] fp64 learning rate.
         update: [] fp64 number of updates so far, counted up in place.
-        is_finite: [] bool, whether to update; set to False in place if the norm is not finite.
+        is_finite: [] bool, whether to update; set to False in place if the norm or the loss is not finite.
         constants: clip norm, beta1, beta2, eps, weight decay.
+        loss: [] fp32, fp16 or bf16; None for no loss to look at.
     Returns:
         [] fp32 global norm before clipping.
     """
     clip, beta1, beta2, eps, decay = constants
-    logs = {"LOG_BETA1": _log(beta1), "LOG_BETA2": _log(beta2)}
+    fixed = {"CLIP": clip, "LOG_BETA1": _log(beta1), "LOG_BETA2": _log(beta2), "DECAY": decay}
     with device_of(rate):
-        part = _square_sums(gradients)
+        part = _square_sums(buffers[1::4])
         norm, factor = empty(rate), empty(rate, 3)
         state = {"p_rate": rate, "p_update": update, "p_is_finite": is_finite, "p_norm": norm, "p_factor": factor}
-        num, width = part.numel(), triton.next_power_of_2(part.numel())
-        clip_adam_decide_kernel[(1,)](
-            p_part=part, **state, num_parts=num, CLIP=clip, **logs, DECAY=decay, BLOCK=width, num_warps=4
-        )
+        # without a loss, a pointer that is never read
+        state["p_loss"] = norm if loss is None else loss
+        sizes = {"num_parts": part.numel(), "BLOCK": triton.next_power_of_2(part.numel()), "HAS_LOSS": loss is not None}
+        clip_adam_decide_kernel[(1,)](p_part=part, **state, **fixed, **sizes, num_warps=4)
         shared = {"p_is_finite": is_finite, "p_factor": factor, "BETA1": beta1, "BETA2": beta2, "EPS": eps}
-        for parameter, gradient, m, v in zip(parameters, gradients, first, second, strict=True):
-            buffers = {"p_parameter": parameter, "p_gradient": gradient, "p_first": m, "p_second": v}
-            grid = (triton.cdiv(parameter.numel(), _BLOCK),)
-            clip_adam_update_kernel[grid](**buffers, **shared, num_values=parameter.numel(), BLOCK=_BLOCK, num_warps=4)
+        for index, copy in enumerate(rounded):
+            _launch_update(buffers[4 * index : 4 * index + 4], copy, shared)
     return norm
+
+
+def _launch_update(buffers: list[Tensor], rounded: Tensor | None, shared: dict[str, Any]) -> None:
+    """Updates p with its g, m, v and r."""
+    num_values = buffers[0].numel()
+    pointers = dict(zip(("p_parameter", "p_gradient", "p_first", "p_second"), buffers, strict=True))
+    # without a copy, a pointer that is never written
+    pointers["p_rounded"] = buffers[0] if rounded is None else rounded
+    sizes = {"num_values": num_values, "BLOCK": _BLOCK, "HAS_ROUNDED": rounded is not None}
+    clip_adam_update_kernel[(triton.cdiv(num_values, _BLOCK),)](**pointers, **shared, **sizes, num_warps=4)
 
 
 def _log(beta: float) -> float:

@@ -118,6 +118,12 @@ MUTANTS: dict[str, Mutant] = {
     "terms weighted in another order": Mutant(
         "pps_fast/losses.py", "list(self.weights.values())", "sorted(self.weights.values())", "tests/test_losses.py"
     ),
+    "a loss that is not finite is trained on, in the kernel": Mutant(
+        "kernels/clip_adam.py", "tl.abs(tl.load(p_loss)) <", "tl.load(p_part) <", "tests/ops/test_clip_adam.py"
+    ),
+    "rounded copies from before the update": Mutant(
+        "pps_fast/ops/clip_adam.py", "rounded.copy_(parameters)", "pass", "tests/ops/test_clip_adam.py"
+    ),
     "push loss without its target": Mutant(
         "pps_fast/equations.py",
         ".sum(-1) - target * identity",

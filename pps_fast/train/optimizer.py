@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pps_fast.distributed import ALONE, World
-from pps_fast.ops.clip_adam import AdamConstants, clip_adam
+from pps_fast.ops.clip_adam import AdamBuffers, AdamConstants, clip_adam
 from pps_fast.ops.weights import FlatWeights, memory_of, refresh
 
 MOMENTS = ("first_moment", "second_moment")
@@ -146,13 +146,14 @@ class Adam(torch.optim.Optimizer):
         self.clip_and_step(math.inf, torch.ones((), dtype=torch.bool, device=update.device))
 
     @torch.no_grad()
-    def clip_and_step(self, clip_norm: float, is_finite: Tensor) -> Tensor:
+    def clip_and_step(self, clip_norm: float, is_finite: Tensor, loss: Tensor | None = None) -> Tensor:
         """Adds up the processes' gradients, clips them by their global norm, updates, and leaves gradients of 0.
 
         Args:
             clip_norm: largest L2 norm of all this optimizer's gradients, > 0.
-            is_finite: [] bool on the parameters' device. Set to False if the norm is not finite. While it is False
+            is_finite: [] bool on the parameters' device. Set to False if norm or loss is not finite. While it is False
                 the call changes no parameter, moment or count, whatever the gradients contain (NaN included).
+            loss: [] whose gradients these are; None for no loss to look at.
         Returns:
             [] norm before clipping; 0 while no parameter has had a gradient.
         Raises:
@@ -163,16 +164,14 @@ class Adam(torch.optim.Optimizer):
             self.world.sum_(block.gradients)
         group = self.param_groups[0]
         if not self._blocks:
+            if loss is not None:
+                is_finite.logical_and_(torch.isfinite(loss))
             return torch.zeros((), dtype=self._parameters[0].dtype, device=is_finite.device)
         beta1, beta2 = group["betas"]
         constants = AdamConstants(clip_norm, beta1, beta2, group["eps"], group["weight_decay"])
-        buffers = zip(*((b.parameters, b.gradients, b.first, b.second) for b in self._blocks), strict=True)
+        buffers = [AdamBuffers(b.parameters, b.gradients, b.first, b.second, b.weights.rounded) for b in self._blocks]
         state = group["lr"], group["update"], is_finite
-        norm = clip_adam(*map(list, buffers), *state, constants, backend=self.backend)
-        for block in self._blocks:
-            if block.weights.rounded is not None:
-                block.weights.rounded.copy_(block.parameters)
-        return norm
+        return clip_adam(buffers, *state, constants, loss, backend=self.backend)
 
     def refresh(self) -> None:
         """Rounds anew what was changed since by others, for a recorded step, which reads the rounded copies."""

@@ -122,8 +122,7 @@ class TrainStep:
 
     def _update(self, loss: LossReport, optimizer: Adam) -> StepReport:
         """Clips the gradients of an optimizer's parameters, updates these, and clears the gradients."""
-        self.is_finite.logical_and_(torch.isfinite(loss.total))
-        return StepReport(loss=loss, grad_norm=optimizer.clip_and_step(self.clip_norm, self.is_finite))
+        return StepReport(loss=loss, grad_norm=optimizer.clip_and_step(self.clip_norm, self.is_finite, loss.total))
 
 
 def whole_loss(loss: LossReport, share: Share, world: World) -> LossReport:

@@ -19,14 +19,16 @@ def variants() -> Iterator[Variant]:
     signature = {"p_gradient": "*fp32", "p_part": "*fp32", "num_values": _NUM_VALUES}
     yield Variant("charades", clip_adam.clip_adam_square_sum_kernel, signature, {"BLOCKS": per_program, **block})
 
-    signature = dict.fromkeys(("p_part", "p_norm", "p_factor"), "*fp32") | {"num_parts": num_parts}
+    signature = dict.fromkeys(("p_part", "p_loss", "p_norm", "p_factor"), "*fp32") | {"num_parts": num_parts}
     signature |= {"p_rate": "*fp64", "p_update": "*fp64", "p_is_finite": "*i1"}
     logs = {"LOG_BETA1": math.log(0.9), "LOG_BETA2": math.log(0.999)}
     width = 1 << (num_parts - 1).bit_length()
-    constants = {"CLIP": 10.0, **logs, "DECAY": 0.0, "BLOCK": width}
+    constants = {"CLIP": 10.0, **logs, "DECAY": 0.0, "HAS_LOSS": True, "BLOCK": width}
     yield Variant("charades", clip_adam.clip_adam_decide_kernel, signature, constants)
 
     pointers = ("p_parameter", "p_gradient", "p_first", "p_second", "p_factor")
     signature = {**dict.fromkeys(pointers, "*fp32"), "p_is_finite": "*i1", "num_values": _NUM_VALUES}
     constants = {"BETA1": 0.9, "BETA2": 0.999, "EPS": 1e-8, **block}
-    yield Variant("charades", clip_adam.clip_adam_update_kernel, signature, constants)
+    for label, kind in (("charades", "*fp32"), ("charades_bf16", "*bf16")):
+        constants["HAS_ROUNDED"] = kind != "*fp32"
+        yield Variant(label, clip_adam.clip_adam_update_kernel, {**signature, "p_rounded": kind}, dict(constants))

@@ -32,7 +32,7 @@ from pps_fast.ops import (
     residual_norm,
     shared_attention,
 )
-from pps_fast.ops.clip_adam import AdamConstants
+from pps_fast.ops.clip_adam import AdamBuffers, AdamConstants
 from pps_fast.ops.contract import at_least, booleans, check, exactly, floats, integers
 from pps_fast.ops.dispatch import Op
 
@@ -50,11 +50,14 @@ def _rand(*names: str, shape: tuple[int, ...]) -> dict[str, Tensor]:
     return {name: torch.rand(shape) for name in names}
 
 
-def _buffers(*shape: int) -> dict[str, Any]:
+def _buffers(**changes: Tensor) -> list[AdamBuffers]:
+    return [AdamBuffers(*(torch.rand(4) for _ in range(4)))._replace(**changes)]
+
+
+def _update() -> dict[str, Any]:
     wide = torch.zeros((), dtype=torch.float64)
-    flat = {name: [torch.rand(shape)] for name in ("parameters", "gradients", "first", "second")}
-    constants = AdamConstants(1.0, 0.9, 0.999, 1e-8, 0.0)
-    return flat | {"rate": wide, "update": wide.clone(), "is_finite": torch.tensor(True), "constants": constants}
+    state = {"rate": wide, "update": wide.clone(), "is_finite": torch.tensor(True)}
+    return {"buffers": _buffers(), **state, "constants": AdamConstants(1.0, 0.9, 0.999, 1e-8, 0.0)}
 
 
 GROUPED = {"group": GROUP, "num_groups": 1}
@@ -95,7 +98,7 @@ GOOD: dict[Op, dict[str, Any]] = {
         "rate": 0.1,
     },
     mask_reward: {"masks": torch.rand(1, 3, 5), "curve": torch.rand(1, 5), "frame_valid": VALID},
-    clip_adam: _buffers(4),
+    clip_adam: _update(),
 }
 
 # changes of the good arguments, and what is said of them
@@ -202,12 +205,32 @@ BAD: dict[Op, list[tuple[dict[str, Any], str]]] = {
         ({"frame_valid": VALID.to("meta")}, "frame_valid is on meta, masks on cpu; expected one device"),
     ],
     clip_adam: [
-        ({"gradients": [torch.rand(4).double()]}, r"gradients\[0\] is torch.float64 .*expected one dtype and size"),
-        ({"gradients": [torch.rand(5)]}, r"gradients\[0\] is torch.float32 of shape \(5,\), parameters\[0\]"),
-        ({"first": [torch.rand(2, 2)]}, r"first\[0\] is torch.float32 of shape \(2, 2\); expected contiguous \[n\]"),
-        ({"second": [torch.rand(8)[::2]]}, r"second\[0\] is torch.float32 of shape \(4,\), not contiguous; expected"),
-        ({"second": [torch.rand(4, device="meta")]}, r"second\[0\] is on meta, rate on cpu; expected one device"),
-        ({"second": []}, "there are 1 parameters, 1 gradients, 1 first, 0 second; expected as many of each kind"),
+        (
+            {"buffers": _buffers(gradients=torch.rand(4).double())},
+            r"buffers\[0\].gradients is torch.float64 .*expected one dtype and size",
+        ),
+        (
+            {"buffers": _buffers(gradients=torch.rand(5))},
+            r"buffers\[0\].gradients is torch.float32 of shape \(5,\), parameters torch.float32 of shape \(4,\)",
+        ),
+        (
+            {"buffers": _buffers(first=torch.rand(2, 2))},
+            r"buffers\[0\].first is torch.float32 of shape \(2, 2\); expected contiguous \[n\]",
+        ),
+        (
+            {"buffers": _buffers(second=torch.rand(8)[::2])},
+            r"buffers\[0\].second is torch.float32 of shape \(4,\), not contiguous; expected",
+        ),
+        (
+            {"buffers": _buffers(second=torch.rand(4, device="meta"))},
+            r"buffers\[0\].second is on meta, rate on cpu; expected one device",
+        ),
+        (
+            {"buffers": _buffers(rounded=torch.rand(3).half())},
+            r"buffers\[0\].rounded is torch.float16 of shape \(3,\), parameters .*expected one size",
+        ),
+        ({"buffers": []}, "there are no buffers; expected one at least"),
+        ({"loss": torch.rand(1)}, r"loss has shape \(1,\), expected \[\]"),
         ({"rate": torch.tensor(0.1)}, "rate is torch.float32, expected torch.float64"),
         ({"update": torch.zeros(1).double()}, r"update has shape \(1,\), expected \[\]"),
         ({"is_finite": torch.tensor(1)}, "is_finite is torch.int64, expected torch.bool"),
