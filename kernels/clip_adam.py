@@ -47,7 +47,6 @@ def clip_adam_decide_kernel(
     num_parts, CLIP: tl.constexpr,
     LOG_BETA1: tl.constexpr, LOG_BETA2: tl.constexpr,
     DECAY: tl.constexpr,
-    HAS_LOSS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     o_part = tl.arange(0, BLOCK)
@@ -56,7 +55,7 @@ def clip_adam_decide_kernel(
     tl.store(p_norm, b_norm)
     # false for a NaN
     b_is_finite = (tl.load(p_is_finite) != 0) & (b_norm < float("inf"))
-    if HAS_LOSS:
+    if p_loss is not None:
         b_is_finite = b_is_finite & (tl.abs(tl.load(p_loss)) < float("inf"))
     tl.store(p_is_finite, b_is_finite)
     b_update = tl.load(p_update) + tl.where(b_is_finite, 1.0, 0.0)
@@ -76,7 +75,6 @@ def clip_adam_update_kernel(
     num_values,
     BETA1: tl.constexpr, BETA2: tl.constexpr,
     EPS: tl.constexpr,
-    HAS_ROUNDED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     o_value = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -90,7 +88,7 @@ def clip_adam_update_kernel(
     b_parameter = tl.load(p_parameter + o_value, mask=m_updated, other=0.0) * b_kept
     b_parameter -= b_rate * tl.div_rn(b_first, tl.sqrt_rn(b_second) + EPS)
     tl.store(p_parameter + o_value, b_parameter, mask=m_updated)
-    if HAS_ROUNDED:
+    if p_rounded is not None:
         tl.store(p_rounded + o_value, b_parameter.to(p_rounded.dtype.element_ty), mask=m_updated)
     tl.store(p_first + o_value, b_first, mask=m_updated)
     tl.store(p_second + o_value, b_second, mask=m_updated)
@@ -144,11 +142,10 @@ def clip_adam(
     with device_of(rate):
         part = _square_sums(buffers[1::4])
         norm, factor = empty(rate), empty(rate, 3)
-        state = {"p_rate": rate, "p_update": update, "p_is_finite": is_finite, "p_norm": norm, "p_factor": factor}
-        # without a loss, a pointer that is never read
-        state["p_loss"] = norm if loss is None else loss
-        sizes = {"num_parts": part.numel(), "BLOCK": triton.next_power_of_2(part.numel()), "HAS_LOSS": loss is not None}
-        clip_adam_decide_kernel[(1,)](p_part=part, **state, **fixed, **sizes, num_warps=4)
+        state: dict[str, Any] = {"p_rate": rate, "p_update": update, "p_is_finite": is_finite, "p_norm": norm}
+        state |= {"p_part": part, "p_loss": loss, "p_factor": factor}
+        sizes = {"num_parts": part.numel(), "BLOCK": triton.next_power_of_2(part.numel())}
+        clip_adam_decide_kernel[(1,)](**state, **fixed, **sizes, num_warps=4)
         shared = {"p_is_finite": is_finite, "p_factor": factor, "BETA1": beta1, "BETA2": beta2, "EPS": eps}
         for index, copy in enumerate(rounded):
             _launch_update(buffers[4 * index : 4 * index + 4], copy, shared)
@@ -158,11 +155,10 @@ def clip_adam(
 def _launch_update(buffers: list[Tensor], rounded: Tensor | None, shared: dict[str, Any]) -> None:
     """Updates p with its g, m, v and r."""
     num_values = buffers[0].numel()
-    pointers = dict(zip(("p_parameter", "p_gradient", "p_first", "p_second"), buffers, strict=True))
-    # without a copy, a pointer that is never written
-    pointers["p_rounded"] = buffers[0] if rounded is None else rounded
-    sizes = {"num_values": num_values, "BLOCK": _BLOCK, "HAS_ROUNDED": rounded is not None}
-    clip_adam_update_kernel[(triton.cdiv(num_values, _BLOCK),)](**pointers, **shared, **sizes, num_warps=4)
+    pointers: dict[str, Any] = dict(zip(("p_parameter", "p_gradient", "p_first", "p_second"), buffers, strict=True))
+    pointers |= {"p_rounded": rounded, **shared}
+    grid = (triton.cdiv(num_values, _BLOCK),)
+    clip_adam_update_kernel[grid](**pointers, num_values=num_values, BLOCK=_BLOCK, num_warps=4)
 
 
 def _log(beta: float) -> float:

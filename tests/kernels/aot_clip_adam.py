@@ -23,12 +23,12 @@ def variants() -> Iterator[Variant]:
     signature |= {"p_rate": "*fp64", "p_update": "*fp64", "p_is_finite": "*i1"}
     logs = {"LOG_BETA1": math.log(0.9), "LOG_BETA2": math.log(0.999)}
     width = 1 << (num_parts - 1).bit_length()
-    constants = {"CLIP": 10.0, **logs, "DECAY": 0.0, "HAS_LOSS": True, "BLOCK": width}
+    constants = {"CLIP": 10.0, **logs, "DECAY": 0.0, "BLOCK": width}
     yield Variant("charades", clip_adam.clip_adam_decide_kernel, signature, constants)
 
     pointers = ("p_parameter", "p_gradient", "p_first", "p_second", "p_factor")
     signature = {**dict.fromkeys(pointers, "*fp32"), "p_is_finite": "*i1", "num_values": _NUM_VALUES}
     constants = {"BETA1": 0.9, "BETA2": 0.999, "EPS": 1e-8, **block}
-    for label, kind in (("charades", "*fp32"), ("charades_bf16", "*bf16")):
-        constants["HAS_ROUNDED"] = kind != "*fp32"
-        yield Variant(label, clip_adam.clip_adam_update_kernel, {**signature, "p_rounded": kind}, dict(constants))
+    yield Variant("charades", clip_adam.clip_adam_update_kernel, signature, {**constants, "p_rounded": None})
+    signature["p_rounded"] = "*bf16"
+    yield Variant("charades_bf16", clip_adam.clip_adam_update_kernel, signature, constants)
