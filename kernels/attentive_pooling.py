@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pps_fast.kernels.launch import device_of, empty
+from pps_fast.kernels.launch import contiguous, device_of, empty, incoming
 
 # as in the equation
 MASK_FLOOR = tl.constexpr(1e-10)
@@ -178,8 +178,7 @@ def mixture_bwd_kernel(
     o_row, o_proposal, o_t, m_row, m_mixed, m_all, m_read = _rows(p_group, num_rows, K, E, T, BLOCK_R, BLOCK_T)
     o_all = o_row[:, None] * T + o_t[None, :]
     o_read = o_proposal[:, None] * T + o_t[None, :]
-    b_grad = tl.load(p_grad + o_read, mask=m_read, other=0.0).to(tl.float32)
-    b_grad_log = tl.load(p_grad_log + o_read, mask=m_read, other=0.0).to(tl.float32)
+    b_grad, b_grad_log = incoming(p_grad, o_read, m_read), incoming(p_grad_log, o_read, m_read)
     b_masks = tl.load(p_masks + o_all, mask=m_read, other=0.0).to(tl.float32)
     b_importance = tl.load(p_importance + o_row, mask=m_mixed, other=0.0).to(tl.float32)
     # (m + floor) / q, at most 1 / w
@@ -208,9 +207,8 @@ def peak_mixture_bwd_kernel(
 ):
     o_row, o_proposal, o_t, m_row, m_mixed, m_all, m_read = _rows(p_group, num_rows, K, E, T, BLOCK_R, BLOCK_T)
     o_read = o_proposal[:, None] * T + o_t[None, :]
-    b_grad = tl.load(p_grad + o_read, mask=m_read, other=0.0).to(tl.float32)
     b_mixture = tl.load(p_mixture + o_read, mask=m_read, other=0.0)
-    b_grad += tl.load(p_grad_log + o_read, mask=m_read, other=0.0).to(tl.float32) / (b_mixture + MASK_FLOOR)
+    b_grad = incoming(p_grad, o_read, m_read) + incoming(p_grad_log, o_read, m_read) / (b_mixture + MASK_FLOOR)
     b_peak = tl.load(p_peak + o_proposal, mask=m_mixed, other=1.0)
     b_peak_position = tl.load(p_peak_position + o_proposal, mask=m_mixed, other=0.0).to(tl.int32)
     b_along = tl.where(b_peak >= PEAK_FLOOR, tl.sum(b_grad * b_mixture, axis=1), 0.0)
@@ -301,28 +299,26 @@ def mixture_fwd(masks: Tensor, importance: Tensor, group: Tensor, num_groups: in
 
 
 def mixture_bwd(
-    grad: Tensor, grad_log: Tensor, masks: Tensor, importance: Tensor, group: Tensor, log: Tensor
+    grad: Tensor | None, grad_log: Tensor | None, masks: Tensor, importance: Tensor, group: Tensor, log: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of masks and of their logs, [B, E, T], and of importance [B, E], all fp32.
 
     Args:
-        grad, grad_log: [B, K, T] of the mixture and of its log.
+        grad, grad_log: [B, K, T] of the mixture and of its log; None for none.
         masks, importance, group: as in the forward pass.
         log: [B, K, T] second result of the forward pass.
     """
-    grad, grad_log, masks, importance, group = (x.contiguous() for x in (grad, grad_log, masks, importance, group))
     num_samples, num_components, num_positions = masks.shape
     num_rows, blocks = num_samples * num_components, _bwd_blocks(num_positions)
-    grad_masks, grad_log_masks = empty(masks, *masks.shape), empty(masks, *masks.shape)
-    grad_importance = empty(masks, *importance.shape)
+    grad_masks, grad_log_masks, grad_importance = (empty(masks, *x.shape) for x in (masks, masks, importance))
     with device_of(masks):
         mixture_bwd_kernel[(triton.cdiv(num_rows, blocks["BLOCK_R"]),)](
-            p_masks=masks,
-            p_importance=importance,
-            p_group=group,
+            p_masks=masks.contiguous(),
+            p_importance=importance.contiguous(),
+            p_group=group.contiguous(),
             p_log=log,
-            p_grad=grad,
-            p_grad_log=grad_log,
+            p_grad=contiguous(grad),
+            p_grad_log=contiguous(grad_log),
             p_grad_masks=grad_masks,
             p_grad_log_masks=grad_log_masks,
             p_grad_importance=grad_importance,
@@ -368,27 +364,31 @@ def peak_mixture_fwd(
 
 
 def peak_mixture_bwd(
-    grad: Tensor, grad_log: Tensor, mixture: Tensor, peak: Tensor, argmax: Tensor, group: Tensor, peak_floor: float
+    grad: Tensor | None,
+    grad_log: Tensor | None,
+    mixture: Tensor,
+    peak: Tensor,
+    argmax: Tensor,
+    group: Tensor,
+    peak_floor: float,
 ) -> Tensor:
     """Gradient of the masks, [B, E, T] fp32.
 
     Args:
-        grad, grad_log: [B, K, T] of the mixture and of its log.
+        grad, grad_log: [B, K, T] of the mixture and of its log; None for none.
         mixture, peak, argmax: first, third and fourth result of the forward pass; group, peak_floor: its inputs.
     """
-    grad, grad_log, group = grad.contiguous(), grad_log.contiguous(), group.contiguous()
-    num_samples, num_groups, num_positions = mixture.shape
-    num_components = group.numel()
+    (num_samples, num_groups, num_positions), num_components = mixture.shape, group.numel()
     num_rows, blocks = num_samples * num_components, _bwd_blocks(num_positions)
     grad_masks = empty(mixture, num_samples, num_components, num_positions)
     with device_of(mixture):
         peak_mixture_bwd_kernel[(triton.cdiv(num_rows, blocks["BLOCK_R"]),)](
-            p_group=group,
+            p_group=group.contiguous(),
             p_mixture=mixture,
             p_peak=peak,
             p_peak_position=argmax,
-            p_grad=grad,
-            p_grad_log=grad_log,
+            p_grad=contiguous(grad),
+            p_grad_log=contiguous(grad_log),
             p_grad_masks=grad_masks,
             num_rows=num_rows,
             PEAK_FLOOR=peak_floor,

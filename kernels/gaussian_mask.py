@@ -27,7 +27,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pps_fast.kernels.launch import device_of, empty
+from pps_fast.kernels.launch import contiguous, device_of, empty, incoming
 
 SHAPES = ("gaussian", "gaussian_peak", "laplace")
 # as in the equation
@@ -183,9 +183,8 @@ def gaussian_mask_bwd_kernel(
     b_value = tl.exp(b_exponent)
     b_mask = _mask(b_exponent, INVERSE)
     o_all = o_row[:, None] * T + o_t[None, :]
-    b_grad = tl.load(p_grad + o_all, mask=m_all, other=0.0).to(tl.float32)
-    b_grad_log = tl.load(p_grad_log + o_all, mask=m_all, other=0.0).to(tl.float32)
-    b_weight = b_value * b_grad + (b_value / (b_mask + MASK_FLOOR)) * b_grad_log
+    b_weight = b_value * incoming(p_grad, o_all, m_all)
+    b_weight += (b_value / (b_mask + MASK_FLOOR)) * incoming(p_grad_log, o_all, m_all)
     if INVERSE:
         b_weight = -b_weight
     # beyond the last position the distance grows and the value may overflow
@@ -273,11 +272,12 @@ def gaussian_mask_fwd(
 
 
 def gaussian_mask_bwd(
-    grad: Tensor,
-    grad_log: Tensor,
+    grad: Tensor | None,
+    grad_log: Tensor | None,
     center: Tensor,
     width: Tensor,
     sigma: float,
+    num_positions: int,
     width_floor: float,
     shape: int,
     inverse: bool,
@@ -285,20 +285,20 @@ def gaussian_mask_bwd(
     """Gradients of the masks.
 
     Args:
-        grad, grad_log: [..., T] gradients of the masks and of their logs.
-        center, width, sigma, width_floor, shape, inverse: as in the forward pass.
+        grad, grad_log: [..., T] gradients of the masks and of their logs; None for none.
+        center, width, sigma, num_positions, width_floor, shape, inverse: as in the forward pass.
     Returns:
         grad_center, grad_width: [...] fp32; the width's is 0 below width_floor.
     """
-    center, width, grad, grad_log = (x.contiguous() for x in (center, width, grad, grad_log))
+    center, width = center.contiguous(), width.contiguous()
     grad_center, grad_width = empty(center, *center.shape), empty(center, *center.shape)
     _launch(
         gaussian_mask_bwd_kernel,
         center,
-        grad.shape[-1],
+        num_positions,
         p_width=width,
-        p_grad=grad,
-        p_grad_log=grad_log,
+        p_grad=contiguous(grad),
+        p_grad_log=contiguous(grad_log),
         p_grad_center=grad_center,
         p_grad_width=grad_width,
         SIGMA=sigma,

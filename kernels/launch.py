@@ -1,4 +1,4 @@
-"""Helpers of all launchers: allocation, current device, and whether kernels are compiled or interpreted."""
+"""Helpers of all kernels: allocation, current device, absent gradients, and whether kernels are interpreted."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import triton
+import triton.language as tl
 from torch import Tensor
 
 
@@ -27,3 +28,17 @@ def empty(like: Tensor, *shape: int, dtype: torch.dtype = torch.float32) -> Tens
 def device_of(x: Tensor) -> AbstractContextManager:
     """Makes the device of `x` current, because Triton launches on the current device whatever its arguments' device."""
     return torch.cuda.device(x.device) if x.is_cuda else nullcontext()
+
+
+def contiguous(x: Tensor | None) -> Tensor | None:
+    """Returns a packed tensor of the same values; None for None."""
+    return None if x is None else x.contiguous()
+
+
+@triton.jit
+def incoming(p_grad, o_grad, m_grad):
+    """Returns an incoming gradient in fp32; 0 where the mask says so, and where there is no gradient."""
+    b_grad = tl.zeros(m_grad.shape, tl.float32)
+    if p_grad is not None:
+        b_grad += tl.load(p_grad + o_grad, mask=m_grad, other=0.0).to(tl.float32)
+    return b_grad

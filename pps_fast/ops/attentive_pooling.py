@@ -37,7 +37,7 @@ def _fake_mixture(masks: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
 
 
 def _fake_mixture_bwd(
-    grad: Tensor, grad_log: Tensor, masks: Tensor, importance: Tensor, *others: Any
+    grad: Tensor | None, grad_log: Tensor | None, masks: Tensor, importance: Tensor, *others: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     return _fake(masks, *masks.shape), _fake(masks, *masks.shape), _fake(masks, *importance.shape)
 
@@ -50,8 +50,8 @@ def _fake_peak_mixture_fwd(
 
 
 def _fake_peak_mixture_bwd(
-    grad: Tensor,
-    grad_log: Tensor,
+    grad: Tensor | None,
+    grad_log: Tensor | None,
     mixture: Tensor,
     peak: Tensor,
     argmax: Tensor,
@@ -103,11 +103,12 @@ class _FusedMixture(torch.autograd.Function):
         mixture, log = torch.ops.pps_fast.mixture_fwd(masks, weights, group, num_groups)
         ctx.save_for_backward(masks, weights, group, log)
         ctx.dtypes = (masks.dtype, log_masks.dtype, weights.dtype)
+        ctx.set_materialize_grads(False)
         return mixture, log
 
     @staticmethod
     @first_order_only("mixture")
-    def backward(ctx: Any, grad: Tensor, grad_log: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, grad_log: Tensor | None) -> tuple[Tensor | None, ...]:
         grads = torch.ops.pps_fast.mixture_bwd(grad, grad_log, *ctx.saved_tensors)
         return *(x.to(dtype) for x, dtype in zip(grads, ctx.dtypes, strict=True)), None, None
 
@@ -119,11 +120,12 @@ class _FusedPeakMixture(torch.autograd.Function):
         mixture, log, peak, argmax = torch.ops.pps_fast.peak_mixture_fwd(masks, group, num_groups, floor)
         ctx.save_for_backward(mixture, peak, argmax, group)
         ctx.dtype = masks.dtype
+        ctx.set_materialize_grads(False)
         return mixture, log
 
     @staticmethod
     @first_order_only("peak_mixture")
-    def backward(ctx: Any, grad: Tensor, grad_log: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, grad_log: Tensor | None) -> tuple[Tensor | None, ...]:
         grads = torch.ops.pps_fast.peak_mixture_bwd(grad, grad_log, *ctx.saved_tensors, equations.PEAK_FLOOR)
         return grads.to(ctx.dtype), None, None
 

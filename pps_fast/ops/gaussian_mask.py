@@ -26,7 +26,7 @@ def _fake_fwd(
     return center.new_empty(size, dtype=torch.float32), center.new_empty(size, dtype=torch.float32)
 
 
-def _fake_bwd(grad: Tensor, grad_log: Tensor, center: Tensor, width: Tensor, *constants: Any) -> tuple[Tensor, Tensor]:
+def _fake_bwd(grad: Any, grad_log: Any, center: Tensor, width: Tensor, *constants: Any) -> tuple[Tensor, Tensor]:
     return center.new_empty(center.shape, dtype=torch.float32), center.new_empty(center.shape, dtype=torch.float32)
 
 
@@ -50,12 +50,13 @@ class _FusedMask(torch.autograd.Function):
         ctx: Any, center: Tensor, width: Tensor, sigma: float, num_positions: int, *constants: Any
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(center, width)
-        ctx.constants = (sigma, *constants)
-        return torch.ops.pps_fast.gaussian_mask_fwd(center, width, sigma, num_positions, *constants)
+        ctx.constants = (sigma, num_positions, *constants)
+        ctx.set_materialize_grads(False)
+        return torch.ops.pps_fast.gaussian_mask_fwd(center, width, *ctx.constants)
 
     @staticmethod
     @first_order_only("gaussian_mask, gaussian_peak_mask, laplace_mask")
-    def backward(ctx: Any, grad: Tensor, grad_log: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, grad_log: Tensor | None) -> tuple[Tensor | None, ...]:
         center, width = ctx.saved_tensors
         grad_center, grad_width = torch.ops.pps_fast.gaussian_mask_bwd(grad, grad_log, center, width, *ctx.constants)
         return grad_center.to(center.dtype), grad_width.to(width.dtype), None, None, None, None, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import triton
 
@@ -37,6 +38,14 @@ def _mixtures(components: int, groups: int, positions: int) -> Iterator[Variant]
     read, written = ("p_masks", "p_importance", "p_log"), ("p_grad_masks", "p_grad_log_masks", "p_grad_importance")
     types = _types(*read, "p_grad", "p_grad_log", *written) | {"num_rows": 32 * components}
     yield Variant(label, kernel.mixture_bwd_kernel, types, constants)
+    yield _without_grad(label, kernel.mixture_bwd_kernel, types, constants)
     read = ("p_mixture", "p_peak", "p_peak_position", "p_grad", "p_grad_log")
     types = _types(*read, "p_grad_masks") | {"num_rows": 32 * components}
     yield Variant(label, kernel.peak_mixture_bwd_kernel, types, constants | floor)
+    yield _without_grad(label, kernel.peak_mixture_bwd_kernel, types, constants | floor)
+
+
+def _without_grad(label: str, kernel: Any, types: dict[str, str | int], constants: dict[str, Any]) -> Variant:
+    """Where only the log of a mixture is read, as in a training step."""
+    read = {name: kind for name, kind in types.items() if name != "p_grad"}
+    return Variant(f"{label}_log", kernel, read, constants | {"p_grad": None})

@@ -161,6 +161,20 @@ def test_the_kernels_leave_out_components_of_no_proposal_and_take_empty_proposal
     _assert_same(op, _inputs(op, 2, 5, 4), torch.tensor([0, 3, 0, 2, -1]), 3)
 
 
+@pytest.mark.parametrize("op", [mixture, peak_mixture], ids=lambda op: op.name)
+@pytest.mark.parametrize("index", [0, 1])
+def test_either_result_may_be_left_without_gradient(op: Op, index: int, poisoned_empty: None) -> None:
+    results, group = [], torch.tensor([0, 0, 1, 1, 1])
+    inputs = _inputs(op, 2, 5, 4)
+    for backend in ("triton", "torch"):
+        wanted = [x.detach().requires_grad_() for x in inputs]
+        op(*wanted, group, 2, backend=backend)[index].square().sum().backward()
+        # the equation leaves out what has no gradient, the kernel writes zeros
+        results.append([torch.zeros_like(x) if x.grad is None else x.grad for x in wanted])
+    for got, expected in zip(*results, strict=True):
+        assert_agree(op.name, got, expected, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("op", FUSED, ids=lambda op: op.name)
 def test_the_kernels_read_any_strides_and_repeat_themselves(op: Op) -> None:
     packed, group = _inputs(op, 3, 5, 4), torch.tensor([0, 0, 1, 1, 1])
