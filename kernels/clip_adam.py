@@ -158,7 +158,8 @@ def _launch_update(buffers: list[Tensor], rounded: Tensor | None, shared: dict[s
     pointers: dict[str, Any] = dict(zip(("p_parameter", "p_gradient", "p_first", "p_second"), buffers, strict=True))
     pointers |= {"p_rounded": rounded, **shared}
     grid = (triton.cdiv(num_values, _BLOCK),)
-    clip_adam_update_kernel[grid](**pointers, num_values=num_values, BLOCK=_BLOCK, num_warps=4)
+    # 4 values a thread: with 8, and a copy to write, registers spill
+    clip_adam_update_kernel[grid](**pointers, num_values=num_values, BLOCK=_BLOCK, num_warps=8)
 
 
 def _log(beta: float) -> float:

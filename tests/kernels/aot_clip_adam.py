@@ -29,6 +29,8 @@ def variants() -> Iterator[Variant]:
     pointers = ("p_parameter", "p_gradient", "p_first", "p_second", "p_factor")
     signature = {**dict.fromkeys(pointers, "*fp32"), "p_is_finite": "*i1", "num_values": _NUM_VALUES}
     constants = {"BETA1": 0.9, "BETA2": 0.999, "EPS": 1e-8, **block}
-    yield Variant("charades", clip_adam.clip_adam_update_kernel, signature, {**constants, "p_rounded": None})
+    yield Variant(
+        "charades", clip_adam.clip_adam_update_kernel, signature, {**constants, "p_rounded": None}, num_warps=8
+    )
     signature["p_rounded"] = "*bf16"
-    yield Variant("charades_bf16", clip_adam.clip_adam_update_kernel, signature, constants)
+    yield Variant("charades_bf16", clip_adam.clip_adam_update_kernel, signature, constants, num_warps=8)
