@@ -5,6 +5,8 @@
 
 In the forward pass one program computes a mixture, in two passes over its components: their maximum, then the sum. In
 the backward pass one program handles a block of components.
+
+Letters: R rows (components of all samples) of a program.
 """
 
 from __future__ import annotations
