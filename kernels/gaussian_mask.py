@@ -277,7 +277,6 @@ def gaussian_mask_bwd(
     center: Tensor,
     width: Tensor,
     sigma: float,
-    num_positions: int,
     width_floor: float,
     shape: int,
     inverse: bool,
@@ -286,7 +285,7 @@ def gaussian_mask_bwd(
 
     Args:
         grad, grad_log: [..., T] gradients of the masks and of their logs; None for none.
-        center, width, sigma, num_positions, width_floor, shape, inverse: as in the forward pass.
+        center, width, sigma, width_floor, shape, inverse: as in the forward pass.
     Returns:
         grad_center, grad_width: [...] fp32; the width's is 0 below width_floor.
     """
@@ -295,7 +294,8 @@ def gaussian_mask_bwd(
     _launch(
         gaussian_mask_bwd_kernel,
         center,
-        num_positions,
+        # without any gradient the number does not matter
+        max(2 if x is None else x.shape[-1] for x in (grad, grad_log)),
         p_width=width,
         p_grad=contiguous(grad),
         p_grad_log=contiguous(grad_log),

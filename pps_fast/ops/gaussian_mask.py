@@ -50,9 +50,9 @@ class _FusedMask(torch.autograd.Function):
         ctx: Any, center: Tensor, width: Tensor, sigma: float, num_positions: int, *constants: Any
     ) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(center, width)
-        ctx.constants = (sigma, num_positions, *constants)
+        ctx.constants = (sigma, *constants)
         ctx.set_materialize_grads(False)
-        return torch.ops.pps_fast.gaussian_mask_fwd(center, width, *ctx.constants)
+        return torch.ops.pps_fast.gaussian_mask_fwd(center, width, sigma, num_positions, *constants)
 
     @staticmethod
     @first_order_only("gaussian_mask, gaussian_peak_mask, laplace_mask")

@@ -194,8 +194,8 @@ def test_without_a_launcher_there_is_no_operator() -> None:
         ),
         (
             "clip_adam",
-            "(Tensor(a0!)[] parameters, Tensor(a1!)[] gradients, Tensor(a2!)[] first, Tensor(a3!)[] second,"
-            " Tensor rate, Tensor(a5!) update, Tensor(a6!) is_finite, float[] constants) -> Tensor",
+            "(Tensor(a0!)[] buffers, Tensor?(a1!)[] rounded, Tensor rate, Tensor(a3!) update,"
+            " Tensor(a4!) is_finite, float[] constants, Tensor? loss) -> Tensor",
         ),
     ],
 )
