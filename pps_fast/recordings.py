@@ -85,10 +85,13 @@ class Recordings(Generic[Result]):
         return len(self._recordings)
 
     def find(self, shape: Hashable) -> Recording[Result] | None:
-        """Returns the recording for a shape, None if there is none; drops all if memory that they read was replaced."""
+        """Returns the recording for a shape, None if there is none."""
+        return self._recordings.get(shape)
+
+    def drop_stale(self) -> None:
+        """Drops all recordings if memory that they read was replaced; to be called before they are replayed."""
         if self._recordings and self._addresses != self._current_addresses():
             self._recordings.clear()
-        return self._recordings.get(shape)
 
     def add(self, shape: Hashable, program: Callable[[], Result]) -> Recording[Result]:
         """Records the program for a shape.

@@ -19,6 +19,7 @@ class _Program:
         self.recordings: Recordings[Tensor] = Recordings(lambda: [self.values], self.recorder)
 
     def __call__(self, count: int) -> Tensor:
+        self.recordings.drop_stale()
         recording = self.recordings.find(count) or self.recordings.add(count, lambda: self.values[:count] * 2)
         recording.replay()
         return recording.result
@@ -44,6 +45,8 @@ def test_recordings_of_memory_that_was_replaced_are_dropped() -> None:
     program(3), program(2)
     kept = program.values
     program.values = torch.full((4,), 5.0)
+    assert program.recordings.find(3) is not None
+    program.recordings.drop_stale()
     assert program.recordings.find(3) is None and len(program.recordings) == 0
     assert program(3).tolist() == [10, 10, 10]
     # back where the first ones read

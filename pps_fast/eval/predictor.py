@@ -57,12 +57,16 @@ class Predictor:
     def evaluating(self) -> Iterator[Answer]:
         """Evaluation mode in the precision of the evaluation; yields the function that answers a batch.
 
-        Its answers [B, ...] are on the device, the caller's to keep. The mode of every module is restored.
+        Its answers [B, ...] are on the device, the caller's to keep. The weights must not change meanwhile. The mode of
+        every module is restored.
         """
         modes = [(module, module.training) for module in self._model.modules()]
         self._model.eval()
         try:
             with torch.inference_mode(), self._autocast():
+                if self._recordings is not None:
+                    self._recordings.drop_stale()
+                    refresh(self._parameters)
                 yield self._answer
         finally:
             for module, training in modes:
@@ -73,7 +77,6 @@ class Predictor:
         if recording is None:
             return self._run(batch)
         self._inputs.put(batch)
-        refresh(self._parameters)
         recording.replay()
         return Prediction(**{name: value.clone() for name, value in vars(recording.result).items()})
 
@@ -88,8 +91,9 @@ class Predictor:
             return recording
         if shape not in self._asked or len(recordings) == MAX_RECORDINGS:
             self._asked.add(shape)
-            # room for the largest shape, before any is recorded
+            # room for the largest shape, before any is recorded if it comes first
             self._inputs.reserve(batch)
+            recordings.drop_stale()
             return None
         fixed = self._inputs.put(batch)
         try:

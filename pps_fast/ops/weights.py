@@ -7,6 +7,7 @@ buffers (`FlatWeights`) gets one flat copy, which its update writes, and lends i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,14 +33,17 @@ class FlatWeights:
     values: Tensor
     rounded: Tensor | None = None
 
-    def add(self, parameter: Tensor, begin: int, gradient: Tensor) -> None:
+    def add(self, parameter: Tensor, begin: int, gradient: Tensor) -> Callable[[Tensor], bool]:
         """Registers a parameter whose memory is a part of the buffer.
 
         Args:
             begin: index of its first element.
             gradient: contiguous buffer of its gradient, to which the backward pass may add.
+        Returns:
+            What tells whether the parameter's rounded copy, if it has one, is current.
         """
-        _SLOTS[parameter] = _Slot(self, slice(begin, begin + parameter.numel()), gradient, parameter)
+        slot = _SLOTS[parameter] = _Slot(self, slice(begin, begin + parameter.numel()), gradient, parameter)
+        return slot.is_current
 
 
 class _Slot:
@@ -52,6 +56,9 @@ class _Slot:
         self.flat, self.part, self.gradient = flat, part, gradient
         self.memory, self.version = memory_of(parameter), parameter._version
         self.copy: Tensor | None = None
+
+    def is_current(self, parameter: Tensor) -> bool:
+        return self.copy is None or self.version == parameter._version
 
     def rounded(self, parameter: Tensor, dtype: torch.dtype) -> Tensor:
         if self.copy is None or self.copy.dtype != dtype:
@@ -100,8 +107,8 @@ def rounded(parameter: Tensor, dtype: torch.dtype) -> Tensor:
 def refresh(parameters: list[Tensor]) -> None:
     """Makes the copies of parameters current, for a recorded step, which does not ask for them."""
     for parameter in parameters:
-        slot = _slot_of(parameter)
-        if slot is not None and slot.copy is not None:
+        slot = _SLOTS.get(parameter)
+        if slot is not None and slot.copy is not None and slot.version != parameter._version:
             rounded(parameter, slot.copy.dtype)
 
 

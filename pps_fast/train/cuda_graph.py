@@ -83,6 +83,11 @@ class CapturedStep(EagerStep):
         num_rows = batch_size if self._part is None else max(self._part.count, 1)
         self._index = torch.zeros(num_rows, dtype=torch.int64, device=store.device)
         self._is_capturable = True
+        # listed once, as they are looked at before every step
+        parts = [part for part in (train_step.model, *train_step.objectives) if isinstance(part, nn.Module)]
+        modules = [module for part in parts for module in part.modules()]
+        self._buffered = [module for module in modules if any(True for _ in module.buffers(recurse=False))]
+        self._parameters = [parameter for part in parts for parameter in part.parameters()]
 
     def __call__(self, samples: np.ndarray) -> StepReport:
         """Trains on [B] samples of the pass that the store began; the report is the caller's to keep."""
@@ -105,6 +110,7 @@ class CapturedStep(EagerStep):
         """Returns the recording for a number of columns, made now if there is none; None where steps run eagerly."""
         if not self._is_capturable:
             return None
+        self._recordings.drop_stale()
         recording = self._recordings.find(columns)
         if recording is not None:
             return recording
@@ -131,14 +137,13 @@ class CapturedStep(EagerStep):
 
     def _memory(self) -> Iterator[Tensor]:
         """All that a step reads or changes and does not make."""
-        step = self.train_step
-        modules = [part for part in (step.model, *step.objectives) if isinstance(part, nn.Module)]
-        for module in modules:
-            yield from chain(module.parameters(), module.buffers())
-        for optimizer in step.optimizers:
+        yield from self._parameters
+        # a module that is moved gets other buffers
+        yield from chain.from_iterable(module.buffers(recurse=False) for module in self._buffered)
+        for optimizer in self.train_step.optimizers:
             yield from optimizer.memory()
         yield from self.store.memory()
-        yield from (self._index, step.is_finite)
+        yield from (self._index, self.train_step.is_finite)
 
 
 def step_of(train_step: TrainStep, store: Store, options: TrainConfig) -> EagerStep:

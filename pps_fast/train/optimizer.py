@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -92,6 +92,8 @@ class Adam(torch.optim.Optimizer):
         self.backend, self.world = backend, world
         self._blocks: list[_Block] = []
         self._slots: dict[Tensor, _Slot] = {}
+        # parameters in the buffers, and whether the rounded copy of each is current
+        self._is_current: list[tuple[Tensor, Callable[[Tensor], bool]]] = []
         super().__init__(parameters, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
         if len(self.param_groups) > 1:
             raise ValueError(f"Adam: {len(self.param_groups)} groups of parameters: make an optimizer for each")
@@ -105,7 +107,7 @@ class Adam(torch.optim.Optimizer):
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
         # moments that replaced others are copied into buffers at the next update
-        self._blocks, self._slots = [], {}
+        self._blocks, self._slots, self._is_current = [], {}, []
 
     @property
     def _parameters(self) -> list[Tensor]:
@@ -175,13 +177,12 @@ class Adam(torch.optim.Optimizer):
 
     def refresh(self) -> None:
         """Rounds anew what was changed since by others, for a recorded step, which reads the rounded copies."""
-        refresh(self._parameters)
+        refresh([parameter for parameter, is_current in self._is_current if not is_current(parameter)])
 
     def memory(self) -> Iterator[Tensor]:
         """All tensors but the parameters that an update reads or changes, for what relies on where they lie."""
         group = self.param_groups[0]
         yield from (group["lr"], group["update"])
-        yield from (parameter.grad for parameter in self._parameters if parameter.grad is not None)
         for block in self._blocks:
             yield from (block.parameters, block.gradients, block.first, block.second)
             if block.weights.rounded is not None:
@@ -256,5 +257,5 @@ class Adam(torch.optim.Optimizer):
                     buffer.copy_(state[moment])
                 state[moment] = buffer
             self._slots[parameter] = _Slot(memory_of(parameter), gradient)
-            block.weights.add(parameter, begin, gradient)
+            self._is_current.append((parameter, block.weights.add(parameter, begin, gradient)))
         self._blocks.append(block)
