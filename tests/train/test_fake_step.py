@@ -46,7 +46,7 @@ CONFIGS = {
 def _described(value: Any) -> Any:
     if isinstance(value, Tensor):
         return tuple(value.shape), value.dtype, value.stride(), value.device.type
-    return [_described(part) for part in value] if isinstance(value, list) else value
+    return [_described(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def _calls(records: Sequence[Record]) -> list[Any]:
