@@ -279,7 +279,11 @@ def test_every_kernel_has_one_name_in_ops_equations_and_tests() -> None:
         assert (ROOT / "pps_fast" / "ops" / f"{kernel}.py").is_file(), f"kernels/{kernel}.py has no op of its name"
         assert (ROOT / "tests" / "ops" / f"test_{kernel}.py").is_file(), f"kernels/{kernel}.py has no test of its op"
         # one name for ops that are launched together
-        together = {"pull_push": ["pull", "push"], "attentive_pooling": ["importance", "mixture", "peak_mixture"]}
+        together = {
+            "pull_push": ["pull", "push"],
+            "attentive_pooling": ["importance", "mixture", "peak_mixture"],
+            "component_heads": ["centers", "widths"],
+        }
         if kernel in NOT_IN_THE_PAPER:
             assert (ROOT / NOT_IN_THE_PAPER[kernel]).is_file() and kernel not in defined
             continue

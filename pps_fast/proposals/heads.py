@@ -8,8 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pps_fast import equations
-from pps_fast.ops.linear import as_multiplied
+from pps_fast.ops.component_heads import component_heads
 from pps_fast.proposals.layout import MixtureLayout
 
 
@@ -28,36 +27,26 @@ def _first_index(layout: MixtureLayout) -> list[int]:
     return [layout.offsets[k] for k in layout.group]
 
 
-def _in_order(value: Tensor, index: Tensor, count: Tensor) -> Tensor:
-    """Component e of sample b reads value[b, e], which copies nothing."""
-    return value
-
-
-def _same_sample(value: Tensor, index: Tensor, count: Tensor) -> Tensor:
-    """Component e of sample b reads value[b, index[e]]."""
-    return value[:, index]
-
-
-def _across_batch(value: Tensor, index: Tensor, count: Tensor) -> Tensor:
+def _across_batch(value: Tensor, first: Tensor, count: Tensor) -> Tensor:
     """The published code's mix-up: in a proposal of n components, sample b reads component b mod n of sample b // n.
 
     The result of a sample depends on the other samples of its batch.
     """
     sample = torch.arange(value.shape[0], device=value.device).unsqueeze(1)
-    return value[sample // count, index + sample % count]
+    return value[sample // count, first + sample % count]
 
 
-# source -> (index of the value that each component takes, how it is read from the batch); by the names of
-# `config.CenterSource` and `config.WidthSource`
+# source -> row of the head that each component reads; by the names of `config.CenterSource` and `config.WidthSource`
 CENTERS = {
-    "per_component": (_component_index, _in_order),
-    "per_proposal": (_proposal_index, _same_sample),
+    "per_component": _component_index,
+    "per_proposal": _proposal_index,
 }
 WIDTHS = {
-    "per_proposal": (_proposal_index, _same_sample),
-    "per_component": (_component_index, _in_order),
-    "first": (_first_index, _same_sample),
-    "across_batch": (_first_index, _across_batch),
+    "per_proposal": _proposal_index,
+    "per_component": _component_index,
+    "first": _first_index,
+    # mixed up afterwards
+    "across_batch": _component_index,
 }
 # sources whose head makes one value per proposal; the others make one per component
 _PROPOSAL_SIZED = ("per_proposal",)
@@ -80,6 +69,7 @@ class ComponentHead(nn.Module):
 
     center_index: Tensor
     width_index: Tensor
+    first: Tensor
     count: Tensor
 
     def __init__(
@@ -95,12 +85,12 @@ class ComponentHead(nn.Module):
         self.max_width, self.backend = max_width, backend
         self.center = nn.Linear(hidden_dim, _num_values(layout, center_source))
         self.width = nn.Linear(hidden_dim, _num_values(layout, width_source))
-        center_index, self._read_center = CENTERS[center_source]
-        width_index, self._read_width = WIDTHS[width_source]
         counts = [layout.components_per_proposal[k] for k in layout.group]
+        self.is_mixed_up = width_source == "across_batch"
         # buffers, so that no index is copied to the device inside a step
-        self.register_buffer("center_index", torch.tensor(center_index(layout)), persistent=False)
-        self.register_buffer("width_index", torch.tensor(width_index(layout)), persistent=False)
+        self.register_buffer("center_index", torch.tensor(CENTERS[center_source](layout)), persistent=False)
+        self.register_buffer("width_index", torch.tensor(WIDTHS[width_source](layout)), persistent=False)
+        self.register_buffer("first", torch.tensor(_first_index(layout)), persistent=False)
         self.register_buffer("count", torch.tensor(counts), persistent=False)
 
     def forward(self, g_cls: Tensor) -> tuple[Tensor, Tensor]:
@@ -111,11 +101,8 @@ class ComponentHead(nn.Module):
         Returns:
             center [B, E] in (0, 1) and width [B, E] in (0, max_width).
         """
-        of_center, of_width = (
-            as_multiplied(g_cls, (head.weight, head.bias), self.backend) for head in (self.center, self.width)
+        heads = ((head.weight, head.bias) for head in (self.center, self.width))
+        center, width = component_heads(
+            g_cls, *heads, self.center_index, self.width_index, self.max_width, self.backend
         )
-        center, width = equations.centers(g_cls, *of_center), self.max_width * equations.widths(g_cls, *of_width)
-        return (
-            self._read_center(center, self.center_index, self.count),
-            self._read_width(width, self.width_index, self.count),
-        )
+        return center, _across_batch(width, self.first, self.count) if self.is_mixed_up else width
