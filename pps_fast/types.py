@@ -170,10 +170,14 @@ class MaskSet:
         dropout_key = None if self.dropout_key is None else self.dropout_key.gather(1, index)
         return MaskSet(log_masks=self.log_masks.gather(1, rows), dropout_key=dropout_key)
 
+    def part(self, index: slice) -> MaskSet:
+        """Returns neighboring masks of each sample, next to each other in memory."""
+        dropout_key = None if self.dropout_key is None else self.dropout_key[:, index].contiguous()
+        return MaskSet(log_masks=self.log_masks[:, index].contiguous(), dropout_key=dropout_key)
+
     def split(self, sizes: tuple[int, ...]) -> tuple[MaskSet, ...]:
         """Returns the masks in parts of these sizes."""
-        no_keys = (None,) * len(sizes)
-        dropout_keys = no_keys if self.dropout_key is None else self.dropout_key.split(sizes, 1)
+        dropout_keys = (None,) * len(sizes) if self.dropout_key is None else self.dropout_key.split(sizes, 1)
         parts = zip(self.log_masks.split(sizes, 1), dropout_keys, strict=True)
         return tuple(MaskSet(log_masks=log_masks, dropout_key=dropout_key) for log_masks, dropout_key in parts)
 

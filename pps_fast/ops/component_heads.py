@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pps_fast import equations
 from pps_fast.ops.linear_gradient import GradientSums
@@ -53,8 +53,8 @@ class _FusedHeads(torch.autograd.Function):
 
 def component_heads(
     g_cls: Tensor,
-    center_head: tuple[Tensor, Tensor],
-    width_head: tuple[Tensor, Tensor],
+    center_head: nn.Linear,
+    width_head: nn.Linear,
     center_index: Tensor,
     width_index: Tensor,
     max_width: float,
@@ -64,14 +64,15 @@ def component_heads(
 
     Args:
         g_cls: [B, D].
-        center_head, width_head: weight [n, D] and bias [n] of each head, parameters.
+        center_head, width_head: from D to the n values of each.
         center_index, width_index: [E] int64, row of the head that each component reads.
         max_width: widths stay below it.
         backend: which implementation computes it.
     Returns:
         center [B, E] in (0, 1) and width [B, E] in (0, max_width), fp32 at least.
     """
+    of_center, of_width = ((head.weight, head.bias) for head in (center_head, width_head))
     if runs_kernels(g_cls, backend):
-        return _FusedHeads.apply(*center_head, *width_head, g_cls, center_index, width_index, max_width)
-    center, width = equations.centers(g_cls, *center_head), max_width * equations.widths(g_cls, *width_head)
+        return _FusedHeads.apply(*of_center, *of_width, g_cls, center_index, width_index, max_width)
+    center, width = equations.centers(g_cls, *of_center), max_width * equations.widths(g_cls, *of_width)
     return center[:, center_index], width[:, width_index]

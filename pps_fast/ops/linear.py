@@ -9,7 +9,6 @@ Letters: R rows of all sequences, C columns of the result.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -45,36 +44,6 @@ class _FusedLinear(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             grad_x = (flat @ rounded(ctx.parameters[_WEIGHT], rows.dtype)).view(rows.shape).to(ctx.dtype)
         return *sums.results(), grad_x
-
-
-class _Rounded(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, parameter: Tensor, dtype: torch.dtype) -> Tensor:
-        ctx.parameters = (parameter,)
-        # with changes counted apart: copies of other parameters in the same buffer may be made before the backward pass
-        result = rounded(parameter, dtype).data
-        ctx.save_for_backward(result)
-        return result
-
-    @staticmethod
-    @first_order_only("a linear layer's weights")
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        sums = GradientSums(ctx)
-        buffer = sums.buffers[0]
-        if buffer is not None:
-            buffer.add_(grad)
-        return *sums.results(), None
-
-
-def as_multiplied(x: Tensor, parameters: Sequence[Tensor], backend: str) -> list[Tensor]:
-    """Returns parameters in the dtype that a product with x reads, rounded once per update where kernels run.
-
-    An equation that takes them then casts nothing. They have first derivatives only.
-    """
-    dtype = multiplied_as(x)
-    if not runs_kernels(x, backend):
-        return list(parameters)
-    return [each if each.dtype == dtype else _Rounded.apply(each, dtype) for each in parameters]
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor, backend: str) -> Tensor:

@@ -101,8 +101,6 @@ class ComponentHead(nn.Module):
         Returns:
             center [B, E] in (0, 1) and width [B, E] in (0, max_width).
         """
-        heads = ((head.weight, head.bias) for head in (self.center, self.width))
-        center, width = component_heads(
-            g_cls, *heads, self.center_index, self.width_index, self.max_width, self.backend
-        )
+        indices = self.center_index, self.width_index
+        center, width = component_heads(g_cls, self.center, self.width, *indices, self.max_width, self.backend)
         return center, _across_batch(width, self.first, self.count) if self.is_mixed_up else width

@@ -8,10 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pps_fast import equations
 from pps_fast.config import PPSConfig
 from pps_fast.ops.attentive_pooling import importance, mixture, peak_mixture
-from pps_fast.ops.linear import as_multiplied
+from pps_fast.ops.importance_score import importance_score
 from pps_fast.proposals.layout import MixtureLayout
 from pps_fast.proposals.readings import READINGS, Mixed
 from pps_fast.reconstructor.reconstructor import Reconstructor
@@ -21,13 +20,12 @@ from pps_fast.types import Components, MaskSet, Proposals, ReconstructorInput
 class ImportanceFromReconstructor(nn.Module):
     """Eq. (9): a two-layer MLP on r_cls of each component's mask."""
 
-    mixed: Tensor
-
     def __init__(self, config: PPSConfig, layout: MixtureLayout) -> None:
         super().__init__()
         width = config.encoder.hidden_dim
         self.backend = config.backend
-        self.register_buffer("mixed", torch.tensor(layout.mixed, dtype=torch.int64), persistent=False)
+        # from the first to the last component of a mixture; one that stands alone between them is scored for nothing
+        self.scored = slice(layout.mixed[0], layout.mixed[-1] + 1) if layout.mixed else slice(0)
         # without mixtures, every importance is 1 and there is nothing to score
         self.inner = nn.Linear(width, width, bias=False) if layout.mixed else None
         self.outer = nn.Linear(width, 1, bias=False) if layout.mixed else None
@@ -45,13 +43,11 @@ class ImportanceFromReconstructor(nn.Module):
         Returns:
             [B, E] h of Eq. (9).
         """
-        score = torch.zeros_like(masks.log_masks[:, :, 0])
         if self.inner is None or self.outer is None:
-            return score
-        r_cls = reconstructor.summaries(inputs, masks.take(self.mixed.expand(len(g_cls), -1)))
-        weights = as_multiplied(r_cls, (self.inner.weight, self.outer.weight), self.backend)
-        mixed_score = equations.importance_score(r_cls, *weights)
-        return score.index_copy(1, self.mixed, mixed_score.to(score.dtype))
+            return torch.zeros_like(masks.log_masks[:, :, 0])
+        r_cls = reconstructor.summaries(inputs, masks.part(self.scored))
+        weights = self.inner.weight, self.outer.weight
+        return importance_score(r_cls, *weights, self.scored.start, masks.log_masks.shape[1], self.backend)
 
 
 class ImportanceFromGenerator(nn.Module):

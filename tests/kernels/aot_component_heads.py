@@ -1,4 +1,4 @@
-"""Variants of the heads of centers and widths that are shipped, for `aot.py`: positives, easy negatives, a wide model."""
+"""Variants of the heads of centers and widths that are shipped, for `aot.py`: positives, easy negatives, wide."""
 
 from __future__ import annotations
 

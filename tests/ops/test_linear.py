@@ -6,13 +6,11 @@ from copy import deepcopy
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pps_fast.encoder.linear import Linear
 from pps_fast.ops.dispatch import BackendError
-from pps_fast.ops.linear import as_multiplied
 from pps_fast.ops.registration import is_interpreted
-from pps_fast.ops.weights import rounded
 from pps_fast.train.optimizer import Adam
 from tests.support.compare import assert_agree
 
@@ -57,8 +55,7 @@ def test_in_bf16_gradients_of_parameters_are_nearer_to_float64() -> None:
         assert errors[0] <= errors[1] <= 0.02 * exact[index].norm()
 
 
-@pytest.mark.parametrize("is_layer", [True, False])
-def test_gradients_are_added_where_the_update_reads_them(is_layer: bool) -> None:
+def test_gradients_are_added_where_the_update_reads_them() -> None:
     # copies of the second layer's weights are made, in the same buffer, after the first has used its own
     fused, plain = ([layer, deepcopy(layer)] for layer in _layers())
     parameters = [each for layer in fused for each in layer.parameters()]
@@ -66,7 +63,7 @@ def test_gradients_are_added_where_the_update_reads_them(is_layer: bool) -> None
 
     def backward(layers: list[Linear]) -> None:
         with torch.autocast("cpu", torch.bfloat16):
-            total = _loss(layers[0], is_layer) + 2 * _loss(layers[1], is_layer)
+            total = _loss(layers[0]) + 2 * _loss(layers[1])
         total.backward()
 
     for _ in range(2):
@@ -80,28 +77,8 @@ def test_gradients_are_added_where_the_update_reads_them(is_layer: bool) -> None
         assert_agree("gradient", got.grad, expected.grad, rtol=0.02)
 
 
-def _loss(layer: Linear, is_layer: bool) -> Tensor:
-    x = _draw(4, 6, seed=3).requires_grad_()
-    return (layer(x) if is_layer else nn.functional.linear(x, *_parameters(layer, x))).float().square().sum()
-
-
-def _parameters(layer: Linear, x: Tensor) -> list[Tensor]:
-    return as_multiplied(x, (layer.weight, layer.bias), layer.backend)
-
-
-def test_parameters_for_an_equation_are_the_rounded_copies_with_the_same_gradients() -> None:
-    fused, plain = _layers()
-    x = _draw(4, 6, seed=3)
-    with torch.autocast("cpu", torch.bfloat16):
-        weight, _ = _parameters(fused, x)
-        assert weight.data_ptr() == rounded(fused.weight, torch.bfloat16).data_ptr()
-        assert _parameters(plain, x)[0] is plain.weight
-        for layer in (fused, plain):
-            _loss(layer, is_layer=False).backward()
-    assert_agree("weight", fused.weight.grad, plain.weight.grad)
-    assert_agree("bias", fused.bias.grad, plain.bias.grad)
-    # outside autocast there is nothing to round
-    assert _parameters(fused, x)[0] is fused.weight
+def _loss(layer: Linear) -> Tensor:
+    return layer(_draw(4, 6, seed=3).requires_grad_()).float().square().sum()
 
 
 def test_a_second_derivative_is_refused() -> None:
