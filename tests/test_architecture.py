@@ -87,6 +87,8 @@ NOT_IN_THE_PAPER = {
     "clip_adam": "pps_fast/ops/clip_adam.py",
     "dropout": "pps_fast/ops/dropout.py",
     "linear_gradient": "pps_fast/ops/linear_gradient.py",
+    "token_rows": "pps_fast/encoder/embedding.py",
+    "word_positions": "pps_fast/ops/word_positions.py",
 }
 # may write to the terminal besides entry points, report.py and cli.py, and why
 PRINTS = {

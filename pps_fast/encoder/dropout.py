@@ -9,7 +9,7 @@ from pps_fast.config import PPSConfig
 from pps_fast.ops.dropout import dropout
 from pps_fast.ops.masked_attention import multiplied_as
 from pps_fast.ops.residual_norm import residual_norm
-from pps_fast.randomness import SITES
+from pps_fast.randomness import SITES, num_dropped_levels
 
 
 class DropoutSite(nn.Module):
@@ -20,6 +20,11 @@ class DropoutSite(nn.Module):
         self.rate = config.encoder.dropout
         self.backend = config.backend
         self.site = 0
+
+    @property
+    def settings(self) -> list[int]:
+        """Number of the site, and how many of 65,536 levels of a decision drop."""
+        return [self.site, num_dropped_levels(self.rate)]
 
 
 class Dropout(DropoutSite):

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pps_fast.ops.word_positions import word_positions
+
 # rows of the table that a model keeps; sentences of the data sets have at most 20 words
 _NUM_KEPT = 64
 
@@ -32,18 +34,36 @@ def position_table(
 
 
 class Positions(nn.Module):
-    """Adds pe(p) to position p of [B, n, D]; the table is fp32 at least."""
+    """Adds pe(p) to position p of [B, n, D]; the table is fp32 at least.
+
+    Args:
+        width: D.
+        backend: see `config.PPSConfig`.
+    """
 
     table: Tensor
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, backend: str = "auto") -> None:
         super().__init__()
+        self.backend = backend
         self.register_buffer("table", position_table(_NUM_KEPT, width), persistent=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, n, D] -> [B, n, D] in x's dtype."""
+    def forward(self, x: Tensor, word_cls: Tensor | None = None, num_words: Tensor | None = None) -> Tensor:
+        """Adds positions.
+
+        Args:
+            x: [B, n, D].
+            word_cls: [D] vector that first takes the place of slot num_words[b] + 1; None for none.
+            num_words: [B] int64, with word_cls.
+        Returns:
+            [B, n, D] in x's dtype.
+        """
+        return word_positions(x, word_cls, num_words, self._rows(x), self.backend)
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """pe of x's positions, [n, D]."""
         num_positions, width = x.shape[1:]
         if x.dtype == torch.float64 or num_positions > _NUM_KEPT:
             dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-            return x + position_table(num_positions, width, dtype, x.device).to(x.dtype)
-        return x + self.table[:num_positions].to(x.dtype)
+            return position_table(num_positions, width, dtype, x.device)
+        return self.table[:num_positions]
