@@ -18,7 +18,7 @@ from benchmarks.published_parts import Hidden
 from benchmarks.published_step import PublishedAdam, PublishedStep
 from benchmarks.step import build_step
 from pps_fast.config import PPSConfig
-from pps_fast.reconstructor.words import hidden_words
+from pps_fast.ops.hidden_words import hidden_words
 from pps_fast.types import Batch, FeatureSizes
 
 

@@ -13,14 +13,14 @@ from pps_fast.encoder.embedding import Embedding
 from pps_fast.generator import Generator
 from pps_fast.machine import require_memory
 from pps_fast.ops.gaussian_mask import gaussian_exponent
+from pps_fast.ops.hidden_words import hidden_words
+from pps_fast.ops.mask_keys import mask_keys
 from pps_fast.proposals.heads import ComponentHead
 from pps_fast.proposals.layout import layout_of
 from pps_fast.proposals.mixture import ProposalMixture
 from pps_fast.proposals.negatives import NEGATIVES, NegativeInput
 from pps_fast.proposals.shapes import MASK_SHAPES
-from pps_fast.randomness import mask_keys
 from pps_fast.reconstructor.reconstructor import Reconstructor, kept_segments
-from pps_fast.reconstructor.words import hidden_words
 from pps_fast.types import (
     Batch,
     Candidates,
@@ -124,7 +124,9 @@ class PPS(nn.Module):
         """Dropout keys of components [B, E], positives [B, K], easy negatives [B, K * J] and whole video [B, 1]."""
         num_proposals = self.layout.num_proposals
         sizes = (self.layout.num_components, num_proposals, num_proposals * self.negatives.num_per_proposal, 1)
-        return (None,) * len(sizes) if dropout_key is None else mask_keys(dropout_key, sum(sizes)).split(sizes, 1)
+        if dropout_key is None:
+            return (None,) * len(sizes)
+        return mask_keys(dropout_key, sum(sizes), self.config.backend).split(sizes, 1)
 
     def _check(self, batch: Batch) -> None:
         sizes = self.sizes
@@ -144,7 +146,7 @@ class PPS(nn.Module):
 
     def _reconstructor_input(self, batch: Batch, frames: Tensor, word_valid: Tensor) -> ReconstructorInput:
         divisor = self.config.reconstructor.hidden_words_divisor
-        is_hidden = hidden_words(batch.hide_prob, batch.word_noise, batch.num_words, divisor)
+        is_hidden = hidden_words(batch.hide_prob, batch.word_noise, batch.num_words, divisor, self.config.backend)
         query = self.embed.hidden_query(batch, is_hidden, batch.dropout_key if self.training else None)
         return ReconstructorInput(
             frames=frames.index_select(1, self.kept),

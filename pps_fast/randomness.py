@@ -164,8 +164,6 @@ def mask_keys(dropout_key: Tensor, num_masks: int) -> Tensor:
     Returns:
         [B, N] int32.
     """
-    if num_masks > len(MASK_NUMBERS):
-        raise ValueError(f"mask_keys: {num_masks} masks of a sample: expected at most {len(MASK_NUMBERS)}")
     first = MASK_NUMBERS.start
     number = torch.arange(first, first + num_masks, dtype=torch.int32, device=dropout_key.device)
     return mix(mix(dropout_key.unsqueeze(1), -number), number)

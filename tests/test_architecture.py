@@ -83,13 +83,9 @@ TESTED_ELSEWHERE: dict[str, str] = {
     "pps_fast/compare.py": "tests/test_compare.py",
 }
 # kernels of what is no equation of the paper, and where their torch form stands
-NOT_IN_THE_PAPER = {
-    "clip_adam": "pps_fast/ops/clip_adam.py",
-    "dropout": "pps_fast/ops/dropout.py",
-    "linear_gradient": "pps_fast/ops/linear_gradient.py",
-    "token_rows": "pps_fast/encoder/embedding.py",
-    "word_positions": "pps_fast/ops/word_positions.py",
-}
+_IN_THEIR_OP = ("clip_adam", "dropout", "hidden_words", "linear_gradient", "word_positions")
+NOT_IN_THE_PAPER = {name: f"pps_fast/ops/{name}.py" for name in _IN_THEIR_OP}
+NOT_IN_THE_PAPER |= {"mask_keys": "pps_fast/randomness.py", "token_rows": "pps_fast/encoder/embedding.py"}
 # may write to the terminal besides entry points, report.py and cli.py, and why
 PRINTS = {
     "pps_fast/train/interrupt.py": "answers Ctrl-C from a signal handler",
@@ -281,11 +277,8 @@ def test_every_kernel_has_one_name_in_ops_equations_and_tests() -> None:
         assert (ROOT / "pps_fast" / "ops" / f"{kernel}.py").is_file(), f"kernels/{kernel}.py has no op of its name"
         assert (ROOT / "tests" / "ops" / f"test_{kernel}.py").is_file(), f"kernels/{kernel}.py has no test of its op"
         # one name for ops that are launched together
-        together = {
-            "pull_push": ["pull", "push"],
-            "attentive_pooling": ["importance", "mixture", "peak_mixture"],
-            "component_heads": ["centers", "widths"],
-        }
+        together = {"pull_push": ["pull", "push"], "component_heads": ["centers", "widths"]}
+        together["attentive_pooling"] = ["importance", "mixture", "peak_mixture"]
         if kernel in NOT_IN_THE_PAPER:
             assert (ROOT / NOT_IN_THE_PAPER[kernel]).is_file() and kernel not in defined
             continue

@@ -345,13 +345,6 @@ def test_masks_keep_their_keys_whatever_their_number() -> None:
     assert torch.equal(mask_keys(dropout_key[3:4], 59), keys[3:4])
 
 
-def test_more_masks_than_the_stream_has_counters_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(randomness, "MASK_NUMBERS", range(1, 4))
-    assert mask_keys(_keys(2), 3).shape == (2, 3)
-    with pytest.raises(ValueError, match="4 masks of a sample: expected at most 3"):
-        mask_keys(_keys(2), 4)
-
-
 def test_numbers_are_those_of_earlier_runs() -> None:
     """A run that was begun before a change of this file must go on with the same numbers."""
     dropout_key = torch.from_numpy(dropout_keys(8, 1, np.array([0, 5])))

@@ -191,7 +191,9 @@ def runs_kernels(x: Tensor, backend: str) -> bool:
     """Whether what is no op of its own runs kernels on x, silently: the other way computes the same."""
     if not wants_kernels(backend, is_interpreted()) or torch.compiler.is_compiling():
         return False
-    return not (device_reasons("x", x) or dtype_reasons({"x": x}) or empty_reasons({"x": x}))
+    # keys and counts, integers, are read as they are
+    reasons = dtype_reasons({"x": x}) if x.is_floating_point() else []
+    return not (device_reasons("x", x) or reasons or empty_reasons({"x": x}))
 
 
 def size_reasons(name: str, what: str, size: int, limit: int) -> list[str]:

@@ -1,6 +1,6 @@
-"""Words in the reconstructor: which are hidden, which are targets, and how they are predicted.
+"""Words in the reconstructor: which are targets, and how they are predicted. Which are hidden: `ops/hidden_words.py`.
 
-Paper: Section 4, "we randomly hide a third (1/3) of the words"; Section 3, the reconstruction loss.
+Paper: Section 3, the reconstruction loss.
 """
 
 from __future__ import annotations
@@ -15,27 +15,6 @@ from pps_fast.config import PPSConfig
 from pps_fast.encoder.linear import Linear
 from pps_fast.ops.reconstruction_nll import reconstruction_nll
 from pps_fast.types import Batch, Reconstruction, ReconstructorInput
-
-
-def hidden_words(hide_prob: Tensor, noise: Tensor, num_words: Tensor, divisor: int) -> Tensor:
-    """Draws max(num_words // divisor, 1) words without replacement with probability hide_prob.
-
-    The words with the largest log(hide_prob) + Gumbel noise are exactly such a draw.
-
-    Args:
-        hide_prob: [B, L], 0 after the last word.
-        noise: [B, L] Gumbel noise.
-        num_words: [B] int64.
-        divisor: one word in this many is hidden.
-    Returns:
-        [B, L] bool.
-    """
-    score = hide_prob.log() + noise
-    # the rank of a word among the scores of its sentence
-    rank = score.argsort(dim=-1, descending=True, stable=True).argsort(-1)
-    count = (num_words // divisor).clamp(min=1)
-    is_word = torch.arange(noise.shape[1], device=noise.device) < num_words.unsqueeze(1)
-    return (rank < count.unsqueeze(1)) & is_word
 
 
 def _exact(num_words: Tensor) -> Tensor:

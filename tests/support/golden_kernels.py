@@ -13,11 +13,11 @@ from pps_fast import equations
 from pps_fast.config import TrainConfig
 from pps_fast.data.tokens import hiding_probabilities
 from pps_fast.eval.metrics import metric_means, sample_table
+from pps_fast.ops.hidden_words import hidden_words
 from pps_fast.predict import pairwise_iou, predict
 from pps_fast.prepare.readers.frames import resample, segment_edges
 from pps_fast.proposals.layout import MixtureLayout
 from pps_fast.reconstructor.reconstructor import kept_segments
-from pps_fast.reconstructor.words import hidden_words
 from pps_fast.train.optimizer import Adam
 from pps_fast.train.schedule import learning_rate
 from pps_fast.types import Components, ModelOutput, Prediction, Proposals

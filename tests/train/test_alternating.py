@@ -13,8 +13,8 @@ from pps_fast.config_tree import override
 from pps_fast.data.sampler import epoch_batches
 from pps_fast.losses import LOSS_TERMS, Objective
 from pps_fast.model import PPS
+from pps_fast.ops.hidden_words import hidden_words
 from pps_fast.presets import CNM
-from pps_fast.reconstructor.words import hidden_words
 from pps_fast.train.alternating import TRAIN_STEPS, AlternatingStep, redrawn
 from pps_fast.train.step import TrainStep
 from tests.support.cases import SIZES, random_batch, randomize
