@@ -10,6 +10,7 @@ from pps_fast.config import Method, PPSConfig
 from pps_fast.encoder.curve import CurveEmbedding
 from pps_fast.encoder.dropout import number_sites
 from pps_fast.encoder.embedding import Embedding
+from pps_fast.encoder.rows import Numbers, keep_rows
 from pps_fast.generator import Generator
 from pps_fast.machine import require_memory
 from pps_fast.ops.gaussian_mask import gaussian_exponent
@@ -42,6 +43,7 @@ class PPS(nn.Module):
     """
 
     kept: Tensor
+    whole_video: Tensor
 
     def __init__(self, config: PPSConfig, sizes: FeatureSizes) -> None:
         super().__init__()
@@ -67,6 +69,9 @@ class PPS(nn.Module):
         # mask positions
         kept = kept_segments(sizes.num_segments, config.reconstructor.stride, torch.device("cpu"))
         self.register_buffer("kept", kept, persistent=False)
+        # log of a mask that is 1 everywhere
+        self.register_buffer("whole_video", torch.zeros(1, len(kept)), persistent=False)
+        self.numbers = Numbers(sizes.num_segments + 1)
         number_sites(self)
 
     def forward(self, batch: Batch, with_negatives: bool = True, *, is_cross_fitted: bool = False) -> ModelOutput:
@@ -85,12 +90,13 @@ class PPS(nn.Module):
         self._check(batch)
         dropout_key = batch.dropout_key if self.training else None
         frames, query = self.embed.frames(batch, dropout_key), self.embed.query(batch, dropout_key)
+        frames, kept_frames = keep_rows(frames, self.kept, self.config.backend)
         frame_valid, word_valid = self._valid(batch, frames.shape[1])
         is_cross_fitted |= self.training
         curve = None if self.alignment is None else self.alignment(batch, is_cross_fitted=is_cross_fitted)
         guided = self.embed_curve(frames, curve, frame_valid)
         g_cls = self.generator(guided, frame_valid, query, word_valid[:, :-1], dropout_key)
-        inputs = self._reconstructor_input(batch, frames, word_valid)
+        inputs = self._reconstructor_input(batch, kept_frames, word_valid)
         component_keys, *candidate_keys = self._mask_keys(dropout_key)
         components = self._components(g_cls, with_exponents=with_negatives)
         proposals = self.pool(g_cls, components, component_keys, self.reconstruct, inputs)
@@ -105,7 +111,7 @@ class PPS(nn.Module):
         candidates = Candidates(
             positives=positives,
             negatives=MaskSet(log_masks=log_negatives, dropout_key=candidate_keys[1]),
-            whole_video=MaskSet(log_masks=torch.zeros_like(log_negatives[:, :1]), dropout_key=candidate_keys[2]),
+            whole_video=MaskSet(log_masks=self.whole_video.expand(len(frames), 1, -1), dropout_key=candidate_keys[2]),
         )
         scores = self.reconstruct.score(inputs, candidates, batch)
         return ModelOutput(proposals=proposals, negative_masks=negative_masks, reward=reward, **vars(scores))
@@ -140,16 +146,15 @@ class PPS(nn.Module):
 
     def _valid(self, batch: Batch, num_rows: int) -> tuple[Tensor, Tensor]:
         """Returns rows that may be attended to: frames, not v_cls, [B, num_rows]; start token and words, [B, L + 2]."""
-        segment = torch.arange(num_rows, device=batch.frames.device)
-        slot = torch.arange(batch.words.shape[1] + 2, device=batch.frames.device)
-        return segment < batch.num_frames.unsqueeze(1), slot < (batch.num_words + 1).unsqueeze(1)
+        segment, slot = self.numbers(num_rows), self.numbers(batch.words.shape[1] + 2)
+        return segment < batch.num_frames.unsqueeze(1), slot <= batch.num_words.unsqueeze(1)
 
-    def _reconstructor_input(self, batch: Batch, frames: Tensor, word_valid: Tensor) -> ReconstructorInput:
+    def _reconstructor_input(self, batch: Batch, kept_frames: Tensor, word_valid: Tensor) -> ReconstructorInput:
         divisor = self.config.reconstructor.hidden_words_divisor
         is_hidden = hidden_words(batch.hide_prob, batch.word_noise, batch.num_words, divisor, self.config.backend)
         query = self.embed.hidden_query(batch, is_hidden, batch.dropout_key if self.training else None)
         return ReconstructorInput(
-            frames=frames.index_select(1, self.kept),
+            frames=kept_frames,
             frame_valid=self.kept < batch.num_frames.unsqueeze(1),
             query=query,
             word_valid=word_valid[:, : query.shape[1]],

@@ -64,11 +64,10 @@ class _FusedRows(torch.autograd.Function):
         sums, flat, (token_row, _) = GradientSums(ctx), grad.flatten(0, 1).contiguous(), ctx.rows
         sums.add_weight(_WEIGHT, flat, rows.flatten(0, 1))
         sums.add_bias(_BIAS, flat)
-        # of the rows themselves none but tokens have gradients
-        learned = slice(token_row, token_row + 1) if is_hidden is None else slice(None)
-        grad_rows = grad[:, learned] @ rounded(ctx.parameters[_WEIGHT], rows.dtype)
+        # no rows but those of tokens have gradients
+        learned, first_row = (grad[:, token_row], token_row) if is_hidden is None else (flat, 0)
+        grad_rows = (learned @ rounded(ctx.parameters[_WEIGHT], rows.dtype)).unflatten(0, (len(grad), -1))
         tokens = [sums.scratch(index) for index in range(_TOKEN, len(ctx.parameters))]
-        first_row = learned.start or 0
         torch.ops.pps_fast.token_rows_bwd(tokens, grad_rows, is_hidden, dropout_key, ctx.dropout, token_row, first_row)
         results = sums.results()
         return *results, *(None,) * (_NUM_INPUTS - len(results))

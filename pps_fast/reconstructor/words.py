@@ -13,8 +13,12 @@ from torch import Tensor
 
 from pps_fast.config import PPSConfig
 from pps_fast.encoder.linear import Linear
+from pps_fast.encoder.rows import Numbers
 from pps_fast.ops.reconstruction_nll import reconstruction_nll
 from pps_fast.types import Batch, Reconstruction, ReconstructorInput
+
+# columns whose numbers a model keeps; sentences of the data sets have at most 20 words
+_NUM_KEPT = 64
 
 
 def _exact(num_words: Tensor) -> Tensor:
@@ -36,10 +40,9 @@ def _end_of_sentence(num_words: Tensor) -> Tensor:
 TARGET_LENGTHS = {"exact": _exact, "plus_one": _plus_one, "end_of_sentence": _end_of_sentence}
 
 
-def target_columns(num_words: Tensor, num_columns: int, target_length: str) -> Tensor:
-    """Returns [B, num_columns] bool, True where a word (or the end) must be predicted."""
-    count = TARGET_LENGTHS[target_length](num_words)
-    return torch.arange(num_columns, device=num_words.device) < count.unsqueeze(1)
+def target_columns(num_words: Tensor, column: Tensor, target_length: str) -> Tensor:
+    """Returns [B, n] bool, True where a word (or the end) must be predicted, for columns [n]."""
+    return column < TARGET_LENGTHS[target_length](num_words).unsqueeze(1)
 
 
 class Vocabulary(Linear):
@@ -48,6 +51,7 @@ class Vocabulary(Linear):
     def __init__(self, config: PPSConfig, vocab_size: int) -> None:
         super().__init__(config.encoder.hidden_dim, vocab_size, config.backend)
         self.options = config.reconstructor
+        self.columns = Numbers(_NUM_KEPT)
 
     def num_targets(self, batch: Batch) -> int:
         """How many words of a sentence may have to be predicted: its columns, and its end where that is a target."""
@@ -68,7 +72,9 @@ class Vocabulary(Linear):
         num_columns, num_targets = batch.word_ids.shape[1], self.num_targets(batch)
         # rows next to each other: torch would copy the weight once for each sentence and mask otherwise
         logits = self(features.contiguous())
-        targets = F.pad(batch.word_ids, (0, num_targets - num_columns))
-        is_target = target_columns(batch.num_words, num_targets, self.options.target_length)
+        targets = (
+            batch.word_ids if num_targets == num_columns else F.pad(batch.word_ids, (0, num_targets - num_columns))
+        )
+        is_target = target_columns(batch.num_words, self.columns(num_targets), self.options.target_length)
         nll = reconstruction_nll(logits, targets, is_target, self.options.label_smoothing, backend=self.backend)
         return Reconstruction(logits=logits[:, :, :num_columns], nll=nll)

@@ -16,7 +16,7 @@ NUM_WORDS = torch.tensor([2, 5, 1, 4])
     [("exact", [2, 5, 1, 4]), ("plus_one", [3, 5, 2, 5]), ("end_of_sentence", [3, 6, 2, 5])],
 )
 def test_columns_of_each_target_length(name: str, counts: list[int]) -> None:
-    got = target_columns(NUM_WORDS, 7, name)
+    got = target_columns(NUM_WORDS, torch.arange(7), name)
     assert got.dtype == torch.bool
     expected = torch.tensor([[t < count for t in range(7)] for count in counts])
     assert_agree(name, got, expected)
@@ -27,11 +27,11 @@ def test_every_target_length_is_covered_above() -> None:
 
 
 def test_the_published_off_by_one_depends_on_the_longest_sentence_of_the_batch() -> None:
-    alone = target_columns(NUM_WORDS[3:], 7, "plus_one")
+    alone = target_columns(NUM_WORDS[3:], torch.arange(7), "plus_one")
     assert alone.sum() == 4
-    assert target_columns(NUM_WORDS, 7, "plus_one")[3].sum() == 5
+    assert target_columns(NUM_WORDS, torch.arange(7), "plus_one")[3].sum() == 5
 
 
 @pytest.mark.parametrize("name", sorted(TARGET_LENGTHS))
 def test_every_sentence_has_a_target(name: str) -> None:
-    assert target_columns(torch.tensor([1, 1]), 1, name).all()
+    assert target_columns(torch.tensor([1, 1]), torch.arange(1), name).all()

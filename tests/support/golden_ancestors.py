@@ -80,7 +80,7 @@ def _outputs(run: AncestorRun) -> Iterator[tuple[str, Tensor]]:
     yield "words_id", run.batch.word_ids
     num_columns = run.batch.word_ids.shape[1]
     target_length = run.model.config.reconstructor.target_length
-    yield "words_mask", target_columns(run.batch.num_words, num_columns, target_length)
+    yield "words_mask", target_columns(run.batch.num_words, torch.arange(num_columns), target_length)
     positive, negatives, whole = run.names.logits
     num_proposals, num_each = components.center.shape[1], run.model.negatives.num_per_proposal
     passes = [result.logits for result in run.captured.reconstructions]
