@@ -91,15 +91,23 @@ def distinct_bytes(x: Tensor) -> int:
 
 
 def our_flop(name: str, arguments: dict[str, Any]) -> int:
-    """Returns the arithmetic of the products of an operator of ours, attention by its equation.
+    """Returns the arithmetic of the products of an operator of ours, by its equation.
 
     Args:
         name: of the operator; _fwd or _bwd is in an attention's.
         arguments: of an attention, query [G, H, Q, h] and key [G, H, T, h], and of shared_attention key_bias [G, N, T],
-            or query, key and value together as `projected`; of weight_gradient, grad [R, C] and x [R, D].
+            or query, key and value together as `projected`; of weight_gradient, grad [R, C] and x [R, D]; of heads,
+            g_cls [B, D] and their parameters, or in the backward pass the weights; of importance scores, x [B, N, D].
     """
     if name == PRODUCT:
         return 2 * arguments["grad"].numel() * arguments["x"].shape[1]
+    if name.startswith("importance_score"):
+        return (4 if "_bwd" in name else 2) * arguments["x"].numel()
+    if name.startswith("component_heads"):
+        product = 2 * len(arguments["g_cls"])
+        if "weights" in arguments:
+            return 2 * product * sum(weight.numel() for weight in arguments["weights"])
+        return product * sum(weight.numel() for weight in arguments["parameters"][::2])
     if "attention" not in name:
         return 0
     query, key, _ = arguments.get("projected") or (arguments["query"], arguments["key"], None)

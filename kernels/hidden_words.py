@@ -17,6 +17,9 @@ from torch import Tensor
 
 from pps_fast.kernels.launch import device_of, empty
 
+# most words of a sentence; one size, so that sentences of any length need one compilation
+MAX_WORDS = 64
+
 
 @triton.jit(do_not_specialize=["L", "divisor"])
 def hidden_words_kernel(p_log_prob, p_noise, p_num_words, p_out, L, divisor, BLOCK_L: tl.constexpr):
@@ -38,7 +41,7 @@ def hidden_words(log_prob: Tensor, noise: Tensor, num_words: Tensor, divisor: in
     """Marks the words of the largest scores.
 
     Args:
-        log_prob: [B, L] log of the probabilities, fp32; -inf after the last word.
+        log_prob: [B, L] log of the probabilities, fp32; -inf after the last word; L at most MAX_WORDS.
         noise: [B, L] fp32.
         num_words: [B] int64.
         divisor: one word in this many is hidden.
@@ -50,6 +53,6 @@ def hidden_words(log_prob: Tensor, noise: Tensor, num_words: Tensor, divisor: in
     with device_of(out):
         hidden_words_kernel[(num,)](
             p_log_prob=log_prob.contiguous(), p_noise=noise.contiguous(), p_num_words=num_words.contiguous(), p_out=out,
-            L=length, divisor=divisor, BLOCK_L=triton.next_power_of_2(length),
+            L=length, divisor=divisor, BLOCK_L=MAX_WORDS,
         )  # fmt: skip
     return out

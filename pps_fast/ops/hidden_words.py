@@ -13,7 +13,7 @@ from pps_fast.ops.registration import launcher_of, load_kernel, register, runs_k
 kernel = load_kernel("hidden_words")
 
 # a program of the kernel compares all pairs of a sentence's words
-_MAX_WORDS = 64
+_MAX_WORDS: int = 0 if kernel is None else kernel.MAX_WORDS
 
 
 def _fake(log_prob: Tensor, noise: Tensor, num_words: Tensor, divisor: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 No equation of the paper: it computes what `encoder/embedding.py` computes in parts, with fewer calls. Hidden words are
 replaced before the product, by the learned row whose projection replaces theirs.
+
+Letters: G sequences, M rows in each, n rows of the result, C columns.
 """
 
 from __future__ import annotations
