@@ -24,7 +24,7 @@ class Numbers(nn.Module):
         self.register_buffer("kept", torch.arange(count), persistent=False)
 
     def forward(self, count: int) -> Tensor:
-        """Returns 0, ..., count - 1, [count] int64."""
+        """Returns 0, ..., count - 1, [n] int64 for n = count."""
         return self.kept[:count] if count <= len(self.kept) else torch.arange(count, device=self.kept.device)
 
 
@@ -57,10 +57,10 @@ def keep_rows(x: Tensor, index: Tensor, backend: str) -> tuple[Tensor, Tensor]:
 
     Args:
         x: [G, n, D].
-        index: [m] int64, each row at most once.
+        index: [T] int64, each row at most once.
         backend: see `config.PPSConfig`; results and gradients are the same.
     Returns:
-        [G, n, D], to be read in place of x, and [G, m, D].
+        [G, n, D], to be read in place of x, and [G, T, D].
     """
     if runs_kernels(x, backend):
         all_rows, kept = _KeptRows.apply(x, index)
