@@ -122,10 +122,10 @@ def test_a_run_prints_tables_and_appends_rows(
 
 # of the GPU's path in bf16: calls, GB read and written, GFLOP of products
 LIMITS = {
-    ("charades", False): (868, 9.76, 788.7),
-    ("charades", True): (285, 3.31, 276.6),
-    ("activitynet", False): (868, 6.94, 556.5),
-    ("activitynet", True): (280, 2.25, 189.3),
+    ("charades", False): (737, 9.72, 788.7),
+    ("charades", True): (243, 3.30, 276.6),
+    ("activitynet", False): (737, 6.90, 556.5),
+    ("activitynet", True): (238, 2.24, 189.3),
 }
 
 
