@@ -92,8 +92,7 @@ class PPS(nn.Module):
         frames, query = self.embed.frames(batch, dropout_key), self.embed.query(batch, dropout_key)
         frames, kept_frames = keep_rows(frames, self.kept, self.config.backend)
         frame_valid, word_valid = self._valid(batch, frames.shape[1])
-        is_cross_fitted |= self.training
-        curve = None if self.alignment is None else self.alignment(batch, is_cross_fitted=is_cross_fitted)
+        curve = self._curve(batch, is_cross_fitted or self.training)
         guided = self.embed_curve(frames, curve, frame_valid)
         g_cls = self.generator(guided, frame_valid, query, word_valid[:, :-1], dropout_key)
         inputs = self._reconstructor_input(batch, kept_frames, word_valid)
@@ -119,6 +118,10 @@ class PPS(nn.Module):
     def mask_parameters(self) -> list[nn.Parameter]:
         """Parameters of the heads of positives and of easy negatives, which do nothing but move and widen masks."""
         return [*self.head.parameters(), *self.negatives.parameters()]
+
+    def _curve(self, batch: Batch, is_cross_fitted: bool) -> Tensor | None:
+        """Curves of the alignment, [B, S]."""
+        return None if self.alignment is None else self.alignment(batch, is_cross_fitted=is_cross_fitted)
 
     def _reward(self, proposals: Proposals, curve: Tensor | None, frame_valid: Tensor) -> Tensor | None:
         """Rewards of the proposals' masks against curves [B, S] at the mask positions, [B, K]."""
