@@ -25,32 +25,32 @@ _TOTAL_P, _TOTAL_C = 128, 32
 
 
 @triton.jit
-def _load(p_x, i_block, o_c, num_rows, C, BLOCK_R: tl.constexpr):
+def _load(p_x, i_block, o_c, num_rows, s_row, C, BLOCK_R: tl.constexpr):
     """Returns a block of rows, 0 beyond the last row and column, with its offsets and mask."""
     o_row = i_block.to(tl.int64) * BLOCK_R + tl.arange(0, BLOCK_R)
-    o_all, m_all = o_row[:, None] * C + o_c[None, :], (o_row < num_rows)[:, None] & (o_c < C)[None, :]
+    o_all, m_all = o_row[:, None] * s_row + o_c[None, :], (o_row < num_rows)[:, None] & (o_c < C)[None, :]
     return tl.load(p_x + o_all, mask=m_all, other=0.0), o_all, m_all
 
 
 @triton.jit(do_not_specialize=["num_rows"])
 def linear_gradient_sum_kernel(
     p_grad, p_result, p_part,
-    num_rows, C,
+    num_rows, s_row, C,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     i_program, num_programs = tl.program_id(0), tl.num_programs(0)
     o_c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     b_part = tl.zeros([BLOCK_R, BLOCK_C], tl.float32)
-    b_next, o_next, m_next = _load(p_grad, i_program, o_c, num_rows, C, BLOCK_R)
+    b_next, o_next, m_next = _load(p_grad, i_program, o_c, num_rows, s_row, C, BLOCK_R)
     b_next_result = b_next
     if p_result is not None:
-        b_next_result = _load(p_result, i_program, o_c, num_rows, C, BLOCK_R)[0]
+        b_next_result = _load(p_result, i_program, o_c, num_rows, s_row, C, BLOCK_R)[0]
     for i_block in range(i_program, tl.cdiv(num_rows, BLOCK_R), num_programs):
         b_grad, b_result, o_all, m_all = b_next, b_next_result, o_next, m_next
         # the next rows come while these are added
-        b_next, o_next, m_next = _load(p_grad, i_block + num_programs, o_c, num_rows, C, BLOCK_R)
+        b_next, o_next, m_next = _load(p_grad, i_block + num_programs, o_c, num_rows, s_row, C, BLOCK_R)
         if p_result is not None:
-            b_next_result = _load(p_result, i_block + num_programs, o_c, num_rows, C, BLOCK_R)[0]
+            b_next_result = _load(p_result, i_block + num_programs, o_c, num_rows, s_row, C, BLOCK_R)[0]
             b_grad = tl.where(b_result > 0, b_grad, 0.0).to(b_grad.dtype)
             tl.store(p_grad + o_all, b_grad, mask=m_all)
         b_part += b_grad.to(tl.float32)
@@ -106,8 +106,9 @@ def linear_gradient(grad: Tensor, result: Tensor | None, bias: Tensor) -> None:
     """Adds the gradient of a linear layer's bias to `bias`.
 
     Args:
-        grad: [R, C] gradient of the layer's result, contiguous; with `result`, set to 0 in place where that is 0.
-        result: [R, C] the layer's result behind its ReLU, contiguous; None for a layer without one.
+        grad: [R, C] gradient of the layer's result, whose rows may be farther apart than they are long; with `result`,
+            set to 0 in place where that is 0.
+        result: [R, C] the layer's result behind its ReLU, with the strides of `grad`; None for a layer without one.
         bias: [C] fp32, contiguous, added to in place.
     """
     num_rows, width = grad.shape
@@ -115,7 +116,7 @@ def linear_gradient(grad: Tensor, result: Tensor | None, bias: Tensor) -> None:
     part = empty(grad, grid[0], 1, width)
     with device_of(grad):
         linear_gradient_sum_kernel[grid](
-            p_grad=grad, p_result=result, p_part=part, num_rows=num_rows, C=width,
-            BLOCK_R=_BLOCK_R, BLOCK_C=_BLOCK_C, num_warps=4,
+            p_grad=grad, p_result=result, p_part=part, num_rows=num_rows, s_row=grad.stride(0),
+            C=width, BLOCK_R=_BLOCK_R, BLOCK_C=_BLOCK_C, num_warps=4,
         )  # fmt: skip
         add_totals(part, [bias])

@@ -110,12 +110,13 @@ def reconstruction_nll_fwd_mean_kernel(p_word, p_is_target, p_nll, L, BLOCK_ALL:
     tl.store(p_nll + i_pair, b_mean)
 
 
-@triton.jit(do_not_specialize=["L", "s_b", "s_n", "s_l"])
+@triton.jit(do_not_specialize=["L", "s_b", "s_n", "s_l", "s_row"])
 def reconstruction_nll_bwd_kernel(
     p_logits, p_targets, p_is_target, p_grad, p_peak, p_log_sum, p_grad_logits,
-    L, s_b, s_n, s_l,
+    L, s_b, s_n, s_l, s_row,
     SMOOTHING: tl.constexpr,
     ALIGNMENT: tl.constexpr,
+    ROW_ALIGNMENT: tl.constexpr,
     V: tl.constexpr,
     BLOCK_L: tl.constexpr,
     BLOCK_V: tl.constexpr,
@@ -129,7 +130,7 @@ def reconstruction_nll_bwd_kernel(
     b_peak = tl.load(p_peak + o_word, mask=m_target, other=0.0)
     b_log_sum = tl.load(p_log_sum + o_word, mask=m_target, other=0.0)
     p_rows = p_logits + _offsets(i_b, i_n, o_l, s_b, s_n, s_l, ALIGNMENT)
-    p_grad_rows = p_grad_logits + o_word * V
+    p_grad_rows = p_grad_logits + tl.multiple_of(o_word * s_row, ROW_ALIGNMENT)
     for i_v in range(0, V, BLOCK_V):
         o_v = i_v + tl.arange(0, BLOCK_V)
         m_v = (o_v < V)[None, :]
@@ -161,6 +162,15 @@ def alignment(x: Tensor) -> int:
         if size > 1:
             divisor = gcd(divisor, stride)
     return divisor
+
+
+def like_rows(logits: Tensor) -> Tensor:
+    """Allocates a gradient of logits whose rows are as far apart as theirs, contiguous where these are not even."""
+    num_samples, num_masks, num_columns, num_classes = logits.shape
+    s_b, s_n, s_l, s_v = logits.stride()
+    is_even = s_v == 1 and s_l >= num_classes and (s_n, s_b) == (s_l * num_columns, s_l * num_columns * num_masks)
+    length = s_l if is_even else num_classes
+    return empty(logits, num_samples, num_masks, num_columns, length, dtype=logits.dtype)[..., :num_classes]
 
 
 def _inputs(logits: Tensor, targets: Tensor, is_target: Tensor, smoothing: float) -> dict[str, Any]:
@@ -231,11 +241,11 @@ def reconstruction_nll_bwd(
         logits, targets, is_target, smoothing: as in the forward pass.
         peak, log_sum: second and third result of the forward pass.
     Returns:
-        [B, N, L, V] in the logits' dtype, contiguous.
+        [B, N, L, V] in the logits' dtype, with rows as far apart as theirs.
     """
     num_samples, num_masks, num_columns, _ = logits.shape
     inputs = _inputs(logits, targets, is_target, smoothing)
-    grad_logits = empty(logits, *logits.shape, dtype=logits.dtype)
+    grad_logits = like_rows(logits)
     grid = (triton.cdiv(num_columns, inputs["BLOCK_L"]), num_masks, num_samples)
     with device_of(logits):
         reconstruction_nll_bwd_kernel[grid](
@@ -244,6 +254,8 @@ def reconstruction_nll_bwd(
             p_peak=peak,
             p_log_sum=log_sum,
             p_grad_logits=grad_logits,
+            s_row=grad_logits.stride(2),
+            ROW_ALIGNMENT=alignment(grad_logits),
             BLOCK_ALL=block_all(num_columns),
         )
     return grad_logits

@@ -18,7 +18,7 @@ from torch import Tensor
 from pps_fast.ops.linear_gradient import GradientSums
 from pps_fast.ops.masked_attention import multiplied_as
 from pps_fast.ops.registration import first_order_only, runs_kernels
-from pps_fast.ops.weights import rounded
+from pps_fast.ops.weights import padded, rounded
 
 _WEIGHT, _BIAS = range(2)
 
@@ -28,7 +28,7 @@ class _FusedLinear(torch.autograd.Function):
     def forward(ctx: Any, weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
         rows = x.to(multiplied_as(x))
         ctx.parameters, ctx.dtype = (weight, bias), x.dtype
-        out = F.linear(rows, rounded(weight, rows.dtype), rounded(bias, rows.dtype))
+        out = F.linear(rows, padded(weight, rows.dtype), padded(bias, rows.dtype))[..., : len(weight)]
         # the result is saved for `first_order_only` alone
         ctx.save_for_backward(rows, out)
         return out
@@ -37,7 +37,9 @@ class _FusedLinear(torch.autograd.Function):
     @first_order_only("a linear layer")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, _ = ctx.saved_tensors
-        sums, flat = GradientSums(ctx), grad.reshape(-1, grad.shape[-1]).contiguous()
+        sums, flat = GradientSums(ctx), grad.reshape(-1, grad.shape[-1])
+        # rows may be farther apart than they are long
+        flat = flat if flat.stride(1) == 1 else flat.contiguous()
         sums.add_weight(_WEIGHT, flat, rows.reshape(-1, rows.shape[-1]))
         sums.add_bias(_BIAS, flat)
         grad_x = None
@@ -55,6 +57,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, backend: str) -> Tensor:
         bias: [C] parameter.
         backend: which implementation computes it.
     Returns:
-        [..., C].
+        [..., C]; where weights are rounded, its rows begin at multiples of 128 bytes.
     """
     return _FusedLinear.apply(weight, bias, x) if runs_kernels(x, backend) else F.linear(x, weight, bias)

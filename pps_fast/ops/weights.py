@@ -7,6 +7,7 @@ buffers (`FlatWeights`) gets one flat copy, which its update writes, and lends i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,19 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
+# rows that a copy's rows are filled up to a multiple of, so that products read and write whole lines of memory
+_ROWS = 64
+
 
 def memory_of(x: Tensor) -> int:
     """Identifies the memory that a tensor is part of; of fake tensors too, which have no address."""
     return x.untyped_storage()._cdata
+
+
+def room_of(parameter: Tensor) -> int:
+    """Returns how many elements a parameter takes with rows of zeros behind its last, up to a multiple of 64."""
+    num_rows, *others = parameter.shape or (1,)
+    return -(-num_rows // _ROWS) * _ROWS * math.prod(others)
 
 
 @dataclass
@@ -37,12 +47,12 @@ class FlatWeights:
         """Registers a parameter whose memory is a part of the buffer.
 
         Args:
-            begin: index of its first element.
+            begin: index of its first element; behind its last are zeros, `room_of` elements in all.
             gradient: contiguous buffer of its gradient, to which the backward pass may add.
         Returns:
             What tells whether the parameter's rounded copy, if it has one, is current.
         """
-        slot = _SLOTS[parameter] = _Slot(self, slice(begin, begin + parameter.numel()), gradient, parameter)
+        slot = _SLOTS[parameter] = _Slot(self, begin, gradient, parameter)
         return slot.is_current
 
 
@@ -52,8 +62,11 @@ class _Slot:
     In-place changes of a parameter count up its version. An update of the flat buffer does not: it writes the copy.
     """
 
-    def __init__(self, flat: FlatWeights | None, part: slice, gradient: Tensor | None, parameter: Tensor) -> None:
-        self.flat, self.part, self.gradient = flat, part, gradient
+    # the copy's memory, with rows of zeros behind those of the parameter
+    room: Tensor
+
+    def __init__(self, flat: FlatWeights | None, begin: int, gradient: Tensor | None, parameter: Tensor) -> None:
+        self.flat, self.begin, self.gradient = flat, begin, gradient
         self.memory, self.version = memory_of(parameter), parameter._version
         self.copy: Tensor | None = None
 
@@ -71,13 +84,16 @@ class _Slot:
         return self.copy
 
     def _new_copy(self, parameter: Tensor, dtype: torch.dtype) -> Tensor:
+        size, num_rows = room_of(parameter), len(parameter) if parameter.dim() else 1
         if self.flat is None:
-            return parameter.detach().to(dtype)
-        if self.flat.rounded is None or self.flat.rounded.dtype != dtype:
-            self.flat.rounded = self.flat.values.to(dtype)
-        copy = self.flat.rounded[self.part].view(parameter.shape)
+            room = torch.zeros(size, dtype=dtype, device=parameter.device)
+        else:
+            if self.flat.rounded is None or self.flat.rounded.dtype != dtype:
+                self.flat.rounded = self.flat.values.to(dtype)
+            room = self.flat.rounded[self.begin : self.begin + size]
+        self.room = room.view(-1, *parameter.shape[1:])
         # the flat copy may be older than the parameter's last change
-        return copy.copy_(parameter)
+        return self.room[:num_rows].view(parameter.shape).copy_(parameter)
 
 
 # values are no reason to keep a parameter, which is why a slot does not refer to its own
@@ -98,10 +114,27 @@ def rounded(parameter: Tensor, dtype: torch.dtype) -> Tensor:
     if parameter.is_inference():
         # such a tensor does not tell whether it changed
         return parameter.to(dtype)
+    return _rounding_slot(parameter).rounded(parameter, dtype)
+
+
+@torch.no_grad()
+def padded(parameter: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns `rounded` with rows of zeros behind the last, up to a multiple of 64; as it is where nothing is rounded.
+
+    A product with it writes rows that begin at multiples of 128 bytes, the first of which are the layer's result.
+    """
+    values = rounded(parameter, dtype)
+    if parameter.dtype == dtype or parameter.is_inference():
+        return values
+    return _rounding_slot(parameter).room
+
+
+def _rounding_slot(parameter: Tensor) -> _Slot:
+    """Returns the slot of a parameter, a new one if it has none."""
     slot = _slot_of(parameter)
     if slot is None:
-        slot = _SLOTS[parameter] = _Slot(None, slice(0), None, parameter)
-    return slot.rounded(parameter, dtype)
+        slot = _SLOTS[parameter] = _Slot(None, 0, None, parameter)
+    return slot
 
 
 def refresh(parameters: list[Tensor]) -> None:

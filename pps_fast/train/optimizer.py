@@ -11,12 +11,10 @@ from torch import Tensor
 
 from pps_fast.distributed import ALONE, World
 from pps_fast.ops.clip_adam import AdamBuffers, AdamConstants, clip_adam
-from pps_fast.ops.weights import FlatWeights, memory_of, refresh
+from pps_fast.ops.weights import FlatWeights, memory_of, refresh, room_of
 
 MOMENTS = ("first_moment", "second_moment")
 """names of a parameter's state"""
-# alignment of each parameter in elements, because kernels assume addresses that are multiples of 16 bytes
-_ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -238,7 +236,8 @@ class Adam(torch.optim.Optimizer):
                     "the model is on its device"
                 )
             begins.append(total)
-            total += -(-parameter.numel() // _ALIGNMENT) * _ALIGNMENT
+            # a multiple of 64 elements, because kernels assume addresses that are multiples of 16 bytes
+            total += room_of(parameter)
         buffers = [torch.zeros(total, dtype=parameters[0].dtype, device=device) for _ in range(4)]
         block = _Block(buffers[0], buffers[1], buffers[2], buffers[3], FlatWeights(buffers[0]))
         for parameter, begin in zip(parameters, begins, strict=True):

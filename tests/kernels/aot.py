@@ -48,7 +48,7 @@ SAMPLE = (
     ("masked_attention_fwd_kernel", "words_bf16", 86),
     ("residual_norm_fwd_kernel", "256_dropout", 90),
     ("importance_fwd_kernel", "28", 100),
-    ("reconstruction_nll_fwd_word_kernel", "1112_bf16", 120),
+    ("reconstruction_nll_fwd_word_kernel", "1112_of_1152_bf16", 120),
 )
 # beginnings of the tensor cores' instructions in PTX: up to Ada, Hopper, Blackwell
 _TENSOR_CORE = ("mma.sync", "wgmma.mma_async", "tcgen05.mma")

@@ -14,13 +14,15 @@ _NUM_ROWS = 32 * 28 * 50
 def variants() -> Iterator[Variant]:
     """Yields the shipped variants."""
     blocks = {"BLOCK_R": kernel._BLOCK_R, "BLOCK_C": kernel._BLOCK_C}
-    for label, dtype, width, has_relu in (
-        ("packed_bf16", "bf16", 768, False),
-        ("packed_fp32", "fp32", 768, False),
-        ("relu_bf16", "bf16", 512, True),
-        ("relu_fp32", "fp32", 512, True),
+    for label, dtype, width, length, has_relu in (
+        ("projection_bf16", "bf16", 256, 256, False),
+        ("projection_fp32", "fp32", 256, 256, False),
+        ("vocabulary_bf16", "bf16", 8001, 8064, False),
+        ("relu_bf16", "bf16", 512, 512, True),
+        ("relu_fp32", "fp32", 512, 512, True),
     ):
         signature: dict[str, str | int] = {"p_grad": f"*{dtype}", "p_part": "*fp32", "num_rows": _NUM_ROWS, "C": width}
+        signature["s_row"] = length
         constants = blocks if has_relu else {**blocks, "p_result": None}
         signature |= {"p_result": f"*{dtype}"} if has_relu else {}
         yield Variant(label, kernel.linear_gradient_sum_kernel, signature, constants)

@@ -12,24 +12,26 @@ from tests.kernels.variant import Variant
 _COLUMNS = 20
 _TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _READ = {"p_targets": "*i64", "p_is_target": "*i1", "p_peak": "*fp32", "p_log_sum": "*fp32"}
-# classes, words: vocabularies of the published data, and as few as the smallest test has
-_SHAPES = ((1112, _COLUMNS), (8001, _COLUMNS), (23, 9))
+# classes, words, length of a row: vocabularies of the published data, as products leave them and close together, and as
+# few classes as the smallest test has
+_SHAPES = ((1112, _COLUMNS, 1152), (8001, _COLUMNS, 8064), (8001, _COLUMNS, 8001), (23, 9, 23))
 
 
 def variants() -> Iterator[Variant]:
     """Yields the shipped variants."""
     block_all = {"BLOCK_ALL": kernel.block_all(_COLUMNS)}
-    for num_classes, num_columns in _SHAPES:
+    for num_classes, num_columns, length in _SHAPES:
         for name, dtype in _TYPES.items():
-            logits = torch.empty(2, 2, num_columns, num_classes, dtype=dtype, device="meta")
+            logits = torch.empty(2, 2, num_columns, length, dtype=dtype, device="meta")[..., :num_classes]
             constants = {"SMOOTHING": 0.1, "ALIGNMENT": kernel.alignment(logits), "V": num_classes}
             constants |= kernel.blocks(num_columns, num_classes)
             strides = dict(zip(("s_b", "s_n", "s_l"), logits.stride()[:3], strict=True))
             read = {"p_logits": f"*{name}", **_READ, "L": num_columns, **strides}
-            label = f"{num_classes}_{name}"
+            label = f"{num_classes}_of_{length}_{name}"
             forward = {**read, "p_word": "*fp32"}
             yield Variant(label, kernel.reconstruction_nll_fwd_word_kernel, forward, constants)
-            backward = {**read, "p_grad": "*fp32", "p_grad_logits": f"*{name}"}
-            yield Variant(label, kernel.reconstruction_nll_bwd_kernel, backward, constants | block_all)
+            backward = {**read, "p_grad": "*fp32", "p_grad_logits": f"*{name}", "s_row": length}
+            of_backward = {**constants, "ROW_ALIGNMENT": constants["ALIGNMENT"], **block_all}
+            yield Variant(label, kernel.reconstruction_nll_bwd_kernel, backward, of_backward)
     mean = {"p_word": "*fp32", "p_is_target": "*i1", "p_nll": "*fp32", "L": _COLUMNS}
     yield Variant(f"{_COLUMNS}", kernel.reconstruction_nll_fwd_mean_kernel, mean, block_all, num_warps=1)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pps_fast.encoder.linear import Linear
 from pps_fast.ops.dispatch import BackendError
+from pps_fast.ops.reconstruction_nll import reconstruction_nll
 from pps_fast.ops.registration import is_interpreted
 from pps_fast.train.optimizer import Adam
 from tests.support.compare import assert_agree
@@ -53,6 +54,21 @@ def test_in_bf16_gradients_of_parameters_are_nearer_to_float64() -> None:
     for index in (2, 3):
         errors = [(each[index].double() - exact[index]).norm() for each in (got, expected)]
         assert errors[0] <= errors[1] <= 0.02 * exact[index].norm()
+
+
+def test_rows_of_a_rounded_product_begin_at_multiples_of_128_bytes_and_so_do_those_of_its_gradient() -> None:
+    layer, x = _layers()[0], _draw(2, 3, 4, 6, seed=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = layer(x)
+    assert out.shape == (2, 3, 4, 5) and out.stride() == (12 * 64, 4 * 64, 64, 1)
+    seen: list[Tensor] = []
+    out.register_hook(seen.append)
+    targets, is_target = torch.zeros(2, 4, dtype=torch.int64), torch.ones(2, 4, dtype=torch.bool)
+    reconstruction_nll(out, targets, is_target, 0.1, backend="triton").sum().backward()
+    assert seen[0].stride() == out.stride()
+    flat = seen[0].float().flatten(0, 2)
+    assert_agree("weight", layer.weight.grad, flat.t() @ x.bfloat16().float().flatten(0, 2), atol=1e-6)
+    assert_agree("bias", layer.bias.grad, flat.sum(0), atol=1e-6)
 
 
 def test_gradients_are_added_where_the_update_reads_them() -> None:

@@ -62,6 +62,14 @@ def test_any_number_of_programs_and_parts_sums_every_row_once(
 
 
 @needs_interpreter
+def test_rows_may_be_farther_apart_than_they_are_long() -> None:
+    grad, bias = torch.full((50, 64), torch.nan)[:, :5], torch.ones(5)
+    grad.copy_(_draw(50, 5))
+    torch.ops.pps_fast.linear_gradient(grad, None, bias)
+    assert_agree("bias", bias.double(), 1 + grad.double().sum(0), rtol=NEAR)
+
+
+@needs_interpreter
 def test_totals_go_to_their_targets() -> None:
     part = _draw(7, 3, 40)
     targets = [_draw(40, seed=seed) for seed in range(3)]

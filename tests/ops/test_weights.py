@@ -5,10 +5,11 @@ from __future__ import annotations
 import gc
 import weakref
 
+import pytest
 import torch
 from torch import Tensor, nn
 
-from pps_fast.ops.weights import FlatWeights, gradient_of, refresh, rounded
+from pps_fast.ops.weights import FlatWeights, gradient_of, padded, refresh, room_of, rounded
 from pps_fast.train.optimizer import Adam
 
 BF16 = torch.bfloat16
@@ -88,6 +89,26 @@ def test_parameters_of_an_optimizer_share_a_flat_copy_that_its_update_writes() -
     assert [p._version for p in parameters] == versions
     assert not torch.equal(copies[0], before)
     assert all(torch.equal(copy, p.detach().to(BF16)) for copy, p in zip(copies, parameters, strict=True))
+
+
+@pytest.mark.parametrize("is_trained", [False, True])
+def test_a_padded_copy_has_rows_of_zeros_behind_the_last(is_trained: bool) -> None:
+    parameters = [_parameter(3, 2), _parameter(70), _parameter(64, 2)]
+    optimizer = _trained(parameters) if is_trained else None
+    for parameter, num_rows in zip(parameters, (64, 128, 64), strict=True):
+        copy, size = padded(parameter, BF16), len(parameter)
+        assert copy.shape == (num_rows, *parameter.shape[1:]) and copy.numel() == room_of(parameter)
+        assert torch.equal(copy[:size], parameter.detach().to(BF16)) and not copy[size:].any()
+        assert copy.data_ptr() == rounded(parameter, BF16).data_ptr() and _is_current(parameter)
+    if optimizer is not None:
+        for parameter in parameters:
+            parameter.grad.fill_(2.0)
+        optimizer.step()
+        assert all(not padded(p, BF16)[len(p) :].any() and _is_current(p) for p in parameters)
+
+
+def test_what_is_not_rounded_is_not_padded() -> None:
+    assert padded(_parameter(3, 2), torch.float32).shape == (3, 2)
 
 
 def test_a_change_before_the_first_use_of_a_flat_copy_is_seen() -> None:
