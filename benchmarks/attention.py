@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pps_fast.encoder import fused_block, transformer
+from pps_fast.encoder import fused_stack, transformer
 from pps_fast.equations import HIDDEN_SCORE
 
 AttentionName = Literal["ours", "sdpa", "flex"]
@@ -39,7 +39,7 @@ def attention(name: AttentionName, compiler: Callable[..., Any] | None = None) -
         yield
         return
     # fused sub-layers have their attention inside
-    with patch.multiple(transformer, **functions), patch.object(fused_block, "serves", lambda *arguments: False):
+    with patch.multiple(transformer, **functions), patch.object(fused_stack, "serves", lambda *arguments: False):
         yield
 
 

@@ -4,7 +4,11 @@ With s_ij = (q_i . k_j / sqrt(D) + b_j) / log(2), b the log of the mask, HIDDEN_
 
     p = 2^(s - lse)      out = p v             lse_i = log2 sum_j 2^s_ij
     dv = p^T dout        dp = dout v^T         ds = p (dp - delta), 0 at hidden keys; delta_i = sum_j p_ij dp_ij
-    dq = ds k / sqrt(D)  dk = ds^T q / sqrt(D) db_j = sum_i ds_ij, per head, then summed
+    dq = ds k / sqrt(D)  dk = ds^T q / sqrt(D) db_j = sum_i ds_ij, per head
+
+Where query, key and value are parts of a packed projection, the gradient of that layer's bias is computed on the way:
+the sums of dq and of dout over all rows. Rows of p sum to 1, so that those of dv sum to the same as those of dout; rows
+of ds sum to 0, so that dk sums to 0: no softmax sees what the bias adds to all keys.
 
 A row without a visible key has lse = HIDDEN_SCORE up to rounding and p = 1 / T. Where one tile holds all queries and
 keys, the backward pass is one program per head. Larger inputs are cut into blocks, with an online softmax and two
@@ -20,6 +24,7 @@ import triton.language as tl
 from torch import Tensor
 
 from pps_fast.kernels.launch import device_of, empty
+from pps_fast.kernels.linear_gradient import add_totals, linear_gradient
 from pps_fast.kernels.tiles import (
     _EMPTY_ROW,
     _dot,
@@ -30,14 +35,15 @@ from pps_fast.kernels.tiles import (
     _scores,
     _shares,
     _store,
+    add_sums,
 )
 
 
-@triton.jit(do_not_specialize=["Q", "T"])
+@triton.jit(do_not_specialize=["Q", "T", "num_alike"])
 def masked_attention_fwd_kernel(
     p_q, p_k, p_v, p_bias, p_valid, p_out, p_lse,
     s_qg, s_qh, s_qn, s_kg, s_kh, s_kn, s_vg, s_vh, s_vn,
-    Q, T,
+    Q, T, num_alike,
     SCALE: tl.constexpr,
     CAUSAL: tl.constexpr,
     H: tl.constexpr, D: tl.constexpr,
@@ -63,7 +69,7 @@ def masked_attention_fwd_kernel(
             o_t = i_t * BLOCK_T + tl.arange(0, BLOCK_T)
             b_k = _load(p_k, i_g * s_kg + i_h * s_kh, s_kn, o_t, T, D, BLOCK_D)
             b_v = _load(p_v, i_g * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
-            b_bias, m_visible = _keys(p_bias, p_valid, i_g, o_t, T)
+            b_bias, m_visible = _keys(p_bias, p_valid, i_g, i_g // num_alike, o_t, T)
             b_s, m_seen = _scores(b_q, b_k, b_bias, m_visible, o_q, o_t, T, SCALE, CAUSAL, DOT)
             b_new_max = tl.maximum(b_max, tl.max(b_s, axis=1))
             b_old = tl.exp2(b_max - b_new_max)
@@ -75,13 +81,29 @@ def masked_attention_fwd_kernel(
     tl.store(p_lse + i_pair * Q + o_q, b_max + tl.log2(b_sum), mask=o_q < Q)
 
 
-@triton.jit(do_not_specialize=["Q", "T"])
+@triton.jit
+def _store_bias(p_bias, b_bias, m_t, ADDS: tl.constexpr):
+    """Stores the gradient of a bias, or adds it to what is there, which no other program reads or writes."""
+    if ADDS:
+        b_bias += tl.load(p_bias, mask=m_t, other=0.0)
+    tl.store(p_bias, b_bias, mask=m_t)
+
+
+@triton.jit
+def _store_sum(p_part, b_x, o_part, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Stores the sum over the rows of a tile, which are 0 where none exists."""
+    o_d = tl.arange(0, BLOCK_D)
+    tl.store(p_part + o_part + o_d, tl.sum(b_x, axis=0), mask=o_d < D)
+
+
+@triton.jit(do_not_specialize=["Q", "T", "num_alike"])
 def masked_attention_bwd_tile_kernel(
-    p_q, p_k, p_v, p_bias, p_valid, p_grad, p_lse, p_grad_q, p_grad_k, p_grad_v, p_grad_bias,
+    p_q, p_k, p_v, p_bias, p_valid, p_grad, p_lse, p_grad_q, p_grad_k, p_grad_v, p_grad_bias, p_part,
     s_qg, s_qh, s_qn, s_kg, s_kh, s_kn, s_vg, s_vh, s_vn, s_dqg, s_dqn, s_dkg, s_dkn,
-    Q, T,
+    Q, T, num_alike,
     SCALE: tl.constexpr,
     CAUSAL: tl.constexpr,
+    ADDS: tl.constexpr,
     H: tl.constexpr, D: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
     DOT: tl.constexpr,
@@ -93,26 +115,34 @@ def masked_attention_bwd_tile_kernel(
     b_k = _load(p_k, i_g * s_kg + i_h * s_kh, s_kn, o_t, T, D, BLOCK_D)
     b_v = _load(p_v, i_g * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
     b_grad = _load(p_grad, (i_g * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)
+    # [G, 2, H, D]
+    o_part = (i_g * 2 * H + i_h) * D
+    if p_part is not None:
+        _store_sum(p_part, b_grad.to(tl.float32), o_part + H * D, D, BLOCK_D)
     b_lse = tl.load(p_lse + i_pair * Q + o_q, mask=o_q < Q, other=float("inf"))
-    b_bias, m_visible = _keys(p_bias, p_valid, i_g, o_t, T)
+    b_bias, m_visible = _keys(p_bias, p_valid, i_g, i_g // num_alike, o_t, T)
     b_s, m_seen = _scores(b_q, b_k, b_bias, m_visible, o_q, o_t, T, SCALE, CAUSAL, DOT)
     b_p = _shares(b_s, b_lse, T)
     b_grad_v = _dot(tl.trans(b_p.to(b_grad.dtype)), b_grad, DOT)
     _store(p_grad_v, b_grad_v, i_g * s_dkg + i_h * D, s_dkn, o_t, T, D, BLOCK_D)
     b_dp = _dot(b_grad, tl.trans(b_v), DOT)
     b_ds = tl.where(m_seen, b_p * (b_dp - tl.sum(b_p * b_dp, axis=1)[:, None]), 0.0)
+    b_grad_bias = tl.sum(b_ds, axis=0)
     if p_bias is not None:
-        tl.store(p_grad_bias + i_pair * T + o_t, tl.sum(b_ds, axis=0), mask=o_t < T)
+        _store_bias(p_grad_bias + i_pair * T + o_t, b_grad_bias, o_t < T, ADDS)
+    if p_part is not None:
+        # rows of dq, summed before the product
+        _store_sum(p_part, b_grad_bias[:, None] * b_k.to(tl.float32) * SCALE, o_part, D, BLOCK_D)
     b_ds = b_ds.to(b_q.dtype)
-    _store(p_grad_q, _dot(b_ds, b_k, DOT) * SCALE, i_g * s_dqg + i_h * D, s_dqn, o_q, Q, D, BLOCK_D)
     _store(p_grad_k, _dot(tl.trans(b_ds), b_q, DOT) * SCALE, i_g * s_dkg + i_h * D, s_dkn, o_t, T, D, BLOCK_D)
+    _store(p_grad_q, _dot(b_ds, b_k, DOT) * SCALE, i_g * s_dqg + i_h * D, s_dqn, o_q, Q, D, BLOCK_D)
 
 
-@triton.jit(do_not_specialize=["Q", "T"])
+@triton.jit(do_not_specialize=["Q", "T", "num_alike"])
 def masked_attention_bwd_q_kernel(
-    p_q, p_k, p_v, p_bias, p_valid, p_grad, p_lse, p_out, p_delta, p_grad_q,
+    p_q, p_k, p_v, p_bias, p_valid, p_grad, p_lse, p_out, p_delta, p_grad_q, p_part,
     s_qg, s_qh, s_qn, s_kg, s_kh, s_kn, s_vg, s_vh, s_vn, s_dqg, s_dqn,
-    Q, T,
+    Q, T, num_alike,
     SCALE: tl.constexpr,
     CAUSAL: tl.constexpr,
     H: tl.constexpr, D: tl.constexpr,
@@ -141,21 +171,26 @@ def masked_attention_bwd_q_kernel(
             o_t = i_t * BLOCK_T + tl.arange(0, BLOCK_T)
             b_k = _load(p_k, i_g * s_kg + i_h * s_kh, s_kn, o_t, T, D, BLOCK_D)
             b_v = _load(p_v, i_g * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
-            b_bias, m_visible = _keys(p_bias, p_valid, i_g, o_t, T)
+            b_bias, m_visible = _keys(p_bias, p_valid, i_g, i_g // num_alike, o_t, T)
             b_s, m_seen = _scores(b_q, b_k, b_bias, m_visible, o_q, o_t, T, SCALE, CAUSAL, DOT)
             b_dp = _dot(b_grad, tl.trans(b_v), DOT)
             b_ds = tl.where(m_seen, _shares(b_s, b_lse, T) * (b_dp - b_delta[:, None]), 0.0)
             b_grad_q += _dot(b_ds.to(b_k.dtype), b_k, DOT)
-    _store(p_grad_q, b_grad_q * SCALE, i_g * s_dqg + i_h * D, s_dqn, o_q, Q, D, BLOCK_D)
+    b_grad_q *= SCALE
+    _store(p_grad_q, b_grad_q, i_g * s_dqg + i_h * D, s_dqn, o_q, Q, D, BLOCK_D)
+    if p_part is not None:
+        # [G, NUM_Q, H, D]; rows of dout are summed apart, for which there are too few registers here
+        _store_sum(p_part, b_grad_q, ((i_g * NUM_Q + i_q) * H + i_h) * D, D, BLOCK_D)
 
 
-@triton.jit(do_not_specialize=["Q", "T"])
+@triton.jit(do_not_specialize=["Q", "T", "num_alike"])
 def masked_attention_bwd_kv_kernel(
     p_q, p_k, p_v, p_bias, p_valid, p_grad, p_lse, p_delta, p_grad_k, p_grad_v, p_grad_bias,
     s_qg, s_qh, s_qn, s_kg, s_kh, s_kn, s_vg, s_vh, s_vn, s_dkg, s_dkn,
-    Q, T,
+    Q, T, num_alike,
     SCALE: tl.constexpr,
     CAUSAL: tl.constexpr,
+    ADDS: tl.constexpr,
     H: tl.constexpr, D: tl.constexpr,
     NUM_Q: tl.constexpr, NUM_T: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -167,7 +202,7 @@ def masked_attention_bwd_kv_kernel(
     o_t = i_t * BLOCK_T + tl.arange(0, BLOCK_T)
     b_k = _load(p_k, i_g * s_kg + i_h * s_kh, s_kn, o_t, T, D, BLOCK_D)
     b_v = _load(p_v, i_g * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
-    b_bias, m_visible = _keys(p_bias, p_valid, i_g, o_t, T)
+    b_bias, m_visible = _keys(p_bias, p_valid, i_g, i_g // num_alike, o_t, T)
     b_grad_k = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
     b_grad_v = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
     b_grad_bias = tl.zeros([BLOCK_T], tl.float32)
@@ -190,10 +225,10 @@ def masked_attention_bwd_kv_kernel(
             b_ds = tl.where(m_seen, b_p * (b_dp - b_delta[:, None]), 0.0)
             b_grad_bias += tl.sum(b_ds, axis=0)
             b_grad_k += _dot(tl.trans(b_ds.to(b_q.dtype)), b_q, DOT)
+    if p_bias is not None:
+        _store_bias(p_grad_bias + i_pair * T + o_t, b_grad_bias, o_t < T, ADDS)
     _store(p_grad_k, b_grad_k * SCALE, i_g * s_dkg + i_h * D, s_dkn, o_t, T, D, BLOCK_D)
     _store(p_grad_v, b_grad_v, i_g * s_dkg + i_h * D, s_dkn, o_t, T, D, BLOCK_D)
-    if p_bias is not None:
-        tl.store(p_grad_bias + i_pair * T + o_t, b_grad_bias, mask=o_t < T)
 
 
 def blocks(num_queries: int, num_keys: int, head_dim: int, element_bytes: int) -> dict[str, int]:
@@ -225,6 +260,20 @@ def _numbers(inputs: dict[str, Any], tile: dict[str, int]) -> dict[str, int]:
     return {"NUM_Q": triton.cdiv(inputs["Q"], tile["BLOCK_Q"]), "NUM_T": triton.cdiv(inputs["T"], tile["BLOCK_T"])}
 
 
+def _attention_inputs(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_bias: Tensor | None,
+    key_valid: Tensor | None,
+    causal: bool,
+    tf32: bool,
+) -> dict[str, Any]:
+    """Returns the arguments that all kernels of this file share."""
+    num_alike = 1 if key_valid is None else query.shape[0] // key_valid.shape[0]
+    return {**_inputs(query, key, value, key_bias, key_valid, causal, tf32), "num_alike": num_alike}
+
+
 def masked_attention_fwd(
     query: Tensor,
     key: Tensor,
@@ -238,14 +287,15 @@ def masked_attention_fwd(
 
     Args:
         query: [G, H, Q, D], key and value: [G, H, T, D], of one dtype: fp32, fp16 or bf16; any strides.
-        key_bias, key_valid: [G, T], of any of these dtypes, and bool; each may be None.
+        key_bias: [G, T], of any of these dtypes, or None.
+        key_valid: [G, T] bool, or [G / N, T] for sequences of which N in a row have the same keys valid; or None.
         causal: as in the equation.
         tf32: multiply fp32 operands on tensor cores, which read 10 bits of their mantissas.
     Returns:
         [G, H, Q, D] in the inputs' dtype, and its lse [G, H, Q] fp32 in units of log 2, for the backward pass.
     """
     num, heads, num_queries, head_dim = query.shape
-    inputs = _inputs(query, key, value, key_bias, key_valid, causal, tf32)
+    inputs = _attention_inputs(query, key, value, key_bias, key_valid, causal, tf32)
     out, lse = _like_heads(query, num_queries), empty(query, num, heads, num_queries)
     tile = blocks(num_queries, key.shape[2], head_dim, query.element_size())
     with device_of(query):
@@ -274,8 +324,10 @@ def masked_attention_bwd(
         gradients of query, key and value, in their shapes and dtype; of the bias [G, T] fp32, [G, 0] without a bias.
     """
     grads = [_like_heads(x, x.shape[2]) for x in (query, key, value)]
-    grad_bias = masked_attention_bwd_into(grads, results, [query, key, value], key_bias, key_valid, causal, tf32)
-    return grads[0], grads[1], grads[2], grad_bias
+    grad_bias = empty(query, *query.shape[:2], 0 if key_bias is None else key.shape[2])
+    into = [*grads, grad_bias]
+    masked_attention_bwd_into(into, results, [query, key, value], key_bias, key_valid, [causal, tf32, False], None)
+    return grads[0], grads[1], grads[2], grad_bias.sum(1)
 
 
 def masked_attention_bwd_into(
@@ -284,37 +336,62 @@ def masked_attention_bwd_into(
     projected: list[Tensor],
     key_bias: Tensor | None,
     key_valid: Tensor | None,
-    causal: bool,
-    tf32: bool,
-) -> Tensor:
+    flags: list[bool],
+    projection_bias: Tensor | None,
+) -> None:
     """Gradients of the attention, Eq. (8), written where the caller wants them: into parts of packed projections.
 
     Args:
-        grads: receive the gradients of query, key and value, in their shapes and dtype; rows [H, D] are contiguous, and
-            those of key and value have the same strides.
+        grads: receive the gradients of query, key and value, in their shapes and dtype, and of the bias for each head,
+            [G, H, T] fp32, which is not read without a bias; rows [H, D] are contiguous, and those of key and value
+            have the same strides.
         results: gradient of out [G, H, Q, D], and out and lse of the forward pass.
         projected: query, key and value.
-        key_bias, key_valid, causal, tf32: as in the forward pass.
-    Returns:
-        gradient of the bias [G, T] fp32, [G, 0] without a bias.
+        key_bias, key_valid: as in the forward pass.
+        flags: causal and tf32, as in the forward pass; and whether the gradient of the bias is added to what is there.
+        projection_bias: gradient of the bias of the packed projection, [3 * H * D] fp32 of query, key and value; those
+            of query and value are added to in place, that of the key is 0. Or None.
     """
-    query, key, value = projected
-    (num, heads, num_queries, head_dim), num_keys = query.shape, key.shape[2]
-    inputs, (grad, out, lse) = _inputs(query, key, value, key_bias, key_valid, causal, tf32), results
-    inputs |= {"p_grad": grad.transpose(1, 2).contiguous(), "p_lse": lse}
-    grad_bias = empty(query, num, heads, 0 if key_bias is None else num_keys)
+    (query, key, value), (causal, tf32, adds) = projected, flags
+    inputs = _attention_inputs(query, key, value, key_bias, key_valid, causal, tf32)
+    inputs |= {"p_grad": results[0].transpose(1, 2).contiguous(), "p_lse": results[2]}
     of_query = {"p_grad_q": grads[0], "s_dqg": grads[0].stride(0), "s_dqn": grads[0].stride(2)}
-    of_keys = {"p_grad_k": grads[1], "s_dkg": grads[1].stride(0), "s_dkn": grads[1].stride(2)}
-    of_keys |= {"p_grad_v": grads[2], "p_grad_bias": grad_bias}
-    tile = blocks(num_queries, num_keys, head_dim, query.element_size())
+    of_keys = {"p_grad_k": grads[1], "s_dkg": grads[1].stride(0), "s_dkn": grads[1].stride(2), "ADDS": adds}
+    of_keys |= {"p_grad_v": grads[2], "p_grad_bias": grads[3]}
+    num_queries, num_keys = query.shape[2], key.shape[2]
+    tile = blocks(num_queries, num_keys, query.shape[3], query.element_size())
     with device_of(query):
         if is_one_tile(num_queries, num_keys, tile):
-            masked_attention_bwd_tile_kernel[(num * heads,)](**inputs, **of_keys, **of_query, **tile)
+            _bwd_tile(inputs | of_query | of_keys | tile, projection_bias)
         else:
-            tile |= _numbers(inputs, tile)
-            delta, out = empty(query, num, heads, num_queries), out.transpose(1, 2).contiguous()
-            grid = (num * heads * tile["NUM_Q"],)
-            masked_attention_bwd_q_kernel[grid](**inputs, p_out=out, p_delta=delta, **of_query, **tile)
-            grid = (num * heads * tile["NUM_T"],)
-            masked_attention_bwd_kv_kernel[grid](**inputs, **of_keys, p_delta=delta, **tile)
-    return grad_bias.sum(1)
+            _bwd_blocks(inputs | tile | _numbers(inputs, tile), of_query, of_keys, results[1], projection_bias)
+
+
+def _bwd_tile(inputs: dict[str, Any], projection_bias: Tensor | None) -> None:
+    """Launches one program per head."""
+    query = inputs["p_q"]
+    num, heads, _, head_dim = query.shape
+    part = None if projection_bias is None else empty(query, num, 2, heads * head_dim)
+    masked_attention_bwd_tile_kernel[(num * heads,)](**inputs, p_part=part)
+    add_sums(part, projection_bias)
+
+
+def _bwd_blocks(
+    inputs: dict[str, Any],
+    of_query: dict[str, Any],
+    of_keys: dict[str, Any],
+    out: Tensor,
+    projection_bias: Tensor | None,
+) -> None:
+    """Launches one program per block of queries, which also leaves delta, and then one per block of keys."""
+    query = inputs["p_q"]
+    num, heads, num_queries, head_dim = query.shape
+    num_q, num_t = inputs["NUM_Q"], inputs["NUM_T"]
+    width = heads * head_dim
+    part = None if projection_bias is None else empty(query, num * num_q, 1, width)
+    inputs["p_delta"], out = empty(query, num, heads, num_queries), out.transpose(1, 2).contiguous()
+    masked_attention_bwd_q_kernel[(num * heads * num_q,)](**inputs, **of_query, p_out=out, p_part=part)
+    masked_attention_bwd_kv_kernel[(num * heads * num_t,)](**inputs, **of_keys)
+    if part is not None and projection_bias is not None:
+        add_totals(part, [projection_bias[:width]])
+        linear_gradient(inputs["p_grad"].view(-1, width), None, projection_bias[2 * width :])

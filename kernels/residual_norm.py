@@ -54,10 +54,20 @@ def _rows(i_block, num_rows, D: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl
     return o_row, o_d, m_row, m_d, m_row[:, None] & m_d[None, :]
 
 
+@triton.jit
+def _load_alike(p_x, o_row, o_d, m_all, N, alike, D: tl.constexpr):
+    """Loads rows o_row of sequences, of which `alike` in a row are stored once."""
+    i_row = o_row
+    if alike > 1:
+        i_sequence = o_row.to(tl.int32) // N
+        i_row = (i_sequence // alike).to(tl.int64) * N + (o_row - i_sequence * N)
+    return tl.load(p_x + i_row[:, None] * D + o_d[None, :], mask=m_all, other=0.0).to(tl.float32)
+
+
 @triton.jit(do_not_specialize=["num_rows", "site", "N"])
 def residual_norm_fwd_kernel(
     p_x, p_branch, p_weight, p_bias, p_dropout_key, p_first, p_out, p_sum, p_mean, p_rstd,
-    num_rows, site, N,
+    num_rows, site, N, alike_x, alike_branch,
     SCALE: tl.constexpr,
     THRESHOLD: tl.constexpr,
     EPS: tl.constexpr,
@@ -66,8 +76,8 @@ def residual_norm_fwd_kernel(
 ):  # fmt: skip
     o_row, o_d, m_row, m_d, m_all = _rows(tl.program_id(0), num_rows, D, BLOCK_R, BLOCK_D)
     o_all = o_row[:, None] * D + o_d[None, :]
-    b_sum = tl.load(p_x + o_all, mask=m_all, other=0.0).to(tl.float32)
-    b_branch = tl.load(p_branch + o_all, mask=m_all, other=0.0).to(tl.float32)
+    b_sum = _load_alike(p_x, o_row, o_d, m_all, N, alike_x, D)
+    b_branch = _load_alike(p_branch, o_row, o_d, m_all, N, alike_branch, D)
     if p_dropout_key is not None:
         b_branch = tl.where(
             _kept(p_dropout_key, site, p_first, o_row, m_row, o_d, N, THRESHOLD, D), b_branch * SCALE, 0.0
@@ -177,27 +187,30 @@ def residual_norm_fwd(
     dropout: list[int],
     first_row: Tensor | None,
     eps: float,
+    num: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """LayerNorm(x + dropout(branch)).
 
     Args:
-        x, branch: [G, n, D], fp32, fp16 or bf16.
+        x, branch: [G, n, D], fp32, fp16 or bf16; either may be [G / N, n, D], where N sequences in a row are alike.
         weight, bias: [D], likewise.
         dropout_key: [G] int32 dropout key of each sequence, or None for no dropout.
         dropout: index of the dropout site in the model, and how many of 65,536 hash levels are dropped.
         first_row: [G] integers, position of each sequence's first row, or None for 0.
         eps: added to the variance.
+        num: G.
     Returns:
         the result and the sum before normalization, [G, n, D] in x's dtype; mean and 1 / std of the sum, [G, n] fp32.
     """
     x, branch, weight, bias = (tensor.contiguous() for tensor in (x, branch, weight, bias))
-    num, length, width = x.shape
-    out, summed = (empty(x, *x.shape, dtype=x.dtype) for _ in range(2))
+    _, length, width = x.shape
+    out, summed = (empty(x, num, length, width, dtype=x.dtype) for _ in range(2))
     mean, rstd = (empty(x, num, length) for _ in range(2))
     tile = blocks(width)
     inputs = {"p_x": x, "p_branch": branch, "p_weight": weight, "p_bias": bias}
     results = {"p_out": out, "p_sum": summed, "p_mean": mean, "p_rstd": rstd}
     sizes = {"num_rows": num * length, "N": length, "D": width}
+    sizes |= {"alike_x": num // x.shape[0], "alike_branch": num // branch.shape[0]}
     with device_of(x):
         residual_norm_fwd_kernel[(triton.cdiv(num * length, tile["BLOCK_R"]),)](
             **inputs, **results, **sizes, EPS=eps, **_dropping(dropout_key, dropout, first_row), **tile

@@ -7,8 +7,9 @@ In the notation of `masked_attention`, for each mask n; the scores s are shared 
     dq = ds k / sqrt(D)            dk = ds^T q / sqrt(D)
 
 A program loads a block of queries, all keys and values and computes s once for the masks of a chunk. In the backward
-pass it writes the part of its masks and queries in dq, dk and dv; parts are summed over chunks and blocks afterwards,
-in a fixed order. Nothing is added atomically, so two runs agree bitwise.
+pass it writes the part of its masks and queries in dq, dk and dv; a second kernel sums the parts over chunks and blocks
+in a fixed order, and where query, key and value are parts of a packed projection, the rows of dq and dv to the gradient
+of that layer's bias. Nothing is added atomically, so two runs agree bitwise.
 """
 
 from __future__ import annotations
@@ -26,14 +27,18 @@ from pps_fast.kernels.tiles import (
     _dot,
     _inputs,
     _keys,
+    _like_heads,
     _load,
     _scores,
     _shares,
     _store,
+    add_sums,
 )
 
 # most masks of one program: few enough to fill a GPU, many enough to profit from the shared scores
 _FWD_MASKS, _BWD_MASKS = 8, 16
+# columns of a sum of parts that one program holds
+_TOTAL_C = 64
 
 
 @triton.jit
@@ -54,13 +59,13 @@ def shared_attention_fwd_kernel(
     b_q = _load(p_q, i_b * s_qg + i_h * s_qh, s_qn, o_q, Q, D, BLOCK_D)
     b_k = _load(p_k, i_b * s_kg + i_h * s_kh, s_kn, o_t, T, D, BLOCK_D)
     b_v = _load(p_v, i_b * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
-    b_none, m_visible = _keys(None, p_valid, i_b, o_t, T)
+    b_none, m_visible = _keys(None, p_valid, i_b, i_b, o_t, T)
     b_shared, m_seen = _scores(b_q, b_k, b_none, m_visible, o_q, o_t, T, SCALE, CAUSAL, DOT)
     for i in range(CHUNK):
         i_n = i_chunk * CHUNK + i
         if i_n < N:
             i_g = i_b * N + i_n
-            b_bias, m_key = _keys(p_bias, None, i_g, o_t, T)
+            b_bias, m_key = _keys(p_bias, None, i_g, i_g, o_t, T)
             b_s = b_shared + b_bias[None, :]
             b_max = tl.max(b_s, axis=1)
             b_p = tl.exp2(b_s - b_max[:, None])
@@ -89,7 +94,7 @@ def shared_attention_bwd_kernel(
     b_q = _load(p_q, i_b * s_qg + i_h * s_qh, s_qn, o_q, Q, D, BLOCK_D)
     b_k = _load(p_k, i_b * s_kg + i_h * s_kh, s_kn, o_t, T, D, BLOCK_D)
     b_v = _load(p_v, i_b * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
-    b_none, m_visible = _keys(None, p_valid, i_b, o_t, T)
+    b_none, m_visible = _keys(None, p_valid, i_b, i_b, o_t, T)
     b_shared, m_seen = _scores(b_q, b_k, b_none, m_visible, o_q, o_t, T, SCALE, CAUSAL, DOT)
     b_ds = tl.zeros([BLOCK_Q, BLOCK_T], tl.float32)
     b_grad_v = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
@@ -97,7 +102,7 @@ def shared_attention_bwd_kernel(
         i_n = i_chunk * CHUNK + i
         if i_n < N:
             i_g = i_b * N + i_n
-            b_bias, m_key = _keys(p_bias, None, i_g, o_t, T)
+            b_bias, m_key = _keys(p_bias, None, i_g, i_g, o_t, T)
             # rows that do not exist get probability 0
             b_lse = tl.load(p_lse + (i_g * H + i_h) * Q + o_q, mask=o_q < Q, other=float("inf"))
             b_grad = _load(p_grad, (i_g * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)
@@ -117,6 +122,45 @@ def shared_attention_bwd_kernel(
     _store(p_grad_q, _dot(b_ds, b_k, DOT) * SCALE, (i_rows * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)
     _store(p_grad_k, _dot(tl.trans(b_ds), b_q, DOT) * SCALE, (i_keys * T * H + i_h) * D, H * D, o_t, T, D, BLOCK_D)
     _store(p_grad_v, b_grad_v, (i_keys * T * H + i_h) * D, H * D, o_t, T, D, BLOCK_D)
+
+
+@triton.jit
+def _total(
+    p_parts, p_grad, p_sum, i_b, o_c, o_sum, ROWS, s_g, s_n,
+    NUMBER: tl.constexpr, C: tl.constexpr, BLOCK_R: tl.constexpr,
+):  # fmt: skip
+    """Sums columns of the parts of a sample's gradient, and their rows where there is a place for that."""
+    o_row = tl.arange(0, BLOCK_R)
+    m_all = (o_row < ROWS)[:, None] & (o_c < C)[None, :]
+    b_grad = tl.zeros([BLOCK_R, o_c.shape[0]], tl.float32)
+    for i in range(NUMBER):
+        i_part = i * tl.num_programs(0) + i_b
+        o_all = (i_part * ROWS + o_row[:, None]) * C + o_c[None, :]
+        b_grad += tl.load(p_parts + o_all, mask=m_all, other=0.0).to(tl.float32)
+    o_all = i_b * s_g + o_row[:, None] * s_n + o_c[None, :]
+    tl.store(p_grad + o_all, b_grad.to(p_grad.dtype.element_ty), mask=m_all)
+    if p_sum is not None:
+        tl.store(p_sum + o_sum, tl.sum(b_grad, axis=0), mask=o_c < C)
+
+
+@triton.jit(do_not_specialize=["Q", "T"])
+def shared_attention_total_kernel(
+    p_parts_q, p_parts_k, p_parts_v, p_grad_q, p_grad_k, p_grad_v, p_sum,
+    s_qg, s_qn, s_kg, s_kn,
+    Q, T,
+    NUMBER_Q: tl.constexpr, NUMBER_K: tl.constexpr,
+    C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+):  # fmt: skip
+    i_b = tl.program_id(0).to(tl.int64)
+    o_c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    # of [B, 2, C], as keys need no sum
+    o_sum = i_b * 2 * C + o_c
+    if tl.program_id(2) == 0:
+        _total(p_parts_q, p_grad_q, p_sum, i_b, o_c, o_sum, Q, s_qg, s_qn, NUMBER_Q, C, BLOCK_R)
+    elif tl.program_id(2) == 1:
+        _total(p_parts_k, p_grad_k, None, i_b, o_c, o_sum, T, s_kg, s_kn, NUMBER_K, C, BLOCK_R)
+    else:
+        _total(p_parts_v, p_grad_v, p_sum, i_b, o_c, o_sum + C, T, s_kg, s_kn, NUMBER_K, C, BLOCK_R)
 
 
 def blocks(num_queries: int, num_keys: int, head_dim: int, element_bytes: int) -> dict[str, int]:
@@ -193,12 +237,6 @@ def _parts_of(like: Tensor, number: int) -> Tensor:
     return empty(like, number * num, rows, heads, width, dtype=like.dtype if number == 1 else torch.float32)
 
 
-def _sum(parts: Tensor, number: int, dtype: torch.dtype) -> Tensor:
-    """Sums parts: [number * G, n, H, D] -> [G, H, n, D]."""
-    summed = parts if number == 1 else parts.unflatten(0, (number, -1)).sum(0).to(dtype)
-    return summed.transpose(1, 2)
-
-
 def shared_attention_bwd(
     results: list[Tensor],
     query: Tensor,
@@ -217,16 +255,64 @@ def shared_attention_bwd(
     Returns:
         gradients of query, key and value, in their shapes and dtype; of the bias [B, N, T] fp32.
     """
-    grad, lse = results
-    num_masks, num_queries = key_bias.shape[1], query.shape[2]
-    number, _ = chunks(num_masks, is_backward=True)
-    tile = blocks(num_queries, key.shape[2], query.shape[3], query.element_size())
-    num_blocks = triton.cdiv(num_queries, tile["BLOCK_Q"])
+    grads = [_like_heads(x, x.shape[2]) for x in (query, key, value)]
+    projected, others = [query, key, value], (key_bias, key_valid, causal, tf32, None)
+    return grads[0], grads[1], grads[2], shared_attention_bwd_into(grads, results, projected, *others)
+
+
+def shared_attention_bwd_into(
+    grads: list[Tensor],
+    results: list[Tensor],
+    projected: list[Tensor],
+    key_bias: Tensor,
+    key_valid: Tensor | None,
+    causal: bool,
+    tf32: bool,
+    projection_bias: Tensor | None,
+) -> Tensor:
+    """Gradients of the attention, written where the caller wants them: into parts of a packed projection.
+
+    Args:
+        grads: receive the gradients of query, key and value, in their shapes and dtype; rows [H, D] are contiguous, and
+            those of key and value have the same strides.
+        results: gradient of out [B, N, H, Q, D], and lse of the forward pass.
+        projected: query, key and value.
+        key_bias, key_valid, causal, tf32: as in the forward pass.
+        projection_bias: gradient of the bias of the packed projection, [3 * H * D] fp32 of query, key and value; those
+            of query and value are added to in place, that of the key is 0. Or None.
+    Returns:
+        gradient of the bias [B, N, T] fp32.
+    """
+    (query, key, value), (grad, lse) = projected, results
+    number, _ = chunks(key_bias.shape[1], is_backward=True)
+    tile = blocks(query.shape[2], key.shape[2], query.shape[3], query.element_size())
+    num_blocks = triton.cdiv(query.shape[2], tile["BLOCK_Q"])
     numbers = {"q": number, "k": number * num_blocks, "v": number * num_blocks}
-    grads = {f"p_grad_{name}": _parts_of(x, numbers[name]) for name, x in (("q", query), ("k", key), ("v", value))}
+    parts = {name: _parts_of(x, numbers[name]) for name, x in (("q", query), ("k", key), ("v", value))}
     grad_bias = empty(query, *key_bias.shape[:2], query.shape[1], num_blocks, key.shape[2])
-    inputs = _inputs(query, key, value, key_bias, key_valid, causal, tf32) | grads
+    inputs = _inputs(query, key, value, key_bias, key_valid, causal, tf32)
+    inputs |= {f"p_grad_{name}": part for name, part in parts.items()}
     inputs |= {"p_grad": grad.transpose(2, 3).contiguous(), "p_lse": lse, "p_grad_bias": grad_bias}
-    _launch(shared_attention_bwd_kernel, inputs, num_masks, is_backward=True)
-    summed = (_sum(grads[f"p_grad_{name}"], numbers[name], query.dtype) for name in "qkv")
-    return *summed, grad_bias.sum((2, 3))
+    _launch(shared_attention_bwd_kernel, inputs, key_bias.shape[1], is_backward=True)
+    _launch_total(parts, numbers, grads, projection_bias)
+    return grad_bias.sum((2, 3))
+
+
+def _launch_total(
+    parts: dict[str, Tensor], numbers: dict[str, int], grads: list[Tensor], projection_bias: Tensor | None
+) -> None:
+    """Sums parts to gradients, and their rows to that of the projection's bias."""
+    num, heads, num_queries, head_dim = grads[0].shape
+    num_keys, width = grads[1].shape[2], heads * head_dim
+    summed = None if projection_bias is None else empty(grads[0], num, 2, width)
+    strides = {"s_qg": grads[0].stride(0), "s_qn": grads[0].stride(2)}
+    strides |= {"s_kg": grads[1].stride(0), "s_kn": grads[1].stride(2)}
+    block = max(triton.next_power_of_2(max(num_queries, num_keys)), 16)
+    with device_of(grads[0]):
+        shared_attention_total_kernel[(num, triton.cdiv(width, _TOTAL_C), 3)](
+            **{f"p_parts_{name}": part for name, part in parts.items()},
+            **{f"p_grad_{name}": grad for name, grad in zip("qkv", grads, strict=True)},
+            **strides, p_sum=summed, Q=num_queries, T=num_keys, NUMBER_Q=numbers["q"], NUMBER_K=numbers["k"],
+            C=width, BLOCK_R=block, BLOCK_C=_TOTAL_C,
+        )  # fmt: skip
+        add_sums(summed, projection_bias)

@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from pps_fast.kernels.launch import empty, is_interpreted
+from pps_fast.kernels.linear_gradient import add_totals
 
 # as in the equation; scores here are in units of log 2, but the stand-in for minus infinity need not be converted
 HIDDEN_SCORE = tl.constexpr(-1e30)
@@ -53,15 +54,18 @@ def _store(p_x, b_x, o_base, s_row, o_row, ROWS, D: tl.constexpr, BLOCK_D: tl.co
 
 
 @triton.jit
-def _keys(p_bias, p_valid, i_g, o_t, T):
-    """Returns the bias of a block of keys in units of log 2, 0 without one, and which keys are not padding."""
+def _keys(p_bias, p_valid, i_g, i_valid, o_t, T):
+    """Returns the bias of a block of keys in units of log 2, 0 without one, and which keys are not padding.
+
+    The bias is row i_g of all biases, and what is not padding row i_valid.
+    """
     m_t = o_t < T
     b_bias = tl.zeros(o_t.shape, tl.float32)
     if p_bias is not None:
         b_bias = tl.load(p_bias + i_g * T + o_t, mask=m_t, other=0.0).to(tl.float32) * _LOG2_E
     m_visible = m_t
     if p_valid is not None:
-        m_visible = m_t & (tl.load(p_valid + i_g * T + o_t, mask=m_t, other=0) != 0)
+        m_visible = m_t & (tl.load(p_valid + i_valid * T + o_t, mask=m_t, other=0) != 0)
     return b_bias, m_visible
 
 
@@ -129,3 +133,15 @@ def _inputs(
         "D": query.shape[3],
         "DOT": dot_mode(tf32),
     }
+
+
+def add_sums(part: Tensor | None, projection_bias: Tensor | None) -> None:
+    """Adds what programs summed for query and value to the gradient of the bias of a packed projection.
+
+    Args:
+        part: [P, 2, H * D] fp32; None where nobody wants it.
+        projection_bias: [3 * H * D] fp32 of query, key and value; None likewise.
+    """
+    if part is not None and projection_bias is not None:
+        of_query, _, of_value = projection_bias.unflatten(0, (3, -1)).unbind()
+        add_totals(part, [of_query, of_value])

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pps_fast.config import PPSConfig
 from pps_fast.config_tree import override
-from pps_fast.encoder import fused_block
+from pps_fast.encoder import fused_stack
 from pps_fast.losses import Objective
 from pps_fast.model import PPS
 from pps_fast.ops.dispatch import Op
@@ -87,7 +87,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         return function(*args)
 
     for name in ("self_attention", "cross_attention", "feed_forward"):
-        monkeypatch.setattr(fused_block, name, partial(sublayer, name, getattr(fused_block, name)))
+        monkeypatch.setattr(fused_stack, name, partial(sublayer, name, getattr(fused_stack, name)))
 
     def spy(op: Op, *args: Any, backend: str = "auto", **kwargs: Any) -> Any:
         counted[op.name] = counted.get(op.name, 0) + (backend == "triton")

@@ -5,14 +5,14 @@ Paper: Section 3, f_te, f_td (generator) and f_me, f_md (Eq. 8).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pps_fast.config import PPSConfig
-from pps_fast.encoder import fused_block
+from pps_fast.encoder import fused_stack
 from pps_fast.encoder.dropout import ResidualNorm
 from pps_fast.encoder.rows import repeat as repeat
 from pps_fast.encoder.rows import take_row as take_row
@@ -34,11 +34,6 @@ class Keys:
 
     valid: Tensor | None = None
     log_mask: Tensor | None = None
-
-    def until(self, row: Tensor, num_keys: int) -> Keys:
-        """Returns the keys that row [G] of a causal attention sees among the first `num_keys` T."""
-        past = torch.arange(num_keys, device=row.device) <= row.unsqueeze(1)
-        return Keys(valid=past if self.valid is None else past & self.valid, log_mask=self.log_mask)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,17 +202,16 @@ class Block(nn.Module):
             x: [G, n, D]; [B, n, D] with `num_masks`.
             keys: which rows of x may be attended to; with `num_masks`, valid [B, n] and log_mask [B, N, n] or None.
             context: of the G, or B * N, sequences.
-            row: [G] the only row that is wanted of each sequence; None for all n.
+            row: [G] the only row that is wanted of each sequence, behind which no row is valid; None for all n.
             num_masks: N, for x repeated once per mask; the self-attention's projections are computed once per sample.
         Returns:
             [G, n, D]; [G, 1, D] with `row`; [B * N, n, D] with `num_masks`.
         """
-        if fused_block.serves(self, x, keys, context, num_masks):
-            return fused_block.forward(self, x, keys, context, row, num_masks)
         dropout_key = context.dropout_key
         if row is not None:
             rows = take_row(x, row)
-            attended, x = self.self_attention(rows, x, keys.until(row, x.shape[1])), rows
+            # causal, as it sees all valid keys and none of these is behind it
+            attended, x = self.self_attention(rows, x, keys), rows
         elif num_masks is None:
             attended = self.self_attention(x, None, keys)
         elif keys.log_mask is None:
@@ -247,10 +241,13 @@ class Stack(nn.Module):
             x: [G, n, D].
             keys: which rows of x may be attended to.
             context: memory, for a stack that can attend to one, and dropout.
-            row: [G] the only row that is wanted of each sequence, so that the last block computes no other; or None.
+            row: [G] the only row that is wanted of each sequence, behind which no row is valid, so that the last block
+                computes no other; or None.
         Returns:
             [G, n, D], or [G, 1, D] with `row`.
         """
+        if fused_stack.serves(self, x, keys, context, None):
+            return fused_stack.forward(self, x, keys, context, row)
         *others, last = self.blocks
         for block in others:
             x = block(x, keys, context)
@@ -265,11 +262,16 @@ class Stack(nn.Module):
             x: [B, n, D].
             keys: valid [B, n] or None; log_mask [B, N, n], or None where the masks condition the memory only.
             num_masks: N.
-            context: of the B * N sequences.
-            row: [B * N] the only row that is wanted of each sequence, or None for all.
+            context: of the B * N sequences, but which rows of the memory are valid, [B, T] or None, of the samples.
+            row: [B * N] the only row that is wanted of each sequence, behind which no row is valid; or None for all.
         Returns:
             [B * N, n, D], or [B * N, 1, D] with `row`.
         """
+        if fused_stack.serves(self, x, keys, context, num_masks):
+            return fused_stack.forward(self, x, keys, context, row, num_masks)
+        if context.memory_keys is not None and context.memory_keys.valid is not None:
+            memory_keys = replace(context.memory_keys, valid=repeat(context.memory_keys.valid, num_masks))
+            context = replace(context, memory_keys=memory_keys)
         first, *others = self.blocks
         x = first(x, keys, context, num_masks=num_masks)
         valid = None if keys.valid is None else repeat(keys.valid, num_masks)

@@ -37,16 +37,13 @@ def _fake_bwd(
     return like_heads(query), like_heads(key), like_heads(value), grad_bias
 
 
-def _fake_bwd_into(
-    grads: list[Tensor], results: list[Tensor], projected: list[Tensor], key_bias: Tensor | None, *others: Any
-) -> Tensor:
-    query, key, _ = projected
-    return query.new_empty((query.shape[0], 0 if key_bias is None else key.shape[2]), dtype=torch.float32)
+def _fake_bwd_into(grads: list[Tensor], results: list[Tensor], projected: list[Tensor], *others: Any) -> None:
+    return None
 
 
 register(launcher_of(kernel, "masked_attention_fwd"), _fake_fwd)
 register(launcher_of(kernel, "masked_attention_bwd"), _fake_bwd)
-register(launcher_of(kernel, "masked_attention_bwd_into"), _fake_bwd_into, mutates=("grads",))
+register(launcher_of(kernel, "masked_attention_bwd_into"), _fake_bwd_into, mutates=("grads", "projection_bias"))
 
 
 class _FusedAttention(torch.autograd.Function):

@@ -21,8 +21,9 @@ _MAX_WIDTH = 2048
 
 
 def _fake_fwd(x: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    out, summed = x.new_empty(x.shape), x.new_empty(x.shape)
-    mean, inverse_std = (x.new_empty(x.shape[:2], dtype=torch.float32) for _ in range(2))
+    shape = (others[-1], *x.shape[1:])
+    out, summed = x.new_empty(shape), x.new_empty(shape)
+    mean, inverse_std = (x.new_empty(shape[:2], dtype=torch.float32) for _ in range(2))
     return out, summed, mean, inverse_std
 
 
@@ -63,7 +64,7 @@ class _FusedResidualNorm(torch.autograd.Function):
         first_row: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         out, summed, mean, inverse_std = torch.ops.pps_fast.residual_norm_fwd(
-            x, branch, weight, bias, dropout_key, dropout, first_row, equations.NORM_EPS
+            x, branch, weight, bias, dropout_key, dropout, first_row, equations.NORM_EPS, x.shape[0]
         )
         ctx.save_for_backward(weight, dropout_key, first_row, summed, mean, inverse_std)
         ctx.dropout, ctx.dtypes = dropout, (branch.dtype, bias.dtype)

@@ -31,8 +31,15 @@ def _fake_bwd(
     return like_heads(query), like_heads(key), like_heads(value), grad_bias
 
 
+def _fake_bwd_into(
+    grads: list[Tensor], results: list[Tensor], projected: list[Tensor], key_bias: Tensor, *others: Any
+) -> Tensor:
+    return key_bias.new_empty(key_bias.shape, dtype=torch.float32)
+
+
 register(launcher_of(kernel, "shared_attention_fwd"), _fake_fwd)
 register(launcher_of(kernel, "shared_attention_bwd"), _fake_bwd)
+register(launcher_of(kernel, "shared_attention_bwd_into"), _fake_bwd_into, mutates=("grads", "projection_bias"))
 
 
 class _FusedSharedAttention(torch.autograd.Function):

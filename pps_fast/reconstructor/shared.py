@@ -41,12 +41,12 @@ def features(layers: Layers, inputs: ReconstructorInput, masks: MaskSet, row: Te
     num_masks, size = masks.log_masks.shape[1], masks_at_once(inputs.frames)
     sizes = tuple(min(size, num_masks - first) for first in range(0, num_masks, size))
     results = []
-    for num_part, part in zip(sizes, masks.split(sizes), strict=True):
+    for num_part, part in zip(sizes, masks.split(sizes) if len(sizes) > 1 else (masks,), strict=True):
         dropout_key = None if part.dropout_key is None else part.dropout_key.flatten()
         frame_keys = Keys(valid=inputs.frame_valid, log_mask=part.log_masks)
         context = Context(dropout_key=dropout_key)
         video = layers.video_stack.forward_shared(inputs.frames, frame_keys, num_part, context)
-        memory_keys = Keys(valid=repeat(inputs.frame_valid, num_part), log_mask=part.log_masks.flatten(0, 1))
+        memory_keys = Keys(valid=inputs.frame_valid, log_mask=part.log_masks.flatten(0, 1))
         context = Context(memory=video, memory_keys=memory_keys, dropout_key=dropout_key)
         word_keys, rows = Keys(valid=inputs.word_valid), None if row is None else repeat(row, num_part)
         words = layers.word_stack.forward_shared(inputs.query, word_keys, num_part, context, rows)

@@ -27,13 +27,14 @@ def step_launches(
         device: a CUDA device that is there, or the CPU with Triton's interpreter.
         batch_size: B.
     """
-    device = torch.device(device)
+    device, columns = torch.device(device), list(columns)
     with torch.device("meta"):
         model = PPS(config, sizes).train()
     with FakeTensorMode(), record_launches() as launches:
         make_fake(model, device)
         step = TRAIN_STEPS[config.train.update](model, config)
-        for num_columns in columns:
+        # an update finds rounded weights where a product of the same step asked for them, which is from the second on
+        for num_columns in (*columns[:1], *columns):
             batch = fake_batch(sizes, num_columns, batch_size, device)
             step(batch)
             with torch.no_grad():

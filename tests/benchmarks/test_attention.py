@@ -10,7 +10,7 @@ from torch import Tensor
 
 from benchmarks.attention import attention, sdpa_masked, sdpa_shared
 from pps_fast import equations
-from pps_fast.encoder import fused_block, transformer
+from pps_fast.encoder import fused_stack, transformer
 from tests.support.compare import assert_agree
 
 VALID = torch.tensor([[True, True, True, True, False], [True, True, True, False, False]])
@@ -43,13 +43,13 @@ def test_sdpa_gives_values_and_gradients_of_the_equations(causal: bool, valid: T
 
 
 def test_a_model_that_serves_fused_sub_layers_attends_by_the_replacement() -> None:
-    served, before = object(), fused_block.serves
+    served, before = object(), fused_stack.serves
     with attention("sdpa"):
-        assert not fused_block.serves(served, served, served, served, None)
+        assert not fused_stack.serves(served, served, served, served, None)
         assert transformer.masked_attention is sdpa_masked
-    assert fused_block.serves is before
+    assert fused_stack.serves is before
     with attention("ours"):
-        assert fused_block.serves is before
+        assert fused_stack.serves is before
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

@@ -10,11 +10,11 @@ from tests.kernels.variant import Variant
 
 _RESULTS = {
     "fwd": ("p_out", "p_lse"),
-    "bwd_tile": ("p_grad", "p_lse", "p_grad_q", "p_grad_k", "p_grad_v", "p_grad_bias"),
-    "bwd_q": ("p_grad", "p_lse", "p_out", "p_delta", "p_grad_q"),
+    "bwd_tile": ("p_grad", "p_lse", "p_grad_q", "p_grad_k", "p_grad_v", "p_grad_bias", "p_part"),
+    "bwd_q": ("p_grad", "p_lse", "p_out", "p_delta", "p_grad_q", "p_part"),
     "bwd_kv": ("p_grad", "p_lse", "p_delta", "p_grad_k", "p_grad_v", "p_grad_bias"),
 }
-_FP32 = ("p_bias", "p_lse", "p_delta", "p_grad_bias")
+_FP32 = ("p_bias", "p_lse", "p_delta", "p_grad_bias", "p_part")
 _HEADS = 4
 # name, queries, keys, head dimension, causal, has a bias, has padding, dtype; tf32 is fp32 on tensor cores
 _SHAPES = (
@@ -45,7 +45,8 @@ def _variant(part: str, shape: tuple[Any, ...], tile: dict[str, int]) -> Variant
     stored = "*bf16" if dtype == "bf16" else "*fp32"
     pointers = ("p_q", "p_k", "p_v", *_RESULTS[part])
     signature: dict[str, str | int] = {name: "*fp32" if name in _FP32 else stored for name in pointers}
-    signature |= {"Q": queries, "T": keys}
+    # 27 masks of a sample have the same keys valid
+    signature |= {"Q": queries, "T": keys, "num_alike": 27}
     constants = {"SCALE": head_dim**-0.5, "CAUSAL": causal, "H": _HEADS, "D": head_dim}
     for pointer, kind, is_present in (("p_bias", "*fp32", has_bias), ("p_valid", "*i1", has_padding)):
         signature |= {pointer: kind} if is_present else {}
@@ -56,6 +57,8 @@ def _variant(part: str, shape: tuple[Any, ...], tile: dict[str, int]) -> Variant
         signature |= {f"s_{letter}g": length * row, f"s_{letter}h": head_dim, f"s_{letter}n": row}
     signature |= {"s_dqg": queries * row, "s_dqn": row} if "p_grad_q" in pointers else {}
     signature |= {"s_dkg": keys * row, "s_dkn": row} if "p_grad_k" in pointers else {}
+    # of the sub-layers behind this one
+    constants |= {"ADDS": has_bias} if "p_grad_k" in pointers else {}
     if part != "bwd_tile":
         numbers = {"NUM_Q": -(-queries // tile["BLOCK_Q"]), "NUM_T": -(-keys // tile["BLOCK_T"])}
         constants |= numbers

@@ -30,6 +30,7 @@ def variants() -> Iterator[Variant]:
     for shape in _SHAPES:
         for part in _RESULTS:
             yield _variant(part, *shape)
+        yield _total(*shape)
 
 
 def _variant(part: str, label: str, masks: int, positions: int, head_dim: int, dtype: str, dot: str) -> Variant:
@@ -53,3 +54,17 @@ def _variant(part: str, label: str, masks: int, positions: int, head_dim: int, d
     constants |= {"N": masks, "CHUNK": size, "DOT": dot, **tile}
     kernel = getattr(shared_attention, f"shared_attention_{part}_kernel")
     return Variant(label, kernel, signature, constants, options["num_warps"], options["num_stages"])
+
+
+def _total(label: str, masks: int, positions: int, head_dim: int, dtype: str, dot: str) -> Variant:
+    tile = shared_attention.blocks(positions, positions, head_dim, 4 if dtype == "fp32" else 2)
+    number, width = shared_attention.chunks(masks, is_backward=True)[0], _HEADS * head_dim
+    numbers = {"NUMBER_Q": number, "NUMBER_K": number * -(-positions // tile["BLOCK_Q"])}
+    signature: dict[str, str | int] = {f"p_grad_{letter}": f"*{dtype}" for letter in "qkv"}
+    of_letter = dict(zip("qkv", (numbers["NUMBER_Q"], numbers["NUMBER_K"], numbers["NUMBER_K"]), strict=True))
+    signature |= {f"p_parts_{letter}": f"*{dtype}" if n == 1 else "*fp32" for letter, n in of_letter.items()}
+    signature |= {"p_sum": "*fp32", "Q": positions, "T": positions}
+    for letter in "qk":
+        signature |= {f"s_{letter}g": positions * 3 * width, f"s_{letter}n": 3 * width}
+    constants = {**numbers, "C": width, "BLOCK_R": tile["BLOCK_T"], "BLOCK_C": shared_attention._TOTAL_C}
+    return Variant(label, shared_attention.shared_attention_total_kernel, signature, constants)

@@ -133,7 +133,9 @@ def test_what_is_dropped_is_what_the_counters_say(shape: tuple, first_row: bool,
     if backend == "triton":
         dropout_key, dropout = inputs["dropout_key"], [5, num_dropped_levels(0.3)]
         tensors = [inputs[name].detach() for name in WRT]
-        summed = torch.ops.pps_fast.residual_norm_fwd(*tensors, dropout_key, dropout, inputs.get("first_row"), 1e-5)[1]
+        summed = torch.ops.pps_fast.residual_norm_fwd(
+            *tensors, dropout_key, dropout, inputs.get("first_row"), 1e-5, shape[0]
+        )[1]
         assert torch.equal(summed != inputs["x"], kept)
     result = residual_norm(**inputs, backend=backend)
     (grad,) = torch.autograd.grad((result * torch.randn(shape)).sum(), inputs["branch"])
@@ -146,7 +148,7 @@ def test_kernel_and_loops_share_every_bit_of_the_hash() -> None:
     for site, rate in ((0, 1 / NUM_LEVELS), (2**31 - 1, 0.5), (-7, 65535 / NUM_LEVELS)):
         x, branch, weight = torch.zeros(5, 2, 16), torch.ones(5, 2, 16), torch.ones(16)
         dropout = [site, num_dropped_levels(rate)]
-        summed = torch.ops.pps_fast.residual_norm_fwd(x, branch, weight, weight, dropout_key, dropout, None, 1e-5)[1]
+        summed = torch.ops.pps_fast.residual_norm_fwd(x, branch, weight, weight, dropout_key, dropout, None, 1e-5, 5)[1]
         expected = [oracles.is_kept(oracles.hashed(int(k), site), p, rate) for k in dropout_key for p in range(32)]
         assert (summed != 0).flatten().tolist() == expected
 
@@ -288,7 +290,7 @@ def test_the_registered_operators_pass_opcheck(rate: float | None, first_row: bo
     forward, backward = torch.ops.pps_fast.residual_norm_fwd, torch.ops.pps_fast.residual_norm_bwd
     # without tracing under autograd, which takes seconds for each: the operators have no autograd formula
     utils = ("test_schema", "test_autograd_registration", "test_faketensor")
-    arguments = (*tensors, *dropping, 1e-5)
+    arguments = (*tensors, *dropping, 1e-5, 2)
     assert set(torch.library.opcheck(forward, arguments, test_utils=utils).values()) == {"SUCCESS"}
     results = list(forward(*arguments)[1:])
     arguments = (torch.rand(2, 3, 4), tensors[2], *dropping, results, torch.bfloat16)

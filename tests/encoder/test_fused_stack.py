@@ -1,4 +1,4 @@
-"""A block runs fused exactly where kernels serve all of it; tests/ops/test_sublayers.py tests what it computes."""
+"""A stack runs fused exactly where kernels serve all of it; tests/ops/test_sublayers.py tests what it computes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pps_fast.encoder import fused_block
-from pps_fast.encoder.transformer import Block, Context, Keys
+from pps_fast.encoder import fused_stack
+from pps_fast.encoder.transformer import Context, Keys, Stack
 from pps_fast.ops.dispatch import BackendError, use_backend
 from pps_fast.ops.record import record_calls
 from pps_fast.ops.registration import is_interpreted
@@ -21,9 +21,9 @@ X = torch.ones(2, 3, CONFIG.encoder.hidden_dim)
 
 
 def _serves(backend: str, x: Tensor = X, keys: Keys | None = None, memory: Tensor | None = None) -> bool:
-    block = Block(replace(CONFIG, backend=backend), has_memory=True)
+    stack = Stack(replace(CONFIG, backend=backend), 2, has_memory=True)
     context = Context(memory=memory, memory_keys=Keys())
-    return fused_block.serves(block, x, keys or Keys(), context, None)
+    return fused_stack.serves(stack, x, keys or Keys(), context, None)
 
 
 def test_the_backend_decides() -> None:
@@ -41,9 +41,9 @@ def test_what_a_kernel_does_not_take_is_left_to_the_modules() -> None:
 
 
 def test_the_modules_refuse_it_in_words_where_kernels_were_asked_for() -> None:
-    block = Block(replace(CONFIG, backend="triton"), has_memory=False).double()
+    stack = Stack(replace(CONFIG, backend="triton"), 1, has_memory=False).double()
     with pytest.raises(BackendError, match="masked_attention: backend 'triton' cannot serve"):
-        block(X.double(), Keys(), Context())
+        stack(X.double(), Keys(), Context())
 
 
 def test_wrong_shapes_are_refused_as_by_the_modules() -> None:
@@ -51,8 +51,8 @@ def test_wrong_shapes_are_refused_as_by_the_modules() -> None:
         _serves("triton", keys=Keys(valid=torch.ones(2, 4, dtype=torch.bool)))
 
 
-def test_a_recorded_block_calls_its_ops_one_by_one() -> None:
+def test_a_recorded_stack_calls_its_ops_one_by_one() -> None:
     with record_calls() as records:
         assert not _serves("triton")
-        Block(replace(CONFIG, backend="triton"), has_memory=False)(X, Keys(), Context())
+        Stack(replace(CONFIG, backend="triton"), 1, has_memory=False)(X, Keys(), Context())
     assert {record.op.name for record in records} == {"masked_attention", "residual_norm"}
