@@ -144,7 +144,7 @@ def _total(
 
 
 @triton.jit(do_not_specialize=["Q", "T"])
-def shared_attention_total_kernel(
+def shared_attention_bwd_total_kernel(
     p_parts_q, p_parts_k, p_parts_v, p_grad_q, p_grad_k, p_grad_v, p_sum,
     s_qg, s_qn, s_kg, s_kn,
     Q, T,
@@ -309,7 +309,7 @@ def _launch_total(
     strides |= {"s_kg": grads[1].stride(0), "s_kn": grads[1].stride(2)}
     block = max(triton.next_power_of_2(max(num_queries, num_keys)), 16)
     with device_of(grads[0]):
-        shared_attention_total_kernel[(num, triton.cdiv(width, _TOTAL_C), 3)](
+        shared_attention_bwd_total_kernel[(num, triton.cdiv(width, _TOTAL_C), 3)](
             **{f"p_parts_{name}": part for name, part in parts.items()},
             **{f"p_grad_{name}": grad for name, grad in zip("qkv", grads, strict=True)},
             **strides, p_sum=summed, Q=num_queries, T=num_keys, NUMBER_Q=numbers["q"], NUMBER_K=numbers["k"],

@@ -31,10 +31,10 @@ register(launcher_of(kernel, "contrastive_loss_bwd"), _fake_bwd)
 
 class _FusedContrastiveLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, best: Tensor, whole: Tensor, negative: Tensor, *margins: float) -> Tensor:
-        loss = torch.ops.pps_fast.contrastive_loss_fwd(best, whole, negative, *margins)
-        ctx.save_for_backward(best, whole, negative, loss)
-        ctx.margins = margins
+    def forward(ctx: Any, *inputs: Any) -> Tensor:
+        loss = torch.ops.pps_fast.contrastive_loss_fwd(*inputs)
+        ctx.save_for_backward(*inputs[:3], loss)
+        ctx.margins = inputs[3:]
         return loss
 
     @staticmethod

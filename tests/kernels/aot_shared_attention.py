@@ -67,4 +67,4 @@ def _total(label: str, masks: int, positions: int, head_dim: int, dtype: str, do
     for letter in "qk":
         signature |= {f"s_{letter}g": positions * 3 * width, f"s_{letter}n": 3 * width}
     constants = {**numbers, "C": width, "BLOCK_R": tile["BLOCK_T"], "BLOCK_C": shared_attention._TOTAL_C}
-    return Variant(label, shared_attention.shared_attention_total_kernel, signature, constants)
+    return Variant(label, shared_attention.shared_attention_bwd_total_kernel, signature, constants)
