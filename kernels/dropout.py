@@ -6,6 +6,8 @@ the same function of the gradient of the result, so that keep is never stored.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -59,6 +61,19 @@ def dropout_kernel(
     tl.store(p_out + o_out, b_x.to(p_out.dtype.element_ty), mask=m_value)
 
 
+def dropping(dropout_key: Tensor | None, settings: list[int]) -> dict[str, Any]:
+    """Returns the arguments of every kernel that drops values.
+
+    Args:
+        dropout_key: [G] int32 of the sequences; None for no dropout.
+        settings: index of the dropout site in the model, and how many of 65,536 hash levels are dropped.
+    """
+    site, num_dropped = settings
+    dropout_key = None if dropout_key is None else dropout_key.contiguous()
+    scale, threshold = 1 / (1 - num_dropped / 65536), num_dropped - 32768
+    return {"p_dropout_key": dropout_key, "site": site, "SCALE": scale, "THRESHOLD": threshold}
+
+
 def dropout(x: Tensor, dropout_key: Tensor, settings: list[int], first_row: int, dtype: torch.dtype) -> Tensor:
     """Drops values of sequences and scales the others.
 
@@ -71,15 +86,13 @@ def dropout(x: Tensor, dropout_key: Tensor, settings: list[int], first_row: int,
     Returns:
         [G, n, D].
     """
-    site, num_dropped = settings
     num, length, width = x.shape
     is_shared = x.stride(0) == 0 and x[0].is_contiguous()
     x = x if is_shared else x.contiguous()
     out = empty(x, num, length, width, dtype=dtype)
     with device_of(x):
         dropout_kernel[(triton.cdiv(length * width, _BLOCK_V), num)](
-            p_x=x, p_dropout_key=dropout_key.contiguous(), p_out=out, N=length, site=site, first_row=first_row,
-            SCALE=1 / (1 - num_dropped / 65536), THRESHOLD=num_dropped - 32768, IS_SHARED=is_shared,
+            p_x=x, p_out=out, N=length, first_row=first_row, **dropping(dropout_key, settings), IS_SHARED=is_shared,
             D=width, BLOCK_V=_BLOCK_V, num_warps=4,
         )  # fmt: skip
     return out

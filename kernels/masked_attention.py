@@ -260,18 +260,9 @@ def _numbers(inputs: dict[str, Any], tile: dict[str, int]) -> dict[str, int]:
     return {"NUM_Q": triton.cdiv(inputs["Q"], tile["BLOCK_Q"]), "NUM_T": triton.cdiv(inputs["T"], tile["BLOCK_T"])}
 
 
-def _attention_inputs(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    key_bias: Tensor | None,
-    key_valid: Tensor | None,
-    causal: bool,
-    tf32: bool,
-) -> dict[str, Any]:
-    """Returns the arguments that all kernels of this file share."""
-    num_alike = 1 if key_valid is None else query.shape[0] // key_valid.shape[0]
-    return {**_inputs(query, key, value, key_bias, key_valid, causal, tf32), "num_alike": num_alike}
+def _num_alike(query: Tensor, key_valid: Tensor | None) -> int:
+    """Returns how many sequences in a row have the same keys valid."""
+    return 1 if key_valid is None else len(query) // len(key_valid)
 
 
 def masked_attention_fwd(
@@ -295,7 +286,8 @@ def masked_attention_fwd(
         [G, H, Q, D] in the inputs' dtype, and its lse [G, H, Q] fp32 in units of log 2, for the backward pass.
     """
     num, heads, num_queries, head_dim = query.shape
-    inputs = _attention_inputs(query, key, value, key_bias, key_valid, causal, tf32)
+    inputs = _inputs(query, key, value, key_bias, key_valid, causal, tf32)
+    inputs["num_alike"] = _num_alike(query, key_valid)
     out, lse = _like_heads(query, num_queries), empty(query, num, heads, num_queries)
     tile = blocks(num_queries, key.shape[2], head_dim, query.element_size())
     with device_of(query):
@@ -353,7 +345,8 @@ def masked_attention_bwd_into(
             of query and value are added to in place, that of the key is 0. Or None.
     """
     (query, key, value), (causal, tf32, adds) = projected, flags
-    inputs = _attention_inputs(query, key, value, key_bias, key_valid, causal, tf32)
+    inputs = _inputs(query, key, value, key_bias, key_valid, causal, tf32)
+    inputs["num_alike"] = _num_alike(query, key_valid)
     inputs |= {"p_grad": results[0].transpose(1, 2).contiguous(), "p_lse": results[2]}
     of_query = {"p_grad_q": grads[0], "s_dqg": grads[0].stride(0), "s_dqn": grads[0].stride(2)}
     of_keys = {"p_grad_k": grads[1], "s_dkg": grads[1].stride(0), "s_dkn": grads[1].stride(2), "ADDS": adds}

@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from pps_fast.kernels.dropout import _STEP, _hashed, _kept_values
+from pps_fast.kernels.dropout import _STEP, _hashed, _kept_values, dropping
 from pps_fast.kernels.launch import device_of, empty
 from pps_fast.kernels.linear_gradient import add_totals
 
@@ -168,14 +168,7 @@ def blocks(width: int, is_backward: bool = False) -> dict[str, int]:
 
 def _dropping(dropout_key: Tensor | None, dropout: list[int], first_row: Tensor | None) -> dict[str, Any]:
     """Returns the arguments of `_kept`."""
-    site, num_dropped = dropout
-    return {
-        "p_dropout_key": None if dropout_key is None else dropout_key.contiguous(),
-        "site": site,
-        "p_first": None if first_row is None else first_row.contiguous(),
-        "SCALE": 1 / (1 - num_dropped / 65536),
-        "THRESHOLD": num_dropped - 32768,
-    }
+    return {**dropping(dropout_key, dropout), "p_first": None if first_row is None else first_row.contiguous()}
 
 
 def residual_norm_fwd(

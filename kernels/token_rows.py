@@ -15,14 +15,12 @@ Letters: G sequences, M rows of x in each, n rows of the result, R rows of all s
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from pps_fast.kernels.dropout import _STEP, _hashed, _kept_values
+from pps_fast.kernels.dropout import _STEP, _hashed, _kept_values, dropping
 from pps_fast.kernels.launch import device_of, empty
 
 # values held by one program
@@ -89,13 +87,6 @@ def token_rows_bwd_kernel(
         tl.store(p_hidden_sum + o_d, b_before + tl.sum(b_hidden, axis=0), mask=m_d)
 
 
-def _dropping(dropout_key: Tensor | None, dropout: list[int]) -> dict[str, Any]:
-    """Returns the kernels' arguments about dropout."""
-    site, num_dropped = dropout
-    dropped = {"SCALE": 1 / (1 - num_dropped / 65536), "THRESHOLD": num_dropped - 32768}
-    return {"p_dropout_key": None if dropout_key is None else dropout_key.contiguous(), "site": site, **dropped}
-
-
 def token_rows_fwd(
     x: Tensor,
     tokens: list[Tensor],
@@ -124,7 +115,7 @@ def token_rows_fwd(
         token_rows_fwd_kernel[(triton.cdiv(num_rows * width, _BLOCK_V), num)](
             p_x=x, p_token=tokens[0], p_hidden=None if is_hidden is None else tokens[1],
             p_is_hidden=None if is_hidden is None else is_hidden.contiguous(), p_out=out,
-            M=length, N=num_rows, token_row=token_row, D=width, BLOCK_V=_BLOCK_V, **_dropping(dropout_key, dropout),
+            M=length, N=num_rows, token_row=token_row, D=width, BLOCK_V=_BLOCK_V, **dropping(dropout_key, dropout),
         )  # fmt: skip
     return out
 
@@ -152,5 +143,5 @@ def token_rows_bwd(
             p_grad=grad, p_is_hidden=None if is_hidden is None else is_hidden.contiguous(), p_token_sum=sums[0],
             p_hidden_sum=None if is_hidden is None else sums[1], num_rows=num * num_rows,
             M=0 if is_hidden is None else is_hidden.shape[1], N=num_rows, token_row=token_row, first_row=first_row,
-            D=width, BLOCK_R=_BLOCK_R, BLOCK_D=_BLOCK_D, **_dropping(dropout_key, dropout),
+            D=width, BLOCK_R=_BLOCK_R, BLOCK_D=_BLOCK_D, **dropping(dropout_key, dropout),
         )  # fmt: skip

@@ -42,6 +42,7 @@ def serves(stack: Stack, x: Tensor, keys: Keys, context: Context, num_masks: int
         reasons = shared_attention.reasons(heads, heads, heads, keys.log_mask, keys.valid)
     if block.cross_attention is not None and context.memory is not None and context.memory_keys is not None:
         memory, of_memory = block.cross_attention._heads(context.memory), context.memory_keys
+        # that of samples stands for their masks, which the op of the modules does not know
         valid = None if num_masks is not None else of_memory.valid
         reasons += masked_attention.reasons(memory, memory, memory, of_memory.log_mask, valid)
     norm = block.ffn_norm

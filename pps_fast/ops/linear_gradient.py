@@ -81,11 +81,11 @@ class GradientSums:
         if buffer is not None:
             torch.ops.pps_fast.weight_gradient(grad, x, buffer[rows])
 
-    def add_bias(self, index: int, grad: Tensor, rows: slice = slice(None)) -> None:
-        """Adds the gradient of (a part of) a bias from grad [R, C]."""
+    def add_bias(self, index: int, grad: Tensor) -> None:
+        """Adds the gradient of a bias from grad [R, C]."""
         buffer = self.buffers[index]
         if buffer is not None:
-            torch.ops.pps_fast.linear_gradient(grad, None, buffer[rows])
+            torch.ops.pps_fast.linear_gradient(grad, None, buffer)
 
     def scratch(self, index: int) -> Tensor:
         """Returns a buffer that can be added to, whether or not the gradient is wanted."""

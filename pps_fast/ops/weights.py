@@ -123,10 +123,11 @@ def padded(parameter: Tensor, dtype: torch.dtype) -> Tensor:
 
     A product with it writes rows that begin at multiples of 128 bytes, the first of which are the layer's result.
     """
-    values = rounded(parameter, dtype)
     if parameter.dtype == dtype or parameter.is_inference():
-        return values
-    return _rounding_slot(parameter).room
+        return rounded(parameter, dtype)
+    slot = _rounding_slot(parameter)
+    slot.rounded(parameter, dtype)
+    return slot.room
 
 
 def _rounding_slot(parameter: Tensor) -> _Slot:

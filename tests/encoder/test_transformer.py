@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -18,7 +21,8 @@ from pps_fast.encoder.transformer import (
     take_row,
     uses_weight_absorption,
 )
-from tests.support.cases import randomize, small_config
+from pps_fast.model import PPS
+from tests.support.cases import SIZES, random_batch, randomize, small_config
 from tests.support.compare import assert_agree
 
 CONFIG = small_config()
@@ -236,3 +240,25 @@ def test_what_masks_share_is_what_each_would_have(
     grads = [torch.autograd.grad((value * upstream).sum(), wanted) for value in (got, expected)]
     for ours, theirs in zip(*grads, strict=True):
         assert_agree("gradient", ours, theirs, atol=1e-11, rtol=1e-12)
+
+
+@pytest.mark.parametrize("preset", ["charades", "charades_released", "activitynet", "cnm", "cpl"])
+def test_no_valid_row_lies_behind_the_only_one_that_is_wanted(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is why the attention of that row hides nothing else."""
+    wanted: list[Tensor] = []
+
+    def spied(before: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def spy(stack: Stack, x: Tensor, keys: Keys, *others: Any) -> Tensor:
+            if isinstance(others[-1], Tensor):
+                row, valid = others[-1], keys.valid
+                valid = valid.repeat_interleave(len(row) // len(valid), 0)
+                assert not (valid & (torch.arange(valid.shape[1]) > row.unsqueeze(1))).any()
+                wanted.append(row)
+            return before(stack, x, keys, *others)
+
+        return spy
+
+    for name in ("forward", "forward_shared"):
+        monkeypatch.setattr(Stack, name, spied(getattr(Stack, name)))
+    PPS(small_config(preset), SIZES)(random_batch((3, 6), 6))
+    assert wanted
