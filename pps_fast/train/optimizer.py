@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pps_fast.distributed import ALONE, World
 from pps_fast.ops.clip_adam import AdamBuffers, AdamConstants, clip_adam
-from pps_fast.ops.weights import FlatWeights, memory_of, refresh, room_of
+from pps_fast.ops.weights import FlatWeights, copies, memory_of, refresh, room_of
 
 MOMENTS = ("first_moment", "second_moment")
 """names of a parameter's state"""
@@ -238,6 +238,7 @@ class Adam(torch.optim.Optimizer):
             begins.append(total)
             # a multiple of 64 elements, because kernels assume addresses that are multiples of 16 bytes
             total += room_of(parameter)
+        rounded = copies(parameters)
         buffers = [torch.zeros(total, dtype=parameters[0].dtype, device=device) for _ in range(4)]
         block = _Block(buffers[0], buffers[1], buffers[2], buffers[3], FlatWeights(buffers[0]))
         for parameter, begin in zip(parameters, begins, strict=True):
@@ -257,4 +258,7 @@ class Adam(torch.optim.Optimizer):
                 state[moment] = buffer
             self._slots[parameter] = _Slot(memory_of(parameter), gradient)
             self._is_current.append((parameter, block.weights.add(parameter, begin, gradient)))
+        if rounded:
+            # products ask for copies again, and the first update then needs no compilation of its own
+            block.weights.rounded = block.parameters.to(rounded[0].dtype)
         self._blocks.append(block)

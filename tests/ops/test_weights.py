@@ -91,6 +91,16 @@ def test_parameters_of_an_optimizer_share_a_flat_copy_that_its_update_writes() -
     assert all(torch.equal(copy, p.detach().to(BF16)) for copy, p in zip(copies, parameters, strict=True))
 
 
+def test_the_first_update_writes_a_flat_copy_of_parameters_that_were_rounded_before() -> None:
+    parameters = [_parameter(3, 2), _parameter(5)]
+    rounded(parameters[1], BF16)
+    (flat,) = [x for x in _trained(parameters).memory() if x.dtype == BF16]
+    # rounded after the update, zeros in the gaps
+    assert flat.count_nonzero() == 11
+    assert torch.equal(flat[:6], parameters[0].detach().flatten().to(BF16))
+    assert rounded(parameters[0], BF16).data_ptr() == flat.data_ptr() and all(map(_is_current, parameters))
+
+
 @pytest.mark.parametrize("is_trained", [False, True])
 def test_a_padded_copy_has_rows_of_zeros_behind_the_last(is_trained: bool) -> None:
     parameters = [_parameter(3, 2), _parameter(70), _parameter(64, 2)]
