@@ -157,7 +157,7 @@ def _rows(
     return o_row, o_proposal, o_t, m_row, m_mixed, m_row[:, None] & m_t, m_mixed[:, None] & m_t
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def mixture_bwd_kernel(
     p_masks,
     p_importance,
@@ -188,7 +188,7 @@ def mixture_bwd_kernel(
     tl.store(p_grad_importance + o_row, tl.sum(b_masks * b_grad + b_share, axis=1), mask=m_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def peak_mixture_bwd_kernel(
     p_group,
     p_mixture,

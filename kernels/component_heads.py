@@ -42,11 +42,12 @@ def _value(
     return LARGEST * tl.sigmoid(tl.sum(b_product, axis=1) + b_bias)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["E"])
 def component_heads_fwd_kernel(
     p_g_cls, p_center_weight, p_center_bias, p_width_weight, p_width_bias, p_center_index, p_width_index,
     p_center, p_width,
-    MAX_WIDTH: tl.constexpr, E: tl.constexpr, D: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_D: tl.constexpr,
+    E,
+    MAX_WIDTH: tl.constexpr, D: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     i_sample = tl.program_id(0).to(tl.int64)
     o_e = tl.program_id(1) * BLOCK_E + tl.arange(0, BLOCK_E)
@@ -70,8 +71,8 @@ def _slope(p_value, p_grad, o_all, m_all, LARGEST: tl.constexpr):
 
 @triton.jit
 def _through(
-    p_weight, p_index, p_value, p_grad, i_sample, o_e, o_d,
-    LARGEST: tl.constexpr, E: tl.constexpr, D: tl.constexpr,
+    p_weight, p_index, p_value, p_grad, i_sample, o_e, o_d, E,
+    LARGEST: tl.constexpr, D: tl.constexpr,
 ):  # fmt: skip
     """Returns what a block of components adds to a part of the gradient of g_cls."""
     m_e = o_e < E
@@ -84,9 +85,9 @@ def _through(
 
 @triton.jit
 def _add_row(
-    p_g_cls, p_index, p_value, p_grad, p_weight_sum, p_bias_sum, i_row, num_samples,
-    LARGEST: tl.constexpr, E: tl.constexpr, D: tl.constexpr,
-    BLOCK_E: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_ROW: tl.constexpr,
+    p_g_cls, p_index, p_value, p_grad, p_weight_sum, p_bias_sum, i_row, num_samples, E,
+    LARGEST: tl.constexpr, D: tl.constexpr,
+    SPAN_E: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_ROW: tl.constexpr,
 ):  # fmt: skip
     """Adds to the gradients of a row of a weight and of its bias."""
     o_d = tl.arange(0, BLOCK_ROW)
@@ -96,7 +97,7 @@ def _add_row(
         o_sample = (i_sample + tl.arange(0, BLOCK_B)).to(tl.int64)
         m_sample = o_sample < num_samples
         b_slope = tl.zeros([BLOCK_B], tl.float32)
-        for i_e in range(0, E, BLOCK_E):
+        for i_e in range(0, SPAN_E, BLOCK_E):
             o_e = i_e + tl.arange(0, BLOCK_E)
             # components that read this row
             m_e = tl.load(p_index + o_e, mask=o_e < E, other=-1) == i_row
@@ -110,14 +111,14 @@ def _add_row(
     tl.store(p_bias_sum + i_row, b_bias_sum)
 
 
-@triton.jit(do_not_specialize=["num_samples"])
+@triton.jit(do_not_specialize=["num_samples", "num_centers", "E"])
 def component_heads_bwd_kernel(
     p_g_cls, p_center_weight, p_width_weight, p_center_index, p_width_index, p_center, p_width,
     p_grad_center, p_grad_width,
     p_grad_g_cls, p_center_weight_sum, p_center_bias_sum, p_width_weight_sum, p_width_bias_sum,
-    num_samples,
-    NUM_CENTERS: tl.constexpr, MAX_WIDTH: tl.constexpr, E: tl.constexpr, D: tl.constexpr,
-    BLOCK_E: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_ROW: tl.constexpr,
+    num_samples, num_centers, E,
+    MAX_WIDTH: tl.constexpr, D: tl.constexpr,
+    SPAN_E: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_B: tl.constexpr, BLOCK_ROW: tl.constexpr,
 ):  # fmt: skip
     i_program = tl.program_id(0)
     i_row = i_program - num_samples
@@ -126,32 +127,36 @@ def component_heads_bwd_kernel(
         for i_d in range(0, D, BLOCK_D):
             o_d = i_d + tl.arange(0, BLOCK_D)
             b_grad = tl.zeros([BLOCK_D], tl.float32)
-            for i_e in range(0, E, BLOCK_E):
+            for i_e in range(0, SPAN_E, BLOCK_E):
                 o_e = i_e + tl.arange(0, BLOCK_E)
                 b_grad += _through(
-                    p_center_weight, p_center_index, p_center, p_grad_center, i_sample, o_e, o_d, 1.0, E, D
+                    p_center_weight, p_center_index, p_center, p_grad_center, i_sample, o_e, o_d, E, 1.0, D
                 )
                 b_grad += _through(
-                    p_width_weight, p_width_index, p_width, p_grad_width, i_sample, o_e, o_d, MAX_WIDTH, E, D
+                    p_width_weight, p_width_index, p_width, p_grad_width, i_sample, o_e, o_d, E, MAX_WIDTH, D
                 )
             tl.store(p_grad_g_cls + i_sample * D + o_d, b_grad.to(p_grad_g_cls.dtype.element_ty), mask=o_d < D)
-    elif i_row < NUM_CENTERS:
+    elif i_row < num_centers:
         _add_row(
             p_g_cls, p_center_index, p_center, p_grad_center, p_center_weight_sum, p_center_bias_sum, i_row,
-            num_samples, 1.0, E, D, BLOCK_E, BLOCK_B, BLOCK_ROW,
+            num_samples, E, 1.0, D, SPAN_E, BLOCK_E, BLOCK_B, BLOCK_ROW,
         )  # fmt: skip
     else:
         _add_row(
-            p_g_cls, p_width_index, p_width, p_grad_width, p_width_weight_sum, p_width_bias_sum, i_row - NUM_CENTERS,
-            num_samples, MAX_WIDTH, E, D, BLOCK_E, BLOCK_B, BLOCK_ROW,
+            p_g_cls, p_width_index, p_width, p_grad_width, p_width_weight_sum, p_width_bias_sum, i_row - num_centers,
+            num_samples, E, MAX_WIDTH, D, SPAN_E, BLOCK_E, BLOCK_B, BLOCK_ROW,
         )  # fmt: skip
 
 
-def blocks(width: int) -> dict[str, int]:
-    """Returns block sizes of the backward pass for D values of g_cls."""
+def blocks(num_components: int, width: int) -> dict[str, int]:
+    """Returns block sizes of the backward pass for E components and D values of g_cls.
+
+    A loop over blocks of components ends at a constant, SPAN_E: with a run-time end, registers spill.
+    """
     block_row = triton.next_power_of_2(width)
     block_b = max(min(_BLOCK_ELEMENTS // block_row, _BLOCK_E), 1)
-    return {"BLOCK_E": _BLOCK_E, "BLOCK_D": _BLOCK_D, "BLOCK_B": block_b, "BLOCK_ROW": block_row}
+    span = triton.cdiv(num_components, _BLOCK_E) * _BLOCK_E
+    return {"SPAN_E": span, "BLOCK_E": _BLOCK_E, "BLOCK_D": _BLOCK_D, "BLOCK_B": block_b, "BLOCK_ROW": block_row}
 
 
 def component_heads_fwd(
@@ -212,7 +217,7 @@ def component_heads_bwd(
             p_width_index=indices[1], p_center=values[0], p_width=values[1], p_grad_center=grad_center,
             p_grad_width=grad_width, p_grad_g_cls=grad_g_cls, p_center_weight_sum=center_weight_sum,
             p_center_bias_sum=center_bias_sum, p_width_weight_sum=width_weight_sum, p_width_bias_sum=width_bias_sum,
-            num_samples=num_samples, NUM_CENTERS=num_centers, MAX_WIDTH=max_width, E=len(indices[0]), D=width,
-            **blocks(width),
+            num_samples=num_samples, num_centers=num_centers, MAX_WIDTH=max_width, E=len(indices[0]), D=width,
+            **blocks(len(indices[0]), width),
         )  # fmt: skip
     return grad_g_cls

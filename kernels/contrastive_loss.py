@@ -33,7 +33,7 @@ def _best_and_whole(p_best, p_whole, o_sample, num_samples, N: tl.constexpr, BLO
     return o_best, m_best, b_best, b_whole[:, None]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_samples"])
 def contrastive_loss_fwd_kernel(
     p_best,
     p_whole,
@@ -62,7 +62,7 @@ def contrastive_loss_fwd_kernel(
     tl.store(p_loss, tl.sum(b_sum) / (num_samples * N))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_samples"])
 def contrastive_loss_bwd_kernel(
     p_grad,
     p_best,

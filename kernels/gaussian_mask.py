@@ -23,11 +23,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from pps_fast.kernels.launch import contiguous, device_of, empty, incoming
+from pps_fast.kernels.launch import device_of, empty, incoming, or_unread
 
 SHAPES = ("gaussian", "gaussian_peak", "laplace")
 # as in the equation
@@ -122,7 +123,7 @@ def _store_grads(
     tl.store(p_grad_width + o_row, b_grad_width, mask=m_row)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def gaussian_mask_fwd_kernel(
     p_center,
     p_width,
@@ -151,7 +152,7 @@ def gaussian_mask_fwd_kernel(
     tl.store(p_log + o_all, tl.log(b_mask + MASK_FLOOR), mask=m_all)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows", "has_grad", "has_grad_log"])
 def gaussian_mask_bwd_kernel(
     p_center,
     p_width,
@@ -160,6 +161,8 @@ def gaussian_mask_bwd_kernel(
     p_grad_center,
     p_grad_width,
     num_rows,
+    has_grad,
+    has_grad_log,
     SIGMA: tl.constexpr,
     WIDTH_FLOOR: tl.constexpr,
     SHAPE: tl.constexpr,
@@ -183,8 +186,8 @@ def gaussian_mask_bwd_kernel(
     b_value = tl.exp(b_exponent)
     b_mask = _mask(b_exponent, INVERSE)
     o_all = o_row[:, None] * T + o_t[None, :]
-    b_weight = b_value * incoming(p_grad, o_all, m_all)
-    b_weight += (b_value / (b_mask + MASK_FLOOR)) * incoming(p_grad_log, o_all, m_all)
+    b_weight = b_value * incoming(p_grad, o_all, m_all & (has_grad != 0))
+    b_weight += (b_value / (b_mask + MASK_FLOOR)) * incoming(p_grad_log, o_all, m_all & (has_grad_log != 0))
     if INVERSE:
         b_weight = -b_weight
     # beyond the last position the distance grows and the value may overflow
@@ -192,7 +195,7 @@ def gaussian_mask_bwd_kernel(
     _store_grads(p_grad_center, p_grad_width, o_row, m_row, b_width, b_std, b_weight, b_a, b_b, SIGMA, WIDTH_FLOOR)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def gaussian_exponent_fwd_kernel(
     p_center,
     p_width,
@@ -210,7 +213,7 @@ def gaussian_exponent_fwd_kernel(
     tl.store(p_exponent + o_row[:, None] * T + o_t[None, :], _exponent(b_d, 0), mask=m_all)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def gaussian_exponent_bwd_kernel(
     p_center,
     p_width,
@@ -297,8 +300,10 @@ def gaussian_mask_bwd(
         # without any gradient the number does not matter
         max(2 if x is None else x.shape[-1] for x in (grad, grad_log)),
         p_width=width,
-        p_grad=contiguous(grad),
-        p_grad_log=contiguous(grad_log),
+        p_grad=or_unread(grad, center, torch.float32),
+        p_grad_log=or_unread(grad_log, center, torch.float32),
+        has_grad=int(grad is not None),
+        has_grad_log=int(grad_log is not None),
         p_grad_center=grad_center,
         p_grad_width=grad_width,
         SIGMA=sigma,

@@ -35,6 +35,14 @@ def contiguous(x: Tensor | None) -> Tensor | None:
     return None if x is None else x.contiguous()
 
 
+def or_unread(x: Tensor | None, like: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns a packed tensor of the same values; for None one that no kernel may read, on the device of `like`.
+
+    A pointer that is None would make a compilation of its own; the kernel is told by an integer what to read instead.
+    """
+    return empty(like, 1, dtype=dtype) if x is None else x.contiguous()
+
+
 @triton.jit
 def incoming(p_grad, o_grad, m_grad):
     """Returns an incoming gradient in fp32; 0 where the mask says so, and where there is no gradient."""

@@ -20,8 +20,10 @@ from pps_fast.kernels.launch import device_of, empty
 _BLOCK_R, _BLOCK_C = 16, 128
 # most programs, four on each of 132 processors; those over the same columns each write their sums to their own row
 _MAX_PROGRAMS = 528
-# partial sums and columns that are added up at once
-_TOTAL_P, _TOTAL_C = 128, 32
+# partial sums and columns of a block, and blocks that are read at once
+_TOTAL_P, _TOTAL_C, _TOTAL_BLOCKS = 128, 32, 4
+# columns of a vector that a masked load or store of any dtype moves at once, at most
+_VECTOR = 16
 
 
 @triton.jit
@@ -57,19 +59,21 @@ def linear_gradient_sum_kernel(
     tl.store(p_part + i_program.to(tl.int64) * C + o_c, tl.sum(b_part, axis=0), mask=o_c < C)
 
 
-@triton.jit(do_not_specialize=["num_parts"])
+@triton.jit(do_not_specialize=["num_parts", "C"])
 def linear_gradient_total_kernel(
     p_part, p_first, p_second, p_third,
-    num_parts, C,
+    num_parts, s_part, C,
     BLOCKS: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     i_target = tl.program_id(0)
     o_c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     b_total = tl.zeros([BLOCK_P, BLOCK_C], tl.float32)
-    for i_block in tl.static_range(BLOCKS):
-        o_part = i_block * BLOCK_P + tl.arange(0, BLOCK_P)
-        o_all = (o_part[:, None] * tl.num_programs(0) + i_target) * C + o_c[None, :]
-        b_total += tl.load(p_part + o_all, mask=(o_part < num_parts)[:, None] & (o_c < C)[None, :], other=0.0)
+    for i_part in range(0, num_parts, BLOCKS * BLOCK_P):
+        # several loads are under way at once; those beyond the last part are none
+        for i_block in tl.static_range(BLOCKS):
+            o_part = i_part + i_block * BLOCK_P + tl.arange(0, BLOCK_P)
+            o_all = (o_part[:, None] * tl.num_programs(0) + i_target) * s_part + o_c[None, :]
+            b_total += tl.load(p_part + o_all, mask=(o_part < num_parts)[:, None] & (o_c < s_part)[None, :], other=0.0)
     b_sum = tl.sum(b_total, axis=0)
     if i_target == 0:
         tl.store(p_first + o_c, tl.load(p_first + o_c, mask=o_c < C, other=0.0) + b_sum, mask=o_c < C)
@@ -83,16 +87,14 @@ def add_totals(part: Tensor, targets: list[Tensor]) -> None:
     """Adds sums of parts to up to three targets in one launch.
 
     Args:
-        part: [P, number of targets, C] fp32.
+        part: [P, number of targets, C] fp32, or with more columns, which lead nowhere.
         targets: [C] fp32, contiguous, added to in place.
     """
-    num_parts, num_targets, width = part.shape
+    (num_parts, num_targets, length), width = part.shape, targets[0].numel()
     first, second, third = targets + targets[:1] * (3 - num_targets)
-    # a power of two, so that few numbers of parts need a compilation of their own
-    number = triton.next_power_of_2(triton.cdiv(num_parts, _TOTAL_P))
     linear_gradient_total_kernel[(num_targets, triton.cdiv(width, _TOTAL_C))](
-        p_part=part, p_first=first, p_second=second, p_third=third, num_parts=num_parts, C=width,
-        BLOCKS=number, BLOCK_P=_TOTAL_P, BLOCK_C=_TOTAL_C, num_warps=8,
+        p_part=part, p_first=first, p_second=second, p_third=third, num_parts=num_parts, s_part=length, C=width,
+        BLOCKS=_TOTAL_BLOCKS, BLOCK_P=_TOTAL_P, BLOCK_C=_TOTAL_C, num_warps=8,
     )  # fmt: skip
 
 
@@ -100,6 +102,14 @@ def programs(num_rows: int, width: int) -> tuple[int, int]:
     """Returns the grid: how many programs share the rows, and how many the columns."""
     across = triton.cdiv(width, _BLOCK_C)
     return min(triton.cdiv(num_rows, _BLOCK_R), max(_MAX_PROGRAMS // across, 1)), across
+
+
+def _readable(x: Tensor) -> int:
+    """Returns C, or the next multiple of a vector where memory reaches so far, so that no mask cuts a vector."""
+    (num_rows, width), length = x.shape, x.stride(0)
+    rounded = triton.cdiv(width, _VECTOR) * _VECTOR
+    end = x.storage_offset() + (num_rows - 1) * length + rounded
+    return rounded if rounded <= length and end * x.element_size() <= x.untyped_storage().nbytes() else width
 
 
 def linear_gradient(grad: Tensor, result: Tensor | None, bias: Tensor) -> None:
@@ -111,7 +121,7 @@ def linear_gradient(grad: Tensor, result: Tensor | None, bias: Tensor) -> None:
         result: [R, C] the layer's result behind its ReLU, with the strides of `grad`; None for a layer without one.
         bias: [C] fp32, contiguous, added to in place.
     """
-    num_rows, width = grad.shape
+    num_rows, width = len(grad), grad.shape[1] if result is not None else _readable(grad)
     grid = programs(num_rows, width)
     part = empty(grad, grid[0], 1, width)
     with device_of(grad):

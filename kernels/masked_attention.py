@@ -38,6 +38,9 @@ from pps_fast.kernels.tiles import (
     add_sums,
 )
 
+# of queries and of keys; one for sentences of up to 30 words, each of which would else need one of two compilations
+_SMALLEST_BLOCK = 32
+
 
 @triton.jit(do_not_specialize=["Q", "T", "num_alike"])
 def masked_attention_fwd_kernel(
@@ -82,10 +85,9 @@ def masked_attention_fwd_kernel(
 
 
 @triton.jit
-def _store_bias(p_bias, b_bias, m_t, ADDS: tl.constexpr):
+def _store_bias(p_bias, b_bias, m_t, adds):
     """Stores the gradient of a bias, or adds it to what is there, which no other program reads or writes."""
-    if ADDS:
-        b_bias += tl.load(p_bias, mask=m_t, other=0.0)
+    b_bias += tl.load(p_bias, mask=m_t & (adds != 0), other=0.0)
     tl.store(p_bias, b_bias, mask=m_t)
 
 
@@ -96,14 +98,13 @@ def _store_sum(p_part, b_x, o_part, D: tl.constexpr, BLOCK_D: tl.constexpr):
     tl.store(p_part + o_part + o_d, tl.sum(b_x, axis=0), mask=o_d < D)
 
 
-@triton.jit(do_not_specialize=["Q", "T", "num_alike"])
+@triton.jit(do_not_specialize=["Q", "T", "num_alike", "adds"])
 def masked_attention_bwd_tile_kernel(
     p_q, p_k, p_v, p_bias, p_valid, p_grad, p_lse, p_grad_q, p_grad_k, p_grad_v, p_grad_bias, p_part,
     s_qg, s_qh, s_qn, s_kg, s_kh, s_kn, s_vg, s_vh, s_vn, s_dqg, s_dqn, s_dkg, s_dkn,
-    Q, T, num_alike,
+    Q, T, num_alike, adds,
     SCALE: tl.constexpr,
     CAUSAL: tl.constexpr,
-    ADDS: tl.constexpr,
     H: tl.constexpr, D: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
     DOT: tl.constexpr,
@@ -128,14 +129,14 @@ def masked_attention_bwd_tile_kernel(
     b_dp = _dot(b_grad, tl.trans(b_v), DOT)
     b_ds = tl.where(m_seen, b_p * (b_dp - tl.sum(b_p * b_dp, axis=1)[:, None]), 0.0)
     b_grad_bias = tl.sum(b_ds, axis=0)
-    if p_bias is not None:
-        _store_bias(p_grad_bias + i_pair * T + o_t, b_grad_bias, o_t < T, ADDS)
     if p_part is not None:
         # rows of dq, summed before the product
         _store_sum(p_part, b_grad_bias[:, None] * b_k.to(tl.float32) * SCALE, o_part, D, BLOCK_D)
     b_ds = b_ds.to(b_q.dtype)
     _store(p_grad_k, _dot(tl.trans(b_ds), b_q, DOT) * SCALE, i_g * s_dkg + i_h * D, s_dkn, o_t, T, D, BLOCK_D)
     _store(p_grad_q, _dot(b_ds, b_k, DOT) * SCALE, i_g * s_dqg + i_h * D, s_dqn, o_q, Q, D, BLOCK_D)
+    if p_bias is not None:
+        _store_bias(p_grad_bias + i_pair * T + o_t, b_grad_bias, o_t < T, adds)
 
 
 @triton.jit(do_not_specialize=["Q", "T", "num_alike"])
@@ -183,14 +184,13 @@ def masked_attention_bwd_q_kernel(
         _store_sum(p_part, b_grad_q, ((i_g * NUM_Q + i_q) * H + i_h) * D, D, BLOCK_D)
 
 
-@triton.jit(do_not_specialize=["Q", "T", "num_alike"])
+@triton.jit(do_not_specialize=["Q", "T", "num_alike", "adds"])
 def masked_attention_bwd_kv_kernel(
     p_q, p_k, p_v, p_bias, p_valid, p_grad, p_lse, p_delta, p_grad_k, p_grad_v, p_grad_bias,
     s_qg, s_qh, s_qn, s_kg, s_kh, s_kn, s_vg, s_vh, s_vn, s_dkg, s_dkn,
-    Q, T, num_alike,
+    Q, T, num_alike, adds,
     SCALE: tl.constexpr,
     CAUSAL: tl.constexpr,
-    ADDS: tl.constexpr,
     H: tl.constexpr, D: tl.constexpr,
     NUM_Q: tl.constexpr, NUM_T: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
@@ -226,7 +226,7 @@ def masked_attention_bwd_kv_kernel(
             b_grad_bias += tl.sum(b_ds, axis=0)
             b_grad_k += _dot(tl.trans(b_ds.to(b_q.dtype)), b_q, DOT)
     if p_bias is not None:
-        _store_bias(p_grad_bias + i_pair * T + o_t, b_grad_bias, o_t < T, ADDS)
+        _store_bias(p_grad_bias + i_pair * T + o_t, b_grad_bias, o_t < T, adds)
     _store(p_grad_k, b_grad_k * SCALE, i_g * s_dkg + i_h * D, s_dkn, o_t, T, D, BLOCK_D)
     _store(p_grad_v, b_grad_v, i_g * s_dkg + i_h * D, s_dkn, o_t, T, D, BLOCK_D)
 
@@ -242,8 +242,8 @@ def blocks(num_queries: int, num_keys: int, head_dim: int, element_bytes: int) -
     else:
         block_q, block_t = 64, 64 if max(num_queries, num_keys) <= 64 else 32
     return {
-        "BLOCK_Q": min(max(triton.next_power_of_2(num_queries), 16), block_q),
-        "BLOCK_T": min(max(triton.next_power_of_2(num_keys), 16), block_t),
+        "BLOCK_Q": min(max(triton.next_power_of_2(num_queries), _SMALLEST_BLOCK), block_q),
+        "BLOCK_T": min(max(triton.next_power_of_2(num_keys), _SMALLEST_BLOCK), block_t),
         "BLOCK_D": block_d,
         "num_warps": 8 if element_bytes == 4 else 4,
         "num_stages": 1,
@@ -349,7 +349,7 @@ def masked_attention_bwd_into(
     inputs["num_alike"] = _num_alike(query, key_valid)
     inputs |= {"p_grad": results[0].transpose(1, 2).contiguous(), "p_lse": results[2]}
     of_query = {"p_grad_q": grads[0], "s_dqg": grads[0].stride(0), "s_dqn": grads[0].stride(2)}
-    of_keys = {"p_grad_k": grads[1], "s_dkg": grads[1].stride(0), "s_dkn": grads[1].stride(2), "ADDS": adds}
+    of_keys = {"p_grad_k": grads[1], "s_dkg": grads[1].stride(0), "s_dkn": grads[1].stride(2), "adds": int(adds)}
     of_keys |= {"p_grad_v": grads[2], "p_grad_bias": grads[3]}
     num_queries, num_keys = query.shape[2], key.shape[2]
     tile = blocks(num_queries, num_keys, query.shape[3], query.element_size())

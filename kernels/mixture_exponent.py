@@ -63,7 +63,7 @@ def mixture_exponent_fwd_kernel(
     tl.store(p_mixture + i_proposal * T + o_t, b_peak + tl.log(b_sum), mask=o_t < T)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def mixture_exponent_bwd_kernel(
     p_exponents,
     p_importance,

@@ -26,21 +26,21 @@ from pps_fast.kernels.launch import device_of, empty
 
 STRATEGIES = ("distant", "middle", "all")
 FORMS = ("plain", "sums", "exponents")
-# smallest side of an operand of tl.dot
-_SMALLEST_BLOCK = 16
+# positions: the smallest side of an operand of tl.dot; rows: one size for proposals and for components
+_SMALLEST_T, _SMALLEST_N = 16, 32
 # elements of a tile of masks held by one program; with twice as many, products of 28 or 64 rows spill registers
 _BLOCK_ELEMENTS = 1024
 
 
 @triton.jit
-def _tile(p_sample, o_n, o_t, N: tl.constexpr, T: tl.constexpr, FORM: tl.constexpr):
+def _tile(p_sample, o_n, o_t, N, T: tl.constexpr, FORM: tl.constexpr):
     """Loads rows o_n and columns o_t of a sample, with 0 where nothing exists, -inf of exponents."""
     m_all = (o_n < N)[:, None] & (o_t < T)[None, :]
     return tl.load(p_sample + o_n[:, None] * T + o_t[None, :], mask=m_all, other=float("-inf") if FORM == 2 else 0.0)
 
 
 @triton.jit
-def _peaks(p_sample, o_n, N: tl.constexpr, T: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_T: tl.constexpr):
+def _peaks(p_sample, o_n, N, T: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_T: tl.constexpr):
     """Returns the largest exponent of each row, 0 for a row that does not exist."""
     b_top = tl.full([BLOCK_N, BLOCK_T], float("-inf"), dtype=tl.float32)
     for i_t in range(0, T, BLOCK_T):
@@ -59,16 +59,16 @@ def _normalized(b_tile, b_peak, b_inverse, FORM: tl.constexpr):
         return b_tile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N"])
 def push_fwd_kernel(
     p_rows,
     p_group,
     p_loss,
     p_grad,
+    N,
     TARGET: tl.constexpr,
     ROW_SUM_FLOOR: tl.constexpr,
     FORM: tl.constexpr,
-    N: tl.constexpr,
     T: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_T: tl.constexpr,
@@ -173,13 +173,13 @@ def pull_fwd_kernel(
 
 def _push_blocks(num_rows: int, num_positions: int) -> dict[str, int]:
     """Returns block sizes, warps and stages of a launch, chosen so that no architecture spills registers."""
-    block_n = max(triton.next_power_of_2(num_rows), _SMALLEST_BLOCK)
+    block_n = max(triton.next_power_of_2(num_rows), _SMALLEST_N)
     block_t = min(triton.next_power_of_2(num_positions), _BLOCK_ELEMENTS // block_n)
     # with 4 warps, products of 64 rows spill registers
     num_warps = 8 if block_n > 32 else 4
     return {
         "BLOCK_N": block_n,
-        "BLOCK_T": max(block_t, _SMALLEST_BLOCK),
+        "BLOCK_T": max(block_t, _SMALLEST_T),
         "num_warps": num_warps,
         "num_stages": 1,
     }

@@ -64,7 +64,7 @@ def _load_alike(p_x, o_row, o_d, m_all, N, alike, D: tl.constexpr):
     return tl.load(p_x + i_row[:, None] * D + o_d[None, :], mask=m_all, other=0.0).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=["num_rows", "site", "N"])
+@triton.jit(do_not_specialize=["num_rows", "site", "N", "alike_x", "alike_branch"])
 def residual_norm_fwd_kernel(
     p_x, p_branch, p_weight, p_bias, p_dropout_key, p_first, p_out, p_sum, p_mean, p_rstd,
     num_rows, site, N, alike_x, alike_branch,
@@ -167,8 +167,9 @@ def blocks(width: int, is_backward: bool = False) -> dict[str, int]:
 
 
 def _dropping(dropout_key: Tensor | None, dropout: list[int], first_row: Tensor | None) -> dict[str, Any]:
-    """Returns the arguments of `_kept`."""
-    return {**dropping(dropout_key, dropout), "p_first": None if first_row is None else first_row.contiguous()}
+    """Returns the arguments of `_kept`; without dropout nobody asks for positions."""
+    first_row = None if dropout_key is None or first_row is None else first_row.contiguous()
+    return {**dropping(dropout_key, dropout), "p_first": first_row}
 
 
 def residual_norm_fwd(

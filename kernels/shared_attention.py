@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -41,16 +40,17 @@ _FWD_MASKS, _BWD_MASKS = 8, 16
 _TOTAL_C = 64
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "chunk"])
 def shared_attention_fwd_kernel(
     p_q, p_k, p_v, p_bias, p_valid, p_out, p_lse,
+    N, chunk,
     s_qg: tl.constexpr, s_qh: tl.constexpr, s_qn: tl.constexpr,
     s_kg: tl.constexpr, s_kh: tl.constexpr, s_kn: tl.constexpr,
     s_vg: tl.constexpr, s_vh: tl.constexpr, s_vn: tl.constexpr,
     SCALE: tl.constexpr,
     CAUSAL: tl.constexpr,
-    N: tl.constexpr, H: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
-    CHUNK: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
+    H: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
     DOT: tl.constexpr,
 ):  # fmt: skip
     i_pair, i_chunk, i_q = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
@@ -61,30 +61,30 @@ def shared_attention_fwd_kernel(
     b_v = _load(p_v, i_b * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
     b_none, m_visible = _keys(None, p_valid, i_b, i_b, o_t, T)
     b_shared, m_seen = _scores(b_q, b_k, b_none, m_visible, o_q, o_t, T, SCALE, CAUSAL, DOT)
-    for i in range(CHUNK):
-        i_n = i_chunk * CHUNK + i
-        if i_n < N:
-            i_g = i_b * N + i_n
-            b_bias, m_key = _keys(p_bias, None, i_g, i_g, o_t, T)
-            b_s = b_shared + b_bias[None, :]
-            b_max = tl.max(b_s, axis=1)
-            b_p = tl.exp2(b_s - b_max[:, None])
-            b_sum = tl.sum(b_p, axis=1)
-            b_out = _dot(b_p.to(b_v.dtype), b_v, DOT) / b_sum[:, None]
-            _store(p_out, b_out, (i_g * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)
-            tl.store(p_lse + (i_g * H + i_h) * Q + o_q, b_max + tl.log2(b_sum), mask=o_q < Q)
+    for i in range(tl.minimum(chunk, N - i_chunk * chunk)):
+        i_n = i_chunk * chunk + i
+        i_g = i_b * N + i_n
+        b_bias, m_key = _keys(p_bias, None, i_g, i_g, o_t, T)
+        b_s = b_shared + b_bias[None, :]
+        b_max = tl.max(b_s, axis=1)
+        b_p = tl.exp2(b_s - b_max[:, None])
+        b_sum = tl.sum(b_p, axis=1)
+        b_out = _dot(b_p.to(b_v.dtype), b_v, DOT) / b_sum[:, None]
+        _store(p_out, b_out, (i_g * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)
+        tl.store(p_lse + (i_g * H + i_h) * Q + o_q, b_max + tl.log2(b_sum), mask=o_q < Q)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["N", "chunk"])
 def shared_attention_bwd_kernel(
     p_q, p_k, p_v, p_bias, p_valid, p_grad, p_lse, p_grad_q, p_grad_k, p_grad_v, p_grad_bias,
+    N, chunk,
     s_qg: tl.constexpr, s_qh: tl.constexpr, s_qn: tl.constexpr,
     s_kg: tl.constexpr, s_kh: tl.constexpr, s_kn: tl.constexpr,
     s_vg: tl.constexpr, s_vh: tl.constexpr, s_vn: tl.constexpr,
     SCALE: tl.constexpr,
     CAUSAL: tl.constexpr,
-    N: tl.constexpr, H: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
-    CHUNK: tl.constexpr, BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
+    MOST: tl.constexpr, H: tl.constexpr, Q: tl.constexpr, T: tl.constexpr, D: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
     DOT: tl.constexpr,
 ):  # fmt: skip
     NUM_Q: tl.constexpr = (Q + BLOCK_Q - 1) // BLOCK_Q
@@ -98,9 +98,11 @@ def shared_attention_bwd_kernel(
     b_shared, m_seen = _scores(b_q, b_k, b_none, m_visible, o_q, o_t, T, SCALE, CAUSAL, DOT)
     b_ds = tl.zeros([BLOCK_Q, BLOCK_T], tl.float32)
     b_grad_v = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
-    for i in range(CHUNK):
-        i_n = i_chunk * CHUNK + i
-        if i_n < N:
+    num_masks = tl.minimum(chunk, N - i_chunk * chunk)
+    # with a run-time end of the loop, registers spill
+    for i in range(MOST):
+        if i < num_masks:
+            i_n = i_chunk * chunk + i
             i_g = i_b * N + i_n
             b_bias, m_key = _keys(p_bias, None, i_g, i_g, o_t, T)
             # rows that do not exist get probability 0
@@ -126,14 +128,14 @@ def shared_attention_bwd_kernel(
 
 @triton.jit
 def _total(
-    p_parts, p_grad, p_sum, i_b, o_c, o_sum, ROWS, s_g, s_n,
-    NUMBER: tl.constexpr, C: tl.constexpr, BLOCK_R: tl.constexpr,
+    p_parts, p_grad, p_sum, i_b, o_c, o_sum, ROWS, s_g, s_n, number,
+    C: tl.constexpr, BLOCK_R: tl.constexpr,
 ):  # fmt: skip
     """Sums columns of the parts of a sample's gradient, and their rows where there is a place for that."""
     o_row = tl.arange(0, BLOCK_R)
     m_all = (o_row < ROWS)[:, None] & (o_c < C)[None, :]
     b_grad = tl.zeros([BLOCK_R, o_c.shape[0]], tl.float32)
-    for i in range(NUMBER):
+    for i in range(number):
         i_part = i * tl.num_programs(0) + i_b
         o_all = (i_part * ROWS + o_row[:, None]) * C + o_c[None, :]
         b_grad += tl.load(p_parts + o_all, mask=m_all, other=0.0).to(tl.float32)
@@ -143,12 +145,11 @@ def _total(
         tl.store(p_sum + o_sum, tl.sum(b_grad, axis=0), mask=o_c < C)
 
 
-@triton.jit(do_not_specialize=["Q", "T"])
+@triton.jit(do_not_specialize=["Q", "T", "number_q", "number_k"])
 def shared_attention_bwd_total_kernel(
     p_parts_q, p_parts_k, p_parts_v, p_grad_q, p_grad_k, p_grad_v, p_sum,
     s_qg, s_qn, s_kg, s_kn,
-    Q, T,
-    NUMBER_Q: tl.constexpr, NUMBER_K: tl.constexpr,
+    Q, T, number_q, number_k,
     C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     i_b = tl.program_id(0).to(tl.int64)
@@ -156,11 +157,11 @@ def shared_attention_bwd_total_kernel(
     # of [B, 2, C], as keys need no sum
     o_sum = i_b * 2 * C + o_c
     if tl.program_id(2) == 0:
-        _total(p_parts_q, p_grad_q, p_sum, i_b, o_c, o_sum, Q, s_qg, s_qn, NUMBER_Q, C, BLOCK_R)
+        _total(p_parts_q, p_grad_q, p_sum, i_b, o_c, o_sum, Q, s_qg, s_qn, number_q, C, BLOCK_R)
     elif tl.program_id(2) == 1:
-        _total(p_parts_k, p_grad_k, None, i_b, o_c, o_sum, T, s_kg, s_kn, NUMBER_K, C, BLOCK_R)
+        _total(p_parts_k, p_grad_k, None, i_b, o_c, o_sum, T, s_kg, s_kn, number_k, C, BLOCK_R)
     else:
-        _total(p_parts_v, p_grad_v, p_sum, i_b, o_c, o_sum + C, T, s_kg, s_kn, NUMBER_K, C, BLOCK_R)
+        _total(p_parts_v, p_grad_v, p_sum, i_b, o_c, o_sum + C, T, s_kg, s_kn, number_k, C, BLOCK_R)
 
 
 def blocks(num_queries: int, num_keys: int, head_dim: int, element_bytes: int) -> dict[str, int]:
@@ -198,7 +199,7 @@ def _launch(kernel: Any, inputs: dict[str, Any], num_masks: int, is_backward: bo
     grid = (query.shape[0] * query.shape[1], number, triton.cdiv(inputs["Q"], tile["BLOCK_Q"]))
     options = warps(tile, query.element_size(), inputs["DOT"], is_backward)
     with device_of(query):
-        kernel[grid](**inputs, **tile, **options, N=num_masks, CHUNK=size)
+        kernel[grid](**inputs, **tile, **options, N=num_masks, chunk=size)
 
 
 def shared_attention_fwd(
@@ -232,9 +233,9 @@ def shared_attention_fwd(
 
 
 def _parts_of(like: Tensor, number: int) -> Tensor:
-    """Allocates `number` parts of a result [G, H, n, D] as [number * G, n, H, D], in fp32 if there are several."""
+    """Allocates `number` parts of a result [G, H, n, D] as [number * G, n, H, D]: fp32, whatever their number is."""
     num, heads, rows, width = like.shape
-    return empty(like, number * num, rows, heads, width, dtype=like.dtype if number == 1 else torch.float32)
+    return empty(like, number * num, rows, heads, width)
 
 
 def shared_attention_bwd(
@@ -292,7 +293,7 @@ def shared_attention_bwd_into(
     grad_bias = empty(query, *key_bias.shape[:2], query.shape[1], num_blocks, key.shape[2])
     inputs = _inputs(query, key, value, key_bias, key_valid, causal, tf32)
     inputs |= {f"p_grad_{name}": part for name, part in parts.items()}
-    inputs |= {"p_grad": grad.transpose(2, 3).contiguous(), "p_lse": lse, "p_grad_bias": grad_bias}
+    inputs |= {"p_grad": grad.transpose(2, 3).contiguous(), "p_lse": lse, "p_grad_bias": grad_bias, "MOST": _BWD_MASKS}
     _launch(shared_attention_bwd_kernel, inputs, key_bias.shape[1], is_backward=True)
     _launch_total(parts, numbers, grads, projection_bias)
     return grad_bias.sum((2, 3))
@@ -312,7 +313,7 @@ def _launch_total(
         shared_attention_bwd_total_kernel[(num, triton.cdiv(width, _TOTAL_C), 3)](
             **{f"p_parts_{name}": part for name, part in parts.items()},
             **{f"p_grad_{name}": grad for name, grad in zip("qkv", grads, strict=True)},
-            **strides, p_sum=summed, Q=num_queries, T=num_keys, NUMBER_Q=numbers["q"], NUMBER_K=numbers["k"],
+            **strides, p_sum=summed, Q=num_queries, T=num_keys, number_q=numbers["q"], number_k=numbers["k"],
             C=width, BLOCK_R=block, BLOCK_C=_TOTAL_C,
         )  # fmt: skip
         add_sums(summed, projection_bias)

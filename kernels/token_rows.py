@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from pps_fast.kernels.dropout import _STEP, _hashed, _kept_values, dropping
-from pps_fast.kernels.launch import device_of, empty
+from pps_fast.kernels.launch import device_of, empty, or_unread
 
 # values held by one program
 _BLOCK_V = 2048
@@ -29,10 +29,10 @@ _BLOCK_V = 2048
 _BLOCK_R, _BLOCK_D = 64, 32
 
 
-@triton.jit(do_not_specialize=["M", "N", "token_row", "site"])
+@triton.jit(do_not_specialize=["M", "N", "token_row", "has_hidden", "site"])
 def token_rows_fwd_kernel(
     p_x, p_token, p_hidden, p_is_hidden, p_dropout_key, p_out,
-    M, N, token_row, site,
+    M, N, token_row, has_hidden, site,
     SCALE: tl.constexpr, THRESHOLD: tl.constexpr, D: tl.constexpr, BLOCK_V: tl.constexpr,
 ):  # fmt: skip
     i_sequence = tl.program_id(1).to(tl.int64)
@@ -47,16 +47,16 @@ def token_rows_fwd_kernel(
     if p_dropout_key is not None:
         b_dropout_key = _hashed(tl.load(p_dropout_key + i_sequence) ^ (site * _STEP))
         b_x = tl.where(_kept_values(b_dropout_key, o_value, THRESHOLD), b_x * SCALE, 0.0)
-    if p_hidden is not None:
+    if has_hidden != 0:
         m_hidden = tl.load(p_is_hidden + i_sequence * M + o_x, mask=m_x, other=0) != 0
         b_x = tl.where(m_hidden, tl.load(p_hidden + o_d, mask=m_hidden, other=0.0), b_x)
     tl.store(p_out + i_sequence * N * D + o_value, b_x.to(p_out.dtype.element_ty), mask=m_value)
 
 
-@triton.jit(do_not_specialize=["num_rows", "M", "N", "token_row", "first_row", "site"])
+@triton.jit(do_not_specialize=["num_rows", "M", "N", "token_row", "first_row", "has_hidden", "site"])
 def token_rows_bwd_kernel(
     p_grad, p_is_hidden, p_dropout_key, p_token_sum, p_hidden_sum,
-    num_rows, M, N, token_row, first_row, site,
+    num_rows, M, N, token_row, first_row, has_hidden, site,
     SCALE: tl.constexpr, THRESHOLD: tl.constexpr, D: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     o_d = tl.program_id(0) * BLOCK_D + tl.arange(0, BLOCK_D)
@@ -76,13 +76,13 @@ def token_rows_bwd_kernel(
             b_token += tl.where(m_token & b_kept, b_grad * SCALE, 0.0)
         else:
             b_token += tl.where(m_token, b_grad, 0.0)
-        if p_hidden_sum is not None:
+        if has_hidden != 0:
             o_x = tl.where(token_row == 0, o_row - 1, o_row)
             m_x = m_all & (o_x >= 0) & (o_x < M)
             m_hidden = tl.load(p_is_hidden + i_sequence.to(tl.int64) * M + o_x, mask=m_x, other=0) != 0
             b_hidden += tl.where(m_hidden[:, None], b_grad, 0.0)
     tl.store(p_token_sum + o_d, tl.load(p_token_sum + o_d, mask=m_d, other=0.0) + tl.sum(b_token, axis=0), mask=m_d)
-    if p_hidden_sum is not None:
+    if has_hidden != 0:
         b_before = tl.load(p_hidden_sum + o_d, mask=m_d, other=0.0)
         tl.store(p_hidden_sum + o_d, b_before + tl.sum(b_hidden, axis=0), mask=m_d)
 
@@ -113,9 +113,9 @@ def token_rows_fwd(
     out = empty(x, num, num_rows, width, dtype=dtype)
     with device_of(x):
         token_rows_fwd_kernel[(triton.cdiv(num_rows * width, _BLOCK_V), num)](
-            p_x=x, p_token=tokens[0], p_hidden=None if is_hidden is None else tokens[1],
-            p_is_hidden=None if is_hidden is None else is_hidden.contiguous(), p_out=out,
-            M=length, N=num_rows, token_row=token_row, D=width, BLOCK_V=_BLOCK_V, **dropping(dropout_key, dropout),
+            p_x=x, p_token=tokens[0], p_hidden=tokens[-1], p_is_hidden=or_unread(is_hidden, x, torch.bool), p_out=out,
+            M=length, N=num_rows, token_row=token_row, has_hidden=int(is_hidden is not None), D=width, BLOCK_V=_BLOCK_V,
+            **dropping(dropout_key, dropout),
         )  # fmt: skip
     return out
 
@@ -140,8 +140,8 @@ def token_rows_bwd(
     grad, (num, num_rows, width) = grad.contiguous(), grad.shape
     with device_of(grad):
         token_rows_bwd_kernel[(triton.cdiv(width, _BLOCK_D),)](
-            p_grad=grad, p_is_hidden=None if is_hidden is None else is_hidden.contiguous(), p_token_sum=sums[0],
-            p_hidden_sum=None if is_hidden is None else sums[1], num_rows=num * num_rows,
-            M=0 if is_hidden is None else is_hidden.shape[1], N=num_rows, token_row=token_row, first_row=first_row,
-            D=width, BLOCK_R=_BLOCK_R, BLOCK_D=_BLOCK_D, **dropping(dropout_key, dropout),
+            p_grad=grad, p_is_hidden=or_unread(is_hidden, grad, torch.bool), p_token_sum=sums[0], p_hidden_sum=sums[-1],
+            num_rows=num * num_rows, M=0 if is_hidden is None else is_hidden.shape[1], N=num_rows,
+            token_row=token_row, first_row=first_row, has_hidden=int(is_hidden is not None), D=width, BLOCK_R=_BLOCK_R,
+            BLOCK_D=_BLOCK_D, **dropping(dropout_key, dropout),
         )  # fmt: skip

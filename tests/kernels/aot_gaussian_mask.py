@@ -12,7 +12,8 @@ def variants() -> Iterator[Variant]:
     """Yields the shipped variants."""
     forward = dict.fromkeys(("p_center", "p_width", "p_mask", "p_log"), "*fp32")
     names = ("p_center", "p_width", "p_grad", "p_grad_log", "p_grad_center", "p_grad_width")
-    backward = dict.fromkeys(names, "*fp32")
+    # the logs of easy negatives have no gradient
+    backward = dict.fromkeys(names, "*fp32") | {"has_grad": 1, "has_grad_log": 0}
     for shape, inverse in (("gaussian", False), ("gaussian_peak", False), ("laplace", False), ("gaussian_peak", True)):
         index = gaussian_mask.SHAPES.index(shape)
         constants = {"SIGMA": 9.0, "WIDTH_FLOOR": 0.01, "SHAPE": index, "INVERSE": inverse, "T": 50}
@@ -23,12 +24,6 @@ def variants() -> Iterator[Variant]:
             (gaussian_mask.gaussian_mask_bwd_kernel, backward),
         ):
             yield Variant(label, kernel, {**pointers, "num_rows": 32 * 28}, constants, options=gaussian_mask.OPTIONS)
-    # easy negatives, whose logs nothing reads
-    constants = {"SIGMA": 9.0, "WIDTH_FLOOR": 0.01, "SHAPE": 0, "INVERSE": False, "T": 50, "p_grad_log": None}
-    signature = {name: kind for name, kind in backward.items() if name != "p_grad_log"} | {"num_rows": 32 * 21}
-    constants |= gaussian_mask._blocks(50)
-    kernel = gaussian_mask.gaussian_mask_bwd_kernel
-    yield Variant("gaussian_mask_alone", kernel, signature, constants, options=gaussian_mask.OPTIONS)
     constants = {"SIGMA": 9.0, "WIDTH_FLOOR": 0.01, "T": 50, **gaussian_mask._blocks(50)}
     for kernel, names in (
         (gaussian_mask.gaussian_exponent_fwd_kernel, ("p_center", "p_width", "p_exponent")),

@@ -58,7 +58,7 @@ def _variant(part: str, shape: tuple[Any, ...], tile: dict[str, int]) -> Variant
     signature |= {"s_dqg": queries * row, "s_dqn": row} if "p_grad_q" in pointers else {}
     signature |= {"s_dkg": keys * row, "s_dkn": row} if "p_grad_k" in pointers else {}
     # of the sub-layers behind this one
-    constants |= {"ADDS": has_bias} if "p_grad_k" in pointers else {}
+    signature |= {"adds": 1} if "p_grad_k" in pointers else {}
     if part != "bwd_tile":
         numbers = {"NUM_Q": -(-queries // tile["BLOCK_Q"]), "NUM_T": -(-keys // tile["BLOCK_T"])}
         constants |= numbers

@@ -1,4 +1,4 @@
-"""Variants of the positions of words that are shipped, for `aot.py`: the query, and the hidden query with q_cls."""
+"""Variants of the positions of words that are shipped, for `aot.py`: the query, with q_cls where words are hidden."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ def variants() -> Iterator[Variant]:
         signature: dict[str, str | int] = {"num_rows": 32 * 16, "N": 16}
         constants: dict[str, Any] = {"D": 256, "BLOCK_R": kernel._BLOCK_R, "BLOCK_D": kernel._BLOCK_D}
         forward = {**signature, "p_x": f"*{dtype}", "p_table": "*fp32", "p_out": f"*{dtype}"}
-        none = dict.fromkeys(("p_cls", "p_num_words"))
-        yield Variant(f"query_{dtype}", kernel.word_positions_fwd_kernel, forward, {**constants, **none})
-        cls = {"p_cls": "*fp32", "p_num_words": "*i64"}
-        yield Variant(f"hidden_query_{dtype}", kernel.word_positions_fwd_kernel, {**forward, **cls}, constants)
+        forward |= {"p_cls": "*fp32", "p_num_words": "*i64", "has_cls": 1}
+        yield Variant(f"query_{dtype}", kernel.word_positions_fwd_kernel, forward, constants)
         backward = {"p_grad": f"*{dtype}", "p_num_words": "*i64", "p_grad_x": f"*{dtype}", "p_cls_sum": "*fp32"}
-        yield Variant(f"hidden_query_{dtype}", kernel.word_positions_bwd_kernel, {**signature, **backward}, constants)
+        yield Variant(f"query_{dtype}", kernel.word_positions_bwd_kernel, {**signature, **backward}, constants)

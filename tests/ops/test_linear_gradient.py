@@ -54,6 +54,7 @@ def test_any_number_of_programs_and_parts_sums_every_row_once(
     monkeypatch.setattr(kernel, "_BLOCK_R", 4)
     monkeypatch.setattr(kernel, "_MAX_PROGRAMS", 5)
     monkeypatch.setattr(kernel, "_TOTAL_P", 2)
+    monkeypatch.setattr(kernel, "_TOTAL_BLOCKS", 2)
     assert kernel.programs(4 * 17 + 1, 6) == (5, 1) and kernel.programs(3, 700) == (1, 6)
     for rows in (1, 20, 69):
         grad, bias = _draw(rows, 6), torch.zeros(6)
@@ -67,6 +68,20 @@ def test_rows_may_be_farther_apart_than_they_are_long() -> None:
     grad.copy_(_draw(50, 5))
     torch.ops.pps_fast.linear_gradient(grad, None, bias)
     assert_agree("bias", bias.double(), 1 + grad.double().sum(0), rtol=NEAR)
+
+
+@needs_interpreter
+@pytest.mark.parametrize(("first", "num_read"), [(0, 16), (40, 16), (59, 5)])
+def test_whole_vectors_are_read_where_the_memory_of_the_rows_reaches_so_far(first: int, num_read: int) -> None:
+    memory, bias = torch.full((20, 64), torch.nan), torch.ones(5)
+    grad = memory[:, first : first + 5]
+    grad.copy_(_draw(20, 5))
+    assert kernel._readable(grad) == num_read
+    torch.ops.pps_fast.linear_gradient(grad, torch.ones(20, 64)[:, first : first + 5], bias)
+    # with a ReLU they would be written, too
+    assert memory.isnan().sum() == 20 * 59
+    torch.ops.pps_fast.linear_gradient(grad, None, bias)
+    assert_agree("bias", bias.double(), 1 + 2 * grad.double().sum(0), rtol=NEAR)
 
 
 @needs_interpreter
