@@ -15,6 +15,9 @@ from pps_fast.train.alternating import TRAIN_STEPS
 from pps_fast.train.fake_step import fake_batch, make_fake
 from pps_fast.types import FeatureSizes
 
+# word columns up to which the kernels are the same; with a token before and one behind them they are 32
+_ONE_BLOCK = 30
+
 
 def step_launches(
     config: PPSConfig, sizes: FeatureSizes, columns: Iterable[int], device: torch.device | str, batch_size: int
@@ -27,17 +30,16 @@ def step_launches(
         device: a CUDA device that is there, or the CPU with Triton's interpreter.
         batch_size: B.
     """
-    device, columns = torch.device(device), list(columns)
+    device, is_rounded = torch.device(device), config.inference.precision == "bf16"
     with torch.device("meta"):
         model = PPS(config, sizes).train()
     with FakeTensorMode(), record_launches() as launches:
         make_fake(model, device)
         step = TRAIN_STEPS[config.train.update](model, config)
-        # an update finds rounded weights where a product of the same step asked for them, which is from the second on
-        for num_columns in (*columns[:1], *columns):
+        for num_columns in columns:
             batch = fake_batch(sizes, num_columns, batch_size, device)
             step(batch)
-            with torch.no_grad():
+            with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_rounded):
                 model.eval()(batch, with_negatives=False)
             model.train()
     return launches
@@ -50,11 +52,13 @@ def compile_steps(config: PPSConfig, sizes: FeatureSizes, num_columns: int, devi
 
     Args:
         sizes: of the data set.
-        num_columns: most word columns of its batches. Shorter batches need the same kernels but for the size of a block
-            of words, a power of two.
+        num_columns: most word columns of its batches. Shorter batches need the same kernels, but that a block of words
+            is as large as the next power of two; for up to `_ONE_BLOCK` words there is one.
     """
-    halves = (num_columns, num_columns // 2, num_columns // 4)
-    launches = step_launches(config, sizes, [size for size in halves if size > 0], device, config.train.batch_size)
+    columns = [num_columns]
+    while columns[-1] > _ONE_BLOCK:
+        columns.append(columns[-1] // 2)
+    launches = step_launches(config, sizes, columns, device, config.train.batch_size)
     with tqdm(total=len(launches), desc="compiling kernels", unit="kernel") as bar:
         compile_launches(launches, bar.update)
     return len(launches)
