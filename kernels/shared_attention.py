@@ -36,8 +36,8 @@ from pps_fast.kernels.tiles import (
 
 # most masks of one program: few enough to fill a GPU, many enough to profit from the shared scores
 _FWD_MASKS, _BWD_MASKS = 8, 16
-# columns of a sum of parts that one program holds
-_TOTAL_C = 64
+# fewest rows and columns of a sum of parts that one program holds, and its warps: with 4, Triton 3.6 spills registers
+_TOTAL_R, _TOTAL_C, _TOTAL_WARPS = 64, 64, 8
 
 
 @triton.jit(do_not_specialize=["N", "chunk"])
@@ -308,12 +308,12 @@ def _launch_total(
     summed = None if projection_bias is None else empty(grads[0], num, 2, width)
     strides = {"s_qg": grads[0].stride(0), "s_qn": grads[0].stride(2)}
     strides |= {"s_kg": grads[1].stride(0), "s_kn": grads[1].stride(2)}
-    block = max(triton.next_power_of_2(max(num_queries, num_keys)), 16)
+    block = max(triton.next_power_of_2(max(num_queries, num_keys)), _TOTAL_R)
     with device_of(grads[0]):
         shared_attention_bwd_total_kernel[(num, triton.cdiv(width, _TOTAL_C), 3)](
             **{f"p_parts_{name}": part for name, part in parts.items()},
             **{f"p_grad_{name}": grad for name, grad in zip("qkv", grads, strict=True)},
             **strides, p_sum=summed, Q=num_queries, T=num_keys, number_q=numbers["q"], number_k=numbers["k"],
-            C=width, BLOCK_R=block, BLOCK_C=_TOTAL_C,
+            C=width, BLOCK_R=block, BLOCK_C=_TOTAL_C, num_warps=_TOTAL_WARPS,
         )  # fmt: skip
         add_sums(summed, projection_bias)

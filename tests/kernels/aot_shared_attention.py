@@ -60,5 +60,10 @@ def _total(label: str, masks: int, positions: int, head_dim: int, dtype: str, do
     signature |= {"number_q": number, "number_k": number * -(-positions // tile["BLOCK_Q"])}
     for letter in "qk":
         signature |= {f"s_{letter}g": positions * 3 * width, f"s_{letter}n": 3 * width}
-    constants = {"C": width, "BLOCK_R": tile["BLOCK_T"], "BLOCK_C": shared_attention._TOTAL_C}
-    return Variant(label, shared_attention.shared_attention_bwd_total_kernel, signature, constants)
+    constants = {
+        "C": width,
+        "BLOCK_R": max(tile["BLOCK_T"], shared_attention._TOTAL_R),
+        "BLOCK_C": shared_attention._TOTAL_C,
+    }
+    kernel = shared_attention.shared_attention_bwd_total_kernel
+    return Variant(label, kernel, signature, constants, shared_attention._TOTAL_WARPS)

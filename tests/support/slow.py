@@ -80,6 +80,9 @@ SLOW: dict[str, dict[str, float]] = {
     "tests/test_randomness.py": {
         "test_neighbors_and_lags_are_uncorrelated": 10.2,
     },
+    "tests/train/test_compile.py": {
+        "test_no_count_of_compilations_grows": 11.9,
+    },
     "tests/train/test_fake_step.py": {
         "test_the_calls_are_those_of_a_real_step_in_their_order": 17.6,
         "test_the_paper_s_step_takes_seconds_and_warns_of_nothing": 6.0,
