@@ -96,11 +96,12 @@ def our_flop(name: str, arguments: dict[str, Any]) -> int:
     Args:
         name: of the operator; _fwd or _bwd is in an attention's.
         arguments: of an attention, query [G, H, Q, h] and key [G, H, T, h], and of shared_attention key_bias [G, N, T],
-            or query, key and value together as `projected`; of weight_gradient, grad [R, C] and x [R, D]; of heads,
-            g_cls [B, D] and their parameters, or in the backward pass the weights; of importance scores, x [B, N, D].
+            or query, key and value together as `projected`, and of row_attention query [H, G, D] and memory [G, T, D];
+            of weight_gradient, grad [..., R, C] and x [..., R, D]; of heads, g_cls [B, D] and their parameters, or in
+            the backward pass the weights; of importance scores, x [B, N, D].
     """
     if name == PRODUCT:
-        return 2 * arguments["grad"].numel() * arguments["x"].shape[1]
+        return 2 * arguments["grad"].numel() * arguments["x"].shape[-1]
     if name.startswith("importance_score"):
         return (4 if "_bwd" in name else 2) * arguments["x"].numel()
     if name.startswith("component_heads"):
@@ -110,9 +111,11 @@ def our_flop(name: str, arguments: dict[str, Any]) -> int:
         return product * sum(weight.numel() for weight in arguments["parameters"][::2])
     if "attention" not in name:
         return 0
+    is_backward = "_bwd" in name
+    if name.startswith("row"):
+        return 2 * arguments["query"].numel() * arguments["memory"].shape[1] * (4 if is_backward else 2)
     query, key, _ = arguments.get("projected") or (arguments["query"], arguments["key"], None)
     product = 2 * query.numel() * key.shape[2]
-    is_backward = "_bwd" in name
     if name.startswith("shared"):
         num_masks = arguments["key_bias"].shape[1]
         # scores once for all masks, and their two gradients; the rest once per mask

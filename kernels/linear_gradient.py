@@ -119,14 +119,17 @@ def linear_gradient(grad: Tensor, result: Tensor | None, bias: Tensor) -> None:
         grad: [R, C] gradient of the layer's result, whose rows may be farther apart than they are long; with `result`,
             set to 0 in place where that is 0.
         result: [R, C] the layer's result behind its ReLU, with the strides of `grad`; None for a layer without one.
-        bias: [C] fp32, contiguous, added to in place.
+        bias: [C] fp32, contiguous; or [n, C / n] of up to three layers side by side, of which each is contiguous. It is
+            added to in place.
     """
-    num_rows, width = len(grad), grad.shape[1] if result is not None else _readable(grad)
+    targets = [bias] if bias.dim() == 1 else list(bias.unbind())
+    is_exact = result is not None or len(targets) > 1
+    num_rows, width = len(grad), grad.shape[1] if is_exact else _readable(grad)
     grid = programs(num_rows, width)
-    part = empty(grad, grid[0], 1, width)
+    part = empty(grad, grid[0], len(targets), width // len(targets))
     with device_of(grad):
         linear_gradient_sum_kernel[grid](
             p_grad=grad, p_result=result, p_part=part, num_rows=num_rows, s_row=grad.stride(0),
             C=width, BLOCK_R=_BLOCK_R, BLOCK_C=_BLOCK_C, num_warps=4,
         )  # fmt: skip
-        add_totals(part, [bias])
+        add_totals(part, targets)

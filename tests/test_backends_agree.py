@@ -86,7 +86,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
         counted[name] = counted.get(name, 0) + 1
         return function(*args)
 
-    for name in ("self_attention", "cross_attention", "feed_forward"):
+    attentions = ("self_attention", "self_attention_of_row", "cross_attention", "cross_attention_of_row")
+    for name in (*attentions, "feed_forward"):
         monkeypatch.setattr(fused_stack, name, partial(sublayer, name, getattr(fused_stack, name)))
 
     def spy(op: Op, *args: Any, backend: str = "auto", **kwargs: Any) -> Any:

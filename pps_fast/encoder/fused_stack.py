@@ -1,8 +1,8 @@
 """A stack of transformer blocks over fused sub-layers, which stands in for that of modules where kernels serve it.
 
-The blocks' modules hold the parameters and say what is computed; `ops/sublayers.py` and `ops/attention_sublayers.py`
-compute the same. What all blocks read, the memory and the masks, is handed from one sub-layer to the next, so that
-their gradients are added up where they are computed.
+The blocks' modules hold the parameters and say what is computed; `ops/sublayers.py`, `ops/attention_sublayers.py` and
+`ops/row_sublayer.py` compute the same. What all blocks read, the memory and the masks, is handed from one sub-layer to
+the next, so that their gradients are added up where they are computed.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from pps_fast.encoder.dropout import ResidualNorm
 from pps_fast.encoder.rows import take_row
-from pps_fast.ops.attention_sublayers import cross_attention, self_attention, self_attention_of_row
+from pps_fast.ops.attention_sublayers import cross_attention, self_attention
 from pps_fast.ops.dispatch import wants_kernels
 from pps_fast.ops.masked_attention import masked_attention
 from pps_fast.ops.registration import is_interpreted
 from pps_fast.ops.residual_norm import residual_norm
+from pps_fast.ops.row_sublayer import cross_attention_of_row, self_attention_of_row
 from pps_fast.ops.shared_attention import shared_attention
 from pps_fast.ops.sublayers import Dropout, Parameters, feed_forward
 
@@ -93,8 +94,11 @@ def forward(
         norm = block.cross_norm
         if block.cross_attention is not None and norm is not None and memory is not None and of_memory is not None:
             parameters, chosen = _of_attention(block.cross_attention, norm), (memory_mask, of_memory.valid)
-            ending = dropout(norm, wanted)
-            x, memory, memory_mask = cross_attention(x, memory, parameters, ending, chosen, num_heads)
+            arguments = (x, memory, parameters, dropout(norm, wanted), chosen, num_heads)
+            if wanted is not None:
+                x = cross_attention_of_row(*arguments)
+            else:
+                x, memory, memory_mask = cross_attention(*arguments)
         first = block.expand.weight, block.expand.bias
         x = feed_forward(x, _parameters(first, block.contract, block.ffn_norm), dropout(block.ffn_norm, wanted))
     return take_row(x, row) if row is not None and num_masks is not None and num_blocks == 1 else x

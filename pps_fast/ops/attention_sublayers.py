@@ -117,8 +117,7 @@ class _CrossAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor, Tensor | None]:
         ctx.parameters = inputs[:NUM_PARAMETERS]
-        x, memory, key_bias, key_valid, num_heads, dropout, ctx.index = inputs[NUM_PARAMETERS:]
-        x = memory.gather(1, ctx.index) if x is None else x
+        x, memory, key_bias, key_valid, num_heads, dropout = inputs[NUM_PARAMETERS:]
         ctx.num_heads, ctx.tf32, ctx.memory_dtype = num_heads, allows_tf32(), memory.dtype
         ctx.of_query, ctx.of_keys = slice(x.shape[-1]), slice(x.shape[-1], None)
         rows, keys = x.to(multiplied_as(x)), memory.to(multiplied_as(x))
@@ -154,12 +153,8 @@ class _CrossAttention(torch.autograd.Function):
             grad_memory = (grad_packed @ weight[ctx.of_keys]).view(keys.shape).to(ctx.memory_dtype)
         else:
             grad_memory = add_product(grad_memory, grad_packed, weight[ctx.of_keys])
-        if ctx.index is not None:
-            # the memory's row is what attends
-            grad_memory.scatter_add_(1, ctx.index, grad_x)
-        of_x = grad_x if ctx.index is None else None
         grad_bias = None if key_bias is None else grad_bias.to(key_bias.dtype)
-        return *sums.results(), of_x, grad_memory, grad_bias, None, None, None, None
+        return *sums.results(), grad_x, grad_memory, grad_bias, None, None, None
 
 
 def self_attention(
@@ -194,16 +189,4 @@ def cross_attention(
     Returns:
         the result; memory and log of its mask, for the sub-layers behind this one.
     """
-    return _CrossAttention.apply(*parameters, x, memory, *keys, num_heads, dropout, None)
-
-
-def self_attention_of_row(
-    x: Tensor, row: Tensor, parameters: Parameters, dropout: Dropout, keys: Chosen, num_heads: int
-) -> Tensor:
-    """LN(x + dropout(self-attention of x)) at one row of each sequence: x [G, n, D] at row [G] -> [G, 1, D].
-
-    Args:
-        keys: as of `cross_attention`, with x as its memory; the keys behind the row are not valid.
-    """
-    index = row[:, None, None].expand(-1, 1, x.shape[-1])
-    return _CrossAttention.apply(*parameters, None, x, *keys, num_heads, dropout, index)[0]
+    return _CrossAttention.apply(*parameters, x, memory, *keys, num_heads, dropout)

@@ -19,21 +19,22 @@ kernel = load_kernel("linear_gradient")
 
 
 def weight_gradient(grad: Tensor, x: Tensor, weight: Tensor) -> None:
-    """Adds the gradient of a linear layer's weight to `weight`.
+    """Adds the gradient of a linear layer's weight, or of one for each of H heads, to `weight`.
 
     The product accumulates in fp32 and is never rounded to the dtype of its operands.
 
     Args:
-        grad: [R, C] gradient of the layer's result.
-        x: [R, D] the layer's input, in grad's dtype.
-        weight: [C, D] fp32, added to in place.
+        grad: [R, C] gradient of the layer's result, or [H, R, C].
+        x: [R, D] the layer's input, or [H, R, D], in grad's dtype.
+        weight: [C, D], or [H, C, D], fp32, added to in place.
     """
+    add = torch.addmm if grad.dim() == 2 else torch.baddbmm
     if grad.dtype == weight.dtype:
-        weight.addmm_(grad.t(), x)
+        add(weight, grad.mT, x, out=weight)
     elif grad.is_cuda:
-        torch.addmm(weight, grad.t(), x, out_dtype=weight.dtype, out=weight)
+        add(weight, grad.mT, x, out_dtype=weight.dtype, out=weight)
     else:
-        weight.addmm_(grad.t().to(weight.dtype), x.to(weight.dtype))
+        add(weight, grad.mT.to(weight.dtype), x.to(weight.dtype), out=weight)
 
 
 def _fake_weight(grad: Tensor, x: Tensor, weight: Tensor) -> None:
@@ -76,16 +77,26 @@ class GradientSums:
         self._parameters = ctx.parameters
 
     def add_weight(self, index: int, grad: Tensor, x: Tensor, rows: slice = slice(None)) -> None:
-        """Adds the gradient of (rows of) a weight from grad [R, C] and the layer's input x [R, D]."""
+        """Adds the gradient of (rows of) a weight from grad [R, C] and the layer's input x [R, D].
+
+        With grad [H, R, C] and x [H, R, D], the weight's rows are those of H heads, [H * C, D].
+        """
         buffer = self.buffers[index]
         if buffer is not None:
-            torch.ops.pps_fast.weight_gradient(grad, x, buffer[rows])
+            of_heads = (*grad.shape[:-2], grad.shape[-1], x.shape[-1])
+            torch.ops.pps_fast.weight_gradient(grad, x, buffer[rows].view(of_heads))
 
     def add_bias(self, index: int, grad: Tensor) -> None:
         """Adds the gradient of a bias from grad [R, C]."""
         buffer = self.buffers[index]
         if buffer is not None:
             torch.ops.pps_fast.linear_gradient(grad, None, buffer)
+
+    def add_biases(self, index: int, grad: Tensor, parts: slice) -> None:
+        """Adds the gradient of parts of a packed projection's bias, [3 * D], from grad [R, number of parts * D]."""
+        buffer = self.buffers[index]
+        if buffer is not None:
+            torch.ops.pps_fast.linear_gradient(grad, None, buffer.view(3, -1)[parts])
 
     def scratch(self, index: int) -> Tensor:
         """Returns a buffer that can be added to, whether or not the gradient is wanted."""

@@ -94,10 +94,21 @@ def test_totals_go_to_their_targets() -> None:
         assert_agree("target", got.double(), wanted, rtol=NEAR)
 
 
+@needs_interpreter
+def test_biases_of_layers_side_by_side_get_the_sums_of_their_columns() -> None:
+    grad, biases = _draw(37, 10, dtype=torch.bfloat16), _draw(3, 5, seed=1)
+    expected = biases.double()
+    expected[::2] += grad.double().view(37, 2, 5).sum(0)
+    torch.ops.pps_fast.linear_gradient(grad, None, biases[::2])
+    assert_agree("biases", biases.double(), expected, rtol=NEAR)
+
+
+@pytest.mark.parametrize("heads", [(), (3,)], ids=["one", "of each head"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_weight_gets_a_product_that_is_never_rounded_on_top(dtype: torch.dtype) -> None:
-    grad, x, weight = _draw(50, 4, dtype=dtype), _draw(50, 3, seed=1, dtype=dtype), _draw(4, 3, seed=2)
-    expected = weight.double() + grad.double().t() @ x.double()
+def test_a_weight_gets_a_product_that_is_never_rounded_on_top(dtype: torch.dtype, heads: tuple[int, ...]) -> None:
+    grad, x = _draw(*heads, 50, 4, dtype=dtype), _draw(*heads, 50, 3, seed=1, dtype=dtype)
+    weight = _draw(*heads, 4, 3, seed=2)
+    expected = weight.double() + grad.double().mT @ x.double()
     weight_gradient(grad, x, weight)
     assert_agree("weight", weight.double(), expected, rtol=NEAR)
 
@@ -106,13 +117,18 @@ def test_a_weight_gets_a_product_that_is_never_rounded_on_top(dtype: torch.dtype
 def test_the_registered_operators_pass_opcheck() -> None:
     grad, result, bias = _draw(9, 5), _draw(9, 5, seed=1), torch.zeros(5)
     torch.library.opcheck(torch.ops.pps_fast.linear_gradient.default, (grad, result, bias))
-    torch.library.opcheck(torch.ops.pps_fast.weight_gradient.default, (grad, _draw(9, 2), torch.zeros(5, 2)))
+    torch.library.opcheck(torch.ops.pps_fast.linear_gradient.default, (_draw(9, 10), None, torch.zeros(3, 5)[::2]))
+    operator = torch.ops.pps_fast.weight_gradient.default
+    torch.library.opcheck(operator, (grad, _draw(9, 2), torch.zeros(5, 2)))
+    torch.library.opcheck(operator, (_draw(3, 9, 5), _draw(3, 9, 2), torch.zeros(3, 5, 2)))
 
 
 @pytest.mark.gpu
+@pytest.mark.parametrize("heads", [(), (3,)], ids=["one", "of each head"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_on_a_gpu_products_are_added_in_fp32(dtype: torch.dtype) -> None:
-    grad, x, weight = (value.cuda() for value in (_draw(50, 16, dtype=dtype), _draw(50, 8, dtype=dtype), _draw(16, 8)))
-    expected = weight.double() + grad.double().t() @ x.double()
+def test_on_a_gpu_products_are_added_in_fp32(dtype: torch.dtype, heads: tuple[int, ...]) -> None:
+    draws = (_draw(*heads, 50, 16, dtype=dtype), _draw(*heads, 50, 8, dtype=dtype), _draw(*heads, 16, 8))
+    grad, x, weight = (value.cuda() for value in draws)
+    expected = weight.double() + grad.double().mT @ x.double()
     torch.ops.pps_fast.weight_gradient(grad, x, weight)
     assert_agree("weight", weight.double(), expected, rtol=1e-5)

@@ -102,7 +102,13 @@ def _error(got: Tensor, exact: Tensor) -> float:
 def fused_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Returns the names of the sub-layers that ran fused; filled while the test runs."""
     names: list[str] = []
-    for name in ("self_attention", "self_attention_of_row", "cross_attention", "feed_forward"):
+    for name in (
+        "self_attention",
+        "self_attention_of_row",
+        "cross_attention",
+        "cross_attention_of_row",
+        "feed_forward",
+    ):
         function = getattr(fused_stack, name)
 
         def spy(*args: Any, _name: str = name, _function: Any = function, **kwargs: Any) -> Tensor:
@@ -120,11 +126,11 @@ def test_a_stack_of_fused_sublayers_is_the_stack(
 ) -> None:
     inputs = CASES[name]()
     got = _run(_stack("triton", torch.float32, num_layers=num_layers), inputs, torch.float32)
-    others = ["cross_attention"] * ("memory" in inputs) + ["feed_forward"]
+    attentions = ["self_attention", "cross_attention"][: 1 + ("memory" in inputs)]
     # of one block, which repeats its rows for each mask, all rows are computed
     is_one_row = "row" in inputs and not ("num_masks" in inputs and num_layers == 1)
-    last = ["self_attention_of_row" if is_one_row else "self_attention", *others]
-    assert fused_calls == ["self_attention", *others] * (num_layers - 1) + last
+    last = [f"{each}_of_row" if is_one_row else each for each in attentions] + ["feed_forward"]
+    assert fused_calls == [*attentions, "feed_forward"] * (num_layers - 1) + last
     reference = _run(_stack("torch", torch.float32, num_layers=num_layers), inputs, torch.float32)
     exact = _run(_stack("torch", torch.float64, num_layers=num_layers), inputs, torch.float64)
     assert got.keys() == exact.keys() and len(got) > 12 * num_layers
@@ -156,18 +162,19 @@ def test_in_bf16_gradients_of_what_all_blocks_read_add_up(name: str, poisoned_em
         assert _error(got[part], exact[part]) <= 2 * _error(reference[part], exact[part]) + 1e-2, part
 
 
-def test_gradients_accumulate_in_the_optimizer_s_buffers() -> None:
-    inputs, stack = CASES["decoder"](), _stack("triton", torch.float32)
+@pytest.mark.parametrize("name", ["decoder", "one row"])
+def test_gradients_accumulate_in_the_optimizer_s_buffers(name: str) -> None:
+    inputs, stack = CASES[name](), _stack("triton", torch.float32)
     optimizer = Adam(stack.parameters(), lr=0.0)
     first = _run(stack, inputs, torch.float32)
     # moves the parameters into the buffers, changes none of them, and leaves gradients of 0
     optimizer.step()
-    buffers = {name: p.grad for name, p in stack.named_parameters()}
+    buffers = {part: p.grad for part, p in stack.named_parameters()}
     for times in (1, 2):
         got = _run(stack, inputs, torch.float32)
-        for name, p in stack.named_parameters():
-            assert p.grad is buffers[name]
-            assert_agree(name, got[name], times * first[name], rtol=1e-5, atol=1e-6)
+        for part, p in stack.named_parameters():
+            assert p.grad is buffers[part]
+            assert_agree(part, got[part], times * first[part], rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_that_nobody_asked_for_are_left_alone() -> None:
@@ -211,7 +218,8 @@ def test_a_second_derivative_is_refused() -> None:
         grad.sum().backward()
 
 
-def test_two_runs_agree_bitwise() -> None:
-    inputs = CASES["decoder"]()
+@pytest.mark.parametrize("name", ["decoder", "one row"])
+def test_two_runs_agree_bitwise(name: str) -> None:
+    inputs = CASES[name]()
     one, other = (_run(_stack("triton", torch.float32), inputs, torch.float32, is_bf16=True) for _ in range(2))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert all(torch.equal(one[part], other[part]) for part in one)
