@@ -18,7 +18,7 @@ from pps_fast.encoder import fused_stack
 from pps_fast.ops.registration import is_interpreted
 
 needs_interpreter = pytest.mark.skipif(not is_interpreted(), reason="needs Triton's interpreter, without a GPU")
-SAVED = Path(__file__).parents[2] / "benchmarks" / "results" / "step_products_20261125.jsonl"
+SAVED = Path(__file__).parents[2] / "benchmarks" / "results" / "step_products_20261126.jsonl"
 
 
 def test_products_are_counted_as_torch_counts_them_and_inside_a_pass_without_gradients_too() -> None:
