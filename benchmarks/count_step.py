@@ -17,7 +17,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
@@ -115,7 +115,12 @@ def our_flop(name: str, arguments: dict[str, Any]) -> int:
     if name.startswith("row"):
         return 2 * arguments["query"].numel() * arguments["memory"].shape[1] * (4 if is_backward else 2)
     query, key, _ = arguments.get("projected") or (arguments["query"], arguments["key"], None)
-    product = 2 * query.numel() * key.shape[2]
+    is_causal = arguments["causal"] if "causal" in arguments else arguments.get("flags", (False,))[0]
+    num_keys = key.shape[2]
+    if arguments.get("start") is not None and is_causal:
+        # sentences of ragged rows, as long as the longest
+        num_keys = arguments["longest"] if "longest" in arguments else arguments["results"][2].shape[2]
+    product = 2 * query.numel() * num_keys
     if name.startswith("shared"):
         num_masks = arguments["key_bias"].shape[1]
         # scores once for all masks, and their two gradients; the rest once per mask
@@ -212,7 +217,7 @@ def count(arguments: Arguments) -> list[Row]:
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     for module in (built.model, built.objective):
         module.apply(lambda each: _make_fake(each, mode))
-    batch = Batch(**{name: mode.from_tensor(value) for name, value in batch.tensors().items()})
+    batch = replace(batch, **{name: mode.from_tensor(value) for name, value in batch.tensors().items()})
     with mode, _path(arguments.path):
         if arguments.evaluation:
             evaluate = evaluation_of(built.model, batch, arguments.precision == "bf16")

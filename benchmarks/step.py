@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from benchmarks.timing import timed_steps
 from pps_fast.cli import PresetName
 from pps_fast.config import PPSConfig, ReconstructorSchedule
 from pps_fast.config_tree import override
-from pps_fast.data.store import rounded_columns
+from pps_fast.data.store import rounded_columns, rounded_words
 from pps_fast.devices import Device, choose_device, keep_freed_memory, set_threads
 from pps_fast.info import published_sizes
 from pps_fast.losses import Objective
@@ -103,6 +103,7 @@ def random_batch(sizes: FeatureSizes, lengths: tuple[int, ...], batch_size: int,
         dropout_key=torch.from_numpy(rng.integers(-(2**31), 2**31, batch_size, np.int32)),
         sample_index=torch.arange(batch_size),
         progress=torch.ones(batch_size),
+        total_words=min(rounded_words(num_words), batch_size * columns),
     ).to(device)
 
 
@@ -121,6 +122,8 @@ def step_of(config: PPSConfig, model: PPS, objective: Objective) -> TrainStep:
 def evaluation_of(model: PPS, batch: Batch, is_bf16: bool) -> Callable[[], Any]:
     """Returns the evaluation step of a model: forward without negatives, ranking and votes."""
     model.eval().requires_grad_(False)
+    # batches of an evaluation have hardly any padding, and compute it
+    batch = replace(batch, total_words=None)
 
     def evaluate() -> Any:
         autocast = torch.autocast(batch.frames.device.type, dtype=torch.bfloat16, enabled=is_bf16)
@@ -144,7 +147,11 @@ class OneBatch:
     def stage(self, samples: np.ndarray) -> None:
         """Nothing: the batch is there."""
 
-    def gather(self, index: torch.Tensor, num_columns: int) -> Batch:
+    def total_words(self, samples: np.ndarray) -> int:
+        """The batch's words."""
+        return self.batch.total_words or 0
+
+    def gather(self, index: torch.Tensor, num_columns: int, total_words: int | None = None) -> Batch:
         """The batch."""
         return self.batch
 

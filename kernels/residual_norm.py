@@ -21,7 +21,7 @@ import triton.language as tl
 from torch import Tensor
 
 from pps_fast.kernels.dropout import _STEP, _hashed, _kept_values, dropping
-from pps_fast.kernels.launch import device_of, empty
+from pps_fast.kernels.launch import contiguous, device_of, empty
 from pps_fast.kernels.linear_gradient import add_totals
 
 # values held by one program at a time, forward and backward
@@ -32,13 +32,20 @@ _MAX_PROGRAMS = 396
 
 
 @triton.jit
-def _kept(p_dropout_key, site, p_first, o_row, m_row, o_d, N, THRESHOLD: tl.constexpr, D: tl.constexpr):
-    """Returns which values dropout keeps in rows o_row, which are numbered over all sequences."""
+def _kept(
+    p_dropout_key, site, p_first, p_place, o_row, m_row, o_d, N, num_masks, THRESHOLD: tl.constexpr, D: tl.constexpr
+):
+    """Returns which values dropout keeps in rows o_row, which are numbered over all sequences, or masks."""
     # 32 bits hold the number of a row, and are divided by a run-time integer in a tenth of the instructions
     i_row = o_row.to(tl.int32)
     i_sequence = i_row // N
-    b_dropout_key = _hashed(tl.load(p_dropout_key + i_sequence, mask=m_row, other=0) ^ (site * _STEP))
     i_position = i_row % N
+    if p_place is not None:
+        # ragged rows: N of all sentences, once per mask
+        p_row = p_place + i_position
+        i_sequence += tl.load(p_row, mask=m_row, other=0) * num_masks
+        i_position = tl.load(p_row + N, mask=m_row, other=0)
+    b_dropout_key = _hashed(tl.load(p_dropout_key + i_sequence, mask=m_row, other=0) ^ (site * _STEP))
     if p_first is not None:
         i_position += tl.load(p_first + i_sequence, mask=m_row, other=0).to(tl.int32)
     return _kept_values(b_dropout_key[:, None], i_position[:, None] * D + o_d[None, :], THRESHOLD)
@@ -64,10 +71,10 @@ def _load_alike(p_x, o_row, o_d, m_all, N, alike, D: tl.constexpr):
     return tl.load(p_x + i_row[:, None] * D + o_d[None, :], mask=m_all, other=0.0).to(tl.float32)
 
 
-@triton.jit(do_not_specialize=["num_rows", "site", "N", "alike_x", "alike_branch"])
+@triton.jit(do_not_specialize=["num_rows", "site", "N", "num_masks", "alike_x", "alike_branch"])
 def residual_norm_fwd_kernel(
-    p_x, p_branch, p_weight, p_bias, p_dropout_key, p_first, p_out, p_sum, p_mean, p_rstd,
-    num_rows, site, N, alike_x, alike_branch,
+    p_x, p_branch, p_weight, p_bias, p_dropout_key, p_first, p_place, p_out, p_sum, p_mean, p_rstd,
+    num_rows, site, N, num_masks, alike_x, alike_branch,
     SCALE: tl.constexpr,
     THRESHOLD: tl.constexpr,
     EPS: tl.constexpr,
@@ -80,7 +87,9 @@ def residual_norm_fwd_kernel(
     b_branch = _load_alike(p_branch, o_row, o_d, m_all, N, alike_branch, D)
     if p_dropout_key is not None:
         b_branch = tl.where(
-            _kept(p_dropout_key, site, p_first, o_row, m_row, o_d, N, THRESHOLD, D), b_branch * SCALE, 0.0
+            _kept(p_dropout_key, site, p_first, p_place, o_row, m_row, o_d, N, num_masks, THRESHOLD, D),
+            b_branch * SCALE,
+            0.0,
         )
     # normalize the sum as rounded, because the backward pass reads the rounded sum
     b_sum = (b_sum + b_branch).to(p_sum.dtype.element_ty)
@@ -109,11 +118,11 @@ def _load_rows(
     return b_grad, b_sum, tl.load(p_mean + o_row, mask=m_row, other=0.0), tl.load(p_rstd + o_row, mask=m_row, other=0.0)
 
 
-@triton.jit(do_not_specialize=["num_rows", "site", "N"])
+@triton.jit(do_not_specialize=["num_rows", "site", "N", "num_masks"])
 def residual_norm_bwd_kernel(
-    p_grad, p_weight, p_dropout_key, p_first, p_sum, p_mean, p_rstd,
+    p_grad, p_weight, p_dropout_key, p_first, p_place, p_sum, p_mean, p_rstd,
     p_grad_x, p_grad_branch, p_part,
-    num_rows, site, N,
+    num_rows, site, N, num_masks,
     SCALE: tl.constexpr,
     THRESHOLD: tl.constexpr,
     D: tl.constexpr,
@@ -146,7 +155,9 @@ def residual_norm_bwd_kernel(
         tl.store(p_grad_x + o_all, b_grad.to(p_grad_x.dtype.element_ty), mask=m_all)
         if p_dropout_key is not None:
             b_grad = tl.where(
-                _kept(p_dropout_key, site, p_first, o_row, m_row, o_d, N, THRESHOLD, D), b_grad * SCALE, 0.0
+                _kept(p_dropout_key, site, p_first, p_place, o_row, m_row, o_d, N, num_masks, THRESHOLD, D),
+                b_grad * SCALE,
+                0.0,
             )
         tl.store(p_grad_branch + o_all, b_grad.to(p_grad_branch.dtype.element_ty), mask=m_all)
         if SUMS > 2:
@@ -166,10 +177,12 @@ def blocks(width: int, is_backward: bool = False) -> dict[str, int]:
     return {"BLOCK_R": max(num_elements // block_d, 1), "BLOCK_D": block_d, "num_warps": 4}
 
 
-def _dropping(dropout_key: Tensor | None, dropout: list[int], first_row: Tensor | None) -> dict[str, Any]:
+def _dropping(dropout_key: Tensor | None, dropout: list[int], places: Tensor | None) -> dict[str, Any]:
     """Returns the arguments of `_kept`; without dropout nobody asks for positions."""
-    first_row = None if dropout_key is None or first_row is None else first_row.contiguous()
-    return {**dropping(dropout_key, dropout), "p_first": first_row}
+    places = contiguous(places if dropout_key is not None else None)
+    is_ragged = places is not None and places.dim() == 2
+    where = {"p_first": None if is_ragged else places, "p_place": places if is_ragged else None}
+    return {**dropping(dropout_key, dropout), **where}
 
 
 def residual_norm_fwd(
@@ -179,7 +192,7 @@ def residual_norm_fwd(
     bias: Tensor,
     dropout_key: Tensor | None,
     dropout: list[int],
-    first_row: Tensor | None,
+    places: Tensor | None,
     eps: float,
     num: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -190,7 +203,8 @@ def residual_norm_fwd(
         weight, bias: [D], likewise.
         dropout_key: [G] int32 dropout key of each sequence, or None for no dropout.
         dropout: index of the dropout site in the model, and how many of 65,536 hash levels are dropped.
-        first_row: [G] integers, position of each sequence's first row, or None for 0.
+        places: [G] integers, position of each sequence's first row; or [2, n] int32, sample and position of each of n
+            ragged rows, of which x then has G masks and dropout_key [B * G] those of all samples; or None for 0.
         eps: added to the variance.
         num: G.
     Returns:
@@ -203,11 +217,11 @@ def residual_norm_fwd(
     tile = blocks(width)
     inputs = {"p_x": x, "p_branch": branch, "p_weight": weight, "p_bias": bias}
     results = {"p_out": out, "p_sum": summed, "p_mean": mean, "p_rstd": rstd}
-    sizes = {"num_rows": num * length, "N": length, "D": width}
+    sizes = {"num_rows": num * length, "N": length, "num_masks": num, "D": width}
     sizes |= {"alike_x": num // x.shape[0], "alike_branch": num // branch.shape[0]}
     with device_of(x):
         residual_norm_fwd_kernel[(triton.cdiv(num * length, tile["BLOCK_R"]),)](
-            **inputs, **results, **sizes, EPS=eps, **_dropping(dropout_key, dropout, first_row), **tile
+            **inputs, **results, **sizes, EPS=eps, **_dropping(dropout_key, dropout, places), **tile
         )
     return out, summed, mean, rstd
 
@@ -217,7 +231,7 @@ def residual_norm_bwd(
     weight: Tensor,
     dropout_key: Tensor | None,
     dropout: list[int],
-    first_row: Tensor | None,
+    places: Tensor | None,
     results: list[Tensor],
     branch_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -225,14 +239,14 @@ def residual_norm_bwd(
 
     Args:
         grad: [G, n, D] of the result.
-        weight, dropout_key, dropout, first_row: as in the forward pass.
+        weight, dropout_key, dropout, places: as in the forward pass.
         results: sum, mean and 1 / std, as the forward pass returned them.
         branch_dtype: dtype of the branch.
     Returns:
         gradients of x and branch [G, n, D] in their dtypes, of weight and bias [D] fp32.
     """
     sums = [torch.zeros(weight.shape, dtype=torch.float32, device=grad.device) for _ in range(2)]
-    grads = residual_norm_bwd_into(sums, grad, weight, dropout_key, dropout, first_row, results, branch_dtype)
+    grads = residual_norm_bwd_into(sums, grad, weight, dropout_key, dropout, places, results, branch_dtype)
     return *grads, sums[0], sums[1]
 
 
@@ -242,7 +256,7 @@ def residual_norm_bwd_into(
     weight: Tensor,
     dropout_key: Tensor | None,
     dropout: list[int],
-    first_row: Tensor | None,
+    places: Tensor | None,
     results: list[Tensor],
     branch_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
@@ -251,7 +265,7 @@ def residual_norm_bwd_into(
     Args:
         sums: gradients of weight, of bias and, if there are three, of a bias that was added to the branch: [D] fp32,
             contiguous, added to in place.
-        grad, weight, dropout_key, dropout, first_row, results, branch_dtype: as for `residual_norm_bwd`.
+        grad, weight, dropout_key, dropout, places, results, branch_dtype: as for `residual_norm_bwd`.
     Returns:
         gradients of x and branch [G, n, D] in their dtypes.
     """
@@ -265,10 +279,10 @@ def residual_norm_bwd_into(
     part = empty(grad, num_programs, len(sums), width)
     inputs = {"p_grad": grad, "p_weight": weight, "p_sum": summed, "p_mean": mean, "p_rstd": rstd}
     gradients = {"p_grad_x": grad_x, "p_grad_branch": grad_branch, "p_part": part}
-    sizes = {"num_rows": num * length, "N": length, "D": width, "SUMS": len(sums)}
+    sizes = {"num_rows": num * length, "N": length, "num_masks": num, "D": width, "SUMS": len(sums)}
     with device_of(grad):
         residual_norm_bwd_kernel[(num_programs,)](
-            **inputs, **gradients, **sizes, **_dropping(dropout_key, dropout, first_row), **tile
+            **inputs, **gradients, **sizes, **_dropping(dropout_key, dropout, places), **tile
         )
         add_totals(part, sums)
     return grad_x, grad_branch

@@ -59,12 +59,12 @@ def shared_attention_fwd_kernel(
     b_q = _load(p_q, i_b * s_qg + i_h * s_qh, s_qn, o_q, Q, D, BLOCK_D)
     b_k = _load(p_k, i_b * s_kg + i_h * s_kh, s_kn, o_t, T, D, BLOCK_D)
     b_v = _load(p_v, i_b * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
-    b_none, m_visible = _keys(None, p_valid, i_b, i_b, o_t, T)
+    b_none, m_visible = _keys(None, p_valid, i_b, i_b, o_t, T, T)
     b_shared, m_seen = _scores(b_q, b_k, b_none, m_visible, o_q, o_t, T, SCALE, CAUSAL, DOT)
     for i in range(tl.minimum(chunk, N - i_chunk * chunk)):
         i_n = i_chunk * chunk + i
         i_g = i_b * N + i_n
-        b_bias, m_key = _keys(p_bias, None, i_g, i_g, o_t, T)
+        b_bias, m_key = _keys(p_bias, None, i_g, i_g, o_t, T, T)
         b_s = b_shared + b_bias[None, :]
         b_max = tl.max(b_s, axis=1)
         b_p = tl.exp2(b_s - b_max[:, None])
@@ -94,7 +94,7 @@ def shared_attention_bwd_kernel(
     b_q = _load(p_q, i_b * s_qg + i_h * s_qh, s_qn, o_q, Q, D, BLOCK_D)
     b_k = _load(p_k, i_b * s_kg + i_h * s_kh, s_kn, o_t, T, D, BLOCK_D)
     b_v = _load(p_v, i_b * s_vg + i_h * s_vh, s_vn, o_t, T, D, BLOCK_D)
-    b_none, m_visible = _keys(None, p_valid, i_b, i_b, o_t, T)
+    b_none, m_visible = _keys(None, p_valid, i_b, i_b, o_t, T, T)
     b_shared, m_seen = _scores(b_q, b_k, b_none, m_visible, o_q, o_t, T, SCALE, CAUSAL, DOT)
     b_ds = tl.zeros([BLOCK_Q, BLOCK_T], tl.float32)
     b_grad_v = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
@@ -104,7 +104,7 @@ def shared_attention_bwd_kernel(
         if i < num_masks:
             i_n = i_chunk * chunk + i
             i_g = i_b * N + i_n
-            b_bias, m_key = _keys(p_bias, None, i_g, i_g, o_t, T)
+            b_bias, m_key = _keys(p_bias, None, i_g, i_g, o_t, T, T)
             # rows that do not exist get probability 0
             b_lse = tl.load(p_lse + (i_g * H + i_h) * Q + o_q, mask=o_q < Q, other=float("inf"))
             b_grad = _load(p_grad, (i_g * Q * H + i_h) * D, H * D, o_q, Q, D, BLOCK_D)

@@ -54,12 +54,27 @@ def _store(p_x, b_x, o_base, s_row, o_row, ROWS, D: tl.constexpr, BLOCK_D: tl.co
 
 
 @triton.jit
-def _keys(p_bias, p_valid, i_g, i_valid, o_t, T):
+def _sequence(p_start, i_g, num_masks, length):
+    """Returns of a sequence: which of the outermost entries it lies in, its first row there, and how many rows it has.
+
+    Without p_start each entry is a sequence. With it, entry m holds the sentences of all samples under mask m, one
+    behind another, and i_g counts the masks of the first sample, then those of the second, ...
+    """
+    if p_start is None:
+        return i_g, 0, length
+    else:
+        i_first = tl.load(p_start + i_g // num_masks)
+        num = tl.load(p_start + i_g // num_masks + 1) - i_first
+        return i_g % num_masks, i_first.to(tl.int64), num
+
+
+@triton.jit
+def _keys(p_bias, p_valid, i_g, i_valid, o_t, T, num):
     """Returns the bias of a block of keys in units of log 2, 0 without one, and which keys are not padding.
 
-    The bias is row i_g of all biases, and what is not padding row i_valid.
+    The bias is row i_g of all biases, and what is not padding row i_valid, both T long; there are `num` keys.
     """
-    m_t = o_t < T
+    m_t = o_t < num
     b_bias = tl.zeros(o_t.shape, tl.float32)
     if p_bias is not None:
         b_bias = tl.load(p_bias + i_g * T + o_t, mask=m_t, other=0.0).to(tl.float32) * _LOG2_E
@@ -89,6 +104,20 @@ def _scores(
 def _shares(b_s, b_lse, T):
     """Returns the softmax from scores and lse, 0 where lse is inf; a row without a visible key averages all keys."""
     return tl.where((b_lse < _EMPTY_ROW)[:, None], 1.0 / T, tl.exp2(b_s - b_lse[:, None]))
+
+
+@triton.jit
+def _store_bias(p_bias, b_bias, m_t, adds):
+    """Stores the gradient of a bias, or adds it to what is there, which no other program reads or writes."""
+    b_bias += tl.load(p_bias, mask=m_t & (adds != 0), other=0.0)
+    tl.store(p_bias, b_bias, mask=m_t)
+
+
+@triton.jit
+def _store_sum(p_part, b_x, o_part, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Stores the sum over the rows of a tile, which are 0 where none exists."""
+    o_d = tl.arange(0, BLOCK_D)
+    tl.store(p_part + o_part + o_d, tl.sum(b_x, axis=0), mask=o_d < D)
 
 
 def dot_mode(tf32: bool) -> str:

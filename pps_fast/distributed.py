@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from pps_fast.devices import Device, choose_device
@@ -143,8 +144,12 @@ class World:
 
     def share(self, count: int) -> Share:
         """Returns which of `count` rows are this process's: as equal parts as there can be, in the order of ranks."""
-        begin, end = (count * rank // self.size for rank in (self.place.rank, self.place.rank + 1))
-        return Share(first=begin, count=end - begin, total=count)
+        return self.shares(count)[self.place.rank]
+
+    def shares(self, count: int) -> list[Share]:
+        """Returns the shares of all processes."""
+        begins = [count * rank // self.size for rank in range(self.size + 1)]
+        return [Share(first=begin, count=end - begin, total=count) for begin, end in pairwise(begins)]
 
     def sum_(self, tensor: Tensor) -> None:
         """Replaces a contiguous tensor by its sum over all processes."""

@@ -156,13 +156,14 @@ class PPS(nn.Module):
         divisor = self.config.reconstructor.hidden_words_divisor
         is_hidden = hidden_words(batch.hide_prob, batch.word_noise, batch.num_words, divisor, self.config.backend)
         query = self.embed.hidden_query(batch, is_hidden, batch.dropout_key if self.training else None)
-        return ReconstructorInput(
+        inputs = ReconstructorInput(
             frames=kept_frames,
             frame_valid=self.kept < batch.num_frames.unsqueeze(1),
             query=query,
             word_valid=word_valid[:, : query.shape[1]],
             num_words=batch.num_words,
         )
+        return self.reconstruct.without_padding(inputs, batch)
 
     def _components(self, g_cls: Tensor, with_exponents: bool) -> Components:
         """Eqs. (1)-(3)."""

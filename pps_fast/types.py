@@ -33,6 +33,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from pps_fast.ragged import Ragged
+
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSizes:
@@ -71,6 +73,8 @@ class Batch:
         sentence: [B, n] vectors of whole sentences; None where the data set has none.
         part: [B] int64, part of the training videos that an alignment is cross-fitted by (see `alignment.model`); None
             for models without one.
+        total_words: at least num_words.sum(), which the host then need not ask the device for: kernels compute no more
+            rows of words than that (see `ops.ragged_rows`). None where it is not known; results are the same.
     """
 
     frames: Tensor
@@ -85,6 +89,7 @@ class Batch:
     progress: Tensor
     sentence: Tensor | None = None
     part: Tensor | None = None
+    total_words: int | None = None
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
         """Returns the batch on `device`, its floating fields as `dtype`."""
@@ -94,9 +99,9 @@ class Batch:
         return replace(self, **moved)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Returns the fields that are not None by their names."""
+        """Returns the fields that are tensors by their names."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if value is not None}
+        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +149,7 @@ class Reconstruction:
     """How well the sentence is reconstructed from each of N masks.
 
     Attributes:
-        logits: [B, N, L, V]; column t predicts word t of the sentence.
+        logits: [B, N, L, V]; column t predicts word t of the sentence. Of ragged rows [N, R, V].
         nll: [B, N] label-smoothed cross-entropy C(.) in nats, the mean over the sentence's targets.
     """
 
@@ -210,6 +215,7 @@ class ReconstructorInput:
             word and q_cls.
         word_valid: [B, n] bool; False for q_cls, which attends but is not attended to.
         num_words: [B] int64.
+        ragged: which rows of the query are computed, and where their features lie, [N, R, D]; None for all.
     """
 
     frames: Tensor
@@ -217,6 +223,7 @@ class ReconstructorInput:
     query: Tensor
     word_valid: Tensor
     num_words: Tensor
+    ragged: Ragged | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

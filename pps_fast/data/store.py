@@ -20,6 +20,8 @@ from pps_fast.data.residence import BatchReader, describe_residence, moved, resi
 from pps_fast.randomness import dropout_keys, gumbel_noise
 from pps_fast.types import Batch, FeatureSizes
 
+# multiple of the words of a batch, as kernels count them: few shapes for captured steps, little padding
+WORD_STEP = 32
 # multiple of the word columns of a batch: few shapes for kernels and captured steps, little padding
 COLUMN_STEP = 2
 # samples whose noise is drawn at once: with a million of them it would take 0.6 GB of the host's memory
@@ -29,6 +31,11 @@ _DRAWN = 1 << 16
 def rounded_columns(num_words: np.ndarray, limit: int) -> np.ndarray:
     """Returns int64 numbers of word columns: numbers of words, rounded up to COLUMN_STEP, at most `limit`."""
     return np.minimum(-(-num_words.astype(np.int64) // COLUMN_STEP) * COLUMN_STEP, limit)
+
+
+def rounded_words(num_words: np.ndarray) -> int:
+    """Returns the sum of numbers of words, rounded up to WORD_STEP."""
+    return -(-int(num_words.sum()) // WORD_STEP) * WORD_STEP
 
 
 class Store:
@@ -172,18 +179,20 @@ class Store:
             self._dropout_key[start : start + _DRAWN].copy_(torch.from_numpy(keys))
         self._pass = (seed, epoch)
 
-    def gather(self, index: Tensor, num_columns: int) -> Batch:
+    def gather(self, index: Tensor, num_columns: int, total_words: int | None = None) -> Batch:
         """Returns the batch of some samples without checks and without synchronizing with the device.
 
         Args:
             index: [B] int64 samples, on the store's device; those of the last `stage`, where features live elsewhere.
             num_columns: L, at least that of every sample.
+            total_words: at least the words of all samples, for the batch.
         """
         if self._reader is None:
             features = self._features.index_select(0, self._sample_video.index_select(0, index))
         else:
             features = self._staged.index_select(0, self._rows[: len(index)])
-        return self._assembled(index, num_columns, features)
+        batch = self._assembled(index, num_columns, features)
+        return batch if total_words is None else replace(batch, total_words=min(total_words, batch.word_ids.numel()))
 
     def _assembled(self, index: Tensor, num_columns: int, features: Tensor) -> Batch:
         """Returns the batch of samples [B], with features [B, S, F] float16 of their videos."""
@@ -216,6 +225,10 @@ class Store:
         """Returns the word columns each sample needs, [B] int64: its words, rounded up so that few shapes occur."""
         num_words = self.data.num_words[_checked(samples, "samples", self.data.num_samples)]
         return rounded_columns(num_words, self.data.word_ids.shape[1])
+
+    def total_words(self, samples: np.ndarray) -> int:
+        """Returns the number of words of some samples together, rounded up so that few shapes occur."""
+        return rounded_words(self.data.num_words[samples])
 
     def _move(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)

@@ -71,14 +71,16 @@ def forward(
     stack: Stack, x: Tensor, keys: Keys, context: Context, row: Tensor | None = None, num_masks: int | None = None
 ) -> Tensor:
     """Arguments and result as `Stack.forward`; with `num_masks` as `Stack.forward_shared`."""
-    blocks = _blocks(stack)
+    blocks, ragged = _blocks(stack), context.ragged if row is None else None
+    x = x if ragged is None else ragged.take(x)
     num_heads, num_blocks = blocks[0].self_attention.num_heads, len(blocks)
     memory, of_memory = context.memory, context.memory_keys
     memory_mask = None if of_memory is None else _per_head(of_memory.log_mask, num_heads)
     log_mask = keys.log_mask if num_masks is not None else _per_head(keys.log_mask, num_heads)
 
     def dropout(norm: ResidualNorm, row: Tensor | None) -> Dropout:
-        return Dropout(context.dropout_key, norm.site, norm.rate, row)
+        places = ragged.place if ragged is not None and row is None else row
+        return Dropout(context.dropout_key, norm.site, norm.rate, places)
 
     for number, block in enumerate(blocks):
         is_shared = num_masks is not None and number == 0
@@ -89,7 +91,7 @@ def forward(
             x = self_attention_of_row(x, wanted, parameters, ending, (log_mask, keys.valid), num_heads)
         else:
             repeats = num_masks if is_shared else None
-            x, log_mask = self_attention(x, parameters, ending, (log_mask, keys.valid), num_heads, repeats)
+            x, log_mask = self_attention(x, parameters, ending, (log_mask, keys.valid), num_heads, repeats, ragged)
         log_mask = _per_head(log_mask, num_heads) if is_shared else log_mask
         norm = block.cross_norm
         if block.cross_attention is not None and norm is not None and memory is not None and of_memory is not None:
@@ -98,7 +100,7 @@ def forward(
             if wanted is not None:
                 x = cross_attention_of_row(*arguments)
             else:
-                x, memory, memory_mask = cross_attention(*arguments)
+                x, memory, memory_mask = cross_attention(*arguments, ragged)
         first = block.expand.weight, block.expand.bias
         x = feed_forward(x, _parameters(first, block.contract, block.ffn_norm), dropout(block.ffn_norm, wanted))
     return take_row(x, row) if row is not None and num_masks is not None and num_blocks == 1 else x

@@ -18,6 +18,7 @@ from pps_fast.encoder.rows import repeat as repeat
 from pps_fast.encoder.rows import take_row as take_row
 from pps_fast.ops.masked_attention import masked_attention
 from pps_fast.ops.shared_attention import shared_attention
+from pps_fast.ragged import Ragged
 
 # the hidden layer of the feed-forward network is this many times wider
 FFN_EXPANSION = 2
@@ -44,11 +45,13 @@ class Context:
         memory: [G, T, D] of the cross-attention; None skips it.
         memory_keys: which rows of the memory may be attended to.
         dropout_key: [G] int32 from which the sequences' dropout follows; None for no dropout.
+        ragged: which rows of x are computed, and where they then lie; None for all. Only fused stacks can do so.
     """
 
     memory: Tensor | None = None
     memory_keys: Keys | None = None
     dropout_key: Tensor | None = None
+    ragged: Ragged | None = None
 
 
 def uses_weight_absorption(config: PPSConfig, num_queries: int, num_keys: int, device_type: str) -> bool:
@@ -265,10 +268,12 @@ class Stack(nn.Module):
             context: of the B * N sequences, but which rows of the memory are valid, [B, T] or None, of the samples.
             row: [B * N] the only row that is wanted of each sequence, behind which no row is valid; or None for all.
         Returns:
-            [B * N, n, D], or [B * N, 1, D] with `row`.
+            [B * N, n, D], or [N, R, D] with `context.ragged`; [B * N, 1, D] with `row`.
         """
         if fused_stack.serves(self, x, keys, context, num_masks):
             return fused_stack.forward(self, x, keys, context, row, num_masks)
+        if context.ragged is not None:
+            raise RuntimeError("ragged rows: asked of a stack that is not fused")
         if context.memory_keys is not None and context.memory_keys.valid is not None:
             memory_keys = replace(context.memory_keys, valid=repeat(context.memory_keys.valid, num_masks))
             context = replace(context, memory_keys=memory_keys)

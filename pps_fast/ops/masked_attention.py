@@ -25,8 +25,19 @@ def like_heads(x: Tensor, *shape: int) -> Tensor:
     return x.new_empty(num, length, heads, width).transpose(1, 2)
 
 
-def _fake_fwd(query: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
-    return like_heads(query), query.new_empty(query.shape[:3], dtype=torch.float32)
+def _fake_fwd(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    key_bias: Tensor | None,
+    key_valid: Tensor | None,
+    causal: bool,
+    tf32: bool,
+    start: Tensor | None = None,
+    longest: int = 0,
+) -> tuple[Tensor, Tensor]:
+    num, heads, length = query.shape[:3] if start is None else (len(query) * (len(start) - 1), query.shape[1], longest)
+    return like_heads(query), query.new_empty((num, heads, length), dtype=torch.float32)
 
 
 def _fake_bwd(

@@ -18,8 +18,11 @@ kernel = load_kernel("reconstruction_nll")
 _LIMITS = {"samples": 65535, "masks": 65535, "words": 1024, "classes": 2**30}
 
 
-def _fake_fwd(logits: Tensor, targets: Tensor, is_target: Tensor, smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
-    nll, word = logits.shape[:2], logits.shape[:3]
+def _fake_fwd(
+    logits: Tensor, targets: Tensor, is_target: Tensor, smoothing: float, start: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    num_samples, num_columns = targets.shape
+    nll, word = (num_samples, logits.shape[-3]), (num_samples, logits.shape[-3], num_columns)
     per_mask, peak, log_sum = (logits.new_empty(shape, dtype=torch.float32) for shape in (nll, word, word))
     return per_mask, peak, log_sum
 
@@ -35,18 +38,20 @@ register(launcher_of(kernel, "reconstruction_nll_bwd"), _fake_bwd)
 
 class _FusedNll(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor, is_target: Tensor, smoothing: float) -> Tensor:
-        nll, peak, log_sum = torch.ops.pps_fast.reconstruction_nll_fwd(logits, targets, is_target, smoothing)
-        ctx.save_for_backward(logits, targets, is_target, peak, log_sum)
+    def forward(
+        ctx: Any, logits: Tensor, targets: Tensor, is_target: Tensor, smoothing: float, start: Tensor | None
+    ) -> Tensor:
+        nll, peak, log_sum = torch.ops.pps_fast.reconstruction_nll_fwd(logits, targets, is_target, smoothing, start)
+        ctx.save_for_backward(logits, targets, is_target, peak, log_sum, start)
         ctx.smoothing = smoothing
         return nll
 
     @staticmethod
     @first_order_only("reconstruction_nll")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        logits, targets, is_target, peak, log_sum = ctx.saved_tensors
-        inputs = (logits, targets, is_target, ctx.smoothing)
-        return torch.ops.pps_fast.reconstruction_nll_bwd(grad, *inputs, peak, log_sum), None, None, None
+        logits, targets, is_target, peak, log_sum, start = ctx.saved_tensors
+        inputs = (logits, targets, is_target, ctx.smoothing, peak, log_sum, start)
+        return torch.ops.pps_fast.reconstruction_nll_bwd(grad, *inputs), None, None, None, None
 
 
 def _limits(logits: Tensor, **_: Any) -> list[str]:
@@ -58,7 +63,12 @@ def _limits(logits: Tensor, **_: Any) -> list[str]:
 
 
 def _fused(logits: Tensor, targets: Tensor, is_target: Tensor, smoothing: float) -> Tensor:
-    return _FusedNll.apply(logits, targets, is_target, float(smoothing))
+    return _FusedNll.apply(logits, targets, is_target, float(smoothing), None)
+
+
+def ragged_nll(logits: Tensor, targets: Tensor, is_target: Tensor, smoothing: float, start: Tensor) -> Tensor:
+    """`reconstruction_nll` of logits [N, R, V] of ragged rows, which lie where `Ragged.start` tells; kernels alone."""
+    return _FusedNll.apply(logits, targets, is_target, float(smoothing), start)
 
 
 reconstruction_nll = fused_op(

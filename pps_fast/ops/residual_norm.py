@@ -32,7 +32,7 @@ def _fake_bwd(
     weight: Tensor,
     dropout_key: Tensor | None,
     dropout: list[int],
-    first_row: Tensor | None,
+    places: Tensor | None,
     results: list[Tensor],
     branch_dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:

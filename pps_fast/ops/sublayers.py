@@ -56,19 +56,19 @@ class Dropout(NamedTuple):
         dropout_key: [G] int32 of the sequences; None for no dropout.
         site: number of the dropout site.
         rate: of values that are dropped.
-        first_row: [G] position of each sequence's first row; 0 when not given.
+        places: [G] position of each sequence's first row, or `Ragged.place` of ragged rows; 0 when not given.
     """
 
     dropout_key: Tensor | None
     site: int
     rate: float
-    first_row: Tensor | None = None
+    places: Tensor | None = None
 
     @property
     def arguments(self) -> tuple[Tensor | None, list[int], Tensor | None]:
         """What the kernels take."""
         num_dropped = num_dropped_levels(self.rate)
-        return self.dropout_key if num_dropped else None, [self.site, num_dropped], self.first_row
+        return self.dropout_key if num_dropped else None, [self.site, num_dropped], self.places
 
 
 def flat(x: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def end(ctx: Any, x: Tensor, branch: Tensor, dropout: Dropout, num: int, *saved:
 
     Args:
         x, branch: [num, n, D], or [num / N, n, D] where N sequences in a row are alike.
-        num: of sequences of the result.
+        num: of sequences of the result, or of masks of ragged rows.
     """
     norm = ctx.parameters[NORM_WEIGHT:]
     out, *left = _ops.residual_norm_fwd(x, branch, *norm, *dropout.arguments, equations.NORM_EPS, num)

@@ -25,6 +25,11 @@ class Layers(NamedTuple):
     vocabulary: Vocabulary
 
 
+def takes_ragged_rows(layers: Layers, inputs: ReconstructorInput) -> bool:
+    """Whether rows of words may lie one behind another: never, every mask has a sentence of its own."""
+    return False
+
+
 def features(layers: Layers, inputs: ReconstructorInput, masks: MaskSet, row: Tensor | None = None) -> Tensor:
     """R^M, Eq. (8), of every mask.
 

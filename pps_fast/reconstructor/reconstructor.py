@@ -5,6 +5,7 @@ Paper: Section 3, "Importance-based Reconstructor", Eq. (8).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 from typing import Protocol
 
@@ -13,12 +14,13 @@ from torch import Tensor, nn
 
 from pps_fast.config import PPSConfig
 from pps_fast.encoder.transformer import Stack
+from pps_fast.ops.ragged_rows import ragged_rows
 from pps_fast.reconstructor import plain, shared
 from pps_fast.reconstructor.plain import Layers
 from pps_fast.reconstructor.words import Vocabulary
 from pps_fast.types import Batch, Candidates, CandidateScores, MaskSet, Reconstruction, ReconstructorInput
 
-# each has functions `features` and `score`; by the names of `config.ReconstructorSchedule`
+# each has functions `features`, `score` and `takes_ragged_rows`; by the names of `config.ReconstructorSchedule`
 SCHEDULES: dict[str, ModuleType] = {"shared": shared, "plain": plain}
 
 
@@ -79,8 +81,17 @@ class Reconstructor(nn.Module):
         stacks: Stacks = self if borrowed is None else borrowed
         return Layers(stacks.video_stack, stacks.word_stack, self.vocabulary)
 
+    def without_padding(self, inputs: ReconstructorInput, batch: Batch) -> ReconstructorInput:
+        """Leaves out rows of padding where the schedule can do so, and the host knows how many rows are none."""
+        num_columns, total = batch.words.shape[1], batch.total_words
+        if total is None or not self.schedule.takes_ragged_rows(self.layers, inputs):
+            return inputs
+        return replace(
+            inputs, ragged=ragged_rows(batch.num_words, num_columns, inputs.query.shape[1] - num_columns, total)
+        )
+
     def features(self, inputs: ReconstructorInput, masks: MaskSet) -> Tensor:
-        """R^M, Eq. (8): [B, N, n, D] for the n tokens of `inputs.query`."""
+        """R^M, Eq. (8): [B, N, n, D] for the n tokens of `inputs.query`, or [N, R, D] of ragged rows."""
         return self.schedule.features(self.layers, inputs, masks)
 
     def summaries(self, inputs: ReconstructorInput, masks: MaskSet) -> Tensor:
@@ -96,7 +107,7 @@ class Reconstructor(nn.Module):
         """Rebuilds the sentence from each mask and scores it.
 
         Returns:
-            logits [B, N, L, V] and nll [B, N].
+            logits [B, N, L, V], or [N, R, V] of ragged rows, and nll [B, N].
         """
         inputs = self.vocabulary.predicting_tokens(inputs, batch)
-        return self.vocabulary.reconstruct(self.features(inputs, masks), batch)
+        return self.vocabulary.reconstruct(self.features(inputs, masks), batch, inputs.ragged)

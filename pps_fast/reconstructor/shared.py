@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from pps_fast.encoder import fused_stack
 from pps_fast.encoder.transformer import Context, Keys, repeat
 from pps_fast.equations import best_proposals
 from pps_fast.reconstructor.plain import Layers, negatives_of, scores_of_all
@@ -36,8 +37,14 @@ def masks_at_once(frames: Tensor) -> int:
     return max(_CHUNK_BYTES // (3 * frames.numel() * frames.element_size()), 1)
 
 
+def takes_ragged_rows(layers: Layers, inputs: ReconstructorInput) -> bool:
+    """Whether rows of words may lie one behind another: where fused sub-layers serve the words' stack."""
+    keys, context = Keys(valid=inputs.word_valid), Context(memory=inputs.frames, memory_keys=Keys())
+    return fused_stack.serves(layers.word_stack, inputs.query, keys, context, 1)
+
+
 def features(layers: Layers, inputs: ReconstructorInput, masks: MaskSet, row: Tensor | None = None) -> Tensor:
-    """R^M, Eq. (8), of every mask; arguments and result as `plain.features`."""
+    """R^M, Eq. (8), of every mask; arguments and result as `plain.features`, but [N, R, D] of ragged rows."""
     num_masks, size = masks.log_masks.shape[1], masks_at_once(inputs.frames)
     sizes = tuple(min(size, num_masks - first) for first in range(0, num_masks, size))
     results = []
@@ -47,11 +54,12 @@ def features(layers: Layers, inputs: ReconstructorInput, masks: MaskSet, row: Te
         context = Context(dropout_key=dropout_key)
         video = layers.video_stack.forward_shared(inputs.frames, frame_keys, num_part, context)
         memory_keys = Keys(valid=inputs.frame_valid, log_mask=part.log_masks.flatten(0, 1))
-        context = Context(memory=video, memory_keys=memory_keys, dropout_key=dropout_key)
+        context = Context(memory=video, memory_keys=memory_keys, dropout_key=dropout_key, ragged=inputs.ragged)
         word_keys, rows = Keys(valid=inputs.word_valid), None if row is None else repeat(row, num_part)
         words = layers.word_stack.forward_shared(inputs.query, word_keys, num_part, context, rows)
-        results.append(words.unflatten(0, (-1, num_part)))
-    return results[0] if len(results) == 1 else torch.cat(results, 1)
+        is_ragged = inputs.ragged is not None and row is None
+        results.append(words if is_ragged else words.unflatten(0, (-1, num_part)))
+    return results[0] if len(results) == 1 else torch.cat(results, 0 if is_ragged else 1)
 
 
 def score(
@@ -66,14 +74,14 @@ def score(
     if num_best == num_proposals:
         # all positives are trained, so that no gradient can be left out
         masks = join_masks((positives, negatives, candidates.whole_video))
-        nll = layers.vocabulary.reconstruct(features(layers, inputs, masks), batch).nll
+        nll = layers.vocabulary.reconstruct(features(layers, inputs, masks), batch, inputs.ragged).nll
         return scores_of_all(nll, num_proposals, num_best)
     with torch.no_grad():
-        positive = layers.vocabulary.reconstruct(features(layers, inputs, positives), batch).nll
+        positive = layers.vocabulary.reconstruct(features(layers, inputs, positives), batch, inputs.ragged).nll
     best = best_proposals(positive, num_best)
     index = negatives_of(best, num_negatives // num_proposals)
     trained = join_masks((positives.take(best), negatives.take(index.flatten(1)), candidates.whole_video))
-    nll = layers.vocabulary.reconstruct(features(layers, inputs, trained), batch).nll
+    nll = layers.vocabulary.reconstruct(features(layers, inputs, trained), batch, inputs.ragged).nll
     best_nll, negative, whole_video = nll.split((num_best, index[0].numel(), 1), 1)
     return CandidateScores(
         positive_nll=positive,

@@ -14,7 +14,9 @@ from torch import Tensor
 from pps_fast.config import PPSConfig
 from pps_fast.encoder.linear import Linear
 from pps_fast.encoder.rows import Numbers
-from pps_fast.ops.reconstruction_nll import reconstruction_nll
+from pps_fast.ops.ragged_rows import ragged_rows
+from pps_fast.ops.reconstruction_nll import ragged_nll, reconstruction_nll
+from pps_fast.ragged import Ragged
 from pps_fast.types import Batch, Reconstruction, ReconstructorInput
 
 # columns whose numbers a model keeps; sentences of the data sets have at most 20 words
@@ -60,14 +62,20 @@ class Vocabulary(Linear):
     def predicting_tokens(self, inputs: ReconstructorInput, batch: Batch) -> ReconstructorInput:
         """Leaves out the tokens that predict no word, q_cls among them; no other token attends to them."""
         num = self.num_targets(batch)
-        return replace(inputs, query=inputs.query[:, :num], word_valid=inputs.word_valid[:, :num])
+        ragged = None
+        # the rows that predict a word, and its end where that is one
+        if inputs.ragged is not None and batch.total_words is not None and self.options.target_length != "plus_one":
+            num_columns = batch.word_ids.shape[1]
+            ragged = ragged_rows(batch.num_words, num_columns, num - num_columns, batch.total_words)
+        return replace(inputs, query=inputs.query[:, :num], word_valid=inputs.word_valid[:, :num], ragged=ragged)
 
-    def reconstruct(self, features: Tensor, batch: Batch) -> Reconstruction:
+    def reconstruct(self, features: Tensor, batch: Batch, ragged: Ragged | None = None) -> Reconstruction:
         """Predicts the words of each sample's sentence under each mask and scores them by C(.).
 
         Args:
-            features: [B, N, n, D] R^M of `predicting_tokens`; row t predicts word t.
+            features: [B, N, n, D] R^M of `predicting_tokens`; row t predicts word t. [N, R, D] of ragged rows.
             batch: B samples, whose `word_ids` are the targets.
+            ragged: where ragged rows lie; logits are then [N, R, V].
         """
         num_columns, num_targets = batch.word_ids.shape[1], self.num_targets(batch)
         # rows next to each other: torch would copy the weight once for each sentence and mask otherwise
@@ -76,5 +84,8 @@ class Vocabulary(Linear):
             batch.word_ids if num_targets == num_columns else F.pad(batch.word_ids, (0, num_targets - num_columns))
         )
         is_target = target_columns(batch.num_words, self.columns(num_targets), self.options.target_length)
+        if ragged is not None:
+            nll = ragged_nll(logits, targets, is_target, self.options.label_smoothing, ragged.start)
+            return Reconstruction(logits=logits, nll=nll)
         nll = reconstruction_nll(logits, targets, is_target, self.options.label_smoothing, backend=self.backend)
         return Reconstruction(logits=logits[:, :, :num_columns], nll=nll)

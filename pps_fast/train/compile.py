@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -40,7 +41,8 @@ def step_launches(
             batch = fake_batch(sizes, num_columns, batch_size, device)
             step(batch)
             with torch.no_grad(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=is_rounded):
-                model.eval()(batch, with_negatives=False)
+                # which computes padding, as its batches have hardly any
+                model.eval()(replace(batch, total_words=None), with_negatives=False)
             model.train()
     return launches
 

@@ -40,7 +40,7 @@ class EagerStep:
     def _run(self, samples: np.ndarray) -> StepReport:
         """Trains on samples of which this process's are staged."""
         index = torch.from_numpy(self._rows(samples)).to(self.store.device)
-        return self.train_step(self.store.gather(index, self._columns(samples)), self._share(len(samples)))
+        return self.train_step(self.store.gather(index, *self._shape(samples)), self._share(len(samples)))
 
     def read_ahead(self, batches: Sequence[np.ndarray]) -> None:
         """Announces the next batches to the store, of which only this process's samples are needed."""
@@ -55,13 +55,15 @@ class EagerStep:
         share = self._share(len(samples))
         return samples if share is None else share.rows(samples)
 
-    def _columns(self, samples: np.ndarray) -> int:
-        # of the whole batch, so that all processes compute the same shapes
-        return int(self.store.num_columns(samples).max())
+    def _shape(self, samples: np.ndarray) -> tuple[int, int]:
+        """Returns word columns of a batch, and words of a share of it; the same in all processes, as shapes must be."""
+        shares = self.train_step.world.shares(len(samples))
+        most = max(self.store.total_words(share.rows(samples)) for share in shares)
+        return int(self.store.num_columns(samples).max()), most
 
 
 class CapturedStep(EagerStep):
-    """An `EagerStep` that is recorded once for each number of word columns.
+    """An `EagerStep` that is recorded once for each shape: numbers of word columns and of words.
 
     Batches of another size than `batch_size` run eagerly. Where a step cannot be captured, a warning says why and all
     steps run eagerly from then on.
@@ -91,14 +93,14 @@ class CapturedStep(EagerStep):
 
     def __call__(self, samples: np.ndarray) -> StepReport:
         """Trains on [B] samples of the pass that the store began; the report is the caller's to keep."""
-        columns = self._columns(samples)
+        shape = self._shape(samples)
         if len(samples) != self.batch_size:
             return super().__call__(samples)
         rows = self._rows(samples)
         self.store.stage(rows)
         # before a recording, too: its warm-up runs on these samples, and others may have more columns
         self._index.copy_(torch.from_numpy(rows), non_blocking=True)
-        recording = self._recording(columns)
+        recording = self._recording(shape)
         if recording is None:
             return self._run(samples)
         for optimizer in self.train_step.optimizers:
@@ -106,15 +108,15 @@ class CapturedStep(EagerStep):
         recording.replay()
         return recording.result.clone()
 
-    def _recording(self, columns: int) -> Recording[StepReport] | None:
-        """Returns the recording for a number of columns, made now if there is none; None where steps run eagerly."""
+    def _recording(self, shape: tuple[int, int]) -> Recording[StepReport] | None:
+        """Returns the recording for a shape, made now if there is none; None where steps run eagerly."""
         if not self._is_capturable:
             return None
         self._recordings.drop_stale()
-        recording = self._recordings.find(columns)
+        recording = self._recordings.find(shape)
         if recording is not None:
             return recording
-        recording, reason = self._try_to_record(columns)
+        recording, reason = self._try_to_record(shape)
         # where one process of several cannot, all run eagerly
         self._is_capturable = not self.train_step.world.any_of([reason is not None])[0]
         if not self._is_capturable:
@@ -123,17 +125,17 @@ class CapturedStep(EagerStep):
             return None
         return recording
 
-    def _try_to_record(self, columns: int) -> tuple[Recording[StepReport] | None, str | None]:
-        """Records a step for a number of columns; returns the recording, or why that failed."""
+    def _try_to_record(self, shape: tuple[int, int]) -> tuple[Recording[StepReport] | None, str | None]:
+        """Records a step for a shape; returns the recording, or why that failed."""
         try:
             with restored(self.train_step):
-                program = partial(self._recorded_run, columns)
-                return self._recordings.add(columns, program), None
+                program = partial(self._recorded_run, shape)
+                return self._recordings.add(shape, program), None
         except RuntimeError as error:
             return None, str(error).splitlines()[0]
 
-    def _recorded_run(self, columns: int) -> StepReport:
-        return self.train_step(self.store.gather(self._index, columns), self._part)
+    def _recorded_run(self, shape: tuple[int, int]) -> StepReport:
+        return self.train_step(self.store.gather(self._index, *shape), self._part)
 
     def _memory(self) -> Iterator[Tensor]:
         """All that a step reads or changes and does not make."""

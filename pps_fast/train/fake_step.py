@@ -135,6 +135,7 @@ def fake_batch(sizes: FeatureSizes, num_columns: int, batch_size: int, device: t
         progress=empty(),
         sentence=empty(sizes.sentence_dim) if sizes.sentence_dim else None,
         part=empty(dtype=torch.int64),
+        total_words=batch_size * num_columns,
     )
 
 

@@ -16,13 +16,19 @@ _RESULTS = {
 }
 _FP32 = ("p_bias", "p_lse", "p_delta", "p_grad_bias", "p_part")
 _HEADS = 4
-# name, queries, keys, head dimension, causal, has a bias, has padding, dtype; tf32 is fp32 on tensor cores
+# name, queries, keys, head dimension, causal, has a bias, has padding, dtype; tf32 is fp32 on tensor cores.
+# Sentences of `ragged` ones lie one behind another, 256 rows in all
 _SHAPES = (
     ("frames", 50, 50, 64, True, True, True, "bf16"),
     ("frames", 50, 50, 64, True, True, True, "fp32"),
     ("frames", 50, 50, 64, True, True, True, "tf32"),
     ("one_row", 1, 50, 64, False, True, True, "bf16"),
     ("words", 14, 50, 64, False, True, True, "bf16"),
+    ("ragged_words", 14, 50, 64, False, True, True, "bf16"),
+    ("ragged_words", 14, 50, 64, False, True, True, "fp32"),
+    ("ragged_itself", 14, 14, 64, True, False, True, "bf16"),
+    ("ragged_itself", 14, 14, 64, True, False, True, "fp32"),
+    ("ragged_long", 70, 70, 64, True, False, True, "bf16"),
     ("long_words", 20, 50, 64, False, True, True, "bf16"),
     ("long_words", 20, 50, 64, False, True, True, "tf32"),
     ("generator", 201, 201, 64, True, False, True, "bf16"),
@@ -46,17 +52,22 @@ def _variant(part: str, shape: tuple[Any, ...], tile: dict[str, int]) -> Variant
     pointers = ("p_q", "p_k", "p_v", *_RESULTS[part])
     signature: dict[str, str | int] = {name: "*fp32" if name in _FP32 else stored for name in pointers}
     # 27 masks of a sample have the same keys valid
-    signature |= {"Q": queries, "T": keys, "num_alike": 27}
+    signature |= {"Q": queries, "T": keys, "num_alike": 27, "num_masks": 27}
     constants = {"SCALE": head_dim**-0.5, "CAUSAL": causal, "H": _HEADS, "D": head_dim}
-    for pointer, kind, is_present in (("p_bias", "*fp32", has_bias), ("p_valid", "*i1", has_padding)):
+    is_ragged = name.startswith("ragged")
+    starts = (("p_start_q", "*i32", is_ragged), ("p_start_t", "*i32", is_ragged and causal))
+    for pointer, kind, is_present in (("p_bias", "*fp32", has_bias), ("p_valid", "*i1", has_padding), *starts):
         signature |= {pointer: kind} if is_present else {}
         constants |= {} if is_present else {pointer: None}
     # rows of a packed projection to query, key and value
     row = 3 * _HEADS * head_dim
-    for letter, length in (("q", queries), ("k", keys), ("v", keys)):
+    of_queries = 256 if is_ragged else queries
+    of_keys = of_queries if causal else keys
+    signature["s_og"] = of_queries * _HEADS * head_dim
+    for letter, length in (("q", of_queries), ("k", of_keys), ("v", of_keys)):
         signature |= {f"s_{letter}g": length * row, f"s_{letter}h": head_dim, f"s_{letter}n": row}
-    signature |= {"s_dqg": queries * row, "s_dqn": row} if "p_grad_q" in pointers else {}
-    signature |= {"s_dkg": keys * row, "s_dkn": row} if "p_grad_k" in pointers else {}
+    signature |= {"s_dqg": of_queries * row, "s_dqn": row} if "p_grad_q" in pointers else {}
+    signature |= {"s_dkg": of_keys * row, "s_dkn": row} if "p_grad_k" in pointers else {}
     # of the sub-layers behind this one
     signature |= {"adds": 1} if "p_grad_k" in pointers else {}
     if part != "bwd_tile":

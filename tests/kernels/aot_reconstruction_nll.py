@@ -25,13 +25,20 @@ def variants() -> Iterator[Variant]:
             logits = torch.empty(2, 2, num_columns, length, dtype=dtype, device="meta")[..., :num_classes]
             constants = {"SMOOTHING": 0.1, "ALIGNMENT": kernel.alignment(logits), "V": num_classes}
             constants |= kernel.blocks(num_columns, num_classes)
-            strides = dict(zip(("s_b", "s_n", "s_l"), logits.stride()[:3], strict=True))
-            read = {"p_logits": f"*{name}", **_READ, "L": num_columns, **strides}
-            label = f"{num_classes}_of_{length}_{name}"
+            strides = logits.stride()[:3]
+            read = {"p_logits": f"*{name}", **_READ, "L": num_columns}
+            read |= dict(zip(("s_b", "s_n", "s_l"), strides, strict=True))
             forward = {**read, "p_word": "*fp32"}
-            yield Variant(label, kernel.reconstruction_nll_fwd_word_kernel, forward, constants)
-            backward = {**read, "p_grad": "*fp32", "p_grad_logits": f"*{name}", "s_row": length}
+            backward = {**read, "p_grad": "*fp32", "p_grad_logits": f"*{name}"}
+            backward |= dict(zip(("s_db", "s_dn", "s_dl"), strides, strict=True))
             of_backward = {**constants, "ROW_ALIGNMENT": constants["ALIGNMENT"], **block_all}
-            yield Variant(label, kernel.reconstruction_nll_bwd_kernel, backward, of_backward)
+            # ragged rows come from products alone
+            kinds = (("", {}, {"p_start": None}), ("_ragged", {"p_start": "*i32"}, {}))
+            for suffix, pointer, constant in kinds[: 2 if length % 64 == 0 else 1]:
+                label = f"{num_classes}_of_{length}_{name}{suffix}"
+                arguments = {**forward, **pointer}, {**constants, **constant}
+                yield Variant(label, kernel.reconstruction_nll_fwd_word_kernel, *arguments)
+                arguments = {**backward, **pointer}, {**of_backward, **constant}
+                yield Variant(label, kernel.reconstruction_nll_bwd_kernel, *arguments)
     mean = {"p_word": "*fp32", "p_is_target": "*i1", "p_nll": "*fp32", "L": _COLUMNS}
     yield Variant(f"{_COLUMNS}", kernel.reconstruction_nll_fwd_mean_kernel, mean, block_all, num_warps=1)

@@ -8,27 +8,31 @@ from typing import Any
 from pps_fast.kernels import residual_norm
 from tests.kernels.variant import Variant
 
-# label, D, n, dtype of the rows, with dropout, with first_row
+# label, D, n, dtype of the rows, with dropout, and where rows lie: first row of each sequence, or ragged
 _KINDS = (
-    ("256", 256, 50, "fp32", False, False),
-    ("256_dropout", 256, 50, "fp32", True, False),
-    ("256_dropout_bf16", 256, 50, "bf16", True, False),
-    ("256_first_row", 256, 1, "fp32", True, True),
-    ("256_first_row_bf16", 256, 1, "bf16", True, True),
-    ("64_dropout", 64, 50, "fp32", True, False),
-    ("2048_dropout", 2048, 50, "fp32", True, False),
+    ("256", 256, 50, "fp32", False, ""),
+    ("256_dropout", 256, 50, "fp32", True, ""),
+    ("256_dropout_bf16", 256, 50, "bf16", True, ""),
+    ("256_first_row", 256, 1, "fp32", True, "p_first"),
+    ("256_first_row_bf16", 256, 1, "bf16", True, "p_first"),
+    ("256_ragged", 256, 256, "fp32", True, "p_place"),
+    ("256_ragged_bf16", 256, 256, "bf16", True, "p_place"),
+    ("64_dropout", 64, 50, "fp32", True, ""),
+    ("2048_dropout", 2048, 50, "fp32", True, ""),
 )
 
 
 def variants() -> Iterator[Variant]:
     """Yields the shipped variants."""
-    for label, width, length, dtype, has_dropout, has_first_row in _KINDS:
+    for label, width, length, dtype, has_dropout, places in _KINDS:
         tile = residual_norm.blocks(width)
         num_warps = tile.pop("num_warps")
         constants: dict[str, Any] = {"SCALE": 1 / 0.9, "THRESHOLD": 6554 - 32768, "D": width, **tile}
         # a batch of the paper's size: 32 samples, 15 masks
-        signature: dict[str, str | int] = {"num_rows": 32 * 15 * length, "site": 7, "N": length}
-        for pointer, kind, is_present in (("p_dropout_key", "*i32", has_dropout), ("p_first", "*i64", has_first_row)):
+        signature: dict[str, str | int] = {"num_rows": 32 * 15 * length, "site": 7, "N": length, "num_masks": 480}
+        pointers = (("p_dropout_key", "*i32"), ("p_first", "*i64"), ("p_place", "*i32"))
+        for pointer, kind in pointers:
+            is_present = has_dropout if pointer == "p_dropout_key" else pointer == places
             if is_present:
                 signature[pointer] = kind
             else:

@@ -1,0 +1,40 @@
+"""Rows of sentences one behind another, without padding.
+
+Fused stacks and the loss of the words compute no more rows than the sentences have together, where the host knows how
+many these are (`Batch.total_words`): shapes then depend on that number, in which few batches differ.
+
+Letters: R ragged rows of all samples, n rows of the longest sample.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Ragged(NamedTuple):
+    """Where ragged rows [N, R, D] lie: under each of N masks, all rows of the first sample, then of the second, ...
+
+    Attributes:
+        start: [B + 1] int32, first row of each sample, and R.
+        place: [2, R] int32, sample and position in its sentence of each row.
+        index: [R] int64, each row's number among the padded rows [B * n].
+        longest: n, no sample has more rows.
+    """
+
+    start: Tensor
+    place: Tensor
+    index: Tensor
+    longest: int
+
+    def take(self, x: Tensor) -> Tensor:
+        """Padded rows [B, n, D] -> ragged rows [1, R, D]."""
+        return x.flatten(0, 1).index_select(0, self.index).unsqueeze(0)
+
+    def index_of(self, row: Tensor) -> Tensor:
+        """Numbers among rows [N, R] flattened, [B * N] int64, of one row of each sample and mask, `row` [B * N]."""
+        first = self.start[:-1].unsqueeze(1)
+        masks = torch.arange(len(row) // len(first), device=row.device) * len(self.index)
+        return (first + masks).flatten() + row
