@@ -8,13 +8,14 @@ Letters: R ragged rows of all samples, n rows of the longest sample.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-class Ragged(NamedTuple):
+@dataclass(frozen=True, kw_only=True)
+class Ragged:
     """Where ragged rows [N, R, D] lie: under each of N masks, all rows of the first sample, then of the second, ...
 
     Attributes:

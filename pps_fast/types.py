@@ -7,12 +7,11 @@ Dimensions, used in every docstring of the project:
     T  mask positions: every `reconstructor.stride`-th segment (50 by default)
     L  word columns of the batch, padded; sample b has num_words[b] <= L words
     K  proposals          E  components (Gaussians), E = sum of n_k
-    M  components of all easy negatives
-    J  easy negatives of a proposal (1, but 2 of kind 'sides_apart')
+    M  components of all easy negatives   J  easy negatives of a proposal (1, but 2 of kind 'sides_apart')
     N  masks per sample in one reconstructor pass
     G  sequences that run through a transformer side by side: B, or B * N of a reconstructor pass
     D  hidden width       H  attention heads       h  width of a head, D / H
-    Q  queries of an attention
+    Q  queries of an attention   R  ragged rows: those of all samples, without padding
     V  vocabulary classes, class 0 is padding
     F  width of a segment feature     W  width of a word vector
     P  training pairs that an alignment is fitted to
@@ -28,7 +27,8 @@ statistics are fp32 (or fp64 when the model is fp64), whatever the autocast dtyp
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,10 +71,8 @@ class Batch:
         sample_index: [B] int64, position of the sample in its data set.
         progress: [B] share of the training's epochs that has begun, above 0 to 1; 0 outside training.
         sentence: [B, n] vectors of whole sentences; None where the data set has none.
-        part: [B] int64, part of the training videos that an alignment is cross-fitted by (see `alignment.model`); None
-            for models without one.
-        total_words: at least num_words.sum(), which the host then need not ask the device for: kernels compute no more
-            rows of words than that (see `ops.ragged_rows`). None where it is not known; results are the same.
+        part: [B] int64, part of the videos that an alignment is cross-fitted by (see `alignment.model`); or None.
+        total_words: at least num_words.sum(); kernels compute no more rows of words (see `ragged`). None: they do.
     """
 
     frames: Tensor
@@ -93,15 +91,14 @@ class Batch:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Batch:
         """Returns the batch on `device`, its floating fields as `dtype`."""
-        moved = {}
+        moved: dict[str, Any] = {}
         for name, value in self.tensors().items():
             moved[name] = value.to(device=device, dtype=dtype if value.is_floating_point() else None)
         return replace(self, **moved)
 
     def tensors(self) -> dict[str, Tensor]:
         """Returns the fields that are tensors by their names."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
 
 @dataclass(frozen=True, kw_only=True)

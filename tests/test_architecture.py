@@ -51,7 +51,7 @@ THIRD_PARTY: dict[str, set[str]] = {
         ),
         set(),
     ),
-    **dict.fromkeys(("types", "equations", "alignment/equations", "devices"), {"torch"}),
+    **dict.fromkeys(("types", "ragged", "equations", "alignment/equations", "devices"), {"torch"}),
     "randomness": {"torch", "numpy"},
     "kernels": {"torch", "triton"},
     "ops": {"torch", "triton"},
@@ -72,6 +72,7 @@ LONG_FILES = {
 # more than eight parameters, and why
 MANY_PARAMETERS = {
     ("pps_fast/pipeline.py", "evaluate"): "a public function: every option of an evaluation by name",
+    ("kernels/masked_attention.py", "masked_attention_fwd"): "an operator: tensors of an attention and of its rows",
     ("kernels/residual_norm.py", "residual_norm_fwd"): "an operator: tensors of a sub-layer's end and of its dropout",
 }
 # without tests/a/test_b.py of their own, and where they are tested
@@ -85,8 +86,8 @@ TESTED_ELSEWHERE: dict[str, str] = {
     # tests/support/compare.py, how tensors are compared, has the folder's name
     "pps_fast/compare.py": "tests/test_compare.py",
 }
-# kernels of what is no equation of the paper, and where their torch form stands
-_IN_THEIR_OP = ("clip_adam", "dropout", "hidden_words", "linear_gradient", "word_positions")
+# kernels of what is no equation of the paper, and where their torch form or what calls for them stands
+_IN_THEIR_OP = ("clip_adam", "dropout", "hidden_words", "linear_gradient", "ragged_rows", "word_positions")
 NOT_IN_THE_PAPER = {name: f"pps_fast/ops/{name}.py" for name in _IN_THEIR_OP}
 NOT_IN_THE_PAPER |= {"mask_keys": "pps_fast/randomness.py", "token_rows": "pps_fast/encoder/embedding.py"}
 # may write to the terminal besides entry points, report.py and cli.py, and why

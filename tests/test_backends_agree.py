@@ -25,6 +25,7 @@ from pps_fast.model import PPS
 from pps_fast.ops.dispatch import Op
 from pps_fast.presets import CNM, CPL, PRESETS
 from pps_fast.published.weights import released_gradients
+from pps_fast.reconstructor import reconstructor, shared
 from pps_fast.reconstructor.reconstructor import SCHEDULES
 from pps_fast.train.optimizer import Adam
 from pps_fast.train.step import TrainStep
@@ -111,6 +112,38 @@ def test_a_step_with_dropout_has_the_same_loss_and_gradients(schedule: str, call
     # measured: loss 1e-8 and 2e-7, gradients 5e-5 and 1e-4, of kernels and equations
     assert errors["loss"] <= 1e-6
     assert max(errors.values()) <= min(2 * max(reference.values()), 2e-4), errors
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"reconstructor__target_length": "end_of_sentence", "reconstructor__num_layers": 2},
+        {"reconstructor__target_length": "plus_one", "generator__num_layers": 2},
+    ],
+    ids=["exact", "end_of_sentence", "plus_one"],
+)
+def test_rows_without_padding_have_the_same_loss_and_gradients(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = override(_config(**changes), {"backend": "triton"})
+    batch = random_batch((1, 4, 2), 4)
+    expected = _step(config, batch=batch)
+    places, put = [], reconstructor.ragged_rows
+
+    def placed(*inputs: Any) -> Any:
+        places.append(put(*inputs))
+        return places[-1]
+
+    monkeypatch.setattr(reconstructor, "ragged_rows", placed)
+    # all words, and one row that is left over; then two masks at a time as well
+    got = _step(config, batch=replace(batch, total_words=8))
+    assert [len(ragged.index) for ragged in places] == [8 + 3 * 2]
+    monkeypatch.setattr(shared, "masks_at_once", lambda frames: 2)
+    in_parts = _step(config, batch=replace(batch, total_words=7))
+    for name, values in (("all masks", got), ("two at a time", in_parts)):
+        errors = _errors(values, expected)
+        assert errors["loss"] <= 1e-6 and max(errors.values()) <= 1e-4, (name, errors)
 
 
 @pytest.mark.parametrize("method", [CPL, CNM], ids=["CPL", "CNM"])

@@ -58,6 +58,7 @@ def test_a_place_that_cannot_be_is_refused(change: dict[str, str]) -> None:
 def test_the_shares_of_a_batch_are_all_of_it_in_order_and_as_equal_as_can_be(size: int, count: int) -> None:
     samples = np.arange(100, 100 + count)
     shares = [_world(rank, size).share(count) for rank in range(size)]
+    assert all(_world(rank, size).shares(count) == shares for rank in range(size))
     parts = [share.rows(samples) for share in shares if share.count]
     assert np.concatenate(parts).tolist() == samples.tolist()
     assert max(share.count for share in shares) - min(share.count for share in shares) <= 1

@@ -8,7 +8,8 @@ from pps_fast.ragged import Ragged
 
 # sentences of 2 and 3 rows, padded to 4
 PLACE = torch.tensor([[0, 0, 1, 1, 1], [0, 1, 0, 1, 2]], dtype=torch.int32)
-RAGGED = Ragged(torch.tensor([0, 2, 5], dtype=torch.int32), PLACE, torch.tensor([0, 1, 4, 5, 6]), 4)
+START = torch.tensor([0, 2, 5], dtype=torch.int32)
+RAGGED = Ragged(start=START, place=PLACE, index=torch.tensor([0, 1, 4, 5, 6]), longest=4)
 
 
 def test_rows_are_taken_in_the_order_of_the_samples() -> None:

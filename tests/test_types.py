@@ -24,22 +24,25 @@ def _batch() -> Batch:
         progress=torch.tensor([0.5, 0.5]),
         sentence=torch.rand(2, 3),
         part=torch.tensor([0, 4]),
+        total_words=6,
     )
 
 
 def test_a_batch_converts_its_floating_fields_only() -> None:
     batch = _batch()
     moved = batch.to(dtype=torch.float64)
-    for field in dataclasses.fields(Batch):
-        before, after = getattr(batch, field.name), getattr(moved, field.name)
+    assert moved.total_words == batch.total_words
+    for name, before in batch.tensors().items():
+        after = moved.tensors()[name]
         expected = torch.float64 if before.is_floating_point() else before.dtype
-        assert after.dtype == expected, field.name
-        assert torch.equal(after, before.to(expected)), field.name
+        assert after.dtype == expected, name
+        assert torch.equal(after, before.to(expected)), name
 
 
 def test_a_batch_moves_every_field() -> None:
-    moved = _batch().to("meta")
-    assert {getattr(moved, field.name).device.type for field in dataclasses.fields(Batch)} == {"meta"}
+    moved = _batch().to("meta").tensors()
+    assert {field.name for field in dataclasses.fields(Batch)} == {*moved, "total_words"}
+    assert {value.device.type for value in moved.values()} == {"meta"}
 
 
 def test_records_are_frozen() -> None:

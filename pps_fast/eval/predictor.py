@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -132,7 +133,9 @@ class _Inputs:
     def put(self, batch: Batch) -> Batch:
         """Copies a batch for which there is room, and returns it as it lies there."""
         places = {name: self._buffers[name][: x.numel()].view(x.shape) for name, x in batch.tensors().items()}
-        return Batch(**{name: places[name].copy_(value) for name, value in batch.tensors().items()})
+        # not the words' total: padding is computed, so that the shape of a batch is that of its words
+        put: dict[str, Any] = {name: places[name].copy_(value) for name, value in batch.tensors().items()}
+        return Batch(**put)
 
     def memory(self) -> list[Tensor]:
         """All of it."""

@@ -74,7 +74,9 @@ class Queries:
 
     def take(self, index: Tensor, frames: Tensor) -> Batch:
         """Returns the batch of some sentences, [B] int64, with frames [B, S, F]."""
-        values = {name: value[index] for name, value in self.batch.tensors().items() if name != "frames"}
+        values: dict[str, Any] = {
+            name: value[index] for name, value in self.batch.tensors().items() if name != "frames"
+        }
         values["num_frames"] = torch.full_like(index, frames.shape[1])
         return Batch(frames=frames, **values)
 

@@ -25,19 +25,11 @@ def like_heads(x: Tensor, *shape: int) -> Tensor:
     return x.new_empty(num, length, heads, width).transpose(1, 2)
 
 
-def _fake_fwd(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    key_bias: Tensor | None,
-    key_valid: Tensor | None,
-    causal: bool,
-    tf32: bool,
-    start: Tensor | None = None,
-    longest: int = 0,
-) -> tuple[Tensor, Tensor]:
-    num, heads, length = query.shape[:3] if start is None else (len(query) * (len(start) - 1), query.shape[1], longest)
-    return like_heads(query), query.new_empty((num, heads, length), dtype=torch.float32)
+def _fake_fwd(query: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    shape, start = query.shape[:3], others[6] if len(others) > 6 else None
+    if start is not None:
+        shape = (len(query) * (len(start) - 1), query.shape[1], others[7])
+    return like_heads(query), query.new_empty(shape, dtype=torch.float32)
 
 
 def _fake_bwd(

@@ -42,5 +42,6 @@ def ragged_rows(num_words: Tensor, num_columns: int, extra: int, total_words: in
         )
     if num_samples > _MAX_SAMPLES:
         return None
-    rows = torch.ops.pps_fast.ragged_rows(num_words, num_columns, extra, total_words + extra * num_samples)
-    return Ragged(*rows, num_columns + extra)
+    num_rows = total_words + extra * num_samples
+    start, place, index = torch.ops.pps_fast.ragged_rows(num_words, num_columns, extra, num_rows)
+    return Ragged(start=start, place=place, index=index, longest=num_columns + extra)

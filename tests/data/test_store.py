@@ -9,7 +9,7 @@ import torch
 from pps_fast.config import PlantedConfig
 from pps_fast.data.prepared import read_prepared, write_prepared
 from pps_fast.data.sampler import epoch_batches
-from pps_fast.data.store import COLUMN_STEP, Store
+from pps_fast.data.store import COLUMN_STEP, WORD_STEP, Store
 from pps_fast.data.synthetic import planted_data
 from pps_fast.randomness import dropout_keys, gumbel_noise
 
@@ -37,6 +37,19 @@ def test_batch_holds_the_samples_own_rows(store):
     np.testing.assert_array_equal(batch.sample_index.numpy(), SAMPLES)
     assert batch.num_frames.tolist() == [16] * 4
     assert batch.progress.tolist() == [0.0] * 4
+
+
+def test_words_of_a_batch_are_counted_in_few_sizes_and_never_too_low() -> None:
+    store, every = Store(DATA), np.arange(DATA.num_samples)
+    for samples in (SAMPLES, every, every[:1]):
+        total = store.total_words(samples)
+        assert total % WORD_STEP == 0 and 0 <= total - DATA.num_words[samples].sum() < WORD_STEP
+    index, columns = torch.from_numpy(SAMPLES), int(store.num_columns(SAMPLES).max())
+    store.begin_pass(4, 2)
+    assert store.gather(index, columns).total_words is None
+    assert store.gather(index, columns, 9).total_words == 9
+    # no batch has more words than columns
+    assert store.gather(index, columns, 1000).total_words == 4 * columns
 
 
 def test_progress_is_that_of_the_pass_and_of_no_batch_handed_out_before() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -207,7 +208,7 @@ class _MaskSum:
     """In the place of a vocabulary: C is a function of a mask and its key alone, which `_features` hands on."""
 
     @staticmethod
-    def reconstruct(features: Tensor, batch: None) -> Reconstruction:
+    def reconstruct(features: Tensor, batch: None, ragged: None) -> Reconstruction:
         return Reconstruction(logits=torch.empty(0), nll=features)
 
 
@@ -220,14 +221,14 @@ def _scored(num_best: int, monkeypatch: pytest.MonkeyPatch) -> tuple[CandidateSc
         dropout_key = torch.randint(-(2**31), 2**31, (2, number), generator=generator).to(torch.int32)
         return MaskSet(log_masks=-torch.rand(2, number, 3, generator=generator), dropout_key=dropout_key)
 
-    def features(layers: Layers, inputs: None, masks: MaskSet) -> Tensor:
+    def features(layers: Layers, inputs: SimpleNamespace, masks: MaskSet) -> Tensor:
         passes.append((masks.log_masks.shape[1], torch.is_grad_enabled()))
         return masks.log_masks.sum(-1) + masks.dropout_key.double() / 2**31
 
     monkeypatch.setattr(shared, "features", features)
     candidates = Candidates(positives=drawn(4), negatives=drawn(4), whole_video=drawn(1))
     layers = Layers(video_stack=None, word_stack=None, vocabulary=_MaskSum)
-    return shared.score(layers, None, candidates, None, num_best), passes
+    return shared.score(layers, SimpleNamespace(ragged=None), candidates, None, num_best), passes
 
 
 @pytest.mark.parametrize("num_best", [1, 2, 3])

@@ -159,8 +159,8 @@ def listen(model: PPS) -> Captured:
         captured.summaries = summaries(inputs, masks)
         return captured.summaries
 
-    def hear_reconstructions(features: Tensor, batch: Batch) -> Reconstruction:
-        captured.reconstructions.append(reconstruct(features, batch))
+    def hear_reconstructions(*inputs: Any) -> Reconstruction:
+        captured.reconstructions.append(reconstruct(*inputs))
         return captured.reconstructions[-1]
 
     def hear_inputs(inputs: ReconstructorInput, batch: Batch) -> ReconstructorInput:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pps_fast.model import PPS
 from pps_fast.reconstructor import plain, shared
-from pps_fast.types import Batch, MaskSet, Reconstruction, ReconstructorInput
+from pps_fast.types import MaskSet, Reconstruction, ReconstructorInput
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ def record_reconstructions(model: PPS) -> list[Reconstruction]:
     vocabulary = model.reconstruct.vocabulary
     original = vocabulary.reconstruct
 
-    def reconstruct(features: Tensor, batch: Batch) -> Reconstruction:
-        results.append(original(features, batch))
+    def reconstruct(*inputs: Any) -> Reconstruction:
+        results.append(original(*inputs))
         return results[-1]
 
     vocabulary.reconstruct = reconstruct

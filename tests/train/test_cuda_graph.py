@@ -93,8 +93,8 @@ def test_replays_train_like_eager_steps_and_reports_are_kept() -> None:
     recorder = FakeRecorder()
     expected = _losses(store, EagerStep(eager, store), _batches())
     got = _losses(store, CapturedStep(captured, store, 4, recorder), _batches())
-    columns = {int(store.num_columns(samples).max()) for samples in _batches()}
-    assert recorder.num_recordings == len(columns) < len(expected)
+    shapes = {(store.num_columns(samples).max(), store.total_words(samples)) for samples in _batches()}
+    assert recorder.num_recordings == len(shapes) < len(expected)
     # compared after the last step: no replay wrote over an earlier report
     for index, (one, other) in enumerate(zip(got, expected, strict=True)):
         for got, wanted in zip(_tensors(one), _tensors(other), strict=True):
@@ -189,7 +189,9 @@ def test_a_recording_warms_up_on_its_own_samples_and_finds_no_node_of_another_st
         return recorder(program, pool)
 
     _losses(store, run, _batches())
-    firsts = {int(store.num_columns(samples).max()): samples for samples in reversed(_batches())}
+    firsts = {
+        (store.num_columns(samples).max(), store.total_words(samples)): samples for samples in reversed(_batches())
+    }
     assert {tuple(index.tolist()) for index in seen} == {tuple(samples) for samples in firsts.values()}
 
 
