@@ -109,8 +109,7 @@ def masked_attention_bwd_tile_kernel(
     b_k = _load(p_k, i_outer_t * s_kg + i_first_t * s_kn + i_h * s_kh, s_kn, o_t, num_t, D, BLOCK_D)
     b_v = _load(p_v, i_outer_t * s_vg + i_first_t * s_vn + i_h * s_vh, s_vn, o_t, num_t, D, BLOCK_D)
     b_grad = _load(p_grad, o_out, H * D, o_q, num_q, D, BLOCK_D)
-    # [G, 2, H, D]
-    o_part = (i_g * 2 * H + i_h) * D
+    o_part = (i_g * 2 * H + i_h) * D  # [G, 2, H, D]
     if p_part is not None:
         _store_sum(p_part, b_grad.to(tl.float32), o_part + H * D, D, BLOCK_D)
     b_lse = tl.load(p_lse + i_pair * Q + o_q, mask=o_q < num_q, other=float("inf"))
@@ -366,10 +365,9 @@ def masked_attention_bwd_into(
     of_query = {"p_grad_q": grads[0], "s_dqg": grads[0].stride(0), "s_dqn": grads[0].stride(2)}
     of_keys = {"p_grad_k": grads[1], "s_dkg": grads[1].stride(0), "s_dkn": grads[1].stride(2), "adds": int(adds)}
     of_keys |= {"p_grad_v": grads[2], "p_grad_bias": grads[3]}
-    num_queries, num_keys = inputs["Q"], inputs["T"]
-    tile = blocks(num_queries, num_keys, query.shape[3], query.element_size())
+    tile = blocks(inputs["Q"], inputs["T"], query.shape[3], query.element_size())
     with device_of(query):
-        if is_one_tile(num_queries, num_keys, tile):
+        if is_one_tile(inputs["Q"], inputs["T"], tile):
             _bwd_tile(inputs | of_query | of_keys | tile, projection_bias)
         else:
             _bwd_blocks(inputs | tile | _numbers(inputs, tile), of_query, of_keys, results[1], projection_bias)
@@ -392,8 +390,7 @@ def _bwd_blocks(
 ) -> None:
     """Launches one program per block of queries, which also leaves delta, and then one per block of keys."""
     query, (num, heads, num_queries) = inputs["p_q"], inputs["p_lse"].shape
-    num_q, num_t = inputs["NUM_Q"], inputs["NUM_T"]
-    width = heads * query.shape[3]
+    num_q, num_t, width = inputs["NUM_Q"], inputs["NUM_T"], heads * query.shape[3]
     part = None if projection_bias is None else empty(query, num * num_q, 1, width)
     inputs["p_delta"], out = empty(query, num, heads, num_queries), out.transpose(1, 2).contiguous()
     masked_attention_bwd_q_kernel[(num * heads * num_q,)](**inputs, **of_query, p_out=out, p_part=part)
