@@ -25,7 +25,7 @@ import triton.language as tl
 from torch import Tensor
 
 from pps_fast.kernels.launch import contiguous, device_of, empty, or_unread
-from pps_fast.kernels.tiles import _EMPTY_ROW, _LOG2_E, HIDDEN_SCORE, _keys, _load, _store
+from pps_fast.kernels.tiles import _EMPTY_ROW, _LOG2_E, HIDDEN_SCORE, _keys, _load, _sequence, _store
 
 # values of the memory that a program holds at once, so few that no architecture spills registers
 _BLOCK_VALUES = 2048
@@ -39,15 +39,15 @@ def _row(p_x, i_row, D: tl.constexpr, BLOCK_D: tl.constexpr):
 
 
 @triton.jit
-def _block(p_memory, i_g, o_t, T, D: tl.constexpr, BLOCK_D: tl.constexpr):
-    """Loads rows of a sequence's memory in fp32, [rows, D]."""
-    return _load(p_memory + i_g * T * D, 0, D, o_t, T, D, BLOCK_D).to(tl.float32)
+def _block(p_memory, o_t, num, D: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Loads rows of a memory in fp32, [rows, D]."""
+    return _load(p_memory, 0, D, o_t, num, D, BLOCK_D).to(tl.float32)
 
 
 @triton.jit
-def _biases(p_bias, p_valid, has_bias, num_alike, i_g, o_t, T):
+def _biases(p_bias, p_valid, has_bias, num_alike, i_g, o_t, T, num):
     """Returns the bias of a block of keys in units of log 2, 0 without one, and which keys are not padding."""
-    b_none, m_visible = _keys(None, p_valid, i_g, i_g // num_alike, o_t, T)
+    b_none, m_visible = _keys(None, p_valid, i_g, i_g // num_alike, o_t, T, num)
     b_bias = tl.load(p_bias + i_g * T + o_t, mask=(o_t < T) & (has_bias != 0), other=0.0)
     return b_bias.to(tl.float32) * _LOG2_E, m_visible
 
@@ -59,25 +59,27 @@ def _scores(b_q, b_memory, b_bias, m_visible, o_t, T, SCALE: tl.constexpr):
     return tl.where(m_visible, b_s, tl.where(o_t < T, HIDDEN_SCORE, float("-inf")))
 
 
-@triton.jit(do_not_specialize=["T", "G", "H", "num_alike", "has_bias"])
+@triton.jit(do_not_specialize=["T", "G", "H", "num_alike", "num_masks", "has_bias"])
 def row_attention_fwd_kernel(
-    p_q, p_memory, p_bias, p_valid, p_out, p_lse,
-    T, G, H, num_alike, has_bias,
+    p_q, p_memory, p_bias, p_valid, p_start, p_out, p_lse,
+    T, G, H, num_alike, num_masks, s_mg, has_bias,
     SCALE: tl.constexpr,
     D: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     i_program = tl.program_id(0).to(tl.int64)
     i_g = i_program // H
     i_row = i_program % H * G + i_g
+    i_outer, i_first, num = _sequence(p_start, i_g, num_masks, T)
+    p_memory += i_outer * s_mg + i_first * D
     b_q = _row(p_q, i_row, D, BLOCK_D)
     b_max = float("-inf")
     b_sum = 0.0
     b_out = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
-    for i_t in range(0, T, BLOCK_T):
+    for i_t in range(0, num, BLOCK_T):
         o_t = i_t + tl.arange(0, BLOCK_T)
-        b_memory = _block(p_memory, i_g, o_t, T, D, BLOCK_D)
-        b_bias, m_visible = _biases(p_bias, p_valid, has_bias, num_alike, i_g, o_t, T)
-        b_s = _scores(b_q, b_memory, b_bias, m_visible, o_t, T, SCALE)
+        b_memory = _block(p_memory, o_t, num, D, BLOCK_D)
+        b_bias, m_visible = _biases(p_bias, p_valid, has_bias, num_alike, i_g, o_t, T, num)
+        b_s = _scores(b_q, b_memory, b_bias, m_visible, o_t, num, SCALE)
         b_new_max = tl.maximum(b_max, tl.max(b_s, axis=0))
         b_old = tl.exp2(b_max - b_new_max)
         b_p = tl.exp2(b_s - b_new_max)
@@ -96,25 +98,27 @@ def _shares(b_q, b_memory, b_lse, b_bias, m_visible, o_t, T, SCALE: tl.constexpr
     return tl.where(b_lse < _EMPTY_ROW, 1.0 / T, b_p)
 
 
-@triton.jit(do_not_specialize=["T", "G", "H", "num_alike", "has_bias"])
+@triton.jit(do_not_specialize=["T", "G", "H", "num_alike", "num_masks", "has_bias"])
 def row_attention_bwd_q_kernel(
-    p_q, p_memory, p_bias, p_valid, p_grad, p_lse, p_grad_q, p_delta,
-    T, G, H, num_alike, has_bias,
+    p_q, p_memory, p_bias, p_valid, p_start, p_grad, p_lse, p_grad_q, p_delta,
+    T, G, H, num_alike, num_masks, s_mg, has_bias,
     SCALE: tl.constexpr,
     D: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     i_program = tl.program_id(0).to(tl.int64)
     i_g = i_program // H
     i_row = i_program % H * G + i_g
+    i_outer, i_first, num = _sequence(p_start, i_g, num_masks, T)
+    p_memory += i_outer * s_mg + i_first * D
     b_q, b_grad, b_lse = _row(p_q, i_row, D, BLOCK_D), _row(p_grad, i_row, D, BLOCK_D), tl.load(p_lse + i_row)
     b_delta = 0.0
     b_out = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
     b_all = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
-    for i_t in range(0, T, BLOCK_T):
+    for i_t in range(0, num, BLOCK_T):
         o_t = i_t + tl.arange(0, BLOCK_T)
-        b_memory = _block(p_memory, i_g, o_t, T, D, BLOCK_D)
-        b_bias, m_visible = _biases(p_bias, p_valid, has_bias, num_alike, i_g, o_t, T)
-        b_p = _shares(b_q, b_memory, b_lse, b_bias, m_visible, o_t, T, SCALE)
+        b_memory = _block(p_memory, o_t, num, D, BLOCK_D)
+        b_bias, m_visible = _biases(p_bias, p_valid, has_bias, num_alike, i_g, o_t, T, num)
+        b_p = _shares(b_q, b_memory, b_lse, b_bias, m_visible, o_t, num, SCALE)
         b_p = tl.where(m_visible, b_p, 0.0)
         b_pdp = b_p * tl.sum(b_grad * b_memory, axis=1)
         b_delta += tl.sum(b_pdp, axis=0)
@@ -127,28 +131,31 @@ def row_attention_bwd_q_kernel(
     tl.store(p_delta + i_row, b_delta)
 
 
-@triton.jit(do_not_specialize=["T", "G", "H", "num_alike", "has_bias"])
+@triton.jit(do_not_specialize=["T", "G", "H", "num_alike", "num_masks", "has_bias"])
 def row_attention_bwd_memory_kernel(
-    p_q, p_memory, p_bias, p_valid, p_grad, p_lse, p_delta, p_grad_memory, p_grad_bias,
-    T, G, H, num_alike, has_bias,
+    p_q, p_memory, p_bias, p_valid, p_start, p_grad, p_lse, p_delta, p_grad_memory, p_grad_bias,
+    T, G, H, num_alike, num_masks, s_mg, has_bias,
     SCALE: tl.constexpr,
     D: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     i_program, num_blocks = tl.program_id(0).to(tl.int64), tl.cdiv(T, BLOCK_T)
     i_g = i_program // num_blocks
+    i_outer, i_first, num = _sequence(p_start, i_g, num_masks, T)
+    o_memory = i_outer * s_mg + i_first * D
+    p_memory += o_memory
     o_t = (i_program % num_blocks).to(tl.int32) * BLOCK_T + tl.arange(0, BLOCK_T)
-    b_memory = _block(p_memory, i_g, o_t, T, D, BLOCK_D)
-    b_bias, m_visible = _biases(p_bias, p_valid, has_bias, num_alike, i_g, o_t, T)
+    b_memory = _block(p_memory, o_t, num, D, BLOCK_D)
+    b_bias, m_visible = _biases(p_bias, p_valid, has_bias, num_alike, i_g, o_t, T, num)
     b_grad_memory = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)
     for i_h in range(0, H):
         i_row = i_h * G + i_g
         b_q, b_grad = _row(p_q, i_row, D, BLOCK_D), _row(p_grad, i_row, D, BLOCK_D)
-        b_p = _shares(b_q, b_memory, tl.load(p_lse + i_row), b_bias, m_visible, o_t, T, SCALE)
+        b_p = _shares(b_q, b_memory, tl.load(p_lse + i_row), b_bias, m_visible, o_t, num, SCALE)
         b_dp = tl.sum(b_grad * b_memory, axis=1)
         b_ds = tl.where(m_visible, b_p * (b_dp - tl.load(p_delta + i_row)), 0.0)
         tl.store(p_grad_bias + (i_g * H + i_h) * T + o_t, b_ds, mask=(o_t < T) & (has_bias != 0))
         b_grad_memory += (b_ds * SCALE)[:, None] * b_q + b_p[:, None] * b_grad
-    _store(p_grad_memory + i_g * T * D, b_grad_memory, 0, D, o_t, T, D, BLOCK_D)
+    _store(p_grad_memory + o_memory, b_grad_memory, 0, D, o_t, num, D, BLOCK_D)
 
 
 def blocks(width: int) -> dict[str, int]:
@@ -158,16 +165,25 @@ def blocks(width: int) -> dict[str, int]:
 
 
 def _inputs(
-    query: Tensor, memory: Tensor, key_bias: Tensor | None, key_valid: Tensor | None, scale: float
+    query: Tensor,
+    memory: Tensor,
+    key_bias: Tensor | None,
+    key_valid: Tensor | None,
+    scale: float,
+    start: Tensor | None,
 ) -> dict[str, Any]:
     """Returns the arguments that all kernels share."""
     heads, num, width = query.shape
+    longest = memory.shape[1] if start is None or key_valid is None else key_valid.shape[1]
     return {
         "p_q": query.contiguous(),
         "p_memory": memory.contiguous(),
         "p_bias": or_unread(key_bias, query, torch.float32),
         "p_valid": contiguous(key_valid),
-        "T": memory.shape[1],
+        "p_start": start,
+        "s_mg": memory.shape[1] * width,
+        "num_masks": len(memory),
+        "T": longest,
         "G": num,
         "H": heads,
         "has_bias": int(key_bias is not None),
@@ -179,7 +195,12 @@ def _inputs(
 
 
 def row_attention_fwd(
-    query: Tensor, memory: Tensor, key_bias: Tensor | None, key_valid: Tensor | None, scale: float
+    query: Tensor,
+    memory: Tensor,
+    key_bias: Tensor | None,
+    key_valid: Tensor | None,
+    scale: float,
+    start: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Attention of one row of each sequence, Eq. (8).
 
@@ -189,12 +210,14 @@ def row_attention_fwd(
         key_bias: [G, T] of any of these dtypes, or None.
         key_valid: [G, T] bool, or [G / N, T] for sequences of which N in a row have the same keys valid; or None.
         scale: c in the equation.
+        start: of `Ragged` rows, where memory is [N, R, D], key_valid [B, n], and sequence g = b * N + m is sample b
+            under mask m; or None.
     Returns:
         [H, G, D] in memory's dtype, and its lse [H, G] fp32 in units of log 2, for the backward pass.
     """
     heads, num, width = query.shape
     out, lse = empty(query, heads, num, width, dtype=query.dtype), empty(query, heads, num)
-    inputs = _inputs(query, memory, key_bias, key_valid, scale)
+    inputs = _inputs(query, memory, key_bias, key_valid, scale, start)
     with device_of(query):
         row_attention_fwd_kernel[(num * heads,)](**inputs, p_out=out, p_lse=lse)
     return out, lse
@@ -208,26 +231,26 @@ def row_attention_bwd(
     key_valid: Tensor | None,
     scale: float,
     memory_dtype: torch.dtype,
+    start: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the attention.
 
     Args:
         results: gradient of out [H, G, D], and lse of the forward pass.
-        query, memory, key_bias, key_valid, scale: as in the forward pass.
+        query, memory, key_bias, key_valid, scale, start: as in the forward pass.
         memory_dtype: to which the gradient of the memory, summed over heads in fp32, is rounded.
     Returns:
         gradients of query and memory, in their shapes; of the bias for each head [G, H, T] fp32, [0] without a bias.
     """
     heads, num, width = query.shape
-    num_keys = memory.shape[1]
     grad_query = empty(query, heads, num, width, dtype=query.dtype)
-    grad_memory = empty(query, num, num_keys, width, dtype=memory_dtype)
-    grad_bias = empty(query, *((0,) if key_bias is None else (num, heads, num_keys)))
-    inputs = _inputs(query, memory, key_bias, key_valid, scale)
+    grad_memory = empty(query, *memory.shape, dtype=memory_dtype)
+    grad_bias = empty(query, *((0,) if key_bias is None else (num, heads, memory.shape[1])))
+    inputs = _inputs(query, memory, key_bias, key_valid, scale, start)
     inputs |= {"p_grad": results[0].contiguous(), "p_lse": results[1], "p_delta": empty(query, heads, num)}
     with device_of(query):
         row_attention_bwd_q_kernel[(num * heads,)](**inputs, p_grad_q=grad_query)
-        row_attention_bwd_memory_kernel[(num * triton.cdiv(num_keys, inputs["BLOCK_T"]),)](
+        row_attention_bwd_memory_kernel[(num * triton.cdiv(inputs["T"], inputs["BLOCK_T"]),)](
             **inputs, p_grad_memory=grad_memory, p_grad_bias=grad_bias
         )
     return grad_query, grad_memory, grad_bias

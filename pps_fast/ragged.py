@@ -34,8 +34,13 @@ class Ragged:
         """Padded rows [B, n, D] -> ragged rows [1, R, D]."""
         return x.flatten(0, 1).index_select(0, self.index).unsqueeze(0)
 
+    def take_row(self, x: Tensor, row: Tensor) -> Tensor:
+        """One row of each sample and mask of ragged rows [N, R, D], at `row` [B * N]: [B * N, 1, D]."""
+        return x.flatten(0, 1).index_select(0, self.index_of(row)).unsqueeze(1)
+
     def index_of(self, row: Tensor) -> Tensor:
         """Numbers among rows [N, R] flattened, [B * N] int64, of one row of each sample and mask, `row` [B * N]."""
         first = self.start[:-1].unsqueeze(1)
-        masks = torch.arange(len(row) // len(first), device=row.device) * len(self.index)
+        num_rows, num_masks = len(self.index), len(row) // len(first)
+        masks = torch.arange(0, num_masks * num_rows, num_rows, device=row.device)
         return (first + masks).flatten() + row

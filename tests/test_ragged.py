@@ -23,3 +23,5 @@ def test_one_row_of_each_sample_and_mask_is_found() -> None:
     rows = torch.arange(15).view(3, 5)  # [N, R]
     assert index.tolist() == [*rows[:, 1].tolist(), *rows[:, 4].tolist()]
     assert index.dtype == torch.int64
+    x = rows.unsqueeze(-1).expand(3, 5, 2)
+    assert torch.equal(RAGGED.take_row(x, torch.tensor([1, 1, 1, 2, 2, 2]))[:, 0, 0], index)

@@ -71,7 +71,7 @@ def forward(
     stack: Stack, x: Tensor, keys: Keys, context: Context, row: Tensor | None = None, num_masks: int | None = None
 ) -> Tensor:
     """Arguments and result as `Stack.forward`; with `num_masks` as `Stack.forward_shared`."""
-    blocks, ragged = _blocks(stack), context.ragged if row is None else None
+    blocks, ragged = _blocks(stack), context.ragged
     x = x if ragged is None else ragged.take(x)
     num_heads, num_blocks = blocks[0].self_attention.num_heads, len(blocks)
     memory, of_memory = context.memory, context.memory_keys
@@ -88,7 +88,7 @@ def forward(
         wanted = row if number == num_blocks - 1 and not is_shared else None
         parameters, ending = _of_attention(block.self_attention, block.self_norm), dropout(block.self_norm, wanted)
         if wanted is not None:
-            x = self_attention_of_row(x, wanted, parameters, ending, (log_mask, keys.valid), num_heads)
+            x = self_attention_of_row(x, wanted, parameters, ending, (log_mask, keys.valid), num_heads, ragged)
         else:
             repeats = num_masks if is_shared else None
             x, log_mask = self_attention(x, parameters, ending, (log_mask, keys.valid), num_heads, repeats, ragged)
@@ -103,4 +103,6 @@ def forward(
                 x, memory, memory_mask = cross_attention(*arguments, ragged)
         first = block.expand.weight, block.expand.bias
         x = feed_forward(x, _parameters(first, block.contract, block.ffn_norm), dropout(block.ffn_norm, wanted))
-    return take_row(x, row) if row is not None and num_masks is not None and num_blocks == 1 else x
+    if row is None or num_masks is None or num_blocks > 1:
+        return x
+    return take_row(x, row) if ragged is None else ragged.take_row(x, row)

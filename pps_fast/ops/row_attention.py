@@ -24,6 +24,7 @@ def _fake_bwd(
     key_valid: Tensor | None,
     scale: float,
     memory_dtype: torch.dtype,
+    start: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     heads, num, _ = query.shape
     of_bias = (0,) if key_bias is None else (num, heads, memory.shape[1])

@@ -38,6 +38,7 @@ from pps_fast.ops.sublayers import (
     linear,
 )
 from pps_fast.ops.weights import rounded
+from pps_fast.ragged import Ragged
 
 _ops: Any = torch.ops.pps_fast
 
@@ -63,8 +64,8 @@ class _AttentionOfRow(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         ctx.parameters = inputs[:NUM_PARAMETERS]
-        x, memory, key_bias, key_valid, ctx.num_heads, dropout, ctx.index = inputs[NUM_PARAMETERS:]
-        x = memory.gather(1, ctx.index) if x is None else x
+        x, memory, key_bias, key_valid, ctx.num_heads, dropout, ctx.index, ctx.start = inputs[NUM_PARAMETERS:]
+        x = flat(memory).index_select(0, ctx.index).unsqueeze(1) if x is None else x
         width, ctx.memory_dtype = x.shape[-1], memory.dtype
         ctx.scale = (width / ctx.num_heads) ** -0.5
         rows, keys = flat(x.to(multiplied_as(x))), memory.to(multiplied_as(x))
@@ -72,7 +73,7 @@ class _AttentionOfRow(torch.autograd.Function):
         query = linear(ctx, rows, IN_WEIGHT, _rows_of(0, width))
         absorbed = _heads(query, ctx.num_heads) @ of_key  # [H, G, D]
         key_bias = None if key_bias is None else key_bias[:, 0]
-        attended, lse = _ops.row_attention_fwd(absorbed, keys, key_bias, key_valid, ctx.scale)
+        attended, lse = _ops.row_attention_fwd(absorbed, keys, key_bias, key_valid, ctx.scale, ctx.start)
         value_bias = rounded(ctx.parameters[IN_BIAS], rows.dtype)[_rows_of(2, width)]
         values = torch.empty_like(query)
         bias_of_heads = _heads(value_bias.unsqueeze(0), ctx.num_heads)
@@ -95,7 +96,7 @@ class _AttentionOfRow(torch.autograd.Function):
         torch.mm(grad_branch, rounded(ctx.parameters[OUT_WEIGHT], rows.dtype), out=grad_values)
         of_heads = _heads(grad_values, ctx.num_heads)
         results = [of_heads @ of_value, lse]
-        arguments = (results, absorbed, keys, key_bias, key_valid, ctx.scale, ctx.memory_dtype)
+        arguments = (results, absorbed, keys, key_bias, key_valid, ctx.scale, ctx.memory_dtype, ctx.start)
         grad_absorbed, grad_memory, grad_bias = _ops.row_attention_bwd(*arguments)
         torch.bmm(grad_absorbed, of_key.mT, out=_heads(grad_query, ctx.num_heads))
         sums.add_weight(IN_WEIGHT, grad_query, rows, _rows_of(0, width))
@@ -106,10 +107,10 @@ class _AttentionOfRow(torch.autograd.Function):
         grad_x = add_product(grad_x, grad_query, rounded(ctx.parameters[IN_WEIGHT], rows.dtype)[_rows_of(0, width)])
         if ctx.index is not None:
             # the memory's row is what attends
-            grad_memory.scatter_add_(1, ctx.index, grad_x)
+            flat(grad_memory).index_add_(0, ctx.index, flat(grad_x))
         of_x = grad_x if ctx.index is None else None
         grad_bias = None if key_bias is None else grad_bias.to(key_bias.dtype)
-        return *sums.results(), of_x, grad_memory, grad_bias, None, None, None, None
+        return *sums.results(), of_x, grad_memory, grad_bias, None, None, None, None, None
 
 
 def cross_attention_of_row(
@@ -121,16 +122,26 @@ def cross_attention_of_row(
         keys: log of the mask that weights the memory, [G, H, T] or None; and which of it is valid, [G, T] or [G / N, T]
             bool for N sequences alike, or None.
     """
-    return _AttentionOfRow.apply(*parameters, x, memory, *keys, num_heads, dropout, None)
+    return _AttentionOfRow.apply(*parameters, x, memory, *keys, num_heads, dropout, None, None)
 
 
 def self_attention_of_row(
-    x: Tensor, row: Tensor, parameters: Parameters, dropout: Dropout, keys: Chosen, num_heads: int
+    x: Tensor,
+    row: Tensor,
+    parameters: Parameters,
+    dropout: Dropout,
+    keys: Chosen,
+    num_heads: int,
+    ragged: Ragged | None = None,
 ) -> Tensor:
     """LN(x + dropout(self-attention of x)) at one row of each sequence: x [G, n, D] at row [G] -> [G, 1, D].
 
     Args:
         keys: as of `cross_attention_of_row`, with x as its memory; the keys behind the row are not valid.
+        ragged: where the rows of x [N, R, D] lie.
     """
-    index = row[:, None, None].expand(-1, 1, x.shape[-1])
-    return _AttentionOfRow.apply(*parameters, None, x, *keys, num_heads, dropout, index)
+    if ragged is None:
+        index, start = torch.arange(0, x.shape[0] * x.shape[1], x.shape[1], device=x.device) + row, None
+    else:
+        index, start = ragged.index_of(row), ragged.start
+    return _AttentionOfRow.apply(*parameters, None, x, *keys, num_heads, dropout, index, start)
