@@ -104,6 +104,21 @@ def test_attention_of_sentences_to_a_memory(longest: int) -> None:
         assert expected.abs().max() > 0
 
 
+def test_attention_of_one_row_to_its_sentence() -> None:
+    ragged, num = _rows(), len(NUM_WORDS) * NUM_MASKS
+    query, memory = _random(HEADS, num, 8), _random(num, 4, 8, seed=1)
+    valid = torch.arange(4) < NUM_WORDS.unsqueeze(1)
+    out, lse = _ops.row_attention_fwd(query, memory, None, valid, 0.3)
+    rows = _to_ragged(memory, ragged)
+    got = _ops.row_attention_fwd(query, rows, None, valid, 0.3, ragged.start)
+    assert torch.equal(got[0], out) and torch.equal(got[1], lse)
+    grad = _random(HEADS, num, 8, seed=2)
+    expected = _ops.row_attention_bwd([grad, lse], query, memory, None, valid, 0.3, torch.float32)
+    got = _ops.row_attention_bwd([grad, lse], query, rows, None, valid, 0.3, torch.float32, ragged.start)
+    assert torch.equal(got[0], expected[0]) and torch.equal(got[1], _to_ragged(expected[1], ragged))
+    assert got[1].abs().max() > 0
+
+
 @pytest.mark.parametrize("is_repeated", [False, True])
 def test_the_end_of_a_sub_layer(is_repeated: bool) -> None:
     ragged, num = _rows(), len(NUM_WORDS) * NUM_MASKS
