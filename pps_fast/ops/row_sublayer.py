@@ -65,7 +65,8 @@ class _AttentionOfRow(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         ctx.parameters = inputs[:NUM_PARAMETERS]
         x, memory, key_bias, key_valid, ctx.num_heads, dropout, ctx.index, ctx.start = inputs[NUM_PARAMETERS:]
-        x = flat(memory).index_select(0, ctx.index).unsqueeze(1) if x is None else x
+        if x is None:
+            x = memory.view(len(ctx.index), -1, memory.shape[-1]).gather(1, ctx.index).view(-1, 1, memory.shape[-1])
         width, ctx.memory_dtype = x.shape[-1], memory.dtype
         ctx.scale = (width / ctx.num_heads) ** -0.5
         rows, keys = flat(x.to(multiplied_as(x))), memory.to(multiplied_as(x))
@@ -107,7 +108,7 @@ class _AttentionOfRow(torch.autograd.Function):
         grad_x = add_product(grad_x, grad_query, rounded(ctx.parameters[IN_WEIGHT], rows.dtype)[_rows_of(0, width)])
         if ctx.index is not None:
             # the memory's row is what attends
-            flat(grad_memory).index_add_(0, ctx.index, flat(grad_x))
+            grad_memory.view(len(ctx.index), -1, width).scatter_add_(1, ctx.index, grad_x.view(ctx.index.shape))
         of_x = grad_x if ctx.index is None else None
         grad_bias = None if key_bias is None else grad_bias.to(key_bias.dtype)
         return *sums.results(), of_x, grad_memory, grad_bias, None, None, None, None, None
@@ -140,8 +141,7 @@ def self_attention_of_row(
         keys: as of `cross_attention_of_row`, with x as its memory; the keys behind the row are not valid.
         ragged: where the rows of x [N, R, D] lie.
     """
-    if ragged is None:
-        index, start = torch.arange(0, x.shape[0] * x.shape[1], x.shape[1], device=x.device) + row, None
-    else:
-        index, start = ragged.index_of(row), ragged.start
+    # among the rows of each sequence, or of ragged ones among all
+    index = row[:, None, None] if ragged is None else ragged.index_of(row)[None, :, None]
+    index, start = index.expand(-1, -1, x.shape[-1]), None if ragged is None else ragged.start
     return _AttentionOfRow.apply(*parameters, None, x, *keys, num_heads, dropout, index, start)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import product
+from typing import Any
 
 from pps_fast.kernels import row_attention
 from tests.kernels.variant import Variant
@@ -21,10 +22,14 @@ _WIDTHS, _DTYPES = (64, 256, 512, 2048), ("bf16", "fp16", "fp32")
 
 def variants() -> Iterator[Variant]:
     """Yields the shipped variants."""
-    for part, width, dtype in product(_POINTERS, _WIDTHS, _DTYPES):
+    for part, width, dtype, is_ragged in product(_POINTERS, _WIDTHS, _DTYPES, (False, True)):
+        if is_ragged and width != 256:
+            continue
         signature: dict[str, str | int] = {p: "*fp32" if p in _FP32 else f"*{dtype}" for p in _POINTERS[part]}
         # 27 masks of a sample have the same keys valid
         signature |= {"p_valid": "*i1", "T": 50, "G": 864, "H": _HEADS, "num_alike": 27, "has_bias": 1}
-        constants = {"SCALE": (width / _HEADS) ** -0.5, "D": width, **row_attention.blocks(width)}
+        signature |= {"s_mg": 50 * width, "num_masks": 27} | ({"p_start": "*i32"} if is_ragged else {})
+        constants: dict[str, Any] = {} if is_ragged else {"p_start": None}
+        constants |= {"SCALE": (width / _HEADS) ** -0.5, "D": width, **row_attention.blocks(width)}
         kernel = getattr(row_attention, f"row_attention_{part}_kernel")
-        yield Variant(f"{width}_{dtype}", kernel, signature, constants)
+        yield Variant(f"{width}_{dtype}{'_ragged' if is_ragged else ''}", kernel, signature, constants)
