@@ -111,7 +111,7 @@ def test_both_paths_of_the_plain_plan_multiply_the_same_but_for_rows(
     counted, saved = {}, []
 
     def spy(function: Any, number: int, *args: Any) -> Any:
-        saved.append(_saved_by_absorption(args[number], args[-1]))
+        saved.append(_saved_by_absorption(args[number], args[5]))
         return function(*args)
 
     # of each, what is attended to is the argument of this number
