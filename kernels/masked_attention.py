@@ -28,6 +28,7 @@ from pps_fast.kernels.linear_gradient import add_totals, linear_gradient
 from pps_fast.kernels.tiles import (
     _EMPTY_ROW,
     _dot,
+    _first_row,
     _inputs,
     _keys,
     _like_heads,
@@ -41,15 +42,14 @@ from pps_fast.kernels.tiles import (
     add_sums,
 )
 
-# of queries and of keys; one for sentences of up to 30 words, each of which would else need one of two compilations
-_SMALLEST_BLOCK = 32
+_SMALLEST_BLOCK = 32  # queries and keys: one for sentences of up to 30 words, which would else need two compilations
 
 
-@triton.jit(do_not_specialize=["Q", "T", "num_alike", "num_masks"])
+@triton.jit(do_not_specialize=["Q", "T", "num_alike", "num_masks", "num_rows"])
 def masked_attention_fwd_kernel(
     p_q, p_k, p_v, p_bias, p_valid, p_start_q, p_start_t, p_out, p_lse,
-    s_qg, s_qh, s_qn, s_kg, s_kh, s_kn, s_vg, s_vh, s_vn, s_og,
-    Q, T, num_alike, num_masks,
+    s_qg, s_qh, s_qn, s_kg, s_kh, s_kn, s_vg, s_vh, s_vn,
+    Q, T, num_alike, num_masks, num_rows,
     SCALE: tl.constexpr, CAUSAL: tl.constexpr,
     H: tl.constexpr, D: tl.constexpr, NUM_Q: tl.constexpr, NUM_T: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, DOT: tl.constexpr,
@@ -59,7 +59,6 @@ def masked_attention_fwd_kernel(
     i_g, i_h = i_pair // H, i_pair % H
     i_outer_q, i_first_q, num_q = _sequence(p_start_q, i_g, num_masks, Q)
     i_outer_t, i_first_t, num_t = _sequence(p_start_t, i_g, num_masks, T)
-    o_out = i_outer_q * s_og + (i_first_q * H + i_h) * D
     o_q = i_q * BLOCK_Q + tl.arange(0, BLOCK_Q)
     b_q = _load(p_q, i_outer_q * s_qg + i_first_q * s_qn + i_h * s_qh, s_qn, o_q, num_q, D, BLOCK_D)
     b_max = tl.full([BLOCK_Q], float("-inf"), tl.float32)
@@ -83,16 +82,17 @@ def masked_attention_fwd_kernel(
             b_sum = b_sum * b_old + tl.sum(b_p, axis=1)
             b_out = b_out * b_old[:, None] + _dot(b_p.to(b_v.dtype), b_v, DOT)
             b_max = b_new_max
-    _store(p_out, b_out / b_sum[:, None], o_out, H * D, o_q, num_q, D, BLOCK_D)
     tl.store(p_lse + i_pair * Q + o_q, b_max + tl.log2(b_sum), mask=o_q < num_q)
+    o_out = (_first_row(p_start_q, i_outer_q, i_first_q, Q, num_rows) * H + i_h) * D
+    _store(p_out, b_out / b_sum[:, None], o_out, H * D, o_q, num_q, D, BLOCK_D)
 
 
-@triton.jit(do_not_specialize=["Q", "T", "num_alike", "num_masks", "adds"])
+@triton.jit(do_not_specialize=["Q", "T", "num_alike", "num_masks", "num_rows", "adds"])
 def masked_attention_bwd_tile_kernel(
     p_q, p_k, p_v, p_bias, p_valid, p_start_q, p_start_t, p_grad, p_lse,
     p_grad_q, p_grad_k, p_grad_v, p_grad_bias, p_part,
-    s_qg, s_qh, s_qn, s_kg, s_kh, s_kn, s_vg, s_vh, s_vn, s_og, s_dqg, s_dqn, s_dkg, s_dkn,
-    Q, T, num_alike, num_masks, adds,
+    s_qg, s_qh, s_qn, s_kg, s_kh, s_kn, s_vg, s_vh, s_vn, s_dqg, s_dqn, s_dkg, s_dkn,
+    Q, T, num_alike, num_masks, num_rows, adds,
     SCALE: tl.constexpr, CAUSAL: tl.constexpr,
     H: tl.constexpr, D: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, DOT: tl.constexpr,
@@ -101,9 +101,7 @@ def masked_attention_bwd_tile_kernel(
     i_g, i_h = i_pair // H, i_pair % H
     i_outer_q, i_first_q, num_q = _sequence(p_start_q, i_g, num_masks, Q)
     i_outer_t, i_first_t, num_t = _sequence(p_start_t, i_g, num_masks, T)
-    o_out = i_outer_q * s_og + (i_first_q * H + i_h) * D
-    o_grad_q = i_outer_q * s_dqg + i_first_q * s_dqn + i_h * D
-    o_grad_t = i_outer_t * s_dkg + i_first_t * s_dkn + i_h * D
+    o_out = (_first_row(p_start_q, i_outer_q, i_first_q, Q, num_rows) * H + i_h) * D
     o_q, o_t = tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_T)
     b_q = _load(p_q, i_outer_q * s_qg + i_first_q * s_qn + i_h * s_qh, s_qn, o_q, num_q, D, BLOCK_D)
     b_k = _load(p_k, i_outer_t * s_kg + i_first_t * s_kn + i_h * s_kh, s_kn, o_t, num_t, D, BLOCK_D)
@@ -117,6 +115,7 @@ def masked_attention_bwd_tile_kernel(
     b_s, m_seen = _scores(b_q, b_k, b_bias, m_visible, o_q, o_t, num_t, SCALE, CAUSAL, DOT)
     b_p = _shares(b_s, b_lse, num_t)
     b_grad_v = _dot(tl.trans(b_p.to(b_grad.dtype)), b_grad, DOT)
+    o_grad_t = i_outer_t * s_dkg + i_first_t * s_dkn + i_h * D
     _store(p_grad_v, b_grad_v, o_grad_t, s_dkn, o_t, num_t, D, BLOCK_D)
     b_dp = _dot(b_grad, tl.trans(b_v), DOT)
     b_ds = tl.where(m_seen, b_p * (b_dp - tl.sum(b_p * b_dp, axis=1)[:, None]), 0.0)
@@ -126,16 +125,17 @@ def masked_attention_bwd_tile_kernel(
         _store_sum(p_part, b_grad_bias[:, None] * b_k.to(tl.float32) * SCALE, o_part, D, BLOCK_D)
     b_ds = b_ds.to(b_q.dtype)
     _store(p_grad_k, _dot(tl.trans(b_ds), b_q, DOT) * SCALE, o_grad_t, s_dkn, o_t, num_t, D, BLOCK_D)
+    o_grad_q = i_outer_q * s_dqg + i_first_q * s_dqn + i_h * D
     _store(p_grad_q, _dot(b_ds, b_k, DOT) * SCALE, o_grad_q, s_dqn, o_q, num_q, D, BLOCK_D)
     if p_bias is not None:
         _store_bias(p_grad_bias + i_pair * T + o_t, b_grad_bias, o_t < T, adds)
 
 
-@triton.jit(do_not_specialize=["Q", "T", "num_alike", "num_masks"])
+@triton.jit(do_not_specialize=["Q", "T", "num_alike", "num_masks", "num_rows"])
 def masked_attention_bwd_q_kernel(
     p_q, p_k, p_v, p_bias, p_valid, p_start_q, p_start_t, p_grad, p_lse, p_out, p_delta, p_grad_q, p_part,
-    s_qg, s_qh, s_qn, s_kg, s_kh, s_kn, s_vg, s_vh, s_vn, s_og, s_dqg, s_dqn,
-    Q, T, num_alike, num_masks,
+    s_qg, s_qh, s_qn, s_kg, s_kh, s_kn, s_vg, s_vh, s_vn, s_dqg, s_dqn,
+    Q, T, num_alike, num_masks, num_rows,
     SCALE: tl.constexpr, CAUSAL: tl.constexpr,
     H: tl.constexpr, D: tl.constexpr, NUM_Q: tl.constexpr, NUM_T: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, DOT: tl.constexpr,
@@ -145,8 +145,7 @@ def masked_attention_bwd_q_kernel(
     i_g, i_h = i_pair // H, i_pair % H
     i_outer_q, i_first_q, num_q = _sequence(p_start_q, i_g, num_masks, Q)
     i_outer_t, i_first_t, num_t = _sequence(p_start_t, i_g, num_masks, T)
-    o_out = i_outer_q * s_og + (i_first_q * H + i_h) * D
-    o_grad_q = i_outer_q * s_dqg + i_first_q * s_dqn + i_h * D
+    o_out = (_first_row(p_start_q, i_outer_q, i_first_q, Q, num_rows) * H + i_h) * D
     o_q = i_q * BLOCK_Q + tl.arange(0, BLOCK_Q)
     b_q = _load(p_q, i_outer_q * s_qg + i_first_q * s_qn + i_h * s_qh, s_qn, o_q, num_q, D, BLOCK_D)
     b_grad = _load(p_grad, o_out, H * D, o_q, num_q, D, BLOCK_D)
@@ -171,17 +170,18 @@ def masked_attention_bwd_q_kernel(
             b_ds = tl.where(m_seen, _shares(b_s, b_lse, num_t) * (b_dp - b_delta[:, None]), 0.0)
             b_grad_q += _dot(b_ds.to(b_k.dtype), b_k, DOT)
     b_grad_q *= SCALE
+    o_grad_q = i_outer_q * s_dqg + i_first_q * s_dqn + i_h * D
     _store(p_grad_q, b_grad_q, o_grad_q, s_dqn, o_q, num_q, D, BLOCK_D)
     if p_part is not None:
-        # [G, NUM_Q, H, D]; rows of dout are summed apart, for which there are too few registers here
+        # rows of dout are summed apart, for which there are too few registers here
         _store_sum(p_part, b_grad_q, ((i_g * NUM_Q + i_q) * H + i_h) * D, D, BLOCK_D)
 
 
-@triton.jit(do_not_specialize=["Q", "T", "num_alike", "num_masks", "adds"])
+@triton.jit(do_not_specialize=["Q", "T", "num_alike", "num_masks", "num_rows", "adds"])
 def masked_attention_bwd_kv_kernel(
     p_q, p_k, p_v, p_bias, p_valid, p_start_q, p_start_t, p_grad, p_lse, p_delta, p_grad_k, p_grad_v, p_grad_bias,
-    s_qg, s_qh, s_qn, s_kg, s_kh, s_kn, s_vg, s_vh, s_vn, s_og, s_dkg, s_dkn,
-    Q, T, num_alike, num_masks, adds,
+    s_qg, s_qh, s_qn, s_kg, s_kh, s_kn, s_vg, s_vh, s_vn, s_dkg, s_dkn,
+    Q, T, num_alike, num_masks, num_rows, adds,
     SCALE: tl.constexpr, CAUSAL: tl.constexpr,
     H: tl.constexpr, D: tl.constexpr, NUM_Q: tl.constexpr, NUM_T: tl.constexpr,
     BLOCK_Q: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr, DOT: tl.constexpr,
@@ -191,8 +191,6 @@ def masked_attention_bwd_kv_kernel(
     i_g, i_h = i_pair // H, i_pair % H
     i_outer_q, i_first_q, num_q = _sequence(p_start_q, i_g, num_masks, Q)
     i_outer_t, i_first_t, num_t = _sequence(p_start_t, i_g, num_masks, T)
-    o_out = i_outer_q * s_og + (i_first_q * H + i_h) * D
-    o_grad_t = i_outer_t * s_dkg + i_first_t * s_dkn + i_h * D
     o_t = i_t * BLOCK_T + tl.arange(0, BLOCK_T)
     b_k = _load(p_k, i_outer_t * s_kg + i_first_t * s_kn + i_h * s_kh, s_kn, o_t, num_t, D, BLOCK_D)
     b_v = _load(p_v, i_outer_t * s_vg + i_first_t * s_vn + i_h * s_vh, s_vn, o_t, num_t, D, BLOCK_D)
@@ -210,6 +208,7 @@ def masked_attention_bwd_kv_kernel(
             is_needed = True
         if is_needed:
             b_q = _load(p_q, i_outer_q * s_qg + i_first_q * s_qn + i_h * s_qh, s_qn, o_q, num_q, D, BLOCK_D)
+            o_out = (_first_row(p_start_q, i_outer_q, i_first_q, Q, num_rows) * H + i_h) * D
             b_grad = _load(p_grad, o_out, H * D, o_q, num_q, D, BLOCK_D)
             b_delta = tl.load(p_delta + i_pair * Q + o_q, mask=o_q < num_q, other=0.0)
             b_s, m_seen = _scores(b_q, b_k, b_bias, m_visible, o_q, o_t, num_t, SCALE, CAUSAL, DOT)
@@ -221,6 +220,7 @@ def masked_attention_bwd_kv_kernel(
             b_grad_k += _dot(tl.trans(b_ds.to(b_q.dtype)), b_q, DOT)
     if p_bias is not None:
         _store_bias(p_grad_bias + i_pair * T + o_t, b_grad_bias, o_t < T, adds)
+    o_grad_t = i_outer_t * s_dkg + i_first_t * s_dkn + i_h * D
     _store(p_grad_k, b_grad_k * SCALE, o_grad_t, s_dkn, o_t, num_t, D, BLOCK_D)
     _store(p_grad_v, b_grad_v, o_grad_t, s_dkn, o_t, num_t, D, BLOCK_D)
 
@@ -264,7 +264,7 @@ def _sequences(
         "p_start_t": start if causal else None,
         "num_masks": 1 if start is None else query.shape[0],
         "num_alike": 1 if key_valid is None else num_sequences // len(key_valid),
-        "s_og": query.shape[1] * query.shape[2] * query.shape[3],
+        "num_rows": query.shape[2],
         "Q": longest,
     }
     return inputs | ({"T": longest} if start is not None and causal else {})

@@ -141,8 +141,7 @@ def row_attention_bwd_memory_kernel(
     i_program, num_blocks = tl.program_id(0).to(tl.int64), tl.cdiv(T, BLOCK_T)
     i_g = i_program // num_blocks
     i_outer, i_first, num = _sequence(p_start, i_g, num_masks, T)
-    o_memory = i_outer * s_mg + i_first * D
-    p_memory += o_memory
+    p_memory += i_outer * s_mg + i_first * D
     o_t = (i_program % num_blocks).to(tl.int32) * BLOCK_T + tl.arange(0, BLOCK_T)
     b_memory = _block(p_memory, o_t, num, D, BLOCK_D)
     b_bias, m_visible = _biases(p_bias, p_valid, has_bias, num_alike, i_g, o_t, T, num)
@@ -155,7 +154,9 @@ def row_attention_bwd_memory_kernel(
         b_ds = tl.where(m_visible, b_p * (b_dp - tl.load(p_delta + i_row)), 0.0)
         tl.store(p_grad_bias + (i_g * H + i_h) * T + o_t, b_ds, mask=(o_t < T) & (has_bias != 0))
         b_grad_memory += (b_ds * SCALE)[:, None] * b_q + b_p[:, None] * b_grad
-    _store(p_grad_memory + o_memory, b_grad_memory, 0, D, o_t, num, D, BLOCK_D)
+    # asked for again and not kept, for which there are too few registers
+    i_outer, i_first, num = _sequence(p_start, i_g, num_masks, T)
+    _store(p_grad_memory + i_outer * s_mg + i_first * D, b_grad_memory, 0, D, o_t, num, D, BLOCK_D)
 
 
 def blocks(width: int) -> dict[str, int]:

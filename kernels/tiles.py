@@ -69,6 +69,15 @@ def _sequence(p_start, i_g, num_masks, length):
 
 
 @triton.jit
+def _first_row(p_start, i_outer, i_first, length, num_rows):
+    """Returns the number of a sequence's first row among those of all entries, of which ragged ones have num_rows."""
+    if p_start is None:
+        return i_outer * length
+    else:
+        return i_outer * num_rows + i_first
+
+
+@triton.jit
 def _keys(p_bias, p_valid, i_g, i_valid, o_t, T, num):
     """Returns the bias of a block of keys in units of log 2, 0 without one, and which keys are not padding.
 

@@ -32,8 +32,7 @@ def _read_layers(text: str) -> tuple[dict[str, int], dict[str, set[str]]]:
 
 
 LAYER, SIDEWAYS = _read_layers((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
-# import nothing of the package but themselves
-ALONE = {"kernels"}
+ALONE = {"kernels"}  # imports nothing of the package but itself
 RUN_TIME = {"torch", "numpy", "h5py", "safetensors", "tyro", "tqdm"}
 THIRD_PARTY: dict[str, set[str]] = {
     **dict.fromkeys(

@@ -26,7 +26,8 @@ def like_heads(x: Tensor, *shape: int) -> Tensor:
 
 
 def _fake_fwd(query: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
-    shape, start = query.shape[:3], others[6] if len(others) > 6 else None
+    shape: tuple[int, ...] = query.shape[:3]
+    start = others[6] if len(others) > 6 else None
     if start is not None:
         shape = (len(query) * (len(start) - 1), query.shape[1], others[7])
     return like_heads(query), query.new_empty(shape, dtype=torch.float32)

@@ -108,7 +108,7 @@ def add_product(total: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
     """Returns total + grad @ weight, in total's shape and dtype, and in its memory where the dtypes are one."""
     if total.dtype != grad.dtype:
         return total + (grad @ weight).view(total.shape)
-    flat(total).addmm_(grad, weight)
+    total.view(-1, total.shape[-1]).addmm_(grad, weight)
     return total
 
 

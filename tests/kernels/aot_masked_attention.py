@@ -63,7 +63,7 @@ def _variant(part: str, shape: tuple[Any, ...], tile: dict[str, int]) -> Variant
     row = 3 * _HEADS * head_dim
     of_queries = 256 if is_ragged else queries
     of_keys = of_queries if causal else keys
-    signature["s_og"] = of_queries * _HEADS * head_dim
+    signature["num_rows"] = of_queries
     for letter, length in (("q", of_queries), ("k", of_keys), ("v", of_keys)):
         signature |= {f"s_{letter}g": length * row, f"s_{letter}h": head_dim, f"s_{letter}n": row}
     signature |= {"s_dqg": of_queries * row, "s_dqn": row} if "p_grad_q" in pointers else {}

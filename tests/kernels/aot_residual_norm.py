@@ -44,7 +44,8 @@ def variants() -> Iterator[Variant]:
         rows = dict.fromkeys(("p_grad", "p_sum", "p_grad_x", "p_grad_branch"), f"*{dtype}")
         backward = {**signature, **rows, **dict.fromkeys(("p_weight", "p_mean", "p_rstd", "p_part"), "*fp32")}
         kernel = residual_norm.residual_norm_bwd_kernel
-        for suffix, num_sums in (("", 2), ("_branch_bias", 3)):
+        # ragged rows are those of sub-layers
+        for suffix, num_sums in (("", 2), ("_branch_bias", 3))[places == "p_place" :]:
             tile = residual_norm.blocks(width, is_backward=True)
             num_warps = tile.pop("num_warps")
             yield Variant(label + suffix, kernel, backward, {**constants, "SUMS": num_sums, **tile}, num_warps)
