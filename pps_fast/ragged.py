@@ -31,7 +31,13 @@ class Ragged:
     longest: int
 
     def take(self, x: Tensor) -> Tensor:
-        """Padded rows [B, n, D] -> ragged rows [1, R, D]."""
+        """Padded rows [B, n, D] -> ragged rows [1, R, D].
+
+        Raises:
+            ValueError: where rows are padded to another length than these were placed for.
+        """
+        if x.shape[1] != self.longest:
+            raise ValueError(f"ragged rows of samples padded to {self.longest}: taken of {x.shape[1]}")
         return x.flatten(0, 1).index_select(0, self.index).unsqueeze(0)
 
     def take_row(self, x: Tensor, row: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from pps_fast.ragged import Ragged
@@ -15,6 +16,11 @@ RAGGED = Ragged(start=START, place=PLACE, index=torch.tensor([0, 1, 4, 5, 6]), l
 def test_rows_are_taken_in_the_order_of_the_samples() -> None:
     x = torch.arange(8.0).view(2, 4, 1).expand(2, 4, 3)
     assert RAGGED.take(x)[0, :, 0].tolist() == [0, 1, 4, 5, 6]
+
+
+def test_rows_of_another_padding_are_refused() -> None:
+    with pytest.raises(ValueError, match="ragged rows of samples padded to 4: taken of 3"):
+        RAGGED.take(torch.zeros(2, 3, 1))
 
 
 def test_one_row_of_each_sample_and_mask_is_found() -> None:

@@ -62,12 +62,12 @@ class Vocabulary(Linear):
     def predicting_tokens(self, inputs: ReconstructorInput, batch: Batch) -> ReconstructorInput:
         """Leaves out the tokens that predict no word, q_cls among them; no other token attends to them."""
         num = self.num_targets(batch)
-        ragged = None
-        # the rows that predict a word, and its end where that is one
+        ragged, query = None, inputs.query[:, :num]
+        # the rows that predict a word, and its end where that is one; how many the released targets need, no host knows
         if inputs.ragged is not None and batch.total_words is not None and self.options.target_length != "plus_one":
             num_columns = batch.word_ids.shape[1]
             ragged = ragged_rows(batch.num_words, num_columns, num - num_columns, batch.total_words)
-        return replace(inputs, query=inputs.query[:, :num], word_valid=inputs.word_valid[:, :num], ragged=ragged)
+        return replace(inputs, query=query, word_valid=inputs.word_valid[:, :num], ragged=ragged)
 
     def reconstruct(self, features: Tensor, batch: Batch, ragged: Ragged | None = None) -> Reconstruction:
         """Predicts the words of each sample's sentence under each mask and scores them by C(.).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,10 +13,17 @@ from pps_fast.ops.ragged_rows import ragged_rows
 from pps_fast.ops.registration import is_interpreted
 from pps_fast.ragged import Ragged
 
-pytestmark = pytest.mark.skipif(not is_interpreted(), reason="needs Triton's interpreter, without a GPU")
+DEVICE = "cpu" if is_interpreted() else "cuda"
+pytestmark = [pytest.mark.gpu] if DEVICE == "cuda" else []
 _ops: Any = torch.ops.pps_fast
 NUM_MASKS, HEADS, WIDTH, NUM_KEYS = 3, 2, 6, 5
-NUM_WORDS = torch.tensor([3, 1, 4, 2])
+NUM_WORDS = torch.tensor([3, 1, 4, 2], device=DEVICE)
+
+
+@pytest.fixture(autouse=True)
+def _on_the_device() -> Iterator[None]:
+    with torch.device(DEVICE):
+        yield
 
 
 def _rows(longest: int = 4) -> Ragged:
@@ -26,7 +34,8 @@ def _rows(longest: int = 4) -> Ragged:
 
 
 def _random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(shape, generator=generator, device="cpu").to(DEVICE, dtype)
 
 
 def _to_ragged(x: Tensor, ragged: Ragged) -> Tensor:
