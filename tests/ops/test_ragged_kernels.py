@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+# registers its operators
+import pps_fast.ops.row_attention  # noqa: F401
 from pps_fast.ops.ragged_rows import ragged_rows
 from pps_fast.ops.registration import is_interpreted
 from pps_fast.ragged import Ragged
