@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 from collections import Counter
@@ -81,8 +82,16 @@ def test_arrays_of_objects_are_refused(tmp_path):
         load_published_pickle(tmp_path / "glove.pkl")
 
 
+def colliding_tuples(bits: int) -> bytes:
+    """A pickled dictionary whose 2 ** bits keys, tuples of -1 and -2, all have one hash; building it takes minutes."""
+    minus = {"0": pickle.BININT + b"\xff\xff\xff\xff", "1": pickle.BININT + b"\xfe\xff\xff\xff"}
+    keys = (b"".join(minus[bit] for bit in f"{n:0{bits}b}") for n in range(2**bits))
+    items = b"".join(pickle.MARK + key + pickle.TUPLE + pickle.BININT1 + b"\x00" for key in keys)
+    return pickle.PROTO + b"\x02" + pickle.EMPTY_DICT + pickle.MARK + items + pickle.SETITEMS + pickle.STOP
+
+
 BOMBS = {
-    "colliding tuples": pickle.dumps({tuple(-1 - (n >> bit & 1) for bit in range(16)): 0 for n in range(2**16)}),
+    "colliding tuples": colliding_tuples(16),
     "a hash that takes for ever": b"\x80\x02}K\x01q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b"K\x01s.",
     "place in the memory": b"\x80\x02K\x01r\xff\xff\xff\x7f.",
     "colliding numbers": pickle.dumps({k * (2**61 - 1): 0 for k in range(1, 9)}),
@@ -97,6 +106,11 @@ BOMBS = {
 def test_bombs_are_refused_before_they_allocate(name):
     with pytest.raises((UnpicklingError, Refused, ValueError)):
         load_plain_pickle(BOMBS[name])
+
+
+def test_colliding_tuples_are_what_they_are_called():
+    small = pickle.loads(colliding_tuples(3))
+    assert small == {key: 0 for key in itertools.product((-1, -2), repeat=3)} and len(set(map(hash, small))) == 1
 
 
 def test_texts_of_python_2_beyond_ascii_are_read_as_utf_8():
