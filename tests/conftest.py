@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -10,17 +11,23 @@ import numpy as np
 import pytest
 import torch
 
+from tests.support.interpreter import spare_the_interpreter
 from tests.support.slow import SLOW
 
 if not torch.cuda.is_available():
     # read by triton when it is imported: its kernels then run on CPU tensors, for those who ask for backend "triton"
     os.environ["TRITON_INTERPRET"] = "1"
+    spare_the_interpreter()
 
 
 @pytest.fixture(autouse=True)
 def _seeds() -> None:
     """Makes tests that forget a seed repeatable; tests of randomness still pass their own."""
-    torch.manual_seed(0)
+    if torch.cuda.is_available():
+        torch.manual_seed(0)
+    else:
+        # torch.manual_seed notes the whole stack for every kind of device that may come later: a millisecond a test
+        torch.default_generator.manual_seed(0)
     np.random.seed(0)
 
 
@@ -91,3 +98,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         # keywords hold the names of folders, too: a clone into one named gpu would skip everything
         if item.get_closest_marker("gpu") is not None:
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector the modules and tests that stay until the end."""
+    gc.collect()
+    gc.freeze()
