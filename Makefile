@@ -8,6 +8,8 @@ ARGS ?=
 
 # a developer's environment must not reach the new one; pip's configuration (mirrors, certificates) stays
 unexport PYTHONPATH PYTHONHOME PYTHONWARNINGS VIRTUAL_ENV CONDA_PREFIX PYTEST_ADDOPTS PYTEST_PLUGINS
+# without kept bytecode every worker of pytest and every process that a test starts would compile all files again
+unexport PYTHONDONTWRITEBYTECODE
 unexport PIP_TARGET PIP_PREFIX PIP_USER PIP_REQUIRE_VIRTUALENV
 export PYTHONNOUSERSITE := 1
 PIP_INSTALL = -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
