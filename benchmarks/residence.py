@@ -52,8 +52,10 @@ def peak_mib() -> int:
 
 
 def alone(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Returns the result of a function that runs in a new process."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    """Returns the result of a function that runs in a new process, the child of one that has imported all and no more."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.residence", "torch._dynamo"])
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(function, *arguments).result()
 
 

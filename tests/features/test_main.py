@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -93,10 +94,17 @@ def _command(folder: Path) -> list[str]:
             "--fps", "50"]  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_an_ended_program_continues_where_it_was(number: signal.Signals, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def twelve_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
     for index in range(12):
-        write_video(tmp_path / f"{index:02d}.mp4", noisy_frames(100, seed=index))
+        write_video(folder / f"{index:02d}.mp4", noisy_frames(100, seed=index))
+    return folder
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_ended_program_continues_where_it_was(number: signal.Signals, twelve_videos: Path, tmp_path: Path) -> None:
+    shutil.copytree(twelve_videos, tmp_path, dirs_exist_ok=True)
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(_command(tmp_path), env=env, stderr=subprocess.PIPE, text=True)
     parts, end = tmp_path / "f.h5.parts", time.monotonic() + 60

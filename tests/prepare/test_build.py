@@ -79,13 +79,13 @@ def test_a_video_that_is_left_out_for_its_features_leaves_no_trace_in_the_conten
 
 
 def test_features_are_never_held_whole(inputs, tmp_path):
-    length = 400 * 32 * 512 * 2
-    rows = [[f"v{index}", 9.0, [0.5, 3.0], "person runs."] for index in range(400)]
+    length = 100 * 32 * 2048 * 2
+    rows = [[f"v{index}", 9.0, [0.5, 3.0], "person runs."] for index in range(100)]
     write_json(tmp_path / "train.json", rows)
     with h5py.File(tmp_path / "features.hdf5", "w") as file:
         for video_id, *_ in rows:
-            file[video_id] = np.ones((2, 512), dtype=np.float16)
-    planted = {"features": (Path("planted"),), "planted_dim": 512}
+            file[video_id] = np.ones((2, 2048), dtype=np.float16)
+    planted = {"features": (Path("planted"),), "planted_dim": 2048}
     twice = {"features": tuple(Path(f"{name}:{tmp_path}/features.hdf5") for name in "ab")}
     for changes in ({}, planted, twice):
         tracemalloc.start()
