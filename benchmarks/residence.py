@@ -52,7 +52,7 @@ def peak_mib() -> int:
 
 
 def alone(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Returns the result of a function that runs in a new process, the child of one that has imported all and no more."""
+    """Returns the result of a function that runs in a new process, a child of one that has imported all."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["benchmarks.residence", "torch._dynamo"])
     with ProcessPoolExecutor(1, mp_context=context) as pool:

@@ -27,7 +27,7 @@ class _Patches:
         self._missing: object = interpreter._MISSING
         self._languages = (interpreter.tl, interpreter.tl.core)
         self._seen: dict[Any, frozenset[str]] = {}
-        self._found: dict[frozenset[str], list[tuple[Any, str, Any, Any]]] = {}
+        self._replaced: dict[frozenset[str], list[tuple[Any, str, Any, Any]]] = {}
         # what the launch that is running has already replaced
         self._active: frozenset[str] = frozenset()
 
@@ -56,18 +56,18 @@ class _Patches:
         first: dict[tuple[int, str], tuple[Any, str, Any]] = {}
         for change in scope._changes:
             first.setdefault((id(change[0]), change[1]), change)
-        self._found[seen] = [(obj, name, original, getattr(obj, name)) for obj, name, original in first.values()]
+        self._replaced[seen] = [(obj, name, original, getattr(obj, name)) for obj, name, original in first.values()]
         return scope
 
     def _replay(self, seen: frozenset[str]) -> Any:
         scope = self._scope_type()
-        for obj, name, original, value in self._found.get(seen, ()):
+        for obj, name, original, value in self._replaced.get(seen, ()):
             now = getattr(obj, name, self._missing)
             # a test may have replaced a function of the language itself
             if now is not original and now is not value:
                 return None
             scope._changes.append((obj, name, now))
-        for obj, name, _, value in self._found.get(seen, ()):
+        for obj, name, _, value in self._replaced.get(seen, ()):
             setattr(obj, name, value)
         return scope if scope._changes else None
 

@@ -85,8 +85,8 @@ def test_arrays_of_objects_are_refused(tmp_path):
 def colliding_tuples(bits: int) -> bytes:
     """A pickled dictionary whose 2 ** bits keys, tuples of -1 and -2, all have one hash; building it takes minutes."""
     minus = {"0": pickle.BININT + b"\xff\xff\xff\xff", "1": pickle.BININT + b"\xfe\xff\xff\xff"}
-    keys = (b"".join(minus[bit] for bit in f"{n:0{bits}b}") for n in range(2**bits))
-    items = b"".join(pickle.MARK + key + pickle.TUPLE + pickle.BININT1 + b"\x00" for key in keys)
+    tuples = (b"".join(minus[bit] for bit in f"{n:0{bits}b}") for n in range(2**bits))
+    items = b"".join(pickle.MARK + numbers + pickle.TUPLE + pickle.BININT1 + b"\x00" for numbers in tuples)
     return pickle.PROTO + b"\x02" + pickle.EMPTY_DICT + pickle.MARK + items + pickle.SETITEMS + pickle.STOP
 
 
@@ -110,7 +110,7 @@ def test_bombs_are_refused_before_they_allocate(name):
 
 def test_colliding_tuples_are_what_they_are_called():
     small = pickle.loads(colliding_tuples(3))
-    assert small == {key: 0 for key in itertools.product((-1, -2), repeat=3)} and len(set(map(hash, small))) == 1
+    assert small == dict.fromkeys(itertools.product((-1, -2), repeat=3), 0) and len(set(map(hash, small))) == 1
 
 
 def test_texts_of_python_2_beyond_ascii_are_read_as_utf_8():
