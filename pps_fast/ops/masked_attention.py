@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pps_fast import equations
 from pps_fast.ops.contract import booleans, floats
-from pps_fast.ops.registration import first_order_only, fused_op, launcher_of, load_kernel, register
+from pps_fast.ops.registration import constant_result, first_order_only, fused_op, launcher_of, load_kernel, register
 
 kernel = load_kernel("masked_attention")
 
@@ -70,7 +70,7 @@ class _FusedAttention(torch.autograd.Function):
 
 
 # torch.compile cannot trace a function that returns a string; it compiles again when the setting changes
-@torch.compiler.assume_constant_result
+@constant_result
 def allows_tf32() -> bool:
     """Whether products of fp32 matrices may be rounded, by `torch.set_float32_matmul_precision`."""
     return torch.get_float32_matmul_precision() != "highest"

@@ -134,8 +134,14 @@ def _without_triton(**_: Any) -> list[str]:
     return [_NO_TRITON]
 
 
+def constant_result(function: Callable[P, R]) -> Callable[P, R]:
+    """Marks a function as `torch.compiler.assume_constant_result` does, which imports the compiler in every program."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
 # torch.compile cannot trace device queries; their result is constant
-@torch.compiler.assume_constant_result
+@constant_result
 def _device_lacks(index: int) -> list[str]:
     if not torch.cuda.is_available():
         return []

@@ -25,6 +25,7 @@ from pps_fast.ops.registration import (
     LEAST_CAPABILITY,
     SHARED_BYTES,
     chip_reasons,
+    constant_result,
     device_reasons,
     dtype_reasons,
     empty_reasons,
@@ -189,8 +190,8 @@ def test_without_a_launcher_there_is_no_operator() -> None:
         ("importance_fwd", "(Tensor score, Tensor group, SymInt num_groups) -> Tensor"),
         (
             "masked_attention_fwd",
-            "(Tensor query, Tensor key, Tensor value, Tensor? key_bias, Tensor? key_valid, bool causal, bool tf32)"
-            " -> (Tensor, Tensor)",
+            "(Tensor query, Tensor key, Tensor value, Tensor? key_bias, Tensor? key_valid, bool causal, bool tf32,"
+            " Tensor? start=None, SymInt longest=0) -> (Tensor, Tensor)",
         ),
         (
             "clip_adam",
@@ -201,6 +202,19 @@ def test_without_a_launcher_there_is_no_operator() -> None:
 )
 def test_schemas_are_read_from_the_launchers(name: str, schema: str) -> None:
     assert str(getattr(torch.ops.pps_fast, name).default._schema) == f"pps_fast::{name}{schema}"
+
+
+def test_a_constant_result_is_marked_as_torch_marks_it_and_imports_no_compiler() -> None:
+    def ours() -> int:
+        return 1
+
+    def theirs() -> int:
+        return 1
+
+    assert vars(constant_result(ours)) == vars(torch.compiler.assume_constant_result(theirs)) != {}
+    program = "import sys, pps_fast.train.loop; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 # --- derivatives ----------------------------------------------------------------------------------
