@@ -34,10 +34,10 @@ def _load(p_x, i_block, o_c, num_rows, s_row, C, BLOCK_R: tl.constexpr):
     return tl.load(p_x + o_all, mask=m_all, other=0.0), o_all, m_all
 
 
-@triton.jit(do_not_specialize=["num_rows"])
+@triton.jit(do_not_specialize=["num_rows", "num_columns"])
 def linear_gradient_sum_kernel(
     p_grad, p_result, p_part,
-    num_rows, s_row, C,
+    num_rows, num_columns, s_row, C,
     BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     i_program, num_programs = tl.program_id(0), tl.num_programs(0)
@@ -55,7 +55,8 @@ def linear_gradient_sum_kernel(
             b_next_result = _load(p_result, i_block + num_programs, o_c, num_rows, s_row, C, BLOCK_R)[0]
             b_grad = tl.where(b_result > 0, b_grad, 0.0).to(b_grad.dtype)
             tl.store(p_grad + o_all, b_grad, mask=m_all)
-        b_part += b_grad.to(tl.float32)
+        # what lies behind the last column may be any number
+        b_part += tl.where((o_c < num_columns)[None, :], b_grad.to(tl.float32), 0.0)
     tl.store(p_part + i_program.to(tl.int64) * C + o_c, tl.sum(b_part, axis=0), mask=o_c < C)
 
 
@@ -129,7 +130,7 @@ def linear_gradient(grad: Tensor, result: Tensor | None, bias: Tensor) -> None:
     part = empty(grad, grid[0], len(targets), width // len(targets))
     with device_of(grad):
         linear_gradient_sum_kernel[grid](
-            p_grad=grad, p_result=result, p_part=part, num_rows=num_rows, s_row=grad.stride(0),
-            C=width, BLOCK_R=_BLOCK_R, BLOCK_C=_BLOCK_C, num_warps=4,
+            p_grad=grad, p_result=result, p_part=part, num_rows=num_rows, num_columns=grad.shape[1],
+            s_row=grad.stride(0), C=width, BLOCK_R=_BLOCK_R, BLOCK_C=_BLOCK_C, num_warps=4,
         )  # fmt: skip
         add_totals(part, targets)

@@ -23,6 +23,7 @@ def variants() -> Iterator[Variant]:
         ("relu_fp32", "fp32", 512, 512, True),
     ):
         signature: dict[str, str | int] = {"p_grad": f"*{dtype}", "p_part": "*fp32", "num_rows": _NUM_ROWS, "C": width}
+        signature["num_columns"] = 8001 if width == 8016 else width
         signature["s_row"] = length
         constants = blocks if has_relu else {**blocks, "p_result": None}
         signature |= {"p_result": f"*{dtype}"} if has_relu else {}

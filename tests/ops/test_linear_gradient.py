@@ -85,6 +85,17 @@ def test_whole_vectors_are_read_where_the_memory_of_the_rows_reaches_so_far(firs
 
 
 @needs_interpreter
+def test_what_lies_behind_the_columns_is_read_and_not_summed() -> None:
+    memory, bias = torch.full((20, 64), torch.finfo(torch.float32).max), torch.ones(5)
+    grad = memory[:, :5]
+    grad.copy_(_draw(20, 5))
+    assert kernel._readable(grad) == 16
+    # the interpreter's sums would overflow, which is an error of the tests
+    torch.ops.pps_fast.linear_gradient(grad, None, bias)
+    assert_agree("bias", bias.double(), 1 + grad.double().sum(0), rtol=NEAR)
+
+
+@needs_interpreter
 def test_totals_go_to_their_targets() -> None:
     part = _draw(7, 3, 40)
     targets = [_draw(40, seed=seed) for seed in range(3)]
