@@ -113,7 +113,9 @@ def our_flop(name: str, arguments: dict[str, Any]) -> int:
         return 0
     is_backward = "_bwd" in name
     if name.startswith("row"):
-        return 2 * arguments["query"].numel() * arguments["memory"].shape[1] * (4 if is_backward else 2)
+        # ragged memory holds all samples; a sentence is as long as the longest, as which keys are valid is told
+        of_keys = arguments["memory" if arguments.get("start") is None else "key_valid"]
+        return 2 * arguments["query"].numel() * of_keys.shape[1] * (4 if is_backward else 2)
     query, key, _ = arguments.get("projected") or (arguments["query"], arguments["key"], None)
     is_causal = arguments["causal"] if "causal" in arguments else arguments.get("flags", (False,))[0]
     num_keys = key.shape[2]

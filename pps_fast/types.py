@@ -72,7 +72,7 @@ class Batch:
         progress: [B] share of the training's epochs that has begun, above 0 to 1; 0 outside training.
         sentence: [B, n] vectors of whole sentences; None where the data set has none.
         part: [B] int64, part of the videos that an alignment is cross-fitted by (see `alignment.model`); or None.
-        total_words: at least num_words.sum(); kernels compute no more rows of words (see `ragged`). None: they do.
+        total_words: at least num_words.sum(), so that kernels leave out padding (see `ragged`); None where not known.
     """
 
     frames: Tensor

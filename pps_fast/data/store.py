@@ -20,7 +20,7 @@ from pps_fast.data.residence import BatchReader, describe_residence, moved, resi
 from pps_fast.randomness import dropout_keys, gumbel_noise
 from pps_fast.types import Batch, FeatureSizes
 
-# multiple of the words of a batch, as kernels count them: few shapes for captured steps, little padding
+# the number of words of a batch is rounded up to a multiple of this: few shapes for captured steps, little padding
 WORD_STEP = 32
 # multiple of the word columns of a batch: few shapes for kernels and captured steps, little padding
 COLUMN_STEP = 2

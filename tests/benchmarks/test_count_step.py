@@ -59,6 +59,9 @@ def test_attention_kernels_count_as_their_equations() -> None:
     row = {"query": torch.ones(3, 2, 5), "memory": torch.ones(2, 6, 5)}
     assert our_flop("row_attention_fwd", row) == 2 * (2 * (2 * 3) * 6 * 5)
     assert our_flop("row_attention_bwd", row) == 4 * (2 * (2 * 3) * 6 * 5)
+    # of two samples of up to 3 keys, one behind the other
+    ragged = {**row, "memory": torch.ones(1, 5, 5), "key_valid": torch.ones(2, 3), "start": torch.tensor([0, 3, 5])}
+    assert our_flop("row_attention_fwd", ragged) == 2 * (2 * (2 * 3) * 3 * 5)
     assert our_flop("push_fwd", {}) == 0
     g_cls, weight, bias = torch.empty(2, 8), torch.empty(3, 8), torch.empty(3)
     heads = [weight, bias, weight[:1], bias[:1]]
@@ -149,9 +152,9 @@ def test_a_run_prints_tables_and_appends_rows(
 
 # of the GPU's path in bf16: calls, GB read and written, GFLOP of products
 LIMITS = {
-    ("charades", False): (691, 8.16, 695.7),
+    ("charades", False): (691, 8.16, 692.5),
     ("charades", True): (229, 3.09, 260.7),
-    ("activitynet", False): (691, 5.84, 490.1),
+    ("activitynet", False): (691, 5.84, 487.4),
     ("activitynet", True): (224, 2.11, 179.5),
 }
 
