@@ -73,11 +73,11 @@ class _SelfAttention(torch.autograd.Function):
         ctx.is_shared, ctx.is_repeated = num_masks is not None and key_bias is not None, num_masks is not None
         ctx.num_heads, ctx.num_masks, ctx.tf32 = num_heads, num_masks, allows_tf32()
         inputs = (*_heads(packed, 3, num_heads), key_bias if ctx.is_shared else _of_one_head(key_bias), key_valid)
-        ctx.start, *longest = _rows(ragged)
+        ctx.start, longest = _rows(ragged)
         if ctx.is_shared:
             out, lse = _ops.shared_attention_fwd(*inputs, True, ctx.tf32)
         else:
-            out, lse = _ops.masked_attention_fwd(*inputs, True, ctx.tf32, ctx.start, *longest)
+            out, lse = _ops.masked_attention_fwd(*inputs, True, ctx.tf32, ctx.start, longest)
         branch = linear(ctx, out.transpose(-3, -2).flatten(-2), OUT_WEIGHT)
         branch = branch.flatten(0, 1) if ctx.is_shared else branch
         ctx.set_materialize_grads(False)
@@ -132,8 +132,8 @@ class _CrossAttention(torch.autograd.Function):
         rows, keys = x.to(multiplied_as(x)), memory.to(multiplied_as(x))
         query, packed = linear(ctx, rows, IN_WEIGHT, ctx.of_query), linear(ctx, keys, IN_WEIGHT, ctx.of_keys)
         tensors = (*_heads(query, 1, num_heads), *_heads(packed, 2, num_heads), _of_one_head(key_bias), key_valid)
-        ctx.start, *longest = _rows(ragged)
-        out, lse = _ops.masked_attention_fwd(*tensors, False, ctx.tf32, ctx.start, *longest)
+        ctx.start, longest = _rows(ragged)
+        out, lse = _ops.masked_attention_fwd(*tensors, False, ctx.tf32, ctx.start, longest)
         branch = linear(ctx, out.transpose(1, 2).flatten(2), OUT_WEIGHT)
         ctx.set_materialize_grads(False)
         saved = (rows, keys, query, packed, key_bias, key_valid, out, lse)
